@@ -1,0 +1,52 @@
+# Every target sets itself up in .venv; nothing else is needed than Python >= 3.11 and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SCENARIO ?= default
+
+.PHONY: demo run test lint format lock clean help
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.runtime: requirements/runtime.lock requirements/build.lock pyproject.toml jobtester/__init__.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime  ## test a simulated network once and print what came of it (SCENARIO=faults for a hard one)
+	@$(BIN)/jobtester demo --scenario $(SCENARIO)
+
+run: $(VENV)/.runtime  ## the daemon against a simulated network, staying up
+	@$(BIN)/jobtester demo --stay --scenario $(SCENARIO)
+
+test: $(VENV)/.dev  ## the test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host pyproject.toml
+
+lock: $(VENV)/.dev  ## pin every dependency anew, with hashes and without index addresses
+	@$(BIN)/python -m pip install --quiet pip-tools
+	@$(COMPILE) --output-file requirements/runtime.lock
+	@$(COMPILE) --extra build --output-file requirements/build.lock
+	@$(COMPILE) --extra build --extra dev --output-file requirements/dev.lock
+
+clean:  ## remove what was made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Values and rules of testing, without any I/O."""

@@ -1,0 +1,50 @@
+"""Exchanges: what was sent to a gateway and what came back, timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """How an exchange ended on the wire."""
+
+    ANSWERED = "answered"
+    TIMEOUT = "timeout"
+    NO_REPLY = "no_reply"
+    CUT_SHORT = "cut_short"
+    REFUSED = "refused"
+    TOO_LARGE = "too_large"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request to a gateway and its answer.
+
+    `started_at` is UTC in Unix seconds. `sent` and `ended` are monotonic seconds. The round trip runs from handing the
+    request to the socket to the last byte of the body; it is positive, also where nothing came back. `headers` are
+    lower-case and only those that matter. `detail` explains an ending that is not an answer.
+    `first_token_s` is set for streamed answers only, in seconds from `sent`.
+    """
+
+    ending: Ending
+    started_at: float
+    sent: float
+    ended: float
+    status: int | None = None
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    detail: str = ""
+    first_token_s: float | None = None
+
+    @property
+    def round_trip_s(self) -> float:
+        """Give the round trip in seconds, at least a microsecond: a zero would break the Leaderboard's scores."""
+        return max(self.ended - self.sent, 1e-6)
+
+    @property
+    def disconnected(self) -> bool:
+        """Tell whether the gateway may still be at work for this request, because we left before its answer."""
+        return self.ending in (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)

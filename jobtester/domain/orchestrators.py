@@ -1,0 +1,114 @@
+"""Orchestrators: who can be tested, at which service URI, and for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+BYOC = "byoc"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Target(NamedTuple):
+    """One (address, service URI): what a gateway is aimed at. An address with several URIs is several targets."""
+
+    address: str
+    service_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an orchestrator asks: `wei_per_unit` wei for each `units` of the pipeline's own unit."""
+
+    wei_per_unit: int
+    units: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One (pipeline, model) that an orchestrator advertises.
+
+    `pipeline` is the slug, for BYOC the external capability's name. `capacity` counts free slots, `in_use` taken
+    ones; both 0 means unknown. `warm` is None where the source does not tell.
+    """
+
+    pipeline: str
+    model: str
+    byoc: bool = False
+    warm: bool | None = None
+    capacity: int = 0
+    in_use: int = 0
+    price: Price | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether every advertised slot is taken."""
+        return self.capacity == 0 and self.in_use > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """A GPU node as discovered: `address` lower-case, `local_address` what it signs with (may differ, may be empty)."""
+
+    address: str
+    service_uri: str
+    capabilities: tuple[Capability, ...] = ()
+    local_address: str = ""
+    version: str = ""
+
+    @property
+    def target(self) -> Target:
+        """Give what a gateway is aimed at."""
+        return Target(self.address, self.service_uri)
+
+
+def normal_address(text: str) -> str:
+    """Bring an Ethereum address to the one form used here: lower-case, no blanks around it."""
+    return text.strip().lower()
+
+
+def endpoint(uri: str) -> tuple[str, int] | None:
+    """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
+
+    A scheme may be missing, as in what an orchestrator says of itself.
+    """
+    text = uri.strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host:
+        return None
+    return host.rstrip("."), port or _DEFAULT_PORTS.get(parts.scheme, 443)
+
+
+def slug_of(name: str) -> str:
+    """Turn a display name (`Text to image`) into the slug of its route (`text-to-image`)."""
+    slug = name.strip().lower().replace(" ", "-")
+    return "llm" if slug == "large-language-model" else slug
+
+
+def name_of(slug: str) -> str:
+    """Turn a slug into go-livepeer's display name, under which the Leaderboard groups; BYOC names stay as they are."""
+    return slug if slug == BYOC else (slug[:1].upper() + slug[1:]).replace("-", " ")
+
+
+def batch_of(capability: int) -> str | None:
+    """Give the slug of a go-livepeer capability number of the batch kind, None for any other."""
+    return _BATCH.get(capability)
+
+
+_BATCH = {
+    27: "text-to-image",
+    28: "image-to-image",
+    29: "image-to-video",
+    30: "upscale",
+    31: "audio-to-text",
+    32: "segment-anything-2",
+    33: "llm",
+    34: "image-to-text",
+    35: "live-video-to-video",
+    36: "text-to-speech",
+}

@@ -1,0 +1,190 @@
+"""The plan of a tick: which jobs, in which order, and what is skipped for which reason."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator, endpoint, normal_address
+
+SKIP_REASONS: Mapping[str, str] = {
+    "no_service_uri": "the orchestrator advertises no service URI, so no gateway can be aimed at it",
+    "excluded": "discovery.include or discovery.exclude leaves the orchestrator out",
+    "filtered": "the command's own filters leave it out",
+    "no_definition": "no pipeline of this name is defined; add a [pipelines.<name>] table to test it",
+    "no_model": "the orchestrator names no model for the capability",
+    "disabled": "pipelines.<name>.enabled is false",
+    "model_filtered": "pipelines.<name>.models does not name the model",
+    "no_targeting": "no configured gateway can aim at an orchestrator for this pipeline",
+    "price": "the job would cost more than budget.max_price_per_job",
+    "budget": "the budget is used up",
+    "deadline": "the tick's deadline passed before the job could begin",
+    "stopped": "the tester was stopped before the job could begin",
+}
+
+
+class Rules(Protocol):
+    """What planning needs to know of a pipeline's definition."""
+
+    @property
+    def slug(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def byoc(self) -> bool: ...
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def models(self) -> Collection[str]: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def cold_timeout_s(self) -> float: ...
+
+    def price_wei(self, capability: Capability) -> int | None:
+        """Estimate what one job costs in wei; None where it cannot be known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of the discovered to test. Empty means all; entries are addresses, service URIs, slugs or model ids."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    orchestrators: tuple[str, ...] = ()
+    pipelines: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that is not tested in this tick, and why: `reason` is one of SKIP_REASONS."""
+
+    address: str
+    service_uri: str
+    pipeline: str
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The jobs of one tick in their order, what was skipped, and the seed that shuffled them."""
+
+    tick: str
+    seed: int
+    jobs: tuple[Job, ...]
+    skipped: tuple[Skip, ...]
+
+    @property
+    def price_wei(self) -> int:
+        """Sum the estimated price of all jobs in wei; jobs of unknown price count 0."""
+        return sum(job.price_wei or 0 for job in self.jobs)
+
+
+def make(
+    orchestrators: Iterable[Orchestrator],
+    rules: Mapping[str, Rules],
+    selection: Selection,
+    *,
+    tick: str,
+    seed: int,
+    new_id: Callable[[], str],
+    aimable: Callable[[bool], bool] = lambda _byoc: True,
+    max_price_wei: int | None = None,
+    expected_s: Callable[[Orchestrator, Capability], float | None] = lambda _orchestrator, _capability: None,
+) -> Plan:
+    """Plan one job per orchestrator × pipeline × model, and explain everything that is left out.
+
+    `aimable(byoc)` says whether any gateway can aim such a job. `expected_s` gives a recorded duration in seconds or
+    None. The order is shuffled by `seed`; the runner puts the longest chains first and keeps this order among equals.
+    """
+    jobs: list[Job] = []
+    skipped: list[Skip] = []
+    for orchestrator, capability, reason in _considered(orchestrators, rules, selection, aimable):
+        rule = rules.get(capability.pipeline)
+        price = rule.price_wei(capability) if rule else None
+        if not reason and max_price_wei is not None and price is not None and price > max_price_wei:
+            reason = "price"
+        if reason or rule is None:
+            skipped.append(
+                Skip(orchestrator.address, orchestrator.service_uri, capability.pipeline, capability.model, reason)
+            )
+            continue
+        timeout = rule.timeout_s if capability.warm else rule.cold_timeout_s
+        jobs.append(
+            Job(
+                id=new_id(),
+                tick=tick,
+                orchestrator=orchestrator,
+                capability=capability,
+                pipeline_name=rule.name,
+                timeout_s=timeout,
+                expected_s=expected_s(orchestrator, capability) or timeout,
+                price_wei=price,
+            )
+        )
+    random.Random(seed).shuffle(jobs)
+    return Plan(tick, seed, tuple(jobs), tuple(skipped))
+
+
+def _considered(
+    orchestrators: Iterable[Orchestrator],
+    rules: Mapping[str, Rules],
+    selection: Selection,
+    aimable: Callable[[bool], bool],
+) -> Iterator[tuple[Orchestrator, Capability, str]]:
+    """Give every advertised capability with the reason to skip it, empty for none."""
+    for orchestrator in orchestrators:
+        whole = _reason_for_all(orchestrator, selection)
+        if whole and not orchestrator.capabilities:
+            yield orchestrator, Capability("", ""), whole
+        for capability in orchestrator.capabilities:
+            rule = rules.get(capability.pipeline)
+            yield orchestrator, capability, whole or _reason(capability, rule, selection, aimable)
+
+
+def _reason_for_all(orchestrator: Orchestrator, selection: Selection) -> str:
+    if not orchestrator.service_uri:
+        return "no_service_uri"
+    if selection.include and not _named(orchestrator, selection.include):
+        return "excluded"
+    if _named(orchestrator, selection.exclude):
+        return "excluded"
+    if selection.orchestrators and not _named(orchestrator, selection.orchestrators):
+        return "filtered"
+    return ""
+
+
+def _reason(capability: Capability, rule: Rules | None, selection: Selection, aimable: Callable[[bool], bool]) -> str:
+    if selection.pipelines and capability.pipeline not in selection.pipelines:
+        return "filtered"
+    if selection.models and capability.model not in selection.models:
+        return "filtered"
+    if rule is None or rule.byoc != capability.byoc:
+        return "no_definition"
+    if not rule.enabled:
+        return "disabled"
+    if not capability.model:
+        return "no_model"
+    if not any(fnmatchcase(capability.model, wanted) for wanted in rule.models):
+        return "model_filtered"
+    if not aimable(capability.byoc):
+        return "no_targeting"
+    return ""
+
+
+def _named(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
+    """Tell whether one of the names is the orchestrator's address or means its service URI."""
+    here = endpoint(orchestrator.service_uri)
+    for name in names:
+        if normal_address(name) == orchestrator.address:
+            return True
+        if not name.lower().startswith("0x") and here is not None and endpoint(name) == here:
+            return True
+    return False

@@ -1,0 +1,41 @@
+"""Results: a job with its outcome, timings and evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobtester.domain.attribution import Attribution
+from jobtester.domain.jobs import Job
+from jobtester.domain.outcome import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one job came to.
+
+    `started_at` and `recorded_at` are UTC in Unix seconds. `round_trip_s` > 0; `artefact_s` is the time to fetch what
+    the answer names, None where nothing was fetched. `request` and `response` are JSON texts, size-capped and free of
+    secrets. `measures` are numbers by name (`first_token_s`, `tokens_per_s`). `deferred` counts how often a busy
+    orchestrator sent the job away before.
+    """
+
+    job: Job
+    verdict: Verdict
+    attribution: Attribution
+    gateway: str
+    targeting: str
+    started_at: float
+    round_trip_s: float
+    status: int | None = None
+    artefact_s: float | None = None
+    request: str = "{}"
+    response: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    deferred: int = 0
+    recorded_at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Give the result's id, which is its job's: one job, one result."""
+        return self.job.id

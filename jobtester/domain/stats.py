@@ -1,0 +1,123 @@
+"""Stats: the JSON object the Leaderboard accepts, made from a result, and the rules it must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from jobtester.domain.outcome import Outcome
+from jobtester.domain.results import Result
+from jobtester.errors import JobTesterError
+
+MAX_ADDRESS = 56
+MAX_PAYLOAD = 64 * 1024
+MAX_BODY = 4_000_000
+
+
+class UnpostableError(JobTesterError):
+    """The stat would be refused by the Leaderboard, or would break reads for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The exact bytes to post, and the fields by which the row is found again."""
+
+    body: bytes
+    region: str
+    orchestrator: str
+    pipeline: str
+    model: str
+    timestamp: int
+    round_trip_s: float
+
+
+def of(result: Result, region: str) -> Stat:
+    """Make the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one.
+
+    The round trip is not rounded: it is the key by which a row is found again. `input_parameters` carries the job's
+    id, so that a stat can be identified whatever else is equal.
+    """
+    job = result.job
+    passed = result.verdict.outcome is Outcome.PASSED
+    fields = {
+        "region": region,
+        "orchestrator": job.orchestrator.address,
+        "success_rate": 1 if passed else 0,
+        "round_trip_time": result.round_trip_s,
+        "errors": []
+        if passed
+        else [{"error_code": result.verdict.code, "message": _clean(result.verdict.message)[:1000], "count": 1}],
+        "timestamp": int(result.started_at),
+        "model": job.model,
+        "model_is_warm": job.warm,
+        "pipeline": job.pipeline_name,
+        "input_parameters": _payload(result.request),
+        "response_payload": _payload(result.response if passed else failure_payload(result)),
+    }
+    problem = problem_of(fields)
+    if problem:
+        raise UnpostableError(problem)
+    return Stat(
+        body=orjson.dumps(fields),
+        region=region,
+        orchestrator=job.orchestrator.address,
+        pipeline=job.pipeline_name,
+        model=job.model,
+        timestamp=int(result.started_at),
+        round_trip_s=result.round_trip_s,
+    )
+
+
+def failure_payload(result: Result) -> str:
+    """Give what people see of a failure, as JSON text: the reason first, then the beginning of the answer."""
+    shown = {
+        "outcome": result.verdict.outcome,
+        "reason": result.verdict.code,
+        "message": _clean(result.verdict.message)[:1000],
+        "job": result.id,
+    }
+    if result.response:
+        shown["answer"] = _clean(result.response)[:2000]
+    return orjson.dumps(shown).decode()
+
+
+def problem_of(fields: Mapping[str, object]) -> str:
+    """Say what makes an AI stat unfit to be posted, empty if nothing."""
+    for key in ("region", "orchestrator", "model", "pipeline"):
+        value = fields.get(key)
+        if not isinstance(value, str) or not value.strip():
+            return f"{key} is empty: the stat would be dropped or break reads for everybody"
+        if "\0" in value:
+            return f"{key} contains U+0000, which the Leaderboard's database refuses"
+    if len(str(fields["orchestrator"])) > MAX_ADDRESS:
+        return f"orchestrator is longer than {MAX_ADDRESS} characters"
+    if len(str(fields["model"]).encode()) > 1024 or len(str(fields["pipeline"]).encode()) > 1024:
+        return "model or pipeline is longer than 1024 bytes"
+    trip = fields.get("round_trip_time")
+    if not isinstance(trip, int | float) or isinstance(trip, bool) or not math.isfinite(trip) or not 0 < trip < 86_400:
+        return "round_trip_time has to be a positive number of seconds below a day"
+    if fields.get("success_rate") not in (0, 1) or isinstance(fields.get("success_rate"), bool):
+        return "success_rate has to be 0 or 1"
+    return ""
+
+
+def _payload(text: str) -> str:
+    """Give a payload string of valid JSON, capped: what is too long or not JSON is wrapped as a message."""
+    text = _clean(text)
+    if not text:
+        return "{}"
+    if len(text.encode()) <= MAX_PAYLOAD:
+        try:
+            orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return orjson.dumps({"message": text[:2000]}).decode()
+        return text
+    return orjson.dumps({"message": "left out: too long", "bytes": len(text.encode()), "begin": text[:2000]}).decode()
+
+
+def _clean(text: str) -> str:
+    """Remove what the Leaderboard's database refuses: U+0000, and lone surrogates."""
+    return text.replace("\0", "").replace("\\u0000", "").encode("utf-8", "replace").decode()

@@ -1,0 +1,1 @@
+"""Talking to go-livepeer gateways: finding, aiming at and timing orchestrators."""

@@ -1,0 +1,1 @@
+"""Getting stats into the Leaderboard Serverless API, exactly once."""

@@ -1,0 +1,1 @@
+"""What to send for each pipeline, and how to check the answer."""

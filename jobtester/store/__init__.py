@@ -1,0 +1,1 @@
+"""What is kept: results and outbox in one SQLite file."""
