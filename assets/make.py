@@ -132,7 +132,7 @@ def _shadow(side: int) -> Image.Image:
 def _ball(side: int) -> Image.Image:
     """Shade the ball: bright where the light falls, dark at the far edge."""
     x, y, radius = BALL
-    extent = round(radius * 2.6 * side)
+    extent = round(radius * 3.2 * side)
     light = ImageChops.invert(Image.radial_gradient("L")).resize((extent, extent))
     glow = Image.new("L", (side, side), 0)
     glow.paste(light, (round((x + radius * 0.3) * side) - extent // 2, round((y - radius * 0.4) * side) - extent // 2))
