@@ -21,7 +21,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 HERE = Path(__file__).parent
 SENTENCE = "A red ball lies on the green grass. The sun is shining and there are no clouds in the sky today."
-CAPTION_WORDS = ["ball", "red", "sphere", "circle", "apple", "balloon", "grass", "field", "sun", "sky", "hill"]
+CAPTION_WORDS = ["ball", "red", "sphere", "orb", "circle", "apple", "tomato", "cherry", "balloon", "grass", "sun"]
 SAMPLE_RATE = 16_000
 FINE = 4  # drawn this many times larger, then scaled down: smooth edges
 
