@@ -1,0 +1,219 @@
+"""The outbox: stats on their way to the Leaderboard, and how far each got."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobtester.store.database import Database
+
+STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
+_OPEN = ("pending", "sending", "uncertain")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stat: the exact bytes, the fields by which its row is found again, and what happened so far.
+
+    Instants are Unix seconds; `due_at` is when it may be tried next.
+    """
+
+    seq: int
+    result: str
+    tick: str
+    gateway: str
+    state: str
+    body: bytes
+    region: str
+    address: str
+    pipeline: str
+    model: str
+    timestamp: int
+    round_trip_s: float
+    created_at: float
+    due_at: float
+    attempts: int
+    first_sent_at: float | None
+    last_sent_at: float | None
+    settled_at: float | None
+    problem: str
+    maybe_double: bool
+
+
+_COLUMNS = tuple(Entry.__dataclass_fields__)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"  # noqa: S608
+
+
+class Outbox:
+    """Moves entries from state to state; every move is one transaction."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """Work on an open database; the clock gives Unix seconds."""
+        self._database = database
+        self._clock = clock
+
+    async def recover(self) -> int:
+        """Make uncertain what an earlier process was sending when it died, and let go of what it held."""
+
+        def work(db: sqlite3.Connection) -> int:
+            db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'")
+            return db.execute(
+                "UPDATE outbox SET state = 'uncertain', problem = 'the tester died while sending' WHERE state = 'sending'"
+            ).rowcount
+
+        return await self._database.write(work)
+
+    async def claim(self, limit: int) -> list[Entry]:
+        """Take the oldest due entries and mark them as being sent, before any byte of them leaves."""
+        now = self._clock()
+
+        def work(db: sqlite3.Connection) -> list[Entry]:
+            found = db.execute(
+                f"{_SELECT} WHERE state = 'pending' AND due_at <= ? ORDER BY seq LIMIT ?", (now, limit)
+            ).fetchall()
+            db.executemany(
+                "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
+                " first_sent_at = coalesce(first_sent_at, ?) WHERE seq = ?",
+                [(now, now, row[0]) for row in found],
+            )
+            return [_entry(row) for row in found]
+
+        return await self._database.write(work)
+
+    async def delivered(self, seqs: list[int]) -> None:
+        """Note that stats are stored at the Leaderboard."""
+        await self._settle("delivered", "", seqs)
+
+    async def refused(self, seq: int, problem: str) -> None:
+        """Note that the Leaderboard will never take this stat as it is."""
+        await self._settle("refused", problem, [seq])
+
+    async def later(self, seq: int, due_at: float, problem: str) -> None:
+        """Note that a stat was surely not stored, and when to try again."""
+        await self._set(seq, "pending", due_at, problem)
+
+    async def uncertain(self, seq: int, due_at: float, problem: str) -> None:
+        """Note that nobody knows whether a stat was stored, and when to look."""
+        await self._set(seq, "uncertain", due_at, problem)
+
+    async def resend(self, seq: int, *, maybe_double: bool) -> None:
+        """Let an uncertain stat be sent again."""
+        now = self._clock()
+        await self._database.write(
+            lambda db: db.execute(
+                "UPDATE outbox SET state = 'pending', due_at = ?, maybe_double = maybe_double OR ? WHERE seq = ?",
+                (now, int(maybe_double), seq),
+            )
+        )
+
+    async def to_look_up(self, limit: int) -> list[Entry]:
+        """Give uncertain entries that are due to be looked for."""
+        now = self._clock()
+        found = await self._database.read(
+            lambda db: db.execute(
+                f"{_SELECT} WHERE state = 'uncertain' AND due_at <= ? ORDER BY seq LIMIT ?", (now, limit)
+            ).fetchall()
+        )
+        return [_entry(row) for row in found]
+
+    async def expire(self, max_age_s: float) -> int:
+        """Give up posting stats that are too old: the Leaderboard would date them by their arrival."""
+        now = self._clock()
+        return await self._database.write(
+            lambda db: (
+                db.execute(
+                    "UPDATE outbox SET state = 'expired', settled_at = ?, problem = 'older than delivery.max_age'"
+                    " WHERE state = 'pending' AND created_at < ?",
+                    (now, now - max_age_s),
+                ).rowcount
+            )
+        )
+
+    async def next_due(self) -> float | None:
+        """Give when the next entry is due, None if none waits."""
+        found = await self._database.read(
+            lambda db: db.execute("SELECT min(due_at) FROM outbox WHERE state IN ('pending', 'uncertain')").fetchone()
+        )
+        return found[0] if found[0] is not None else None
+
+    async def waiting(self) -> int:
+        """Count what may still be posted without anybody's help."""
+        found = await self._database.read(
+            lambda db: db.execute(f"SELECT count(*) FROM outbox WHERE state IN {_OPEN}").fetchone()  # noqa: S608
+        )
+        return int(found[0])
+
+    async def counts(self) -> dict[str, int]:
+        """Count entries by state, every state included."""
+        found = await self._database.read(
+            lambda db: db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall()
+        )
+        return dict.fromkeys(STATES, 0) | dict(found)
+
+    async def oldest_s(self, now: float) -> float:
+        """Give the age in seconds of the oldest stat that waits, 0 if none does."""
+        found = await self._database.read(
+            lambda db: db.execute(f"SELECT min(created_at) FROM outbox WHERE state IN {_OPEN}").fetchone()  # noqa: S608
+        )
+        return max(0.0, now - found[0]) if found[0] is not None else 0.0
+
+    async def entries(self, states: tuple[str, ...] = (), limit: int = 200) -> list[Entry]:
+        """Give entries in these states (empty: all that are not delivered), oldest first."""
+        wanted = states or tuple(state for state in STATES if state != "delivered")
+        marks = ", ".join("?" * len(wanted))
+        found = await self._database.read(
+            lambda db: db.execute(
+                f"{_SELECT} WHERE state IN ({marks}) ORDER BY seq LIMIT ?",
+                (*wanted, limit),
+            ).fetchall()
+        )
+        return [_entry(row) for row in found]
+
+    async def retry(self, seqs: list[int] | None = None) -> int:
+        """Let refused, expired or dropped entries be posted again, because a person says so."""
+        now = self._clock()
+        return await self._pick(
+            "UPDATE outbox SET state = 'pending', due_at = ?, created_at = ?, problem = ''"
+            " WHERE state IN ('refused', 'expired', 'dropped')",
+            (now, now),
+            seqs,
+        )
+
+    async def drop(self, seqs: list[int] | None = None) -> int:
+        """Give up posting entries, because a person says so; their results stay."""
+        return await self._pick(
+            "UPDATE outbox SET state = 'dropped', settled_at = ? WHERE state NOT IN ('delivered', 'sending', 'dropped')",
+            (self._clock(),),
+            seqs,
+        )
+
+    async def _pick(self, statement: str, values: tuple[Any, ...], seqs: list[int] | None) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            if seqs is None:
+                return db.execute(statement, values).rowcount
+            return sum(db.execute(f"{statement} AND seq = ?", (*values, seq)).rowcount for seq in seqs)
+
+        return await self._database.write(work)
+
+    async def _settle(self, state: str, problem: str, seqs: list[int]) -> None:
+        now = self._clock()
+        await self._database.write(
+            lambda db: db.executemany(
+                "UPDATE outbox SET state = ?, problem = ?, settled_at = ? WHERE seq = ?",
+                [(state, problem, now, seq) for seq in seqs],
+            )
+        )
+
+    async def _set(self, seq: int, state: str, due_at: float, problem: str) -> None:
+        await self._database.write(
+            lambda db: db.execute(
+                "UPDATE outbox SET state = ?, due_at = ?, problem = ? WHERE seq = ?", (state, due_at, problem, seq)
+            )
+        )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(*row[:-1], maybe_double=bool(row[-1]))

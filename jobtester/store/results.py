@@ -1,0 +1,266 @@
+"""Results: kept together with what has to be posted of them, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from jobtester.domain import outcome
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
+from jobtester.store import rows
+from jobtester.store.database import Database
+from jobtester.store.rows import Row
+
+_UNSENT = ("held", "pending", "suspect")
+_REPEAT_S = 86_400.0
+_MEMORY = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which results to give; empty means any. `since` and `until` are Unix seconds of recording."""
+
+    tick: str = ""
+    address: str = ""
+    pipeline: str = ""
+    model: str = ""
+    outcome: str = ""
+    reason: str = ""
+
+
+class Results:
+    """Keeps results and gives them back."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """Work on an open database; the clock gives Unix seconds."""
+        self._database = database
+        self._clock = clock
+
+    async def record(
+        self,
+        result: Result,
+        stat: Stat | None,
+        *,
+        state: Literal["pending", "held"] = "pending",
+        not_before: float = 0.0,
+    ) -> bool:
+        """Keep a result, and its stat in the outbox; False if the job has a result already, which then stands."""
+        now = self._clock()
+
+        def work(db: sqlite3.Connection) -> bool:
+            try:
+                seq = rows.insert(db, result, now)
+            except sqlite3.IntegrityError:
+                return False
+            _remember(db, result, seq)
+            if stat is not None:
+                post(db, stat, result.id, result.job.tick, result.gateway, state, now, not_before)
+            return True
+
+        return await self._database.write(work)
+
+    async def amend(self, job_id: str, kind: Kind, line: str) -> bool:
+        """Add evidence that came after the result was recorded; tell whether the result was found.
+
+        While its stat has not been sent, a refutation makes the result unscored and withdraws the stat; later the
+        evidence is kept as a note.
+        """
+
+        def work(db: sqlite3.Connection) -> bool:
+            found = db.execute("SELECT seq, attribution, evidence FROM results WHERE id = ?", (job_id,)).fetchone()
+            if found is None:
+                return False
+            seq, before, evidence = found
+            after = Attribution(Kind(before), tuple(orjson.loads(evidence))).amended(kind, line)
+            db.execute(
+                "UPDATE results SET attribution = ?, evidence = ? WHERE seq = ?",
+                (after.kind.value, orjson.dumps(after.evidence).decode(), seq),
+            )
+            if after.kind is Kind.REFUTED:
+                withdrawn = db.execute(
+                    f"DELETE FROM outbox WHERE result = ? AND state IN {_UNSENT}",
+                    (job_id,),
+                ).rowcount
+                posted = db.execute("SELECT 1 FROM outbox WHERE result = ?", (job_id,)).fetchone()
+                if withdrawn or posted is None:
+                    _unscore(db, "refuted", line, "seq = ?", (seq,))
+            return True
+
+        return await self._database.write(work)
+
+    async def release_held(self, tick: str, gateway: str) -> int:
+        """Let the held stats of a gateway in a tick be posted: something has passed, so the path works."""
+        return await self._move("pending", "held", tick, gateway)
+
+    async def suspect_held(self, tick: str, gateway: str) -> int:
+        """Hold back the stats of a gateway in a tick: nearly all failed alike."""
+        return await self._move("suspect", "held", tick, gateway)
+
+    async def release_suspects(self, tick: str) -> int:
+        """Post a held-back tick after all, because a person says so; give how many stats that were."""
+        return await self._database.write(
+            lambda db: (
+                db.execute(
+                    "UPDATE outbox SET state = 'pending', created_at = ? WHERE state = 'suspect' AND tick = ?",
+                    (self._clock(), tick),
+                ).rowcount
+            )
+        )
+
+    async def give_up_suspects(self, gateway: str) -> int:
+        """Make held-back results of earlier ticks unscored: something passed through the same gateway since."""
+
+        def work(db: sqlite3.Connection) -> int:
+            found = db.execute(
+                "SELECT result FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,)
+            ).fetchall()
+            for (job_id,) in found:
+                _unscore(db, "tick_suspect", outcome.reason("tick_suspect").meaning, "id = ?", (job_id,))
+            db.execute("DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,))
+            return len(found)
+
+        return await self._database.write(work)
+
+    async def recover_held(self) -> int:
+        """Settle what a tick that died left held: it is posted, since nothing says that it was the path."""
+        return await self._database.write(
+            lambda db: db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'").rowcount
+        )
+
+    async def receive(self, body: bytes, source: str, stat: Stat | None, fields: Mapping[str, Any], kind: str) -> bool:
+        """Keep another tester's result and, with a stat, forward it; False for a body that came within a day before."""
+        now, digest = self._clock(), hashlib.sha256(body).hexdigest()
+        job_id = f"received-{digest[:32]}-{int(now)}"
+
+        def work(db: sqlite3.Connection) -> bool:
+            before = db.execute(
+                "SELECT 1 FROM received WHERE digest = ? AND received_at > ?", (digest, now - _REPEAT_S)
+            ).fetchone()
+            if before is not None:
+                return False
+            db.execute(
+                "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
+                (digest, now, job_id, source, kind, orjson.dumps(dict(fields)).decode()),
+            )
+            if stat is not None:
+                post(db, stat, job_id, "", source, "pending", now, 0.0)
+            return True
+
+        return await self._database.write(work)
+
+    async def page(self, filters: Filters, *, before: int | None = None, limit: int = 100) -> list[Row]:
+        """Give results, newest first, recorded before the one with seq `before`."""
+        wanted = {
+            name: getattr(filters, name)
+            for name in ("tick", "address", "pipeline", "model", "outcome", "reason")
+            if getattr(filters, name)
+        }
+        where = "".join(f" AND r.{name} = ?" for name in wanted)
+        found = await self._database.read(
+            lambda db: db.execute(
+                f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?",
+                (before if before is not None else 2**62, *wanted.values(), limit),
+            ).fetchall()
+        )
+        return [rows.of(row) for row in found]
+
+    async def get(self, job_id: str) -> Row | None:
+        """Give one result by its id."""
+        found = await self._database.read(lambda db: db.execute(f"{rows.SELECT} WHERE r.id = ?", (job_id,)).fetchone())
+        return rows.of(found) if found is not None else None
+
+    async def latest(self) -> list[tuple[Row, int]]:
+        """Give the newest result of every orchestrator × pipeline × model, with its run of unscored ones."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                rows.SELECT.replace("SELECT ", "SELECT l.unscored_streak, ", 1)
+                + " JOIN latest l ON l.seq = r.seq ORDER BY r.address, r.service_uri, r.pipeline, r.model"
+            ).fetchall()
+        )
+        return [(rows.of(row[1:]), int(row[0])) for row in found]
+
+    async def history(self, address: str, *, limit: int = 500) -> list[Row]:
+        """Give the newest results of one orchestrator, newest first."""
+        return await self.page(Filters(address=address), limit=limit)
+
+    async def durations(self) -> dict[tuple[str, str, str, str], float]:
+        """Give how long passed jobs of each capability took of late, in seconds."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                "SELECT address, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
+            ).fetchall()
+        )
+        return {tuple(row[:4]): row[4] for row in found}
+
+    async def spent_wei(self, since: float) -> int:
+        """Sum the estimated prices of jobs that began since an instant, in wei."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                "SELECT price_wei FROM results WHERE recorded_at >= ? AND price_wei IS NOT NULL", (since,)
+            ).fetchall()
+        )
+        return sum(int(price) for (price,) in found)
+
+    async def tested_since(self, since: float) -> set[tuple[str, str, str, str]]:
+        """Give the capabilities (address, service URI, pipeline, model) that have a scored result since an instant."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                "SELECT DISTINCT address, service_uri, pipeline, model FROM results"
+                " WHERE recorded_at >= ? AND outcome != 'unscored'",
+                (since,),
+            ).fetchall()
+        )
+        return {tuple(row) for row in found}
+
+    async def _move(self, to: str, of: str, tick: str, gateway: str) -> int:
+        return await self._database.write(
+            lambda db: (
+                db.execute(
+                    "UPDATE outbox SET state = ? WHERE state = ? AND tick = ? AND gateway = ?", (to, of, tick, gateway)
+                ).rowcount
+            )
+        )
+
+
+def post(
+    db: sqlite3.Connection, stat: Stat, job_id: str, tick: str, gateway: str, state: str, now: float, due_at: float
+) -> None:
+    """Put a stat into the outbox, inside the caller's transaction."""
+    db.execute(
+        "INSERT INTO outbox (result, tick, gateway, state, body, region, address, pipeline, model, timestamp,"
+        " round_trip_s, created_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            job_id, tick, gateway, state, stat.body, stat.region, stat.orchestrator, stat.pipeline, stat.model,
+            stat.timestamp, stat.round_trip_s, now, due_at,
+        ),
+    )  # fmt: skip
+
+
+def _remember(db: sqlite3.Connection, result: Result, seq: int) -> None:
+    """Keep the newest result of a capability at hand, its usual duration, and its run of unscored ones."""
+    job, verdict = result.job, result.verdict
+    mean = result.round_trip_s if verdict.outcome is outcome.Outcome.PASSED else None
+    streak = int(verdict.outcome is outcome.Outcome.UNSCORED)
+    db.execute(
+        "INSERT INTO latest (address, service_uri, pipeline, model, seq, mean_s, unscored_streak)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq,"
+        " mean_s = CASE WHEN excluded.mean_s IS NULL THEN mean_s WHEN mean_s IS NULL THEN excluded.mean_s"
+        f" ELSE mean_s + {_MEMORY} * (excluded.mean_s - mean_s) END,"
+        " unscored_streak = CASE WHEN excluded.unscored_streak THEN unscored_streak + 1 ELSE 0 END",
+        (job.orchestrator.address, job.target.service_uri, job.pipeline, job.model, seq, mean, streak),
+    )
+
+
+def _unscore(db: sqlite3.Connection, code: str, message: str, where: str, values: tuple[object, ...]) -> None:
+    db.execute(
+        f"UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE {where}",  # noqa: S608
+        (code, message, *values),
+    )
