@@ -1,0 +1,205 @@
+"""What a runner answers to a job, well or badly: a payload and the artefact it points at."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from jobtester.simulator import artefacts, requests, segments, truth
+
+_HAYSTACK = (("only the number 42", "42"), ("only the word blue", "blue"))
+UNMEASURED = "audio duration calculation failed"
+_OLD_WORDS = "seven green elephants whisper loudly about yesterday's weather report"
+
+
+class RunnerRefused(Exception):
+    """The runner answers 400 with this text: the job's content is no good."""
+
+
+class Undecodable(Exception):
+    """The upload cannot be measured before the runner sees it; the orchestrator is blamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file for the gateway's store. `unreachable`: its URL is given out but not served."""
+
+    suffix: str
+    content: bytes
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A runner's result. Where there are artefacts, `payload` is made by the gateway around their URLs."""
+
+    payload: Any = None
+    artefacts: tuple[Artefact, ...] = ()
+    seed: int | None = None
+
+
+def answer(job: requests.Job, fault: str, known: truth.Truth) -> Answer:
+    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread."""
+    if job.pipeline in ("text-to-image", "image-to-image", "upscale"):
+        return _images(job, fault)
+    if job.pipeline == "image-to-video":
+        return _video(job, fault)
+    if job.pipeline == "text-to-speech":
+        return _speech(job, fault)
+    if job.pipeline == "llm":
+        return Answer(chat(job.model, job.values["messages"], job.number("max_tokens", 256), fault))
+    if job.pipeline == "audio-to-text":
+        return Answer(_transcript(job, fault, known))
+    if job.pipeline == "image-to-text":
+        return Answer({"text": _spoilt(f"{job.text('prompt')} {known.caption(job.upload)}".strip(), fault)})
+    return Answer(_masks(job, fault))
+
+
+def reply(prompt: str, fault: str = "") -> str:
+    """Say what a language model would to the prompts a tester asks."""
+    text = next((given for asked, given in _HAYSTACK if asked in prompt.lower()), "")
+    return _spoilt(text or "A bear is a large mammal that lives in forests.", fault)
+
+
+def chat(model: str, messages: list[dict[str, str]], max_tokens: int, fault: str = "") -> dict[str, Any]:
+    """Answer a conversation in the shape of ai-runner."""
+    text = reply(messages[-1]["content"], fault)
+    asked = sum(tokens(message["content"]) + 4 for message in messages)
+    said = min(max(1, tokens(text)), max_tokens)
+    return {
+        "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": text, "role": "assistant"}}],
+        "created": int(time.time()),
+        "id": f"chatcmpl-{random.getrandbits(48):012x}",
+        "model": model,
+        "usage": {"completion_tokens": said, "prompt_tokens": asked, "total_tokens": asked + said},
+    }
+
+
+def tokens(text: str) -> int:
+    """Count the tokens of a text, roughly."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+def _spoilt(text: str, fault: str) -> str:
+    return {"empty_text": "", "wrong_answer": _OLD_WORDS, "wrong_transcript": _OLD_WORDS}.get(fault, text)
+
+
+def _images(job: requests.Job, fault: str) -> Answer:
+    if not job.text("prompt"):
+        raise RunnerRefused("Prompt must be provided.")
+    width, height = _size(job)
+    seed = job.number("seed", random.getrandbits(31))
+    if fault == "no_seed_echo":
+        seed += 1
+    if fault == "empty_images":
+        return Answer(seed=seed)
+    if fault == "wrong_size":
+        width, height = width // 2, height // 2
+    if fault == "bomb_image":
+        content = artefacts.bomb()
+    elif fault == "not_an_image":
+        content = b"<html><body>404 not found</body></html>"
+    else:
+        content = artefacts.picture(width, height, blank=fault == "blank_image")
+    if fault == "truncated_image":
+        content = content[: len(content) // 2]
+    count = max(1, job.number("num_images_per_prompt", 1))
+    file = Artefact("png", content, unreachable=fault == "unreachable_artefact")
+    return Answer(artefacts=(file,) * count, seed=seed)
+
+
+def _size(job: requests.Job) -> tuple[int, int]:
+    if job.pipeline == "text-to-image":
+        return job.number("width", 512), job.number("height", 512)
+    width, height = _uploaded_size(job)
+    if job.pipeline == "upscale":
+        return 4 * width, 4 * height
+    return width // 8 * 8, height // 8 * 8
+
+
+def _uploaded_size(job: requests.Job) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(job.upload)) as image:
+            if image.format in ("PNG", "JPEG", "GIF") or job.pipeline == "image-to-video":
+                return image.size
+    except UnidentifiedImageError as error:
+        if job.pipeline == "image-to-video":
+            raise RunnerRefused("Error during model execution: cannot identify image file.") from error
+    raise Undecodable("image: unknown format")
+
+
+def _video(job: requests.Job, fault: str) -> Answer:
+    _uploaded_size(job)
+    width, height = job.number("width", 1024), job.number("height", 576)
+    if width % 8 or height % 8:
+        raise RunnerRefused(f"`height` and `width` have to be divisible by 8 but are {height} and {width}.")
+    seed = job.number("seed", random.getrandbits(31))
+    if fault == "empty_images":
+        return Answer(seed=seed)
+    if fault == "wrong_size":
+        width, height = width // 2, height // 2
+    frames = 25 if "xt" in job.model.lower() else 14
+    content = artefacts.film(width, height, fps=job.number("fps", 7), frames=frames, flat=fault == "flat_video")
+    return Answer(artefacts=(Artefact("mp4", content, unreachable=fault == "unreachable_artefact"),), seed=seed)
+
+
+def _speech(job: requests.Job, fault: str) -> Answer:
+    tenths = max(5, round(len(job.text("text")) / 1.5))
+    content = artefacts.sound(tenths, silent=fault == "silent_audio")
+    return Answer(artefacts=(Artefact("wav", content, unreachable=fault == "unreachable_artefact"),))
+
+
+def _transcript(job: requests.Job, fault: str, known: truth.Truth) -> dict[str, Any]:
+    duration = _duration(job.upload)
+    text = _spoilt(known.transcript(job.upload), fault)
+    words = text.split()
+    if not words or job.text("return_timestamps") in ("false", "0"):
+        return {"chunks": [], "text": f" {text}"}
+    half = (len(words) + 1) // 2
+    middle = round(duration / 2, 2)
+    chunks = [{"text": " " + " ".join(words[:half]), "timestamp": [0, middle]}]
+    if words[half:]:
+        chunks.append({"text": " " + " ".join(words[half:]), "timestamp": [middle, round(duration, 2)]})
+    return {"chunks": chunks, "text": f" {text}"}
+
+
+def _duration(upload: bytes) -> float:
+    import av
+
+    try:
+        with av.open(io.BytesIO(upload)) as container:
+            seconds = (container.duration or 0) / av.time_base
+    except (av.FFmpegError, ValueError) as error:
+        raise RunnerRefused(UNMEASURED) from error
+    if seconds < 1:
+        raise RunnerRefused(UNMEASURED)
+    return seconds
+
+
+def _masks(job: requests.Job, fault: str) -> dict[str, str]:
+    _uploaded_size(job)
+    try:
+        return segments.answer(
+            job.upload,
+            points=job.text("point_coords"),
+            box=job.text("box"),
+            multimask=bool(job.values.get("multimask_output", True)),
+            logits=bool(job.values.get("return_logits", True)),
+            wrong=fault == "wrong_mask",
+            nan=fault == "nan_mask",
+        )
+    except ValueError as error:
+        raise RunnerRefused(f"Error parsing JSON for point_coords: {error}") from error
+
+
+def embedding(text: str, width: int = 64) -> list[float]:
+    """Embed a text: the same text gives the same numbers, another one others."""
+    source = random.Random(zlib.crc32(text.encode()))
+    return [round(source.uniform(-1, 1), 6) for _ in range(width)]

@@ -1,0 +1,84 @@
+"""The pictures, films and sounds that simulated orchestrators produce. Slow to make: call in a thread."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import wave
+import zlib
+from functools import lru_cache
+
+_RATE = 44_100
+_BOMB_SIDE = 20_000
+
+
+@lru_cache(maxsize=64)
+def picture(width: int, height: int, *, blank: bool = False) -> bytes:
+    """Draw a PNG of that size: two gradients, or one flat colour."""
+    from PIL import Image
+
+    if blank:
+        image = Image.new("RGB", (width, height), (127, 127, 127))
+    else:
+        across = Image.linear_gradient("L").resize((width, height))
+        around = Image.radial_gradient("L").resize((width, height))
+        image = Image.merge("RGB", (across, around, across.transpose(Image.Transpose.FLIP_TOP_BOTTOM)))
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+@lru_cache(maxsize=1)
+def bomb() -> bytes:
+    """Make a small PNG that unpacks to 20000×20000 pixels."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + _BOMB_SIDE // 8)
+    data = b"".join(packer.compress(row) for _ in range(_BOMB_SIDE)) + packer.flush()
+    header = struct.pack(">IIBBBBB", _BOMB_SIDE, _BOMB_SIDE, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@lru_cache(maxsize=32)
+def film(width: int, height: int, *, fps: int, frames: int, flat: bool = False) -> bytes:
+    """Encode an H.264 mp4 in which a bar moves, or nothing does."""
+    import av
+    from PIL import Image
+
+    base = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    bar = Image.new("RGB", (max(2, width // 8), height), (200, 40, 40))
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            shown = base.copy()
+            if not flat:
+                shown.paste(bar, (index * width // frames, 0))
+            frame = av.VideoFrame.from_image(shown)  # type: ignore[no-untyped-call]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+@lru_cache(maxsize=64)
+def sound(tenths: int, *, silent: bool = False) -> bytes:
+    """Make a mono 44.1 kHz WAVE of so many tenths of a second: a wavering tone, or silence."""
+    count = _RATE * tenths // 10
+    if silent:
+        samples = bytes(2 * count)
+    else:
+        turns = (2 * math.pi * at / _RATE for at in range(_RATE))
+        levels = (int(9000 * math.sin(220 * turn) * (0.6 + 0.4 * math.sin(4 * turn))) for turn in turns)
+        second = struct.pack(f"<{_RATE}h", *levels)
+        samples = (second * (tenths // 10 + 1))[: 2 * count]
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes(samples)
+    return out.getvalue()

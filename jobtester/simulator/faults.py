@@ -1,0 +1,51 @@
+"""What can go wrong with a simulated job, by name, and for which pipelines each fault means something."""
+
+from __future__ import annotations
+
+_IMAGES = frozenset({"text-to-image", "image-to-image", "upscale"})
+_VIDEO = frozenset({"image-to-video"})
+_MEDIA = _IMAGES | _VIDEO
+_SPOKEN = frozenset({"text-to-speech"})
+_WRITTEN = frozenset({"audio-to-text", "image-to-text", "llm", "openai-chat-completions"})
+
+# The attempt fails at the orchestrator; the gateway decides what the client sees.
+ATTEMPT = frozenset({"error_503", "eof", "null", "hang", "slow", "busy", "runner_400", "down"})
+# The orchestrator succeeds as far as the gateway knows, and the answer's bytes are bad whatever the pipeline.
+ANSWER = frozenset({"empty", "garbage_json", "html", "wrong_shape", "deep_json", "endless_body", "reset_mid_body"})
+# The gateway itself answers instead.
+GATEWAY = frozenset({"gone_410", "gateway_500"})
+# The answer is well-formed and its content is bad; only for these pipelines.
+CONTENT: dict[str, frozenset[str]] = {
+    "empty_images": _MEDIA,
+    "wrong_size": _MEDIA,
+    "blank_image": _IMAGES,
+    "truncated_image": _IMAGES,
+    "not_an_image": _IMAGES,
+    "bomb_image": _IMAGES,
+    "no_seed_echo": _IMAGES,
+    "unreachable_artefact": _MEDIA | _SPOKEN,
+    "flat_video": _VIDEO,
+    "silent_audio": _SPOKEN,
+    "wrong_transcript": frozenset({"audio-to-text"}),
+    "empty_text": _WRITTEN,
+    "wrong_answer": _WRITTEN - {"audio-to-text"},
+    "nan_mask": frozenset({"segment-anything-2"}),
+    "wrong_mask": frozenset({"segment-anything-2"}),
+}
+NAMES = ATTEMPT | ANSWER | GATEWAY | frozenset(CONTENT)
+
+GENERATED = ("error_503", "eof", "null", "busy", "runner_400", "empty", "html", "wrong_shape", "gateway_500")
+
+
+def applies(fault: str, pipeline: str) -> bool:
+    """Say whether a fault can be shown by this pipeline or external capability."""
+    if fault in CONTENT:
+        return pipeline in CONTENT[fault]
+    return fault in NAMES
+
+
+def check(fault: str) -> str:
+    """Return the fault's name if it is one, or the empty one. ValueError otherwise."""
+    if fault and fault not in NAMES:
+        raise ValueError(f"unknown fault {fault!r}: one of {', '.join(sorted(NAMES))}")
+    return fault

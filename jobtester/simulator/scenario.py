@@ -1,0 +1,155 @@
+"""What a simulated network consists of: gateways, orchestrators, what they serve and what goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Mode = Literal["tester", "query", "stock"]
+T = TypeVar("T")
+Seconds = tuple[float, float]
+
+_BUILTIN = Path(__file__).parent / "scenarios"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model an orchestrator advertises for a pipeline (its slug). `cold_s` is spent once if it is not warm."""
+
+    pipeline: str
+    model: str
+    warm: bool = True
+    capacity: int = 1
+    price: int = 1000
+    latency_s: Seconds = (0.1, 0.3)
+    cold_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ByocSpec:
+    """An external capability (37) an orchestrator advertises; `model` may be empty."""
+
+    capability: str
+    model: str = ""
+    capacity: int = 1
+    price: int = 2500
+    latency_s: Seconds = (0.1, 0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorSpec:
+    """One advertised node. Several may share an address; an empty `service_uri` cannot be reached by anybody.
+
+    `fault` is one of `faults.NAMES`, limited to `fault_pipelines` (slugs or capabilities) if those are given.
+    `down`: no answer to info calls at all.
+    """
+
+    address: str
+    local_address: str = ""
+    service_uri: str = ""
+    models: tuple[ModelSpec, ...] = ()
+    byoc: tuple[ByocSpec, ...] = ()
+    info_s: Seconds = (0.003, 0.003)
+    fault: str = ""
+    fault_pipelines: tuple[str, ...] = ()
+    fault_probability: float = 1.0
+    down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """A gateway and how it deviates from the usual, in seconds. `nobody` is its answer when none is selectable."""
+
+    name: str
+    mode: Mode = "tester"
+    retry_window: float = 2.0
+    max_tries: int = 20
+    discovery_timeout: float = 1.0
+    info_timeout: float = 6.0
+    webhook_timeout: float = 3.0
+    webhook_cache_s: float = 60.0
+    session_s: float = 600.0
+    nobody: Literal["eof", "503"] = "eof"
+    metrics: bool = True
+    events: bool = False
+    event_generation: Literal[1, 2] = 1
+    ai_capabilities: bool = True
+    network_capabilities: bool = True
+    registered: bool = True
+    empty_for_s: float = 0.0
+    byoc: bool = True
+    stray_delay: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A whole network. `recorded` is a getNetworkCapabilities answer given out verbatim instead of a made one."""
+
+    name: str
+    seed: int
+    gateways: tuple[GatewaySpec, ...]
+    orchestrators: tuple[OrchestratorSpec, ...]
+    description: str = ""
+    recorded: bytes = b""
+
+    @classmethod
+    def load(cls, source: str | Path) -> Scenario:
+        """Read a TOML file, or a built-in scenario by its name. ValueError says which key is wrong."""
+        path = Path(source)
+        if not path.suffix:
+            path = _BUILTIN / f"{source}.toml"
+        if not path.is_file():
+            raise ValueError(f"no scenario {source!r}: give a .toml file or one of {', '.join(builtin_names())}")
+        try:
+            return _scenario(tomllib.loads(path.read_text("utf-8")), path.stem)
+        except (TypeError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_capabilities(
+        cls,
+        path: str | Path,
+        *,
+        seed: int = 1,
+        gateways: tuple[GatewaySpec, ...] = (),
+        latency_s: Seconds = (0.05, 0.15),
+    ) -> Scenario:
+        """Replay a recorded getNetworkCapabilities answer, everything it advertises being served healthily."""
+        from jobtester.simulator import recording
+
+        raw = Path(path).read_bytes()
+        return cls(
+            name=Path(path).stem,
+            seed=seed,
+            gateways=gateways or (GatewaySpec(name="gateway"),),
+            orchestrators=recording.orchestrators(raw, latency_s),
+            description=f"the network recorded in {Path(path).name}",
+            recorded=raw,
+        )
+
+
+def builtin_names() -> list[str]:
+    """List the scenarios that come with the package."""
+    return sorted(path.stem for path in _BUILTIN.glob("*.toml"))
+
+
+def _scenario(data: dict[str, Any], name: str) -> Scenario:
+    gateways = tuple(_make(GatewaySpec, entry) for entry in data.pop("gateways", [{"name": "gateway"}]))
+    orchestrators = []
+    for entry in data.pop("orchestrators", []):
+        entry["models"] = tuple(_make(ModelSpec, model) for model in entry.get("models", []))
+        entry["byoc"] = tuple(_make(ByocSpec, capability) for capability in entry.get("byoc", []))
+        orchestrators.append(_make(OrchestratorSpec, entry))
+    values: dict[str, Any] = {"name": name, "seed": 1, **data}
+    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values)
+
+
+def _make(kind: type[T], entry: dict[str, Any]) -> T:
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(entry) - known)
+    if unknown:
+        raise TypeError(f"unknown key {unknown[0]!r} in {kind.__name__}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
