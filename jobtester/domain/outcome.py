@@ -245,7 +245,10 @@ def judge(
         found = _byoc_status(exchange, status) if byoc else _batch_status(exchange, status)
     else:
         found = _content(exchange, findings, byoc)
-    return _explained(found, cause)
+    found = _explained(found, cause)
+    if found.scored and attribution.kind is Kind.MISSING:
+        return verdict("not_targeted", attribution.evidence[-1] if attribution.evidence else "")
+    return found
 
 
 def _before_content(exchange: Exchange, attribution: Attribution, gateway_alive: bool) -> Verdict | None:
@@ -259,8 +262,6 @@ def _before_content(exchange: Exchange, attribution: Attribution, gateway_alive:
         return verdict("refuted", attribution.evidence[-1] if attribution.evidence else "")
     if not gateway_alive:
         return verdict("gateway_lost", exchange.detail)
-    if attribution.kind is Kind.MISSING:
-        return verdict("not_targeted", attribution.evidence[-1] if attribution.evidence else "")
     return None
 
 

@@ -23,6 +23,8 @@ SKIP_REASONS: Mapping[str, str] = {
     "price": "the job would cost more than budget.max_price_per_job",
     "budget": "the budget is used up",
     "deadline": "the tick's deadline passed before the job could begin",
+    "not_targeted": "the gateway does not use the orchestrator it is told to, so nothing more was sent through it",
+    "gateway_lost": "no gateway was left that could take the job",
     "stopped": "the tester was stopped before the job could begin",
 }
 

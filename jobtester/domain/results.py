@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
@@ -39,3 +40,33 @@ class Result:
     def id(self) -> str:
         """Give the result's id, which is its job's: one job, one result."""
         return self.job.id
+
+    def as_json(self) -> dict[str, Any]:
+        """Give everything as plain values."""
+        job = self.job
+        return {
+            "id": self.id,
+            "tick": job.tick,
+            "orchestrator": job.orchestrator.address,
+            "service_uri": job.target.service_uri,
+            "pipeline": job.pipeline,
+            "pipeline_name": job.pipeline_name,
+            "model": job.model,
+            "warm": job.warm,
+            "outcome": self.verdict.outcome.value,
+            "reason": self.verdict.code,
+            "message": self.verdict.message,
+            "attribution": self.attribution.kind.value,
+            "evidence": list(self.attribution.evidence),
+            "gateway": self.gateway,
+            "targeting": self.targeting,
+            "started_at": self.started_at,
+            "round_trip_s": self.round_trip_s,
+            "artefact_s": self.artefact_s,
+            "status": self.status,
+            "measures": dict(self.measures),
+            "deferred": self.deferred,
+            "estimated_price_wei": job.price_wei,
+            "request": self.request,
+            "response": self.response,
+        }

@@ -1,4 +1,4 @@
-"""One SQLite file: a writer thread that commits in groups, and a reader beside it; the event loop never waits for a disk."""
+"""One SQLite file: a writer thread that commits in groups, and a reader beside it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ class Database:
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on a connection that can only read, in a thread of its own."""
-        assert self._loop is not None and self._reader is not None, "open() comes first"
+        assert self._loop is not None, "open() comes first"
+        assert self._reader is not None, "open() comes first"
         reader = self._reader
         try:
             return await self._loop.run_in_executor(self._readers, lambda: work(reader))
@@ -183,7 +184,8 @@ class Database:
                 self._commit(work)
 
     def _commit(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> None:
-        assert self._writer is not None and self._loop is not None
+        assert self._writer is not None
+        assert self._loop is not None
         writer, outcomes = self._writer, []
         try:
             writer.execute("BEGIN IMMEDIATE")

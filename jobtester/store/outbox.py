@@ -44,7 +44,7 @@ class Entry:
 
 
 _COLUMNS = tuple(Entry.__dataclass_fields__)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"  # noqa: S608
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"
 
 
 class Outbox:
@@ -142,7 +142,7 @@ class Outbox:
     async def waiting(self) -> int:
         """Count what may still be posted without anybody's help."""
         found = await self._database.read(
-            lambda db: db.execute(f"SELECT count(*) FROM outbox WHERE state IN {_OPEN}").fetchone()  # noqa: S608
+            lambda db: db.execute(f"SELECT count(*) FROM outbox WHERE state IN {_OPEN}").fetchone()
         )
         return int(found[0])
 
@@ -156,7 +156,7 @@ class Outbox:
     async def oldest_s(self, now: float) -> float:
         """Give the age in seconds of the oldest stat that waits, 0 if none does."""
         found = await self._database.read(
-            lambda db: db.execute(f"SELECT min(created_at) FROM outbox WHERE state IN {_OPEN}").fetchone()  # noqa: S608
+            lambda db: db.execute(f"SELECT min(created_at) FROM outbox WHERE state IN {_OPEN}").fetchone()
         )
         return max(0.0, now - found[0]) if found[0] is not None else 0.0
 
@@ -216,4 +216,5 @@ class Outbox:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(*row[:-1], maybe_double=bool(row[-1]))
+    *plain, maybe_double = row
+    return Entry(*plain, bool(maybe_double))

@@ -129,12 +129,6 @@ class Results:
 
         return await self._database.write(work)
 
-    async def recover_held(self) -> int:
-        """Settle what a tick that died left held: it is posted, since nothing says that it was the path."""
-        return await self._database.write(
-            lambda db: db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'").rowcount
-        )
-
     async def receive(self, body: bytes, source: str, stat: Stat | None, fields: Mapping[str, Any], kind: str) -> bool:
         """Keep another tester's result and, with a stat, forward it; False for a body that came within a day before."""
         now, digest = self._clock(), hashlib.sha256(body).hexdigest()
@@ -261,6 +255,6 @@ def _remember(db: sqlite3.Connection, result: Result, seq: int) -> None:
 
 def _unscore(db: sqlite3.Connection, code: str, message: str, where: str, values: tuple[object, ...]) -> None:
     db.execute(
-        f"UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE {where}",  # noqa: S608
+        f"UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE {where}",
         (code, message, *values),
     )

@@ -49,7 +49,7 @@ COLUMNS = (
     "artefact_s", "status", "measures", "deferred", "price_wei", "request", "response",
 )  # fmt: skip
 SELECT = "SELECT " + ", ".join(f"r.{name}" for name in COLUMNS) + " FROM results r"
-INSERT = f"INSERT INTO results ({', '.join(COLUMNS[1:])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"  # noqa: S608
+INSERT = f"INSERT INTO results ({', '.join(COLUMNS[1:])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"
 
 
 def of(row: tuple[Any, ...]) -> Row:

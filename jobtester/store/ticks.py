@@ -98,4 +98,5 @@ _SELECT = "SELECT id, started_at, finished_at, seed, trigger, state, report FROM
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    return Kept(*row[:6], report=orjson.loads(row[6]))
+    *plain, report = row
+    return Kept(*plain, orjson.loads(report))

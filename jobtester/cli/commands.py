@@ -1,0 +1,119 @@
+"""The commands: what can be typed, and which module does it. Those modules are imported only when they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from jobtester import __version__
+from jobtester.errors import JobTesterError
+
+USAGE_ERROR = 2
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; what goes wrong is one message on stderr."""
+    options = parser().parse_args(arguments)
+    if not hasattr(options, "module"):
+        parser().print_help()
+        return USAGE_ERROR
+    module = importlib.import_module(f"jobtester.cli.{options.module}")
+    try:
+        return int(getattr(module, options.function)(options))
+    except JobTesterError as error:
+        print(f"jobtester: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe every command and option."""
+    top = argparse.ArgumentParser(
+        prog="jobtester", description="Tests every orchestrator on the Livepeer AI network and posts what comes of it."
+    )
+    top.add_argument("--version", action="version", version=f"jobtester {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, module: str, function: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        return _means(added, module, function, config=config)
+
+    command("serve", "serve", "serve", "run the daemon")
+    run = command("run", "run", "run", "run one tick now and print what came of it")
+    _filters(run)
+    run.add_argument("--no-post", action="store_true", help="record results, but post nothing")
+    run.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    run.add_argument("--fail-on-failed", action="store_true", help="exit 1 if any job failed")
+    plan = command("plan", "plan", "plan", "print the jobs of a tick, what is skipped and why; send nothing")
+    _filters(plan)
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    command("check", "check", "check", "try the configuration and every peer")
+
+    config = commands.add_parser("config", help="write, print or convert a configuration").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    init = config.add_parser("init", help="write a commented starter file")
+    init.add_argument("path", nargs="?", default="config.toml")
+    init.add_argument("--force", action="store_true", help="replace a file that exists")
+    _means(init, "config", "init", config=False)
+    show = config.add_parser("show", help="print the effective configuration, secrets masked")
+    _means(show, "config", "show")
+
+    simulate = command("simulate", "simulate", "simulate", "run a simulated network on real sockets", config=False)
+    _network(simulate)
+    simulate.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    simulate.add_argument(
+        "--port", type=int, default=8935, help="the first gateway's job port; its CLI port is 1000 below, others follow"
+    )
+    simulate.add_argument(
+        "--webhook", default="http://127.0.0.1:7934/orchestrators", help="where gateways ask whom to use"
+    )
+    demo = command(
+        "demo", "demo", "demo", "simulated network and daemon in one process: one tick, then exit", config=False
+    )
+    _network(demo)
+    demo.add_argument("--stay", action="store_true", help="keep serving, a tick a minute")
+    demo.add_argument(
+        "--port", type=int, default=None, help="port of the daemon (default: 7934 with --stay, else a free one)"
+    )
+    demo.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    health = command("healthcheck", "healthcheck", "healthcheck", "ask the running daemon whether it is healthy")
+    health.add_argument("--url", help="where it runs; default: as configured, on this machine")
+    return top
+
+
+def _means(
+    added: argparse.ArgumentParser, module: str, function: str, *, config: bool = True
+) -> argparse.ArgumentParser:
+    """Bind a command to the function that does it."""
+    added.set_defaults(module=module, function=function)
+    if config:
+        added.add_argument(
+            "-c",
+            "--config",
+            metavar="PATH",
+            default=os.environ.get("JOBTESTER_CONFIG", "config.toml"),
+            help="configuration file (default: config.toml, or JOBTESTER_CONFIG)",
+        )
+    return added
+
+
+def _filters(added: argparse.ArgumentParser) -> None:
+    for name, text in (
+        ("orchestrator", "only this address or service URI"),
+        ("pipeline", "only this pipeline"),
+        ("model", "only this model"),
+    ):
+        added.add_argument(f"--{name}", action="append", default=[], metavar=name.upper(), help=f"{text}; repeatable")
+
+
+def _network(added: argparse.ArgumentParser) -> None:
+    added.add_argument("--scenario", default="default", help="a built-in network's name, or a scenario file")
+    added.add_argument("--capabilities", metavar="FILE", help="replay a recorded getNetworkCapabilities answer")

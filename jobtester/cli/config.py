@@ -1,0 +1,59 @@
+"""`jobtester config`: write a starter file, print what is in force."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, SecretStr
+
+from jobtester import settings
+from jobtester.errors import ConfigError
+
+MASK = "********"
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a commented starter file; an existing one is kept unless --force is given."""
+    path = Path(options.path)
+    if path.exists() and not options.force:
+        raise ConfigError(f"{path}: exists already; give another path, or --force to replace it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(resources.files("jobtester").joinpath("starter.toml").read_text("utf-8"), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    print(f"{path} written; edit it, then try it with: jobtester check -c {path}")  # noqa: T201
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print the effective configuration as TOML, secrets masked."""
+    from jobtester.cli import configuration
+
+    loaded = configuration.load(options.config)
+    sys.stdout.write(effective(loaded.settings))
+    return 0
+
+
+def effective(checked: settings.Settings) -> str:
+    """Write settings as TOML that reads back as the same settings, but for masked secrets."""
+    return tomli_w.dumps(_plain(checked))
+
+
+def _plain(value: Any) -> Any:
+    """Turn settings into what TOML can say: absent keys for None, a mask for secrets."""
+    if isinstance(value, BaseModel):
+        found = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: inner for name, inner in found.items() if inner is not None}
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,58 @@
+"""`jobtester simulate`: the simulated network alone, for a daemon elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+from jobtester import logs
+from jobtester.errors import ConfigError, PortInUseError
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import Scenario
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Serve a simulated network until a signal ends it."""
+    logs.set_up("info", "auto")
+    asyncio.run(_simulate(options))
+    return 0
+
+
+def scenario_of(options: argparse.Namespace) -> Scenario:
+    """Load the network that the options name. Raises ConfigError with what is wrong about it."""
+    try:
+        if options.capabilities:
+            return Scenario.from_capabilities(Path(options.capabilities))
+        return Scenario.load(options.scenario)
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such scenario: {error.filename or error}") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"the scenario cannot be used: {error}") from error
+
+
+async def _simulate(options: argparse.Namespace) -> None:
+    scenario = scenario_of(options)
+    ports = {
+        "jobs": options.port,
+        "cli": options.port - 1000,
+        "leaderboard": options.port + 1000,
+        "control": options.port + 2000,
+    }
+    network = Network(scenario, host=options.host, ports=ports)
+    try:
+        await network.start()
+    except OSError as error:
+        raise PortInUseError(f"--port {options.port}: cannot listen: {error.strerror}") from error
+    try:
+        for name, gateway in network.gateways.items():
+            gateway.webhook_url = options.webhook + (f"/{name}" if len(network.gateways) > 1 else "")
+        for line in ["This network is SIMULATED.", *network.describe()]:
+            print(line, flush=True)  # noqa: T201
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await stop.wait()
+    finally:
+        await network.stop()

@@ -1,0 +1,296 @@
+"""The daemon: builds the parts from the settings, watches over them, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from jobtester.domain.plan import Selection
+from jobtester.domain.report import Report
+from jobtester.errors import JobTesterError, PortInUseError
+from jobtester.gateway import lane as lanes
+from jobtester.gateway.events import Completed
+from jobtester.gateway.lane import Lane
+from jobtester.leaderboard.delivery import Delivery
+from jobtester.metrics import Metrics
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.examiner import Examiner
+from jobtester.settings import Settings
+from jobtester.store.cleanup import Cleanup
+from jobtester.store.database import Database
+from jobtester.store.outbox import Outbox
+from jobtester.store.results import Results
+from jobtester.store.ticks import Ticks
+from jobtester.tick.conductor import Conductor
+from jobtester.tick.ports import Watcher
+from jobtester.tick.ticker import Ticker
+from jobtester.vitals import Vitals
+from jobtester.web import app as webapp
+from jobtester.web.parts import Parts
+
+log = structlog.get_logger()
+
+_FLUSH_S = 10.0
+_CLEAN_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that was checked before the start: settings, pipelines and test inputs."""
+
+    settings: Settings
+    catalogue: Catalogue
+    assets: Assets
+    origin: str = ""
+    simulated: bool = False
+
+
+@dataclass(slots=True)
+class Daemon:
+    """All parts of one running tester, open and ready."""
+
+    configuration: Configuration
+    metrics: Metrics
+    database: Database
+    results: Results
+    outbox: Outbox
+    lanes: Sequence[Lane]
+    conductor: Conductor
+    ticker: Ticker
+    delivery: Delivery | None
+    vitals: Vitals
+    port: int
+    _events: asyncio.Queue[tuple[Lane, Completed]] = field(default_factory=lambda: asyncio.Queue(10_000))
+    _asked_to_stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopped_ticks: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self) -> None:
+        """Run until stop() or a signal; raise JobTesterError if a part dies."""
+        with _signals(self._asked_to_stop):
+            await self._supervise(self._ticks())
+
+    async def once(self, trigger: str) -> Report:
+        """Run one tick, deliver what came of it, and give the report; a first signal ends it early but in order."""
+        box: list[Report] = []
+
+        async def one() -> None:
+            tick = asyncio.ensure_future(self.conductor.tick(trigger))
+            await self._until_done(tick)
+            box.append(tick.result())
+
+        with _signals(self._asked_to_stop):
+            await self._supervise(one())
+        return box[0]
+
+    def stop(self) -> None:
+        """Begin to stop, in order."""
+        self._asked_to_stop.set()
+
+    def heard(self, gateway: Lane, event: Completed) -> None:
+        """Take an event of a gateway's sink without waiting; when too many come at once, some are lost."""
+        try:
+            self._events.put_nowait((gateway, event))
+        except asyncio.QueueFull:
+            self.metrics.events.labels("ignored").inc()
+
+    async def _ticks(self) -> None:
+        """Run the ticker until it is time to stop, then let the running tick end."""
+        running = asyncio.ensure_future(self.ticker.run())
+        await self._until_done(running)
+
+    async def _until_done(self, running: asyncio.Future[Any]) -> None:
+        """Wait for ticks to end; when asked to stop, allow running jobs their grace, then end them."""
+        asked = asyncio.ensure_future(self._asked_to_stop.wait())
+        try:
+            await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                log.info("stopping", grace_s=self.configuration.settings.limits.grace)
+                self.ticker.stop()
+                await asyncio.wait({running}, timeout=self.configuration.settings.limits.grace)
+                while not running.done():
+                    self.conductor.abort()
+                    await asyncio.wait({running}, timeout=1.0)
+            running.result()
+        finally:
+            asked.cancel()
+
+    async def _supervise(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run the main part beside the others; when it ends, the others end in order; when one dies, all do."""
+        delivered = asyncio.Event()
+
+        async def first() -> None:
+            try:
+                await main
+            finally:
+                self._stopped_ticks.set()
+                if self.delivery is not None:
+                    await self._flush()
+                delivered.set()
+                for task in others:
+                    task.cancel()
+
+        others: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts: dict[str, Coroutine[Any, Any, None]] = {
+                    "events": self._hear(),
+                    "cleanup": self._clean(),
+                    "vitals": self.vitals.run(),
+                }
+                if self.delivery is not None:
+                    group.create_task(_named("delivery", self.delivery.run(delivered)), name="delivery")
+                others += [group.create_task(_named(name, part), name=name) for name, part in parts.items()]
+                group.create_task(_named("ticks", first()), name="ticks")
+        except* JobTesterError as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _flush(self) -> None:
+        """Give delivery a short time to post what is due; the rest stays in the outbox."""
+        assert self.delivery is not None
+        try:
+            async with asyncio.timeout(_FLUSH_S):
+                await self.delivery.idle()
+        except TimeoutError:
+            log.info(
+                "left_in_outbox", **{state: count for state, count in (await self.outbox.counts()).items() if count}
+            )
+
+    async def _hear(self) -> None:
+        while True:
+            gateway, event = await self._events.get()
+            await self.conductor.heard(gateway, event)
+
+    async def _clean(self) -> None:
+        cleanup = Cleanup(self.database)
+        while True:
+            await cleanup.run(keep_s=self.configuration.settings.store.keep, now=time.time())
+            await asyncio.sleep(_CLEAN_EVERY_S)
+
+
+@asynccontextmanager
+async def opened(
+    configuration: Configuration,
+    *,
+    owner: bool = True,
+    post: bool = True,
+    watchers: tuple[Watcher, ...] = (),
+    selection: Selection | None = None,
+    port: int | None = None,
+) -> AsyncIterator[Daemon]:
+    """Open every part, listen, and close all in order at the end.
+
+    `post` False records results without posting them. `owner` False looks on only: beside a running daemon it takes
+    any free port and leaves alone what that daemon has under way. Raises PortInUseError, StoreError.
+    """
+    settings = configuration.settings
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        metrics.know_pipelines(configuration.catalogue)
+        database = Database(Path(settings.store.path))
+        await database.open(owner=owner)
+        stack.push_async_callback(database.close)
+        results, outbox, ticks = Results(database), Outbox(database), Ticks(database)
+        if owner:
+            await ticks.abandon_unfinished(time.time())
+            await outbox.recover()
+        posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
+        delivery = _delivery(settings, outbox) if posting else None
+        if delivery is not None:
+            await delivery.open()
+            stack.push_async_callback(delivery.close)
+        found = [lanes.make(one) for one in settings.gateways]
+        for one in found:
+            await one.client.open()
+            stack.push_async_callback(one.client.close)
+        examiner = Examiner()
+        stack.push_async_callback(examiner.close)
+        conductor = Conductor(
+            settings, configuration.catalogue, configuration.assets, found, examiner, ticks, results, metrics,
+            delivered=delivery.wake if delivery is not None else _nothing,
+            posting=posting,
+            watchers=watchers,
+            selection=selection or Selection(),
+        )  # fmt: skip
+        ticker = Ticker(conductor, settings.schedule, metrics)
+        vitals = Vitals(conductor, ticker, database, outbox, delivery, metrics)
+        daemon = Daemon(
+            configuration, metrics, database, results, outbox, found, conductor, ticker, delivery, vitals, 0
+        )
+        parts = Parts(
+            settings=lambda: conductor.settings,
+            lanes=lambda: found,
+            metrics=metrics,
+            health=vitals,
+            refresh_metrics=vitals.refresh_metrics,
+            heard=daemon.heard,
+        )
+        wanted = settings.server.port if port is None else port
+        try:
+            runner, daemon.port = await webapp.listen(webapp.make(parts), settings.server.host, wanted)
+        except PortInUseError:
+            if owner:
+                raise
+            runner, daemon.port = await webapp.listen(webapp.make(parts), settings.server.host, 0)
+        stack.push_async_callback(runner.cleanup)
+        yield daemon
+
+
+def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
+    board, how = settings.leaderboard, settings.delivery
+    assert board.url is not None and board.secret is not None
+    return Delivery(
+        outbox,
+        url=board.url,
+        secret=board.secret.get_secret_value(),
+        region=settings.region,
+        uncertain=how.uncertain,
+        max_age_s=how.max_age,
+        parallel=how.parallel,
+    )
+
+
+async def _named(name: str, part: Coroutine[Any, Any, None]) -> None:
+    """Run a part under its name: if it dies, say which, and let everything stop."""
+    try:
+        await part
+    except (asyncio.CancelledError, JobTesterError):
+        raise
+    except Exception as error:
+        log.exception("part_died", part=name)
+        raise JobTesterError(f"the {name} part died ({type(error).__name__}: {error}); see the log") from error
+
+
+class _signals:
+    """SIGTERM and SIGINT ask to stop; a second one ends the process at once."""
+
+    def __init__(self, asked: asyncio.Event) -> None:
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._asked.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._asked.set()
+
+
+def _nothing() -> None:
+    """Do nothing: there is no delivery to wake."""

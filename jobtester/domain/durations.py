@@ -1,0 +1,33 @@
+"""Durations: `1h30m`, `90s`, `500ms` or a number of seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse(value: object) -> float:
+    """Read a duration as seconds, at least 0. Raises ValueError for anything that is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    text = value.replace(" ", "") if isinstance(value, str) else ""
+    if text.isdecimal():
+        return float(text)
+    if not _WHOLE.fullmatch(text):
+        raise ValueError('write a duration as "90s", "1h30m", "500ms", or a number of seconds')
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def show(seconds: float) -> str:
+    """Write a duration in the shortest usual form, such as 1h30m or 2.5s."""
+    if seconds < 60:
+        return f"{seconds:.3g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.3g}ms"
+    rest, parts = round(seconds), ""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        parts += f"{count}{unit}" if count else ""
+    return parts

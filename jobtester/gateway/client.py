@@ -1,0 +1,306 @@
+"""One gateway over HTTP: jobs timed honestly, artefacts fetched within bounds, the CLI port read."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from jobtester import __version__
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.errors import GatewayError
+
+USER_AGENT = f"livepeer-job-tester/{__version__}"
+_KEPT_HEADERS = ("content-type", "x-orchestrator-url", "livepeer-balance", "retry-after", "location")
+_CONNECT_S = 10.0
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request on its way: when its bytes could go out, and the scope that ends it."""
+
+    scope: asyncio.Timeout
+    timeout_s: float
+    ready: float | None = None
+    ended_by: Ending | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that an answer names, fetched: `problem` says why there is no usable body."""
+
+    url: str
+    status: int | None = None
+    body: bytes = b""
+    content_type: str = ""
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Client:
+    """Talks to one gateway. Every job gets a connection of its own.
+
+    A kept connection that the gateway closes at the wrong moment looks exactly like the gateway's "no answer", which
+    is charged to an orchestrator; so jobs do not share connections. Everything else does.
+    """
+
+    name: str
+    url: str
+    cli_url: str | None = None
+    token: str | None = None
+    verify_tls: bool = True
+    clock: Callable[[], float] = time.time
+    _jobs: aiohttp.ClientSession | None = None
+    _rest: aiohttp.ClientSession | None = None
+    _flights: dict[str, _Flight] = field(default_factory=dict)
+
+    async def open(self) -> None:
+        """Make the connection pools; call close() when done."""
+        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+        limits: dict[str, Any] = {"ssl": True if self.verify_tls else False, "limit": 0}  # noqa: SIM210
+        unbounded = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400)
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_connected)
+        trace.on_connection_reuseconn.append(_connected)
+        self._jobs = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, **limits),
+            headers=headers,
+            timeout=unbounded,
+            trace_configs=[trace],
+            trust_env=True,
+            auto_decompress=False,
+        )
+        self._rest = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(**limits), headers=headers, timeout=unbounded, trust_env=True
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in (self._jobs, self._rest):
+            if session is not None:
+                await session.close()
+
+    async def send(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        job_id: str,
+        timeout_s: float,
+        content_type: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_body: int,
+        first_token: bytes = b"",
+    ) -> Exchange:
+        """Send one job and wait for the last byte of its answer, or for the end of `timeout_s` seconds.
+
+        Never raises for what the network does: the exchange says how it ended. The clock runs from the moment the
+        connection stands and the request is handed to it. With `first_token` the time of the first chunk containing
+        these bytes is noted, for streamed answers.
+        """
+        assert self._jobs is not None, "open() comes first"
+        out = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
+        if self.token:
+            out["Authorization"] = f"Bearer {self.token}"
+        named = "&".join(f"{key}={quote(value, safe='')}" for key, value in (query or {}).items())
+        target = URL(f"{self.url}{path}?{named}" if named else self.url + path, encoded=True)
+        started_at, begun = self.clock(), time.monotonic()
+        scope = asyncio.timeout(_CONNECT_S + 1)
+        flight = _Flight(scope, timeout_s)
+        self._flights[job_id] = flight
+        answer = _Answer(max_body, first_token)
+        ending, detail = Ending.ANSWERED, ""
+        try:
+            async with scope:
+                request = self._jobs.post(
+                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight
+                )
+                async with request as response:
+                    ending = await answer.read(response)
+                if ending is Ending.TOO_LARGE:
+                    detail = f"more than {max_body} bytes"
+        except TimeoutError:
+            ending, detail = self._timed_out(flight)
+        except aiohttp.ClientConnectorError as error:
+            ending, detail = Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
+        except aiohttp.ClientPayloadError as error:
+            ending, detail = Ending.CUT_SHORT, _reason(error)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            ending, detail = self._broken(flight, answer, error)
+        finally:
+            del self._flights[job_id]
+        sent = flight.ready if flight.ready is not None else begun
+        return Exchange(
+            ending=ending,
+            started_at=started_at,
+            sent=sent,
+            ended=answer.ended or time.monotonic(),
+            status=answer.status,
+            body=answer.body(),
+            headers=answer.headers,
+            detail=detail,
+            first_token_s=answer.first_token_at - sent if answer.first_token_at else None,
+        )
+
+    def give_up(self, job_id: str, ending: Ending, detail: str) -> None:
+        """End a job's request now, with this ending; nothing happens if it has already ended."""
+        flight = self._flights.get(job_id)
+        if flight is not None and flight.ended_by is None:
+            flight.ended_by, flight.detail = ending, detail
+            flight.scope.reschedule(asyncio.get_running_loop().time())
+
+    def abort(self) -> None:
+        """End every job's request now, because the tester stops."""
+        for job_id in list(self._flights):
+            self.give_up(job_id, Ending.ABORTED, "the tester was stopped")
+
+    async def alive(self, timeout_s: float = 5.0) -> bool:
+        """Tell whether anything speaks HTTP at the gateway's job address."""
+        assert self._rest is not None, "open() comes first"
+        try:
+            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False):
+                return True
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    async def cli(self, path: str, *, timeout_s: float, max_body: int = 64 * 2**20) -> tuple[int, bytes]:
+        """GET a path of the CLI port and give status and body. Raises GatewayError with a plain reason."""
+        if not self.cli_url:
+            raise GatewayError(f"gateways.{self.name}: cli_url is not set, and {path} is only there")
+        assert self._rest is not None, "open() comes first"
+        try:
+            async with asyncio.timeout(timeout_s), self._rest.get(self.cli_url + path) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > max_body:
+                        raise GatewayError(f"{self.cli_url}{path}: the answer is larger than {max_body} bytes")
+                return response.status, bytes(body)
+        except TimeoutError as error:
+            raise GatewayError(f"{self.cli_url}{path}: no answer within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise GatewayError(f"{self.cli_url}{path}: {_reason(error)}") from error
+
+    async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
+        """Fetch a file that an answer names, relative to the gateway or absolute; never raises for what it meets."""
+        assert self._rest is not None, "open() comes first"
+        began = time.monotonic()
+        try:
+            where = urljoin(self.url + "/", url)
+            async with asyncio.timeout(timeout_s):
+                for _ in range(4):
+                    problem = await self._forbidden(where)
+                    if problem:
+                        return Artefact(url, problem=problem)
+                    async with self._rest.get(URL(where, encoded=True), allow_redirects=False) as response:
+                        if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+                            where = urljoin(where, response.headers["Location"])
+                            continue
+                        answer = _Answer(max_body)
+                        ending = await answer.read(response)
+                    problem = "" if response.status == 200 else f"GET answered {response.status}"
+                    if ending is Ending.TOO_LARGE:
+                        problem = f"larger than {max_body} bytes"
+                    seconds = time.monotonic() - began
+                    kind = answer.headers.get("content-type", "")
+                    return Artefact(url, response.status, b"" if problem else answer.body(), kind, seconds, problem)
+                problem = "too many redirects"
+        except TimeoutError:
+            problem = f"GET did not end within {timeout_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            problem = f"GET failed: {_reason(error)}"
+        return Artefact(url, seconds=time.monotonic() - began, problem=problem)
+
+    async def _forbidden(self, url: str) -> str:
+        """Say why an address must not be fetched: answers come from strangers, and may point at our own network."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return f"not an http(s) address: {url[:100]}"
+        own = urlsplit(self.url)
+        if (parts.hostname, parts.port) == (own.hostname, own.port):
+            return ""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            return f"the host of {url[:100]} is not known: {_reason(error)}"
+        for *_, address in found:
+            ip = ipaddress.ip_address(str(address[0]).split("%")[0])
+            if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
+                return f"points at an address of the tester itself: {url[:100]}"
+        return ""
+
+    def _timed_out(self, flight: _Flight) -> tuple[Ending, str]:
+        if flight.ended_by is not None:
+            return flight.ended_by, flight.detail
+        if flight.ready is None:
+            return Ending.REFUSED, f"no connection to {self.url} within {_CONNECT_S:g} s"
+        return Ending.TIMEOUT, f"no complete answer within {flight.timeout_s:g} s"
+
+    def _broken(self, flight: _Flight, answer: _Answer, error: Exception) -> tuple[Ending, str]:
+        """Tell a connection closed without an answer from what is not HTTP or broke off in the middle."""
+        if flight.ready is None:
+            return Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
+        if answer.status is not None:
+            return Ending.CUT_SHORT, _reason(error)
+        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+            return Ending.NO_REPLY, "the gateway closed the connection without an answer"
+        return Ending.CUT_SHORT, f"the gateway's answer is not HTTP: {_reason(error)}"
+
+
+class _Answer:
+    """Collects an answer's bytes up to a bound, and when they came."""
+
+    def __init__(self, max_body: int, first_token: bytes = b"") -> None:
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.ended: float | None = None
+        self.first_token_at: float | None = None
+        self._max = max_body
+        self._first_token = first_token
+        self._chunks: list[bytes] = []
+
+    async def read(self, response: aiohttp.ClientResponse) -> Ending:
+        """Read to the last byte, or until there is more than is allowed."""
+        self.status = response.status
+        self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max:
+                response.close()
+                self._chunks.clear()
+                return Ending.TOO_LARGE
+            self._chunks.append(chunk)
+            if self._first_token and self.first_token_at is None and self._first_token in chunk:
+                self.first_token_at = time.monotonic()
+        self.ended = time.monotonic()
+        return Ending.ANSWERED
+
+    def body(self) -> bytes:
+        """Give what was read in one piece."""
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+
+async def _connected(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    flight: _Flight = context.trace_request_ctx
+    flight.ready = time.monotonic()
+    if flight.ended_by is None:
+        flight.scope.reschedule(asyncio.get_running_loop().time() + flight.timeout_s)
+
+
+def _reason(error: BaseException) -> str:
+    """Give an exception's text, or its type's name where it has none."""
+    return str(error) or type(error).__name__

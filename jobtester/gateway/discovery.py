@@ -1,0 +1,253 @@
+"""Discovery: which orchestrators offer which pipelines and models, from whatever the gateway can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+from jobtester.domain.orchestrators import (
+    Capability,
+    Orchestrator,
+    Price,
+    Target,
+    batch_of,
+    normal_address,
+    slug_of,
+)
+from jobtester.errors import DiscoveryError, GatewayError
+from jobtester.gateway.client import Client
+
+log = structlog.get_logger()
+
+NO_ADDRESS = "0x" + "0" * 40
+_EXTERNAL = 37
+_NETWORK = "/getNetworkCapabilities"
+_REGISTERED = "/registeredOrchestrators"
+_AI = "/getOrchestratorAICapabilities"
+
+Announce = Callable[[Sequence[Orchestrator]], None]
+
+
+async def discover(
+    clients: Sequence[Client],
+    *,
+    source: str,
+    static: Sequence[Orchestrator] = (),
+    patience_s: float = 30.0,
+    pause_s: float = 2.0,
+    announce: Announce = lambda _candidates: None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> list[Orchestrator]:
+    """Ask the gateways, in their order, until one tells who is there; merge what is said twice of one target.
+
+    `source` is auto, network, tester or static. An empty answer is asked for again for `patience_s` seconds, since a
+    gateway that has just started knows nobody yet. `announce` is called with all candidates before the gateway asks
+    each of them for its capabilities (source tester), because it draws them from our webhook. Raises DiscoveryError
+    that names every source tried and what it said.
+    """
+    if source == "static":
+        return list(static)
+    ways = {"network": (_network,), "tester": (_tester,), "auto": (_network, _tester)}[source]
+    deadline = now() + patience_s
+    while True:
+        problems, empty = [], False
+        for client in clients:
+            for way in ways:
+                if not client.cli_url:
+                    continue
+                try:
+                    found = merged(await way(client, announce))
+                except (GatewayError, DiscoveryError) as error:
+                    problems.append(str(error))
+                    continue
+                if found:
+                    return found
+                empty = True
+        if not any(client.cli_url for client in clients):
+            raise DiscoveryError(
+                "no gateway has a cli_url, so nobody can be discovered; "
+                'set gateways.cli_url, or discovery.source = "static"'
+            )
+        if now() >= deadline:
+            if empty:
+                return []
+            raise DiscoveryError("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
+        await sleep(pause_s)
+
+
+async def _network(client: Client, announce: Announce) -> list[Orchestrator]:
+    status, body = await client.cli(_NETWORK, timeout_s=30)
+    if status != 200:
+        raise DiscoveryError(f"{client.cli_url}{_NETWORK}: {status} {_excerpt(body)}")
+    found = await asyncio.to_thread(lambda: list(network(_json(client, _NETWORK, body))))
+    announce(found)
+    return found
+
+
+async def _tester(client: Client, announce: Announce) -> list[Orchestrator]:
+    status, body = await client.cli(_REGISTERED, timeout_s=60)
+    if status != 200:
+        raise DiscoveryError(f"{client.cli_url}{_REGISTERED}: {status} {_excerpt(body)}")
+    known = await asyncio.to_thread(lambda: list(registered(_json(client, _REGISTERED, body))))
+    announce(known)
+    status, body = await client.cli(_AI, timeout_s=120)
+    if status != 200:
+        raise DiscoveryError(f"{client.cli_url}{_AI}: {status} {_excerpt(body)}")
+    return await asyncio.to_thread(lambda: joined(known, _json(client, _AI, body)))
+
+
+def network(answer: object) -> Iterator[Orchestrator]:
+    """Read an answer of getNetworkCapabilities (docs/discovery.md). Entries of no use are left out, not errors."""
+    for entry in _entries(_table(answer).get("orchestrators")):
+        address = normal_address(_text(entry.get("address")))
+        if not address or address == NO_ADDRESS:
+            continue
+        capabilities = _table(entry.get("capabilities"))
+        yield Orchestrator(
+            address=address,
+            service_uri=_text(entry.get("orch_uri")).strip(),
+            capabilities=(*_batch(entry, capabilities), *_byoc(entry)),
+            local_address=normal_address(_text(entry.get("local_address"))),
+            version=_text(capabilities.get("version")),
+        )
+
+
+def registered(answer: object) -> Iterator[Orchestrator]:
+    """Read an answer of registeredOrchestrators: the active ones with a service URI, without capabilities."""
+    for entry in _entries(answer):
+        address, uri = normal_address(_text(entry.get("Address"))), _text(entry.get("ServiceURI")).strip()
+        if address and uri and entry.get("Active") is True:
+            yield Orchestrator(address, uri)
+
+
+def joined(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
+    """Join registered orchestrators with an answer of getOrchestratorAICapabilities by address."""
+    offers: dict[str, tuple[Capability, ...]] = {}
+    for entry in _entries(_table(answer).get("orchestrators")):
+        address = normal_address(_text(entry.get("address")))
+        if address and address != NO_ADDRESS:
+            offers[address] = (*offers.get(address, ()), *_forked(entry))
+    return [
+        Orchestrator(one.address, one.service_uri, _unique(offers[one.address]))
+        for one in known
+        if one.address in offers
+    ]
+
+
+def merged(found: Iterable[Orchestrator]) -> list[Orchestrator]:
+    """Make one of the entries that mean the same target, keeping the order and every capability once."""
+    by_target: dict[Target, Orchestrator] = {}
+    for one in found:
+        before = by_target.get(one.target)
+        by_target[one.target] = Orchestrator(
+            one.address,
+            one.service_uri,
+            _unique((*before.capabilities, *one.capabilities)) if before else _unique(one.capabilities),
+            (before.local_address if before else "") or one.local_address,
+            (before.version if before else "") or one.version,
+        )
+    return list(by_target.values())
+
+
+def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capability]:
+    prices = {
+        (price.get("capability"), _text(price.get("constraint"))): _price(price)
+        for price in _entries(entry.get("capabilities_prices"))
+    }
+    general = _price(_table(entry.get("price_info")))
+    for number, constraint in _table(_table(capabilities.get("constraints")).get("PerCapability")).items():
+        slug = batch_of(int(number)) if number.isdecimal() else None
+        if slug is None:
+            continue
+        for model, state in _table(_table(constraint).get("models")).items():
+            state = _table(state)
+            yield Capability(
+                pipeline=slug,
+                model=model,
+                warm=state.get("warm") is True,
+                capacity=_count(state.get("capacity")),
+                in_use=_count(state.get("capacityInUse")),
+                price=prices.get((int(number), model)) or prices.get((int(number), "default")) or general,
+            )
+
+
+def _byoc(entry: dict[str, Any]) -> Iterator[Capability]:
+    for price in _entries(entry.get("capabilities_prices")):
+        name = _text(price.get("constraint"))
+        if price.get("capability") != _EXTERNAL or not name:
+            continue
+        for model in _byoc_models(entry, name) or [name]:
+            yield Capability(pipeline=name, model=model, byoc=True, warm=True, price=_price(price))
+
+
+def _byoc_models(entry: dict[str, Any], name: str) -> list[str]:
+    """Find the models of an external capability; where nobody names one, its own name serves as the model."""
+    options = _table(entry.get("capability_options")).get(name)
+    named = [_text(option.get("model")) for option in _entries(options)]
+    named += [_text(item.get("model_id")) for item in _entries(entry.get("hardware")) if item.get("pipeline") == name]
+    return list(dict.fromkeys(model for model in named if model))
+
+
+def _forked(entry: dict[str, Any]) -> Iterator[Capability]:
+    for pipeline in _entries(entry.get("pipelines")):
+        slug = slug_of(_text(pipeline.get("type")))
+        for model in _entries(pipeline.get("models")):
+            name = _text(model.get("name"))
+            if slug and name:
+                yield Capability(slug, name, warm=_count(_table(model.get("status")).get("Warm")) > 0)
+
+
+def _unique(capabilities: Iterable[Capability]) -> tuple[Capability, ...]:
+    """Keep each (pipeline, model) once; a warm entry counts before a cold one."""
+    best: dict[tuple[str, str], Capability] = {}
+    for one in capabilities:
+        key = (one.pipeline, one.model)
+        if key not in best or (one.warm and not best[key].warm):
+            best[key] = one
+    return tuple(best.values())
+
+
+def _price(entry: dict[str, Any]) -> Price | None:
+    per_unit, units = entry.get("pricePerUnit"), entry.get("pixelsPerUnit")
+    if isinstance(per_unit, int | float) and per_unit >= 0:
+        return Price(int(per_unit), int(units) if isinstance(units, int | float) and units >= 1 else 1)
+    return None
+
+
+def _json(client: Client, path: str, body: bytes) -> object:
+    """Parse an answer, also with integers beyond 64 bits, which the fast parser does not take."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise DiscoveryError(f"{client.cli_url}{path}: the answer is not JSON: {_excerpt(body)}") from error
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:120].decode("utf-8", "replace").strip().replace("\n", " ")

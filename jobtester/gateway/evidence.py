@@ -1,0 +1,264 @@
+"""Evidence: what the gateway's metrics, events and headers say about who served a job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.jobs import Job, Pair
+from jobtester.domain.orchestrators import Orchestrator, Target
+from jobtester.errors import GatewayError
+from jobtester.gateway import series
+from jobtester.gateway.client import Client
+from jobtester.gateway.events import Completed, EventLog
+from jobtester.gateway.identity import Known, proves, refutes
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Life:
+    """One job on one gateway, from its sending to its answer; monotonic seconds, `ended` None while in the air.
+
+    `ended_at` is Unix seconds.
+    """
+
+    job: Job
+    sent: float
+    before: series.Snapshot | None
+    ended: float | None = None
+    ended_at: float = 0.0
+    round_trip_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What evidence adds: a kind with its line, or a line alone; `cause` is what the HTTP answer hides."""
+
+    kind: Kind | None
+    line: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All testimonies on one job, and whether the gateway was seen to have restarted under it."""
+
+    testimonies: tuple[Testimony, ...] = ()
+    restarted: bool = False
+
+    @property
+    def cause(self) -> str:
+        """Give the first cause that a testimony knows."""
+        return next((one.cause for one in self.testimonies if one.cause), "")
+
+    def applied_to(self, attribution: Attribution) -> Attribution:
+        """Add every testimony to what is known already."""
+        for one in self.testimonies:
+            attribution = attribution.amended(one.kind or attribution.kind, one.line)
+        return attribution
+
+
+class MetricsReader:
+    """Reads a gateway's /metrics after jobs, one reading for all that wait, never more often than `pause_s`."""
+
+    def __init__(self, client: Client, *, pause_s: float = 0.2, clock: Callable[[], float] = time.monotonic) -> None:
+        """Wrap a client whose CLI port has metrics; nothing is read yet."""
+        self._client = client
+        self._pause_s = pause_s
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self.latest: series.Snapshot | None = None
+        self.problem = ""
+
+    async def after(self, moment: float) -> series.Snapshot | None:
+        """Give a reading that began at or after `moment`, monotonic seconds; None if it cannot be had."""
+        async with self._reading:
+            if self.latest is not None and self.latest.begun >= moment:
+                return self.latest
+            if self.latest is not None:
+                await asyncio.sleep(max(0.0, self.latest.begun + self._pause_s - self._clock()))
+            return await self._read()
+
+    async def _read(self) -> series.Snapshot | None:
+        begun = self._clock()
+        try:
+            status, body = await self._client.cli("/metrics", timeout_s=5)
+            if status != 200:
+                raise GatewayError(f"{self._client.cli_url}/metrics: answered {status}; run the gateway with -monitor")
+        except GatewayError as error:
+            if not self.problem:
+                log.warning("metrics_unreadable", gateway=self._client.name, problem=str(error))
+            self.problem = str(error)
+            return None
+        if self.problem:
+            log.info("metrics_readable_again", gateway=self._client.name)
+            self.problem = ""
+        self.latest = await asyncio.to_thread(series.parse, body.decode("utf-8", "replace"), begun)
+        return self.latest
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Collects and weighs what can be known of one gateway's jobs."""
+
+    gateway: str
+    metrics: MetricsReader | None
+    events: EventLog | None
+    known: Known = field(default_factory=lambda: Known(()))
+    _lives: defaultdict[Pair, list[Life]] = field(default_factory=lambda: defaultdict(list))
+
+    async def begin(self, orchestrators: Iterable[Orchestrator]) -> None:
+        """Start a tick: who may be named, and how the metrics stand before anything is sent."""
+        self.known = Known(orchestrators)
+        self._lives.clear()
+        if self.metrics is not None:
+            await self.metrics.after(time.monotonic())
+
+    @property
+    def available(self) -> bool:
+        """Tell whether there is a source at all that could prove something."""
+        readable = self.metrics is not None and self.metrics.latest is not None and not self.metrics.problem
+        return readable or self.events is not None
+
+    def sent(self, job: Job, now: float) -> Life:
+        """Note that a job leaves, with the newest reading before it."""
+        life = Life(job, now, self.metrics.latest if self.metrics is not None else None)
+        self._lives[job.pair].append(life)
+        return life
+
+    def ended(self, life: Life, exchange: Exchange) -> None:
+        """Note that a job has its answer."""
+        life.ended = exchange.ended
+        life.round_trip_s = exchange.round_trip_s
+        life.ended_at = exchange.started_at + exchange.round_trip_s
+
+    def separable(self, pair: Pair) -> bool:
+        """Tell whether a job of this pair, sent now, could be told apart from every other."""
+        since = float("inf")
+        if self.metrics is not None and self.metrics.latest is not None and not self.metrics.problem:
+            since = self.metrics.latest.begun
+        return all(life.ended is not None and life.ended <= since for life in self._lives[pair])
+
+    async def gather(self, life: Life, exchange: Exchange) -> Gathered:
+        """Collect what is known now that a job has been answered; waits for one reading of the metrics at most."""
+        found: list[Testimony] = []
+        restarted = False
+        if self.metrics is not None and life.before is not None:
+            after = await self.metrics.after(exchange.ended)
+            if after is not None:
+                restarted = bool(after.started and life.before.started and abs(after.started - life.before.started) > 1)
+                if not restarted:
+                    found += self._from_metrics(life, exchange, life.before, after)
+        header = exchange.headers.get("x-orchestrator-url", "")
+        if life.job.capability.byoc and header:
+            found.append(self._named(life.job.target, header, "", f"X-Orchestrator-Url says {header}"))
+        if self.events is not None:
+            events = self.events.matching(
+                life.job.pair, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc
+            )
+            if len(events) == 1:
+                found += self._from_event(life, events[0])
+        return Gathered(tuple(found), restarted)
+
+    def late(self, event: Completed, *, window_s: float = 60.0) -> tuple[str, Testimony] | None:
+        """Weigh an event that has just come: give the id of the one ended job it is about, and what it says."""
+        if self.events is None:
+            return None
+        ended = [life for lives in self._lives.values() for life in lives if life.ended is not None]
+        fitting = [
+            life
+            for life in ended
+            if event.arrived - life.ended_at < window_s
+            and self.events.fits(event, life.job.pair, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc)
+        ]
+        if len(fitting) != 1:
+            return None
+        testimony = self._from_event(fitting[0], event)
+        return (fitting[0].job.id, testimony[0]) if testimony else None
+
+    def _from_metrics(
+        self, life: Life, exchange: Exchange, before: series.Snapshot, after: series.Snapshot
+    ) -> list[Testimony]:
+        """Weigh what moved in the metrics while the job was in the air.
+
+        A job that passed made its server's series move. So if ours alone moved, it was ours; if ours did not move and
+        somebody else's did, it was not.
+        """
+        moved = series.change(before, after, life.job.pair)
+        passed = looks_passed(exchange)
+        names = moved.passed if passed else moved.failed
+        others = self._beside(life, before.begun)
+        cause = "; ".join(moved.causes) if not passed and not others else ""
+        target = life.job.target
+        means = {name: self.known.meant(name.uri, name.address) for name in names}
+        ours = [name for name, meant in means.items() if proves(meant, target)]
+        foreign = [name for name, meant in means.items() if refutes(meant, target)]
+        unexplained = [name for name in foreign if not means[name] & others]
+        what = "success" if passed else "error"
+        if ours and len(ours) == len(names) and (passed or not others):
+            return [Testimony(Kind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause)]
+        if ours:
+            return [Testimony(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
+        if unexplained and len(foreign) == len(names):
+            name = unexplained[0]
+            return [Testimony(Kind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead")]
+        if passed and foreign and len(foreign) == len(names):
+            line = "metric: success series of others moved, this orchestrator's did not"
+            return [Testimony(Kind.MISSING if not self._exact(life) else None, line)]
+        return [Testimony(None, f"metric: {cause}", cause)] if cause else []
+
+    def _exact(self, life: Life) -> bool:
+        """Tell whether the job was certainly alone for its pair while in the air, whatever moved before."""
+        end = life.ended if life.ended is not None else float("inf")
+        return not any(
+            one is not life and one.sent <= end and (one.ended is None or one.ended >= life.sent)
+            for one in self._lives[life.job.pair]
+        )
+
+    def _beside(self, life: Life, since: float) -> set[Target]:
+        """Give the targets of other jobs of the pair that were in the air since the reading before this job."""
+        return {
+            one.job.target
+            for one in self._lives[life.job.pair]
+            if one is not life and (one.ended is None or one.ended >= since)
+        }
+
+    def _from_event(self, life: Life, event: Completed) -> list[Testimony]:
+        """Weigh an event that fits this job; it says nothing of who served if it fits another job as well."""
+        assert self.events is not None
+        rivals = [
+            one
+            for one in self._lives[life.job.pair]
+            if one is not life
+            and one.ended is not None
+            and self.events.fits(event, one.job.pair, one.ended_at, one.round_trip_s, byoc=event.byoc)
+        ]
+        if rivals:
+            return []
+        cause = "" if event.success else event.error
+        if not event.uri and not event.address:
+            return [Testimony(None, f"event: {cause}", cause)] if cause else []
+        return [self._named(life.job.target, event.uri, event.address, f"event: served by {event.uri}", cause)]
+
+    def _named(self, target: Target, uri: str, address: str, line: str, cause: str = "") -> Testimony:
+        meant = self.known.meant(uri, address)
+        if proves(meant, target):
+            return Testimony(Kind.PROVEN, line, cause)
+        if refutes(meant, target):
+            return Testimony(Kind.REFUTED, f"{line}, which is another orchestrator", cause)
+        return Testimony(None, f"{line}, which is nobody known for certain", cause)
+
+
+def looks_passed(exchange: Exchange) -> bool:
+    """Tell whether the gateway itself took the job for a success, whatever its content is worth."""
+    if exchange.ending is not Ending.ANSWERED or exchange.status is None or not 200 <= exchange.status < 300:
+        return False
+    return exchange.body.strip() not in (b"", b"null") if len(exchange.body) < 16 else True

@@ -1,0 +1,92 @@
+"""Metrics: what the daemon tells Prometheus, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from jobtester import __version__
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """Every series of one daemon. Labels come from bounded sets: pipelines, reason codes, states; never free text."""
+
+    def __init__(self) -> None:
+        """Register everything; label sets that are known start at 0."""
+        own = self.registry = CollectorRegistry()
+        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome"], registry=own)
+        self.failures = Counter(
+            "jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"], registry=own
+        )
+        self.round_trip = Histogram(
+            "jobtester_round_trip_seconds",
+            "From handing a job to the gateway to the last byte of its answer; passed jobs",
+            ["pipeline", "warm"],
+            buckets=_BUCKETS,
+            registry=own,
+        )
+        self.last_success = Gauge(
+            "jobtester_last_success_timestamp_seconds",
+            "When a job of this kind passed last",
+            ["orchestrator", "pipeline", "model"],
+            registry=own,
+        )
+        self.skipped = Counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"], registry=own)
+        self.in_air = Gauge("jobtester_jobs_in_flight", "Jobs sent and not answered", registry=own)
+        self.attribution = Counter(
+            "jobtester_attribution", "Results by what is known of who served", ["kind"], registry=own
+        )
+        self.deferred = Counter("jobtester_jobs_deferred", "Jobs put off to later in the tick", ["why"], registry=own)
+        self.tick_duration = Gauge("jobtester_tick_duration_seconds", "How long the newest tick took", registry=own)
+        self.tick_started = Gauge(
+            "jobtester_tick_started_timestamp_seconds", "When the newest tick began", registry=own
+        )
+        self.tick_finished = Gauge(
+            "jobtester_tick_finished_timestamp_seconds", "When a tick was last completed", registry=own
+        )
+        self.tick_running = Gauge("jobtester_tick_running", "1 while a tick runs", registry=own)
+        self.tick_interval = Gauge(
+            "jobtester_tick_interval_seconds", "The time between ticks that is set", registry=own
+        )
+        self.ticks = Counter("jobtester_ticks", "Ticks by how they ended", ["state"], registry=own)
+        self.ticks_missed = Counter("jobtester_ticks_missed", "Scheduled ticks that did not run", registry=own)
+        self.orchestrators = Gauge(
+            "jobtester_orchestrators", "Orchestrators found by the newest discovery", registry=own
+        )
+        self.gateway_up = Gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"], registry=own)
+        self.outbox = Gauge("jobtester_outbox_entries", "Stats by how far they got", ["state"], registry=own)
+        self.outbox_oldest = Gauge("jobtester_outbox_oldest_seconds", "Age of the oldest stat that waits", registry=own)
+        self.received = Counter("jobtester_results_received", "Results of other testers", ["outcome"], registry=own)
+        self.events = Counter("jobtester_gateway_events", "Events of gateways' sinks", ["outcome"], registry=own)
+        self.asked = Counter("jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"], registry=own)
+        self.reloads_ok = Gauge(
+            "jobtester_config_reload_successful", "1 unless the newest config.toml was refused", registry=own
+        )
+        self.build = Gauge("jobtester_build_info", "The program's version", ["version"], registry=own)
+        self.build.labels(__version__).set(1)
+        self.reloads_ok.set(1)
+        for kind in ("proven", "presumed", "missing", "refuted"):
+            self.attribution.labels(kind)
+        for state in ("finished", "aborted", "failed", "suspect"):
+            self.ticks.labels(state)
+        for why in ("busy", "set aside"):
+            self.deferred.labels(why)
+        for answer in ("accepted", "repeated", "refused"):
+            self.received.labels(answer)
+        for what in ("used", "ignored", "refused"):
+            self.events.labels(what)
+
+    def know_pipelines(self, slugs: Iterable[str]) -> None:
+        """Start the series of each pipeline at 0."""
+        for slug in slugs:
+            for outcome in ("passed", "failed", "unscored"):
+                self.jobs.labels(slug, outcome)
+
+    def render(self) -> bytes:
+        """Write everything in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,443 @@
+"""Settings: config.toml, the environment and secret files, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from jobtester.domain import durations
+from jobtester.errors import ConfigError
+
+ENV_PREFIX = "JOBTESTER_"
+_OWN_VARIABLES = {"JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\s*")
+_SIZES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _size(value: object) -> int:
+    """Read a size such as "64MiB" as bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('write a size as "64MiB", "500kB" or a number of bytes')
+    return int(float(match[1]) * _SIZES[match[2] or "B"])
+
+
+def _wei(value: object) -> int:
+    """Read an amount such as "0.01 ETH" or "5000 wei" as wei."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"\s*(\d+)(?:\.(\d{1,18}))?\s*(wei|ETH|eth)?\s*", value) if isinstance(value, str) else None
+    if match is None or (match[2] and (match[3] or "wei") == "wei"):
+        raise ValueError('write an amount as "0.01 ETH" or "5000 wei"')
+    if (match[3] or "wei") == "wei":
+        return int(match[1])
+    return int(match[1]) * 10**18 + int((match[2] or "").ljust(18, "0"))
+
+
+def _web_address(value: str) -> str:
+    """Check an http(s) address and drop the slash at its end."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("has to be an http:// or https:// address with a host")
+    return value.rstrip("/")
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"no timezone is called {value!r}; use a name such as UTC or Europe/Berlin") from error
+    return value
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("has to be longer than nothing")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(durations.parse), Field(ge=0)]
+PositiveDuration = Annotated[float, BeforeValidator(durations.parse), AfterValidator(_positive)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Wei = Annotated[int, BeforeValidator(_wei)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Timezone = Annotated[str, AfterValidator(_zone)]
+
+
+class Section(BaseModel):
+    """A table of config.toml: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Schedule(Section):
+    """When ticks start. Exactly one of interval and cron is in force; the default is an interval of an hour."""
+
+    interval: PositiveDuration | None = Field(None, description="time between ticks, aligned with the wall clock")
+    cron: str | None = Field(None, description="standard cron expression instead of an interval; 0 and 7 are Sunday")
+    timezone: Timezone = Field("UTC", description="timezone in which cron is read")
+    offset: Duration = Field("0s", description="shifts the ticks against the wall clock, to stagger regions")  # type: ignore[assignment]
+    run_at_start: bool = Field(True, description="run a tick at once when the daemon starts")
+    deadline: PositiveDuration = Field("50m", description="jobs not begun by then are skipped")  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Schedule:
+        if self.interval is not None and self.cron is not None:
+            raise ValueError("give interval or cron, not both")
+        return self
+
+    @property
+    def period_s(self) -> float:
+        """Give the interval in seconds, an hour where none is set."""
+        return self.interval if self.interval is not None else 3600.0
+
+
+class Server(Section):
+    """Where the daemon listens, and who may do more than read."""
+
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - the gateway must reach it
+    port: int = Field(7934, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    admin_token: SecretStr | None = Field(None, description="bearer token for POST /api/ticks")
+    results_secret: SecretStr | None = Field(None, description="HMAC key of other testers' results")
+    events_token: SecretStr | None = Field(None, description="token that a gateway's event sink sends, if any")
+
+
+class Gateway(Section):
+    """One go-livepeer gateway that sends jobs on."""
+
+    name: str = Field("gateway", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="how we call it")
+    url: WebAddress = Field(description="where AI jobs go")
+    cli_url: WebAddress | None = Field(None, description="CLI port: discovery and metrics")
+    targeting: Literal["webhook", "query", "byoc"] = Field(
+        "webhook",
+        description="how it is made to use one orchestrator; byoc: external capabilities only, on any gateway",
+    )
+    overlap: bool = Field(False, description="webhook only: hand the lease over early, score only on proof")
+    token: SecretStr | None = Field(None, description="bearer sent with each job, for a proxy in front")
+    verify_tls: bool = Field(True, description="check the gateway's certificate")
+    metrics: bool = Field(True, description="read the CLI port's /metrics as evidence")
+    events: bool = Field(False, description="the gateway's event sink posts to us; delivery waits evidence_wait for it")
+    event_source: str = Field("", description="what the gateway calls itself in events; needed with several gateways")
+    retry_window: Duration = Field("2s", description="the gateway's -aiProcessingRetryTimeout")  # type: ignore[assignment]
+    settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]
+    first_ask: PositiveDuration = Field("10s", description="a tester gateway asks whom to use within this time")  # type: ignore[assignment]
+    min_asks: int = Field(
+        2,
+        ge=1,
+        le=5,
+        description="webhook calls that one job causes at least; a stock gateway's cache causes one at most",
+    )
+    after_disconnect: Duration = Field("7s", description="silence after a dropped job before the lease moves on")  # type: ignore[assignment]
+    evidence_wait: Duration = Field("2s", description="how long delivery waits for events")  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _overlap_needs_evidence(self) -> Gateway:
+        if self.overlap and self.targeting != "webhook":
+            raise ValueError('overlap is for targeting = "webhook"; a query gateway runs everything in parallel anyway')
+        if self.overlap and not ((self.metrics and self.cli_url) or self.events):
+            raise ValueError(
+                "overlap needs an evidence source: set cli_url (with metrics = true) or events = true; "
+                "jobs that ran beside others are scored only on proof"
+            )
+        return self
+
+
+class Limits(Section):
+    """How much at once."""
+
+    jobs: int = Field(16, ge=1, le=1024, description="jobs in flight over all gateways")
+    per_orchestrator: int = Field(1, ge=1, le=64, description="jobs in flight on one orchestrator")
+    max_response: Size = Field("64MiB", description="longest answer that is read")  # type: ignore[assignment]
+    max_artefact: Size = Field("64MiB", description="longest result file that is read")  # type: ignore[assignment]
+    grace: Duration = Field("20s", description="how long running jobs may go on when the daemon is stopped")  # type: ignore[assignment]
+    busy_retries: int = Field(3, ge=0, le=20, description="how often a busy orchestrator is tried again in a tick")
+    busy_backoff: Duration = Field(
+        "15s", description="pause before a busy orchestrator is tried again, doubled each time"
+    )  # type: ignore[assignment]
+
+
+class Leaderboard(Section):
+    """Where stats go."""
+
+    url: WebAddress | None = Field(None, description="base address; /api/post_stats is appended")
+    secret: SecretStr | None = Field(None, description="key that signs the stats")
+    post: bool = Field(True, description="post stats at all")
+    post_unscored: bool = Field(False, description="post unscored results too, as failures")
+    post_suspect: bool = Field(False, description="do not hold the failures of a tick in which nearly all failed alike")
+
+
+class Delivery(Section):
+    """How stats get to the Leaderboard."""
+
+    uncertain: Literal["resend", "hold"] = Field("resend", description="what to do where reading back is impossible")
+    max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
+    parallel: int = Field(4, ge=1, le=32, description="posts in flight")
+
+
+class Store(Section):
+    """Where results are kept."""
+
+    path: str = Field("data/jobtester.db", min_length=1, description="SQLite file, relative to the working directory")
+    keep: PositiveDuration = Field("30d", description="older results are deleted")  # type: ignore[assignment]
+
+
+class StaticCapability(Section):
+    """One (pipeline, model) of a static orchestrator."""
+
+    pipeline: str
+    model: str
+    warm: bool = True
+    byoc: bool = False
+
+
+class StaticOrchestrator(Section):
+    """One orchestrator for discovery.source = "static"."""
+
+    address: str = Field(pattern=r"^0[xX][0-9a-fA-F]{40}$")
+    service_uri: str = Field(min_length=1)
+    capabilities: list[StaticCapability] = []
+
+
+class Discovery(Section):
+    """Where orchestrators come from, and which of them are tested."""
+
+    source: Literal["auto", "network", "tester", "static"] = Field("auto", description="where orchestrators come from")
+    orchestrators: list[StaticOrchestrator] = Field([], description="the orchestrators, for source = static")
+    include: list[str] = Field([], description="addresses or service URIs; empty means all")
+    exclude: list[str] = Field([], description="addresses or service URIs that are left out")
+    patience: Duration = Field("30s", description="how long an empty answer is asked for again")  # type: ignore[assignment]
+
+
+class Budget(Section):
+    """What testing may cost; absent keys set no bound."""
+
+    per_tick: Wei | None = Field(None, description='most that one tick may cost, as "0.001 ETH" or wei')
+    per_day: Wei | None = Field(None, description="most that a UTC day may cost")
+    max_price_per_job: Wei | None = Field(None, description="dearer jobs are skipped")
+
+
+class Logs(Section):
+    """What the log looks like."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
+    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
+
+
+class Settings(BaseSettings):
+    """Everything a person can tune; see docs/configuration.md."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    region: str = Field("", description='must exist at the Leaderboard with type "ai"')
+    assets: str = Field(
+        "", description="folder of test inputs, relative to the working directory; empty: the shipped ones"
+    )
+    schedule: Schedule = Schedule()
+    server: Server = Server()
+    gateways: list[Gateway] = Field([], description="the gateways that jobs go through")
+    limits: Limits = Limits()
+    leaderboard: Leaderboard = Leaderboard()
+    delivery: Delivery = Delivery()
+    store: Store = Store()
+    discovery: Discovery = Discovery()
+    budget: Budget = Budget()
+    logs: Logs = Logs()
+    pipelines: dict[str, dict[str, Any]] = Field({}, description="overrides of built-in pipelines, and new ones")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        problems = []
+        if not self.gateways:
+            problems.append("gateways: at least one [[gateways]] table is needed")
+        names = [gateway.name for gateway in self.gateways]
+        problems.extend(
+            f"gateways: two are called {name!r}; give each its own name"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        )
+        urls = [gateway.url.lower() for gateway in self.gateways]
+        problems.extend(
+            f"gateways: {url} is given twice; one gateway has one list, so it can only be one lane"
+            for url in sorted({url for url in urls if urls.count(url) > 1})
+        )
+        if self.leaderboard.post and self.leaderboard.url:
+            if not self.region:
+                problems.append('region: needed to post stats, e.g. "FRA"')
+            if self.region == "GLOBAL":
+                problems.append("region: GLOBAL stands for all regions at the Leaderboard; use your own")
+            if self.leaderboard.secret is None:
+                problems.append("leaderboard.secret: needed to post stats; set JOBTESTER_LEADERBOARD__SECRET or a file")
+        if self.leaderboard.post and not self.leaderboard.url:
+            problems.append("leaderboard.url: needed to post stats; or set leaderboard.post = false")
+        if self.discovery.source == "static" and not self.discovery.orchestrators:
+            problems.append('discovery.orchestrators: needed for source = "static"')
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment (and secret files) over what is given, which is the file's content."""
+        given = init_settings()
+        return (_Environment(settings_cls, given), init_settings)
+
+
+class _Environment(EnvSettingsSource):
+    """Variables and secret files over the file's content; `GATEWAYS__0__URL` reaches into lists."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Any]) -> None:
+        self._given = given
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        files = {f"{ENV_PREFIX}{name}".lower(): text for name, text in secret_files().items()}
+        return {**files, **{name.lower(): value for name, value in os.environ.items()}}
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        return {name: _laid_over(self._given.get(name), _decoded(value)) for name, value in found.items()}
+
+
+def _decoded(value: object) -> object:
+    """Turn texts that are JSON inside tables of free shape into what they mean."""
+    if isinstance(value, dict):
+        return {key: _decoded(inner) for key, inner in value.items()}
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    return value
+
+
+def _laid_over(below: object, above: object) -> object:
+    """Merge tables key by key and lists by index; anything else replaces what is below."""
+    if isinstance(above, dict) and isinstance(below, list) and all(key.isdecimal() for key in above):
+        merged = list(below)
+        for key, value in sorted(above.items(), key=lambda item: int(item[0])):
+            at = int(key)
+            if at < len(merged):
+                merged[at] = _laid_over(merged[at], value)
+            else:
+                merged.append(value)
+        return merged
+    if isinstance(above, dict) and isinstance(below, dict):
+        return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+    if isinstance(above, dict) and below is None and above and all(key.isdecimal() for key in above):
+        return [above[key] for key in sorted(above, key=int)]
+    return above
+
+
+def secret_files() -> dict[str, str]:
+    """Read the secret files whose names are keys, such as `leaderboard__secret`.
+
+    They are in /run/secrets, or where JOBTESTER_SECRETS_DIR says.
+    """
+    folder = Path(os.environ.get("JOBTESTER_SECRETS_DIR", "/run/secrets"))
+    found: dict[str, str] = {}
+    if not folder.is_dir():
+        return found
+    for file in sorted(folder.iterdir()):
+        name = file.name.lower().removeprefix(ENV_PREFIX.lower())
+        if "__" in name and name.split("__")[0] in Settings.model_fields and file.is_file():
+            try:
+                found[name] = file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{file}: the secret file cannot be read: {error}") from error
+    return found
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises ConfigError that names the file and, for bad TOML, the place."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; write one with: jobtester config init {path}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: is a folder, not a file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read and check the whole configuration. Raises ConfigError with every problem and its key path."""
+    return of(read_file(path), origin=str(path), overrides=overrides)
+
+
+def of(
+    content: Mapping[str, Any], *, origin: str = "configuration", overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Check a configuration given as tables. Raises ConfigError with every problem and its key path."""
+    problems = [
+        f"{name}: no such key; see docs/configuration.md for the names"
+        for name in os.environ
+        if name.upper().startswith(ENV_PREFIX)
+        and name.upper() not in _OWN_VARIABLES
+        and name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
+    ]
+    merged = _laid_over(dict(content), dict(overrides or {}))
+    assert isinstance(merged, dict)
+    settings = None
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        problems += [line for item in error.errors() for line in _lines(dict(item))]
+    if settings is None or problems:
+        raise ConfigError(f"{origin} is not usable:\n" + "\n".join(f"  {line}" for line in problems))
+    return settings
+
+
+def _lines(item: Mapping[str, Any]) -> list[str]:
+    """Put one of pydantic's findings into plain words, with the key path first."""
+    path = ""
+    for part in item["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    if item["type"] == "extra_forbidden":
+        return [f"{path}: no such key"]
+    if item["type"] == "missing":
+        return [f"{path}: is missing"]
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not path:
+        return message.split("\n")
+    given = item.get("input")
+    shown = (
+        f" (given: {given!r})"
+        if isinstance(given, str | int | float | bool) and "secret" not in path and "token" not in path
+        else ""
+    )
+    return [f"{path}: {message}{shown}"]

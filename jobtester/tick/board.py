@@ -1,0 +1,155 @@
+"""The board: which job a lane takes next. Pure; longest chains first, one lane per orchestrator at a time."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Target
+
+
+@dataclass(slots=True)
+class _Chain:
+    """The jobs of one orchestrator that have not begun, in their order, and where it is being tested now."""
+
+    order: int
+    jobs: deque[Job] = field(default_factory=deque)
+    in_air: int = 0
+    lane: str = ""
+    rest_s: float = 0.0
+    queued: bool = False
+
+
+class Board:
+    """Holds a tick's jobs until they are settled: recorded, skipped, or set aside.
+
+    A job is taken, then answered (its orchestrator is free again), then settled or put back.
+    """
+
+    def __init__(self, jobs: Iterable[Job], *, per_orchestrator: int) -> None:
+        """Take over the jobs; chains with the longest expected work come first, equals in the given order."""
+        self._cap = per_orchestrator
+        self._chains: dict[Target, _Chain] = {}
+        self._heap: list[tuple[float, int, Target]] = []
+        self._held: dict[str, Target] = {}
+        self._waiting: list[tuple[float, int, Job]] = []
+        self._unsettled = 0
+        self._count = 0
+        for job in jobs:
+            self._add(job)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing is left to do and nothing can come back."""
+        return self._unsettled == 0
+
+    @property
+    def next_due(self) -> float | None:
+        """Say when the next deferred job may be tried, None if none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def take(self, lane: str, *, now: float, serial: bool, suits: Callable[[Job], bool]) -> Job | None:
+        """Give the next job for a lane; None if there is none that may begin now.
+
+        A serial lane keeps to one orchestrator until all its jobs are answered.
+        """
+        while self._waiting and self._waiting[0][0] <= now:
+            self._enqueue(heapq.heappop(self._waiting)[2], front=False)
+        if serial and lane in self._held:
+            chain = self._chains[self._held[lane]]
+            job = self._pick(chain, suits) if chain.in_air < self._cap else None
+            if job is not None:
+                return self._taken(chain, job, lane)
+            if chain.in_air:
+                return None
+            self._free(lane)
+        passed_over = []
+        found = None
+        while self._heap and found is None:
+            entry = heapq.heappop(self._heap)
+            chain = self._chains[entry[2]]
+            if -entry[0] != chain.rest_s or not chain.jobs or chain.in_air >= self._cap:
+                chain.queued = False
+                self._offer(entry[2], chain)
+                continue
+            mine = chain.lane in ("", lane)
+            job = self._pick(chain, suits) if mine else None
+            if job is None:
+                passed_over.append(entry)
+                continue
+            chain.queued = False
+            if serial:
+                self._held[lane] = entry[2]
+            found = self._taken(chain, job, lane)
+            self._offer(entry[2], chain)
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return found
+
+    def answered(self, job: Job) -> None:
+        """Note that a job has its answer: its orchestrator may get another one."""
+        chain = self._chains[job.target]
+        chain.in_air -= 1
+        if chain.in_air == 0 and job.target not in self._held.values():
+            chain.lane = ""
+        self._offer(job.target, chain)
+
+    def settled(self, _job: Job) -> None:
+        """Note that a job is done with, one way or another."""
+        self._unsettled -= 1
+
+    def put_back(self, job: Job) -> None:
+        """Take back a job that was never sent."""
+        self._enqueue(job, front=True)
+
+    def defer(self, job: Job, until: float) -> None:
+        """Try a job again from `until` on."""
+        self._count += 1
+        heapq.heappush(self._waiting, (until, self._count, job))
+
+    def drain(self) -> list[Job]:
+        """Give up all jobs that have not begun, deferred ones included."""
+        left = [job for chain in self._chains.values() for job in chain.jobs] + [job for *_, job in self._waiting]
+        for chain in self._chains.values():
+            chain.jobs.clear()
+            chain.rest_s = 0.0
+        self._waiting.clear()
+        self._unsettled -= len(left)
+        return left
+
+    def _add(self, job: Job) -> None:
+        self._unsettled += 1
+        self._enqueue(job, front=False)
+
+    def _enqueue(self, job: Job, *, front: bool) -> None:
+        chain = self._chains.setdefault(job.target, _Chain(len(self._chains)))
+        chain.jobs.appendleft(job) if front else chain.jobs.append(job)
+        chain.rest_s += job.expected_s
+        chain.queued = False
+        self._offer(job.target, chain)
+
+    def _offer(self, target: Target, chain: _Chain) -> None:
+        """Put a chain on the heap if it can give a job; entries that became untrue are dropped when met."""
+        if chain.jobs and chain.in_air < self._cap and not chain.queued:
+            chain.queued = True
+            heapq.heappush(self._heap, (-chain.rest_s, chain.order, target))
+
+    def _pick(self, chain: _Chain, suits: Callable[[Job], bool]) -> Job | None:
+        return next((job for job in chain.jobs if suits(job)), None)
+
+    def _taken(self, chain: _Chain, job: Job, lane: str) -> Job:
+        chain.jobs.remove(job)
+        chain.in_air += 1
+        chain.lane = lane
+        chain.rest_s = chain.rest_s - job.expected_s if chain.jobs else 0.0
+        return job
+
+    def _free(self, lane: str) -> None:
+        """Let a serial lane go of its orchestrator, so that any lane may have its remaining jobs."""
+        target = self._held.pop(lane)
+        chain = self._chains[target]
+        chain.lane = ""
+        self._offer(target, chain)

@@ -1,0 +1,241 @@
+"""The conductor: one tick from discovery to its report, and never two at once."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from jobtester.domain import plan as planning
+from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
+from jobtester.domain.plan import Plan, Selection
+from jobtester.domain.report import Report
+from jobtester.errors import DiscoveryError, StoreError
+from jobtester.gateway import discovery
+from jobtester.gateway.events import Completed
+from jobtester.gateway.lane import Lane
+from jobtester.gateway.targeting import Webhook
+from jobtester.metrics import Metrics
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.examiner import Examiner
+from jobtester.pipelines.request import Requests
+from jobtester.settings import Settings
+from jobtester.store.results import Results
+from jobtester.store.ticks import Ticks
+from jobtester.tick.ports import Watcher
+from jobtester.tick.progress import Progress
+from jobtester.tick.recorder import Posting, StoreRecorder
+from jobtester.tick.runner import Pace, Runner
+from jobtester.tick.trial import Bounds, Trial
+
+log = structlog.get_logger()
+
+Durations = Mapping[tuple[str, str, str, str], float]
+
+
+@dataclass(slots=True)
+class Conductor:
+    """Runs ticks over fixed lanes. Settings, catalogue and assets are those in force when a tick begins."""
+
+    settings: Settings
+    catalogue: Catalogue
+    assets: Assets
+    lanes: Sequence[Lane]
+    examiner: Examiner
+    ticks: Ticks
+    results: Results
+    metrics: Metrics
+    delivered: Callable[[], None]
+    posting: bool
+    watchers: tuple[Watcher, ...] = ()
+    selection: Selection = Selection()  # noqa: RUF009 - an immutable value
+    clock: Callable[[], float] = time.time
+    progress: Progress | None = None
+    orchestrators: Sequence[Orchestrator] = ()
+    problem: str = ""
+    reports: deque[Report] = field(default_factory=lambda: deque(maxlen=50))
+    _runner: Runner | None = None
+    _recorder: StoreRecorder | None = None
+    _stopping: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Tell whether a tick runs now."""
+        return self.progress is not None and self.progress.report.finished_at is None
+
+    async def discover(self) -> Sequence[Orchestrator]:
+        """Ask who is there, and let every webhook lane know. Raises DiscoveryError."""
+        settings = self.settings.discovery
+        static = [
+            Orchestrator(
+                normal_address(one.address),
+                one.service_uri,
+                tuple(Capability(c.pipeline, c.model, c.byoc, c.warm) for c in one.capabilities),
+            )
+            for one in settings.orchestrators
+        ]
+        found = await discovery.discover(
+            [lane.client for lane in self.lanes],
+            source=settings.source,
+            static=static,
+            patience_s=settings.patience,
+            announce=self._know,
+        )
+        self._know(found)
+        self.orchestrators = found
+        return found
+
+    async def plan(self, tick: str, found: Sequence[Orchestrator]) -> Plan:
+        """Plan a tick over what was discovered."""
+        durations: Durations = await self.results.durations()
+
+        def expected(orchestrator: Orchestrator, capability: Capability) -> float | None:
+            return durations.get(
+                (orchestrator.address, orchestrator.service_uri, capability.pipeline, capability.model)
+            )
+
+        seed = secrets.randbits(32)
+        selection = Selection(
+            include=tuple(self.settings.discovery.include),
+            exclude=tuple(self.settings.discovery.exclude),
+            orchestrators=self.selection.orchestrators,
+            pipelines=self.selection.pipelines,
+            models=self.selection.models,
+        )
+        return planning.make(
+            found,
+            self.catalogue,
+            selection,
+            tick=tick,
+            seed=seed,
+            new_id=lambda: secrets.token_hex(8),
+            aimable=lambda byoc: byoc or any(lane.targeting.kind != "byoc" for lane in self.lanes),
+            max_price_wei=self.settings.budget.max_price_per_job,
+            expected_s=expected,
+        )
+
+    async def tick(self, trigger: str) -> Report:
+        """Run one whole tick and give its report; what goes wrong is in the report, and in the log."""
+        assert not self.running, "never two ticks at once"
+        began = self.clock()
+        tick = _name(began)
+        report = Report(tick, trigger, began)
+        self.progress = Progress(report, self.metrics, self.watchers, clock=self.clock)
+        self.metrics.tick_running.set(1)
+        self.metrics.tick_started.set(began)
+        try:
+            await self._run(report)
+        except (DiscoveryError, StoreError) as error:
+            report.state, report.problem = "failed", str(error)
+            log.error("tick_failed", tick=tick, problem=str(error))
+        finally:
+            report.finished_at = self.clock()
+            if report.state == "running":
+                report.state = "aborted"
+            self.problem = report.problem
+            self._runner = None
+            self.metrics.tick_running.set(0)
+            self.metrics.ticks.labels(report.state).inc()
+            self.metrics.tick_duration.set(report.finished_at - began)
+            if report.state in ("finished", "suspect"):
+                self.metrics.tick_finished.set(report.finished_at)
+            self.reports.append(report)
+        try:
+            await self.ticks.finish(tick, report.state, report.finished_at, report.as_json())
+        except StoreError as error:
+            log.error("tick_not_kept", tick=tick, problem=str(error))
+        log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
+        return report
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Let no further job begin, in the running tick or in one that is only beginning."""
+        self._stopping = reason
+        if self._runner is not None:
+            self._runner.close(reason)
+
+    def abort(self) -> None:
+        """End running jobs now."""
+        if self._runner is not None:
+            self._runner.abort()
+
+    async def heard(self, gateway: Lane, event: Completed) -> bool:
+        """Weigh an event that came from a gateway's sink; tell whether it changed what is known of a job."""
+        if gateway.evidence.events is None:
+            return False
+        gateway.evidence.events.add(event)
+        late = gateway.evidence.late(event)
+        if late is None:
+            return False
+        job_id, testimony = late
+        return await self.results.amend(job_id, testimony.kind, testimony.line)
+
+    async def _run(self, report: Report) -> None:
+        assert self.progress is not None
+        tick = report.tick
+        self._stopping = ""
+        alive = await asyncio.gather(*(lane.client.alive() for lane in self.lanes))
+        found = await self.discover()
+        report.orchestrators = len(found)
+        self.metrics.orchestrators.set(len(found))
+        plan = await self.plan(tick, found)
+        await self.ticks.start(tick, report.started_at, plan.seed, report.trigger)
+        log.info(
+            "tick_started", tick=tick, trigger=report.trigger, seed=plan.seed, orchestrators=len(found),
+            jobs=len(plan.jobs), skipped=len(plan.skipped),
+        )  # fmt: skip
+        self.progress.planned(plan)
+        for lane, well in zip(self.lanes, alive, strict=True):
+            await lane.begin(found)
+            lane.lost = not well
+            self.metrics.gateway_up.labels(lane.name).set(int(well))
+            if not well:
+                log.error("gateway_silent", tick=tick, gateway=lane.name, url=lane.client.url)
+        recorder = StoreRecorder(self.results, self._posting(), tick, self.delivered, self.clock)
+        limits = self.settings.limits
+        requests = await asyncio.to_thread(Requests, self.catalogue, self.assets, plan.seed)
+        trial = Trial(self.catalogue, requests, self.examiner, Bounds(limits.max_response, limits.max_artefact))
+        pace = Pace(
+            jobs=limits.jobs,
+            per_orchestrator=limits.per_orchestrator,
+            deadline_s=self.settings.schedule.deadline,
+            busy_retries=limits.busy_retries,
+            busy_backoff_s=limits.busy_backoff,
+        )
+        self._runner = Runner(plan, self.lanes, trial, recorder, self.progress, pace)
+        if self._stopping:
+            self._runner.close(self._stopping)
+        try:
+            await self._runner.run()
+        finally:
+            for lane in self.lanes:
+                lane.end()
+                self.metrics.gateway_up.labels(lane.name).set(int(not lane.lost))
+            suspect = await recorder.finish()
+        report.state = "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
+
+    def _know(self, found: Sequence[Orchestrator]) -> None:
+        for lane in self.lanes:
+            if isinstance(lane.targeting, Webhook):
+                lane.targeting.lease.know(found)
+
+    def _posting(self) -> Posting:
+        settings = self.settings
+        return Posting(
+            region=settings.region,
+            post=self.posting,
+            unscored=settings.leaderboard.post_unscored,
+            suspect=settings.leaderboard.post_suspect,
+            evidence_wait_s={one.name: one.evidence_wait for one in settings.gateways if one.events},
+        )
+
+
+def _name(moment: float) -> str:
+    """Name a tick after the instant at which it began."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%S") + f"{int(moment % 1 * 1000):03d}Z"

@@ -1,0 +1,113 @@
+"""Recording: a result goes into the store together with what has to be posted of it, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from jobtester.domain import stats
+from jobtester.domain.attribution import Attribution
+from jobtester.domain.outcome import Outcome
+from jobtester.domain.results import Result
+from jobtester.store.results import Results
+from jobtester.tick.suspicion import Suspicion
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What is posted: nothing without a region; `evidence_wait_s` by gateway is how long its events are waited for."""
+
+    region: str = ""
+    post: bool = False
+    unscored: bool = False
+    suspect: bool = False
+    evidence_wait_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StoreRecorder:
+    """Records one tick's results. A pass is posted at once; a failure waits until the path is known to work."""
+
+    results: Results
+    posting: Posting
+    tick: str
+    delivered: Callable[[], None]
+    clock: Callable[[], float]
+    _suspicions: dict[str, Suspicion] = field(default_factory=dict)
+
+    async def record(self, result: Result) -> None:
+        """Keep a result and its stat in one transaction."""
+        suspicion = self._suspicions.setdefault(result.gateway, Suspicion())
+        opened = not suspicion.path_works and result.verdict.outcome is Outcome.PASSED
+        suspicion.add(result)
+        stat = self._stat(result)
+        held = stat is not None and not suspicion.path_works
+        wait = self.posting.evidence_wait_s.get(result.gateway, 0.0)
+        await self.results.record(
+            result,
+            stat,
+            state="held" if held else "pending",
+            not_before=self.clock() + wait if wait else 0.0,
+        )
+        _log(result)
+        if opened:
+            await self.results.release_held(self.tick, result.gateway)
+            await self.results.give_up_suspects(result.gateway)
+        if stat is not None and not held:
+            self.delivered()
+
+    async def amend(self, job_id: str, attribution: Attribution) -> None:
+        """Add evidence that came late."""
+        await self.results.amend(job_id, attribution)
+
+    async def finish(self) -> bool:
+        """Settle what is still held at the tick's end; tell whether some of it is suspect."""
+        suspect = False
+        for gateway, suspicion in self._suspicions.items():
+            if suspicion.holds and not self.posting.suspect:
+                suspect = True
+                await self.results.suspect_held(self.tick, gateway)
+                log.error(
+                    "tick_suspect", tick=self.tick, gateway=gateway, jobs=suspicion.jobs, passed=suspicion.passed,
+                    reason=next(iter(suspicion.reasons)),
+                    problem="nearly all jobs failed alike, so they are held back; release them with: jobtester tick release",
+                )  # fmt: skip
+            else:
+                await self.results.release_held(self.tick, gateway)
+        self.delivered()
+        return suspect
+
+    def _stat(self, result: Result) -> stats.Stat | None:
+        if not self.posting.post or not (result.verdict.scored or self.posting.unscored):
+            return None
+        try:
+            return stats.of(result, self.posting.region)
+        except stats.UnpostableError as error:
+            log.error("unpostable", tick=self.tick, job=result.id, problem=str(error))
+            return None
+
+
+def _log(result: Result) -> None:
+    """Write the one canonical line of a job."""
+    job, verdict = result.job, result.verdict
+    log.info(
+        "job_done",
+        tick=job.tick,
+        job=job.id,
+        orchestrator=job.orchestrator.address,
+        service_uri=job.target.service_uri,
+        pipeline=job.pipeline,
+        model=job.model,
+        outcome=verdict.outcome.value,
+        reason=verdict.code,
+        round_trip_s=round(result.round_trip_s, 4),
+        attribution=result.attribution.kind.value,
+        gateway=result.gateway,
+        warm=job.warm,
+        status=result.status,
+        message="" if verdict.outcome is Outcome.PASSED else verdict.message,
+    )

@@ -1,0 +1,250 @@
+"""The runner: one tick's jobs through all lanes, bounded, each settled exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from jobtester.domain.attribution import Kind
+from jobtester.domain.jobs import Job
+from jobtester.domain.plan import Plan, Skip
+from jobtester.domain.results import Result
+from jobtester.gateway.lane import Lane
+from jobtester.gateway.trust import FLAGS
+from jobtester.tick.board import Board
+from jobtester.tick.ports import Recorder, Watcher
+from jobtester.tick.slots import Changes
+from jobtester.tick.trial import Judged, Sent, Trial, unowned
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much runs at once and how long things are waited for; times in seconds."""
+
+    jobs: int = 16
+    per_orchestrator: int = 1
+    deadline_s: float = 3000.0
+    busy_retries: int = 3
+    busy_backoff_s: float = 15.0
+    lost_patience_s: float = 60.0
+    probe_s: float = 2.0
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs the jobs of one plan. `stop()` lets nothing new begin; `abort()` ends what runs."""
+
+    plan: Plan
+    lanes: Sequence[Lane]
+    trial: Trial
+    recorder: Recorder
+    watcher: Watcher
+    pace: Pace
+    _board: Board = field(init=False)
+    _changes: Changes = field(default_factory=Changes)
+    _slots: asyncio.Semaphore = field(init=False)
+    _judging: asyncio.Semaphore = field(init=False)
+    _deferrals: dict[str, int] = field(default_factory=dict)
+    _aside: dict[str, Result] = field(default_factory=dict)
+    _final: bool = False
+    _closed: str = ""
+    _now: Callable[[], float] = field(init=False)
+    aside_count: int = 0
+
+    async def run(self) -> None:
+        """Send every job, judge and record it; return when each planned job is recorded or skipped with a reason."""
+        self._now = asyncio.get_running_loop().time
+        self._slots = asyncio.Semaphore(self.pace.jobs)
+        self._judging = asyncio.Semaphore(2 * self.pace.jobs)
+        deadline = asyncio.get_running_loop().call_later(self.pace.deadline_s, self.close, "deadline")
+        try:
+            await self._pass(self.plan.jobs)
+            if self._aside:
+                self._final = True
+                again = [job for job in self.plan.jobs if job.id in self._aside]
+                self.aside_count = len(again)
+                log.info("running_alone", tick=self.plan.tick, jobs=len(again))
+                for lane in self.lanes:
+                    lane.run_alone()
+                await self._pass(again)
+            for result in self._aside.values():
+                await self._record(unowned(result))
+        finally:
+            deadline.cancel()
+
+    def close(self, reason: str) -> None:
+        """Begin no more jobs; `reason` is one of the plan's skip reasons."""
+        self._closed = self._closed or reason
+        self._changes.announce()
+
+    def abort(self) -> None:
+        """End running jobs now; they are recorded as unscored, reason shutdown."""
+        for lane in self.lanes:
+            lane.client.abort()
+
+    async def _pass(self, jobs: Sequence[Job]) -> None:
+        self._board = Board(jobs, per_orchestrator=self.pace.per_orchestrator)
+        async with asyncio.TaskGroup() as group:
+            for lane in self.lanes:
+                group.create_task(self._work(lane, group), name=f"lane {lane.name}")
+            group.create_task(self._watch_over(), name="lanes watch")
+
+    async def _work(self, lane: Lane, group: asyncio.TaskGroup) -> None:
+        """Take jobs for one lane as long as there are any."""
+        while not self._board.over:
+            async with _held(self._slots) as slot:
+                job = self._next(lane)
+                if job is not None:
+                    slot.keep()
+                    group.create_task(self._one(job, lane), name=f"job {job.id}")
+                    continue
+            lane.targeting.rest()
+            due = self._board.next_due
+            await self._changes.wait(None if due is None else max(0.0, due - self._now()))
+        self._changes.announce()
+
+    def _next(self, lane: Lane) -> Job | None:
+        if self._closed:
+            self._skip_rest(self._closed)
+            return None
+        if not lane.usable:
+            return None
+        lane.refresh()
+        return self._board.take(lane.name, now=self._now(), serial=lane.serial, suits=lane.suits)
+
+    async def _one(self, job: Job, lane: Lane) -> None:
+        """Carry one job from its lane to its record."""
+        answered = False
+        try:
+            async with self._judging:
+                try:
+                    self.watcher.sent(job, lane.name)
+                    sent = await self.trial.send(job, lane)
+                finally:
+                    answered = True
+                    self._board.answered(job)
+                    self._slots.release()
+                    self._changes.announce()
+                await self._settle(sent, lane)
+        finally:
+            if not answered:
+                self._slots.release()
+            self._changes.announce()
+
+    async def _settle(self, sent: Sent, lane: Lane) -> None:
+        """Judge an answer and decide: record it, or have the job again."""
+        job = sent.job
+        judged = await self.trial.judge(sent, lane, deferred=self._deferrals.get(job.id, 0))
+        if not judged.gateway_alive:
+            self._lose(lane)
+            if judged.never_sent and not self._closed:
+                self._board.put_back(job)
+                return
+        if self._busy_again(judged, lane):
+            return
+        result = judged.result
+        if judged.ownerless:
+            if not self._final and not self._closed:
+                self._aside[job.id] = result
+                self.watcher.deferred(job, lane.name, "set aside")
+                self._board.settled(job)
+                return
+            result = unowned(result)
+        self._weigh(result, lane)
+        self._aside.pop(job.id, None)
+        await self._record(result)
+        self._board.settled(job)
+
+    async def _record(self, result: Result) -> None:
+        await self.recorder.record(result)
+        self.watcher.recorded(result)
+
+    def _busy_again(self, judged: Judged, lane: Lane) -> bool:
+        """Put a busy orchestrator's job off to later in the tick, within bounds."""
+        job = judged.result.job
+        times = self._deferrals.get(job.id, 0)
+        if judged.result.verdict.code != "busy" or times >= self.pace.busy_retries or self._closed:
+            return False
+        self._deferrals[job.id] = times + 1
+        self._board.defer(job, self._now() + self.pace.busy_backoff_s * 2**times)
+        self.watcher.deferred(job, lane.name, "busy")
+        return True
+
+    def _weigh(self, result: Result, lane: Lane) -> None:
+        """Count who served, and say loudly once that a gateway does not follow."""
+        kind = result.attribution.kind
+        if kind is Kind.PRESUMED and result.status is None:
+            return
+        if kind is Kind.MISSING and result.verdict.code != "not_targeted":
+            return
+        first = lane.trust.saw(kind)
+        if kind is Kind.REFUTED:
+            log.error(
+                "refuted", tick=self.plan.tick, job=result.id, gateway=lane.name,
+                orchestrator=result.job.orchestrator.address, evidence=result.attribution.evidence,
+            )  # fmt: skip
+        if first and kind is Kind.MISSING:
+            log.error(
+                "not_a_tester_gateway", tick=self.plan.tick, gateway=lane.name,
+                problem="it answered a job without asking whom to use, so nobody knows who served it; nothing of this "
+                f"is posted. Run it with {FLAGS}",
+            )  # fmt: skip
+
+    def _lose(self, lane: Lane) -> None:
+        if not lane.lost:
+            lane.lost = True
+            log.error("gateway_lost", tick=self.plan.tick, gateway=lane.name, url=lane.client.url)
+            self._changes.announce()
+
+    async def _watch_over(self) -> None:
+        """Bring lost gateways back when they answer again; give up what nobody can take any more."""
+        since: float | None = None
+        while not self._board.over:
+            lost = [lane for lane in self.lanes if lane.lost]
+            for lane in lost:
+                if await lane.client.alive():
+                    lane.lost = False
+                    log.info("gateway_back", tick=self.plan.tick, gateway=lane.name)
+                    self._changes.announce()
+            usable = any(lane.usable for lane in self.lanes)
+            since = None if usable else since if since is not None else self._now()
+            if since is not None and not any(lane.lost for lane in self.lanes):
+                self._skip_rest("not_targeted")
+            elif since is not None and self._now() - since >= self.pace.lost_patience_s:
+                self._skip_rest("gateway_lost")
+            await self._changes.wait(self.pace.probe_s if lost else None)
+
+    def _skip_rest(self, reason: str) -> None:
+        """Give up every job that has not begun; what was set aside keeps its ownerless answer, unscored."""
+        for job in self._board.drain():
+            if job.id in self._aside:
+                continue
+            self.watcher.skipped(
+                Skip(job.orchestrator.address, job.orchestrator.service_uri, job.pipeline, job.model, reason)
+            )
+        self._changes.announce()
+
+
+class _held:
+    """Hold a slot for the length of a block, unless it is kept for a task that gives it back."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._kept = False
+
+    def keep(self) -> None:
+        """Leave the slot to somebody else."""
+        self._kept = True
+
+    async def __aenter__(self) -> _held:
+        await self._slots.acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._kept:
+            self._slots.release()

@@ -1,0 +1,79 @@
+"""The ticker: starts a tick when the clock or a person says so, and counts what it had to miss."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from jobtester.metrics import Metrics
+from jobtester.settings import Schedule
+from jobtester.tick.clock import Clock
+from jobtester.tick.conductor import Conductor
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Ticker:
+    """Runs ticks one after the other until it is stopped."""
+
+    conductor: Conductor
+    schedule: Schedule
+    metrics: Metrics
+    clock: Clock = field(init=False)
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _trigger: str = "schedule"
+
+    def __post_init__(self) -> None:
+        """Set the clock; it runs from run() on."""
+        self.clock = Clock(self.schedule, self._fired)
+        self.metrics.tick_interval.set(self.schedule.period_s if self.schedule.cron is None else 0)
+
+    async def run(self) -> None:
+        """Run ticks as they fall due; return after stop(), when the running one has ended."""
+        self.clock.start()
+        if self.schedule.run_at_start:
+            self.start("start")
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            while not self._stop.is_set():
+                due = asyncio.ensure_future(self._due.wait())
+                await asyncio.wait({due, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                due.cancel()
+                if self._stop.is_set():
+                    break
+                self._due.clear()
+                await self.conductor.tick(self._trigger)
+        finally:
+            stopped.cancel()
+            self.clock.stop()
+
+    def start(self, trigger: str) -> bool:
+        """Ask for a tick now; False if one runs or is about to."""
+        if self.conductor.running or self._due.is_set() or self._stop.is_set():
+            return False
+        self._trigger = trigger
+        self._due.set()
+        return True
+
+    def change(self, schedule: Schedule) -> None:
+        """Follow another schedule from now on; a running tick is not touched."""
+        self.schedule = schedule
+        self.clock.change(schedule)
+        self.metrics.tick_interval.set(schedule.period_s if schedule.cron is None else 0)
+
+    def stop(self) -> None:
+        """Start no more ticks and let no further job begin."""
+        self._stop.set()
+        self.clock.stop()
+        self.conductor.stop()
+
+    def _fired(self, missed: int) -> None:
+        if not self.start("schedule"):
+            missed += 1
+        if missed:
+            self.metrics.ticks_missed.inc(missed)
+            log.warning("ticks_missed", count=missed, running=self.conductor.running)

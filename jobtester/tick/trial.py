@@ -1,0 +1,162 @@
+"""Trial: one job on one lane, from aiming to a judged result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from jobtester.domain import outcome
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.jobs import Job
+from jobtester.domain.results import Result
+from jobtester.gateway import byoc, evidence
+from jobtester.gateway.lane import Lane
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.examiner import Examiner
+from jobtester.pipelines.request import Request, Requests
+
+_ARTEFACT_TIMEOUT_S = 30.0
+_KEPT_RESPONSE = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of an answer and of a file it names is read, in bytes."""
+
+    max_response: int
+    max_artefact: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A job that has its answer, not judged yet."""
+
+    job: Job
+    request: Request
+    exchange: Exchange
+    attribution: Attribution
+    overlapped: bool
+    life: evidence.Life
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judged job. `ownerless` means that it ran beside others, and nothing proves who served it."""
+
+    result: Result
+    ownerless: bool
+    gateway_alive: bool
+    never_sent: bool
+
+
+@dataclass(slots=True)
+class Trial:
+    """Carries jobs of one tick through sending and judging; keeps nothing between them."""
+
+    catalogue: Catalogue
+    requests: Requests
+    examiner: Examiner
+    bounds: Bounds
+
+    async def send(self, job: Job, lane: Lane) -> Sent:
+        """Aim and send one job, and wait for its answer. What the network does never raises."""
+        definition = self.catalogue[job.pipeline]
+        request = self.requests.build(definition, job.model)
+        external = job.capability.byoc
+        async with lane.targeting.aim(job) as aim:
+            life = lane.evidence.sent(job, asyncio.get_running_loop().time())
+            exchange = await lane.client.send(
+                byoc.PREFIX + request.path if external else request.path,
+                request.body,
+                job_id=job.id,
+                timeout_s=byoc.patience_s(job.timeout_s) if external else job.timeout_s,
+                content_type=request.content_type,
+                query=aim.query,
+                headers=aim.headers,
+                max_body=self.bounds.max_response,
+                first_token=request.first_token,
+            )
+            lane.evidence.ended(life, exchange)
+            aim.exchange = exchange
+        return Sent(job, request, exchange, aim.attribution, aim.overlapped, life)
+
+    async def judge(self, sent: Sent, lane: Lane, *, deferred: int = 0) -> Judged:
+        """Look at an answer and at the evidence, and judge."""
+        job, exchange = sent.job, sent.exchange
+        definition = self.catalogue[job.pipeline]
+        alive = True
+        if exchange.ending in (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT):
+            alive = await lane.client.alive()
+        gathering = asyncio.ensure_future(lane.evidence.gather(sent.life, exchange))
+        findings: tuple[outcome.Finding, ...] = ()
+        artefact_s = None
+        response = ""
+        measures: Mapping[str, float] = {}
+        try:
+            if evidence.looks_passed(exchange):
+                examined = await self.examiner.examine(
+                    definition, sent.request.expectation, exchange.body, fetch=self._fetcher(lane)
+                )
+                findings, artefact_s = examined.findings, examined.artefact_s
+                measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
+        finally:
+            gathered = await gathering
+        attribution = gathered.applied_to(sent.attribution)
+        cause = gathered.cause
+        if not cause and job.capability.busy and exchange.status != 200:
+            cause = "insufficient capacity: every slot was advertised as taken"
+        verdict = outcome.judge(
+            exchange,
+            findings,
+            attribution,
+            byoc=job.capability.byoc,
+            cause=cause,
+            gateway_alive=alive and not gathered.restarted,
+        )
+        if definition.capture_response or verdict.outcome is not outcome.Outcome.PASSED:
+            response = _shown(exchange.body)
+        ownerless = sent.overlapped and verdict.scored and attribution.kind is not Kind.PROVEN
+        result = Result(
+            job=job,
+            verdict=verdict,
+            attribution=attribution,
+            gateway=lane.name,
+            targeting=lane.targeting.kind,
+            started_at=exchange.started_at,
+            round_trip_s=exchange.round_trip_s,
+            status=exchange.status,
+            artefact_s=artefact_s,
+            request=orjson.dumps(sent.request.parameters).decode(),
+            response=response,
+            measures=measures,
+            deferred=deferred,
+        )
+        return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED)
+
+    def _fetcher(self, lane: Lane):  # type: ignore[no-untyped-def]
+        async def fetch(url: str):  # type: ignore[no-untyped-def]
+            return await lane.client.fetch(url, timeout_s=_ARTEFACT_TIMEOUT_S, max_body=self.bounds.max_artefact)
+
+        return fetch
+
+
+def unowned(result: Result) -> Result:
+    """Make the result of a job whose answer nobody could be shown to have given."""
+    return replace(result, verdict=outcome.verdict("unproven"))
+
+
+def _shown(body: bytes) -> str:
+    """Give what is kept of an answer: the whole if it is short JSON, else its beginning, wrapped as JSON."""
+    if len(body) <= _KEPT_RESPONSE:
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            return body.decode("utf-8", "replace").strip()
+    begin = body[:2000].decode("utf-8", "replace").strip()
+    return orjson.dumps({"message": begin, "bytes": len(body)}).decode() if body else ""

@@ -1,0 +1,109 @@
+"""Vitals: whether the daemon lives and its peers answer, and the figures that are only looked up when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from jobtester.leaderboard.delivery import Delivery
+from jobtester.metrics import Metrics
+from jobtester.store.database import Database
+from jobtester.store.outbox import Outbox
+from jobtester.tick.conductor import Conductor
+from jobtester.tick.ticker import Ticker
+
+log = structlog.get_logger()
+
+_BEAT_S = 1.0
+_LATE_BEAT_S = 10.0
+_PROBE_S = 60.0
+
+
+@dataclass(slots=True)
+class Vitals:
+    """Watches over the daemon from within. `run()` is its own heartbeat."""
+
+    conductor: Conductor
+    ticker: Ticker
+    database: Database
+    outbox: Outbox
+    delivery: Delivery | None
+    metrics: Metrics
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    _beat: float = field(default_factory=time.monotonic)
+    _peers: dict[str, bool] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Beat once a second, and look after the store and the gateways between ticks."""
+        looked = float("-inf")
+        while True:
+            self._beat = self.clock()
+            if self._beat - looked >= _PROBE_S:
+                looked = self._beat
+                await self.database.probe()
+                await self._look_at_gateways()
+            await asyncio.sleep(_BEAT_S)
+
+    async def live(self) -> dict[str, dict[str, Any]]:
+        """Check what makes the daemon alive: its loop, its store, its clock."""
+        late = self.clock() - self._beat
+        checks: dict[str, dict[str, Any]] = {
+            "event_loop": {"ok": late < _LATE_BEAT_S, "last_beat_s": round(late, 1)},
+            "store": {"ok": self.database.writable},
+        }
+        if not self.database.writable:
+            checks["store"]["problem"] = self.database.problem
+        due = self.ticker.clock.next_at
+        if due is not None:
+            overdue = self.wall() - due
+            checks["clock"] = {"ok": overdue < 2 * self.ticker.schedule.period_s, "next_tick_at": due}
+        return checks
+
+    async def ready(self) -> dict[str, dict[str, Any]]:
+        """Check everything that a tick needs: the daemon itself, each gateway, discovery, the Leaderboard."""
+        checks = await self.live()
+        alive = await asyncio.gather(*(lane.client.alive() for lane in self.conductor.lanes))
+        for lane, well in zip(self.conductor.lanes, alive, strict=True):
+            problem = "" if well else f"no answer from {lane.client.url}"
+            if lane.trust.lost or lane.trust.missing:
+                problem = "it does not use the orchestrator it is told to; nothing that it answers is scored"
+            checks[f"gateway {lane.name}"] = _check(problem)
+        checks["discovery"] = _check(self.conductor.problem)
+        if self.database.set_aside is not None:
+            checks["store"] = _check(
+                f"the file was damaged and is kept as {self.database.set_aside}; a new one was begun"
+            )
+        if self.delivery is not None:
+            checks["leaderboard"] = _check(self.delivery.state.problem)
+        return checks
+
+    async def refresh_metrics(self) -> None:
+        """Bring those figures up to date that nobody counts along the way."""
+        counts = await self.outbox.counts()
+        for state, count in counts.items():
+            self.metrics.outbox.labels(state).set(count)
+        self.metrics.outbox_oldest.set(await self.outbox.oldest_s(self.wall()))
+
+    async def _look_at_gateways(self) -> None:
+        """Say once when a gateway goes silent between ticks, and once when it is back."""
+        if self.conductor.running:
+            return
+        for lane in self.conductor.lanes:
+            well = await lane.client.alive()
+            before = self._peers.get(lane.name, True)
+            if before and not well:
+                log.error("gateway_silent", gateway=lane.name, url=lane.client.url)
+            elif well and not before:
+                log.info("gateway_answers_again", gateway=lane.name, url=lane.client.url)
+            self._peers[lane.name] = well
+            self.metrics.gateway_up.labels(lane.name).set(int(well))
+
+
+def _check(problem: str) -> dict[str, Any]:
+    return {"ok": False, "problem": problem} if problem else {"ok": True}

@@ -1,0 +1,70 @@
+"""What gateways tell us: their event sinks post here, and are never kept waiting."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Sequence
+
+import orjson
+import structlog
+from aiohttp import web
+
+from jobtester.gateway import events
+from jobtester.gateway.lane import Lane
+from jobtester.web.parts import PARTS, Parts
+
+log = structlog.get_logger()
+routes = web.RouteTableDef()
+
+_MOST_BYTES = 1 * 2**20
+_TOKEN_HEADERS = ("X-Events-Token", "Authorization")
+
+
+@routes.post("/webhooks/gateway-events")
+async def gateway_events(request: web.Request) -> web.Response:
+    """Take a batch of a gateway's events; junk is counted and dropped, so that the sink never tries again."""
+    parts = request.app[PARTS]
+    if not _allowed(request, parts):
+        parts.metrics.events.labels("refused").inc()
+        raise web.HTTPForbidden(text="the events token is missing or wrong\n")
+    if (request.content_length or 0) > _MOST_BYTES:
+        parts.metrics.events.labels("refused").inc()
+        raise web.HTTPRequestEntityTooLarge(max_size=_MOST_BYTES, actual_size=request.content_length or 0)
+    body = await request.content.read(_MOST_BYTES + 1)
+    while len(body) <= _MOST_BYTES and (chunk := await request.content.read(_MOST_BYTES + 1 - len(body))):
+        body += chunk
+    if len(body) > _MOST_BYTES:
+        parts.metrics.events.labels("refused").inc()
+        raise web.HTTPRequestEntityTooLarge(max_size=_MOST_BYTES, actual_size=len(body))
+    try:
+        batch = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        parts.metrics.events.labels("ignored").inc()
+        return web.Response(status=204)
+    for event in events.read(batch, time.time()):
+        lane = _lane_of(event, parts.lanes())
+        if lane is None:
+            parts.metrics.events.labels("ignored").inc()
+            continue
+        parts.metrics.events.labels("used").inc()
+        parts.heard(lane, event)
+    return web.Response(status=204)
+
+
+def _lane_of(event: events.Completed, lanes: Sequence[Lane]) -> Lane | None:
+    """Find the lane an event belongs to: by the name the gateway gives itself, else the only one with a sink."""
+    listening = [lane for lane in lanes if lane.evidence.events is not None]
+    for lane in listening:
+        if event.gateway and event.gateway.lower() == (lane.settings.event_source or lane.name).lower():
+            return lane
+    unnamed = [lane for lane in listening if not lane.settings.event_source]
+    return unnamed[0] if len(listening) == 1 and unnamed else None
+
+
+def _allowed(request: web.Request, parts: Parts) -> bool:
+    token = parts.settings().server.events_token
+    if token is None:
+        return True
+    given = next((request.headers[name] for name in _TOKEN_HEADERS if name in request.headers), "")
+    return hmac.compare_digest(given.removeprefix("Bearer ").encode(), token.get_secret_value().encode())
