@@ -1,0 +1,207 @@
+"""The lease names nobody but whom a job in the air may be steered to, whatever the order of things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobtester.domain.orchestrators import Orchestrator
+from jobtester.gateway.lease import Lease, Timing
+
+A, B, C = (Orchestrator(f"0x{name * 40}", f"https://{name}.example:8935") for name in "abc")
+TIMING = Timing(retry_window=2.0, settle=0.5, after_disconnect=7.0, min_asks=2)
+INFO_CALL_S = 6.0
+
+
+def leased(*, overlap: bool = False) -> Lease:
+    """Give a lease in a tick that knows three orchestrators."""
+    lease = Lease(TIMING, overlap=overlap)
+    lease.know([A, B, C])
+    lease.open_tick()
+    return lease
+
+
+def test_outside_a_tick_everybody_is_named() -> None:
+    """A gateway that discovers needs all candidates; one without a service URI is none."""
+    lease = Lease(TIMING)
+    assert lease.named(0) == ()
+    lease.know([A, B, Orchestrator("0x1", "")])
+    assert lease.named(0) == (A, B)
+    lease.open_tick()
+    lease.close_tick()
+    assert lease.named(1) == (A, B)
+
+
+def test_between_two_holders_nobody_is_named() -> None:
+    """A stray selection finds nobody rather than the wrong one."""
+    lease = leased()
+    assert lease.named(0) == ()
+    lease.grant(A, 0)
+    assert lease.named(0) == (A,)
+    lease.release(1)
+    assert lease.named(1) == ()
+
+
+def test_exclusive_waits_for_every_answer() -> None:
+    """The lease does not move while any job is in the air."""
+    lease = leased()
+    lease.grant(A, 0)
+    lease.sent("1", 0)
+    lease.sent("2", 0)
+    lease.ended("1", 5, disconnected=False)
+    assert lease.ready_at(B, 5) is None
+    with pytest.raises(RuntimeError):
+        lease.grant(B, 5)
+    lease.ended("2", 6, disconnected=False)
+    assert lease.ready_at(B, 6) == 6
+
+
+def test_a_dropped_job_holds_the_lease_until_the_gateway_is_silent() -> None:
+    """Calls follow a disconnect; each starts the silence anew, and the same orchestrator need not wait."""
+    lease = leased()
+    lease.grant(A, 0)
+    lease.sent("1", 0)
+    lease.ended("1", 10, disconnected=True)
+    assert lease.ready_at(A, 10) == 10
+    assert lease.ready_at(B, 10) == 17
+    assert lease.named(12) == (A,)
+    assert lease.ready_at(B, 12) == 19
+    lease.release(12)
+    assert lease.named(12.5) == (A,)
+    lease.grant(B, 19.5)
+    assert lease.named(20) == (B,)
+
+
+def test_overlap_moves_on_by_the_guess() -> None:
+    """Five calls, the retry window and a silence have to pass before the lease leaves a job that still computes."""
+    lease = leased(overlap=True)
+    lease.grant(A, 0)
+    lease.sent("1", 0)
+    for at in (0.1, 0.2, 0.3, 0.4):
+        lease.named(at)
+    assert lease.ready_at(B, 3) is None
+    lease.named(1.9)
+    assert lease.ready_at(B, 2) == pytest.approx(2.4)
+    lease.grant(B, 3)
+    flight = lease.sent("2", 3)
+    assert flight.overlapped
+    assert lease.ended("1", 4, disconnected=False).overlapped
+
+
+def test_each_call_counts_for_one_job_only() -> None:
+    """Four jobs side by side cannot all live on the two calls of one refreshed cache."""
+    lease = leased()
+    lease.grant(A, 0)
+    flights = [lease.sent(str(number), 0) for number in range(4)]
+    lease.named(0.1)
+    lease.named(0.2)
+    for number in range(4):
+        lease.ended(str(number), 1, disconnected=False)
+    assert [lease.claim(flight) for flight in flights] == [True, False, False, False]
+
+
+@dataclass
+class Gateway:
+    """What the contract lets a gateway do with one shared list: late writers, strays after a disconnect."""
+
+    lease: Lease
+    now: float = 0.0
+    in_air: dict[str, Orchestrator] = field(default_factory=dict)
+    answers: list[tuple[float, tuple[Orchestrator, ...], str]] = field(default_factory=list)
+    strays: dict[str, float] = field(default_factory=dict)
+
+    def steers(self) -> list[tuple[tuple[Orchestrator, ...], str]]:
+        """Give the answers that may still be written: their request lives, or was dropped an info call ago at most."""
+        return [
+            (answer, job)
+            for at, answer, job in self.answers
+            if job in self.in_air or self.now - at <= INFO_CALL_S + 0.5
+        ]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["pass", "ask", "ask", "send", "answer", "drop", "stray", "move"]),
+        st.integers(0, 2),
+        st.floats(0.01, 4.0),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+@settings(max_examples=400, deadline=None)
+def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tuple[str, int, float]]) -> None:
+    """For every interleaving: while a job is in the air, each answer that may still take effect names its orchestrator.
+
+    Answers to requests that were answered have taken effect before; those after a disconnect may be written for one
+    info call more.
+    """
+    gateway = Gateway(leased())
+    lease, count = gateway.lease, 0
+    for step, which, seconds in steps:
+        gateway.now += seconds if step == "pass" else 0.001
+        now = gateway.now
+        if step == "move":
+            wanted = (A, B, C)[which]
+            ready = lease.ready_at(wanted, now)
+            if ready is not None and ready <= now:
+                lease.grant(wanted, now)
+        elif step == "send" and lease.holder is not None and len(gateway.in_air) < 3:
+            count += 1
+            lease.sent(str(count), now)
+            gateway.in_air[str(count)] = lease.holder
+        elif step == "ask" and gateway.in_air:
+            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+            gateway.answers.append((now, lease.named(now), job))
+        elif step == "answer" and gateway.in_air:
+            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+            lease.ended(job, now, disconnected=False)
+            del gateway.in_air[job]
+            gateway.answers = [one for one in gateway.answers if one[2] != job]
+        elif step == "drop" and gateway.in_air:
+            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+            lease.ended(job, now, disconnected=True)
+            del gateway.in_air[job]
+            gateway.strays[job] = now
+        elif step == "stray" and gateway.strays:
+            job = sorted(gateway.strays)[which % len(gateway.strays)]
+            last = max([gateway.strays[job], *(at for at, _, of in gateway.answers if of == job)])
+            if now - last <= INFO_CALL_S + 0.5:
+                gateway.answers.append((now, lease.named(now), job))
+        targets = {one.target for one in gateway.in_air.values()}
+        assert len(targets) <= 1
+        for answer, _ in gateway.steers():
+            for target in targets:
+                assert not answer or answer[0].target == target
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "send", "end", "move", "pass"]), st.integers(0, 2)), max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]) -> None:
+    """A job during which anybody else was named or in the air is marked: only proof can score it."""
+    lease, now, count = leased(overlap=True), 0.0, 0
+    named_during: dict[str, set[str]] = {}
+    for step, which in steps:
+        now += 1.0 if step == "pass" else 0.01
+        if step == "move":
+            wanted = (A, B, C)[which]
+            ready = lease.ready_at(wanted, now)
+            if ready is not None and ready <= now:
+                lease.grant(wanted, now)
+        elif step == "send" and lease.holder is not None:
+            count += 1
+            lease.sent(str(count), now)
+            named_during[str(count)] = set()
+        elif step == "ask":
+            for answer in lease.named(now):
+                for seen in named_during.values():
+                    seen.add(answer.address)
+        elif step == "end" and named_during:
+            job = sorted(named_during)[which % len(named_during)]
+            flight = lease.ended(job, now, disconnected=False)
+            others = named_during.pop(job) - {flight.orchestrator.address}
+            assert flight.overlapped or not others
