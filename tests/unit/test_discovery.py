@@ -1,0 +1,147 @@
+"""Discovery takes whatever gateways say, and loses nothing that can be tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobtester.domain.orchestrators import Price, endpoint, name_of, slug_of
+from jobtester.gateway import discovery
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+
+
+def sample(name: str) -> Any:
+    """Read a recorded answer, or skip where the samples are not at hand."""
+    path = SAMPLES / name
+    if not path.exists():
+        pytest.skip(f"the sample {name} is not at hand")
+    return json.loads(path.read_text())
+
+
+def test_the_batch_and_byoc_sample_parses_completely() -> None:
+    """Every advertised batch and BYOC pair of the recorded network is found, with price and state."""
+    document = sample("network-capabilities-batch-byoc.json")
+    found = discovery.merged(discovery.network(document))
+    assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
+    pairs = {(one.address, capability.pipeline, capability.model) for one in found for capability in one.capabilities}
+    expected = set()
+    for entry in document["orchestrators"]:
+        constraints = ((entry.get("capabilities") or {}).get("constraints") or {}).get("PerCapability") or {}
+        for number, constraint in constraints.items():
+            for model in constraint["models"]:
+                slug = slug_of(document["capabilities_names"][number])
+                expected.add((entry["address"].lower(), slug, model))
+        for price in entry.get("capabilities_prices") or []:
+            if price["capability"] == 37:
+                model = entry["capability_options"][price["constraint"]][0]["model"]
+                expected.add((entry["address"].lower(), price["constraint"], model))
+    assert pairs == expected
+    byoc = [one for orchestrator in found for one in orchestrator.capabilities if one.byoc]
+    assert {one.price for one in byoc} == {Price(2500), Price(1000), Price(5000)}
+    assert all(one.address == one.address.lower() for one in found)
+
+
+def test_the_live_sample_parses_completely() -> None:
+    """Entries that mean the same target are one; different service URIs of one address are several."""
+    document = sample("network-capabilities-live.json")
+    found = discovery.merged(discovery.network(document))
+    assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
+    busy = [c for one in found for c in one.capabilities if c.busy]
+    assert busy, "the sample has orchestrators whose every slot is taken"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], "x", 3, {}, {"orchestrators": None}, {"orchestrators": [None, 1, "x", {}]},
+     {"orchestrators": [{"address": None, "orch_uri": 3, "capabilities": "x"}]},
+     {"orchestrators": [{"address": "0x" + "0" * 40, "orch_uri": "https://a"}]}],
+)  # fmt: skip
+def test_nothing_usable_is_nobody(answer: object) -> None:
+    """Nulls, wrong types and orchestrators without parameters on the chain are passed over."""
+    assert list(discovery.network(answer)) == []
+
+
+def test_null_sections_and_unknown_numbers_do_no_harm() -> None:
+    """Missing parts mean zero; capability numbers that are no batch pipeline are not jobs."""
+    (one,) = discovery.network(
+        {
+            "orchestrators": [
+                {
+                    "address": "0xABCDEF0000000000000000000000000000000001",
+                    "orch_uri": " https://a:1 ",
+                    "capabilities": {"constraints": {"PerCapability": {
+                        "27": {"models": {"m": None, "warm": {"warm": True, "capacity": 2}}},
+                        "28": None, "29": {"models": None}, "99": {"models": {"x": {}}}, "x": {},
+                    }}},
+                    "capabilities_prices": None, "hardware": None, "capability_options": None,
+                }
+            ]
+        }
+    )  # fmt: skip
+    assert one.service_uri == "https://a:1"
+    assert [(c.pipeline, c.model, c.warm, c.capacity) for c in one.capabilities] == [
+        ("text-to-image", "m", False, 0),
+        ("text-to-image", "warm", True, 2),
+    ]
+
+
+def test_byoc_without_a_known_model_uses_its_own_name() -> None:
+    """The Leaderboard needs a model; go-livepeer itself takes the capability's name for one."""
+    (one,) = discovery.network(
+        {"orchestrators": [{"address": "0x1", "orch_uri": "https://a", "capabilities_prices": [
+            {"capability": 37, "constraint": "text-reversal", "pricePerUnit": 5, "pixelsPerUnit": 1}]}]}
+    )  # fmt: skip
+    assert [(c.pipeline, c.model, c.byoc) for c in one.capabilities] == [("text-reversal", "text-reversal", True)]
+
+
+def test_registered_is_joined_by_address_whatever_its_case() -> None:
+    """Integers beyond 64 bits, inactive ones and empty URIs come with the registry."""
+    registry = json.loads(
+        '[{"Address":"0xAA","ServiceURI":"https://a","Active":true,"DeactivationRound":' + "9" * 78 + "},"
+        '{"Address":"0xbb","ServiceURI":"","Active":true},{"Address":"0xcc","ServiceURI":"https://c","Active":false},'
+        '{"Address":"0xdd","ServiceURI":"https://d","Active":true}]'
+    )
+    known = list(discovery.registered(registry))
+    assert [one.address for one in known] == ["0xaa", "0xdd"]
+    joined = discovery.joined(
+        known,
+        {"orchestrators": [
+            {"address": "0xAa", "pipelines": [
+                {"type": "Text to image", "models": [{"name": "m", "status": {"Cold": 0, "Warm": 1}}]},
+                {"type": "Large language model", "models": [{"name": "l", "status": {"Cold": 1, "Warm": 0}}]}]},
+            {"address": "0x" + "0" * 40, "pipelines": [{"type": "Upscale", "models": [{"name": "u"}]}]}]},
+    )  # fmt: skip
+    assert [(one.address, [(c.pipeline, c.model, c.warm) for c in one.capabilities]) for one in joined] == [
+        ("0xaa", [("text-to-image", "m", True), ("llm", "l", False)])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://Host.Example:8935/", ("host.example", 8935)),
+        ("https://host.example", ("host.example", 443)),
+        ("http://host.example/path?x", ("host.example", 80)),
+        ("host.example:8935", ("host.example", 8935)),
+        ("https://[2001:DB8::1]:8935", ("2001:db8::1", 8935)),
+        ("https://host.example.:8935", ("host.example", 8935)),
+        ("https://host:99999", None),
+        ("https://[::1", None),
+        ("", None),
+    ],
+)
+def test_service_uris_compare_by_host_and_port(uri: str, expected: tuple[str, int] | None) -> None:
+    """Case, path, slash, default port and IPv6 brackets make no difference."""
+    assert endpoint(uri) == expected
+
+
+def test_names_and_slugs_are_two_forms_of_one() -> None:
+    """The Leaderboard gets display names; routes and metrics use slugs."""
+    assert name_of("segment-anything-2") == "Segment anything 2"
+    assert slug_of("Text to image") == "text-to-image"
+    assert slug_of("Large language model") == slug_of("Llm") == "llm"
+    assert name_of("byoc") == "byoc"

@@ -1,0 +1,130 @@
+"""Who is at fault decides failed or unscored; a 2xx alone is never a pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobtester.domain import outcome
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.outcome import Fault, Finding, Outcome
+
+PRESUMED = Attribution(Kind.PRESUMED)
+
+
+def answered(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Exchange:
+    """Make an exchange that was answered after two seconds."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Exchange(Ending.ANSWERED, 1.7e9, 10.0, 12.0, status, body, {"content-type": content_type, **named})
+
+
+def ended(ending: Ending) -> Exchange:
+    """Make an exchange that ended without an answer."""
+    return Exchange(ending, 1.7e9, 10.0, 12.0, detail="as it was")
+
+
+BATCH = [
+    (answered(200, b'{"images":[]}'), "ok", Outcome.PASSED),
+    (answered(200, b""), "empty", Outcome.UNSCORED),
+    (answered(200, b" \n"), "empty", Outcome.UNSCORED),
+    (answered(200, b"null\n"), "null", Outcome.FAILED),
+    (answered(200, b"<html>login</html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered(503, b'{"error":{"message":"Service Unavailable Error"}}'), "503", Outcome.FAILED),
+    (answered(503, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered(500, b'{"error":{"message":"Internal Server Error"}}'), "500", Outcome.UNSCORED),
+    (answered(400, b'{"error":{"message":": Prompt must be provided."}}'), "400", Outcome.FAILED),
+    (answered(400, b'{"error":{"message":"missing required fields"}}'), "tester_fault", Outcome.UNSCORED),
+    (answered(410, b'{"error":{"message":"gone"}}'), "retired", Outcome.UNSCORED),
+    (answered(404, b"404 page not found", "text/plain"), "404", Outcome.UNSCORED),
+    (answered(502, b"<html>", "text/html"), "502", Outcome.UNSCORED),
+    (ended(Ending.TIMEOUT), "timeout", Outcome.FAILED),
+    (ended(Ending.NO_REPLY), "no_reply", Outcome.FAILED),
+    (ended(Ending.TOO_LARGE), "too_large", Outcome.FAILED),
+    (ended(Ending.CUT_SHORT), "gateway_fault", Outcome.UNSCORED),
+    (ended(Ending.REFUSED), "refused", Outcome.UNSCORED),
+    (ended(Ending.ABORTED), "shutdown", Outcome.UNSCORED),
+]
+
+
+@pytest.mark.parametrize(("exchange", "code", "expected"), BATCH, ids=[row[1] for row in BATCH])
+def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, code: str, expected: Outcome) -> None:
+    """The buckets of docs/outcomes.md."""
+    found = outcome.judge(exchange, (), PRESUMED)
+    assert (found.code, found.outcome) == (code, expected)
+    assert found.message
+
+
+BYOC = [
+    (answered(200, b'{"choices":[]}', x_orchestrator_url="https://a"), "ok", Outcome.PASSED),
+    (answered(200, b""), "byoc_empty", Outcome.FAILED),
+    (answered(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
+    (answered(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
+    (answered(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
+    (answered(400, b"Insufficient balance for request\n"), "gateway_fault", Outcome.UNSCORED),
+    (answered(422, b'{"detail":"no"}'), "worker_4xx", Outcome.FAILED),
+    (answered(404, b"404 page not found\n", "text/plain"), "gateway_fault", Outcome.UNSCORED),
+    (answered(500, b"boom"), "500", Outcome.UNSCORED),
+]
+
+
+@pytest.mark.parametrize(("exchange", "code", "expected"), BYOC, ids=[row[1] for row in BYOC])
+def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expected: Outcome) -> None:
+    """200 with nothing in it is the worker's failure; `No orchestrators found` says nothing for certain."""
+    found = outcome.judge(exchange, (), PRESUMED, byoc=True)
+    assert (found.code, found.outcome) == (code, expected)
+
+
+def test_nobody_is_scored_who_did_not_surely_serve() -> None:
+    """Refuted and never-asked answers are unscored, whatever they contain."""
+    good = answered(200, b'{"images":[]}')
+    for kind, code in ((Kind.REFUTED, "refuted"), (Kind.MISSING, "not_targeted")):
+        for exchange in (good, ended(Ending.TIMEOUT), answered(503, b"{}")):
+            found = outcome.judge(exchange, (), Attribution(kind, ("line",)))
+            assert (found.code, found.outcome) == (code, Outcome.UNSCORED)
+
+
+def test_a_gateway_problem_is_not_blamed_on_missing_questions() -> None:
+    """A 404 involves no orchestrator, so the gateway did not ask; the status is the better reason."""
+    assert outcome.judge(answered(404, b"x"), (), Attribution(Kind.MISSING)).code == "404"
+
+
+def test_a_lost_gateway_fails_nobody() -> None:
+    """A connection that broke because the gateway died is unscored."""
+    found = outcome.judge(ended(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
+    assert (found.code, found.outcome) == ("gateway_lost", Outcome.UNSCORED)
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [("insufficient capacity", "busy"), ("OrchestratorCapped", "busy"), ("price too high", "price"),
+     ("no orchestrators available", "capacity_unknown"), ("CUDA out of memory", "503")],
+)  # fmt: skip
+def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
+    """Busy is not failed; an explained failure keeps its code and says the cause."""
+    found = outcome.judge(answered(503, b"{}"), (), PRESUMED, cause=cause)
+    assert found.code == code
+    assert cause in found.message
+
+
+def test_findings_decide_in_their_order_and_by_fault() -> None:
+    """The first finding that did not pass gives the reason."""
+    good = answered(200, b"{}")
+    passed, image = Finding("json"), Finding("image", "size", "256x256 instead of 512x512")
+    assert outcome.judge(good, (passed,), PRESUMED).code == "ok"
+    assert outcome.judge(good, (passed, image), PRESUMED).code == "check:image"
+    lost = Finding("image", "unreachable", "404", Fault.GATEWAY)
+    assert outcome.judge(good, (lost, image), PRESUMED).code == "artefact_unreachable"
+    own = Finding("image", "limit", "too slow to look at", Fault.TESTER)
+    assert outcome.judge(good, (own,), PRESUMED).code == "tester_fault"
+    assert outcome.judge(good, (Finding("json", "bad_json", "x"),), PRESUMED).code == "bad_json"
+
+
+def test_every_row_of_the_table_can_be_looked_up_and_reads_well() -> None:
+    """Codes are found, sentences end with a stop, and unknown codes are errors."""
+    for row in outcome.table():
+        assert row.meaning.endswith(".")
+        assert not row.advice or row.advice.endswith(".")
+    assert outcome.reason("check:image").fault is Fault.ORCHESTRATOR
+    assert outcome.reason("418").fault is Fault.GATEWAY
+    with pytest.raises(KeyError):
+        outcome.reason("nonsense")
