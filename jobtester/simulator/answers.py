@@ -174,7 +174,7 @@ def _duration(upload: bytes) -> float:
     import av
 
     try:
-        with av.open(io.BytesIO(upload)) as container:
+        with av.open(io.BytesIO(upload), "r") as container:
             seconds = (container.duration or 0) / av.time_base
     except (av.FFmpegError, ValueError) as error:
         raise RunnerRefused(UNMEASURED) from error

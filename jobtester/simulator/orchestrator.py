@@ -42,6 +42,7 @@ class Orchestrator:
         faults.check(spec.fault)
         self.spec = spec
         self.in_use: Counter[tuple[str, str]] = Counter()
+        self._lost: Counter[tuple[str, str]] = Counter()
         self._cold = {(model.pipeline, model.model) for model in spec.models if not model.warm}
         self._random = random.Random(f"{seed}/{spec.address}/{spec.service_uri}")
 
@@ -54,6 +55,7 @@ class Orchestrator:
             fault_probability=probability,
             down=down,
         )
+        self._lost.clear()
 
     def model(self, pipeline: str, model: str) -> scenario.ModelSpec | None:
         """Find what it advertises for the pipeline's slug and the model."""
@@ -70,7 +72,7 @@ class Orchestrator:
     def has_room(self, capability: scenario.ByocSpec) -> bool:
         """Say whether an external capability has a free slot now."""
         busy = self.fault_for(capability.capability) == "busy"
-        return not busy and self.in_use["byoc", capability.capability] < capability.capacity
+        return not busy and self._taken(("byoc", capability.capability)) < capability.capacity
 
     async def info(self) -> None:
         """Answer an info call, or never."""
@@ -92,15 +94,26 @@ class Orchestrator:
         return Ran(fault)
 
     async def run_byoc(self, spec: scenario.ByocSpec) -> Ran:
-        """Do a job of an external capability. AttemptFailed where it does not."""
+        """Do a job of an external capability. AttemptFailed where it does not.
+
+        A job that is cut off keeps its slot, as in go-livepeer, until `change` registers the capability again.
+        """
         fault = self.fault_for(spec.capability)
-        with self._slot(("byoc", spec.capability), spec.capacity, fault):
-            await self._work(spec.capability, spec.latency_s, fault)
+        key = ("byoc", spec.capability)
+        with self._slot(key, spec.capacity, fault):
+            try:
+                await self._work(spec.capability, spec.latency_s, fault)
+            except asyncio.CancelledError:
+                self._lost[key] += 1
+                raise
         return Ran(fault)
+
+    def _taken(self, key: tuple[str, str]) -> int:
+        return self.in_use[key] + self._lost[key]
 
     @contextmanager
     def _slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
-        if fault == "busy" or self.in_use[key] >= capacity:
+        if fault == "busy" or self._taken(key) >= capacity:
             raise AttemptFailed("insufficient capacity", fault if fault == "busy" else "")
         self.in_use[key] += 1
         try:

@@ -81,6 +81,7 @@ class GatewaySpec:
     registered: bool = True
     empty_for_s: float = 0.0
     byoc: bool = True
+    retired: bool = False
     stray_delay: float = 0.02
 
 

@@ -84,7 +84,6 @@ class StickySelection(Selection):
                 await self._discover(sessions, pipeline, model)
             else:
                 return None
-            best = min(sessions.scores[node] for node in ready)
             warm = [node for node in ready if node.is_warm(pipeline, model)] or ready
             best = min(sessions.scores[node] for node in warm)
             return self.rng.choice([node for node in warm if sessions.scores[node] == best])

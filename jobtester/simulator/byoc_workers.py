@@ -1,0 +1,91 @@
+"""The workers behind external capabilities: OpenAI-like chat, embeddings and images, and an echo for the rest."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from jobtester.simulator import answers, artefacts
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A worker's answer, or the lines of its stream."""
+
+    status: int
+    body: bytes = b""
+    lines: tuple[str, ...] = ()
+
+
+def work(capability: str, model: str, body: bytes, fault: str) -> Reply:
+    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread."""
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        asked = None
+    if not capability.startswith("openai-"):
+        return Reply(200, body)
+    if not isinstance(asked, dict):
+        return _refuse("body is not a JSON object")
+    wanted = asked.get("model") or model
+    if model and wanted != model:
+        return Reply(404, _json({"error": {"message": f"The model `{wanted}` does not exist.", "code": 404}}))
+    match capability:
+        case "openai-chat-completions":
+            return _chat(asked, wanted, fault)
+        case "openai-text-embeddings":
+            return _embeddings(asked, wanted)
+        case "openai-image-generation":
+            return _image(asked)
+    return _refuse("unknown capability")
+
+
+def _chat(asked: dict[str, Any], model: str, fault: str) -> Reply:
+    messages = asked.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return _refuse("messages is required")
+    plain = [{"content": str(message.get("content", ""))} for message in messages if isinstance(message, dict)]
+    answer = {"object": "chat.completion", **answers.chat(model, plain, int(asked.get("max_tokens") or 256), fault)}
+    if not asked.get("stream"):
+        return Reply(200, _json(answer))
+    text = answer["choices"][0]["message"]["content"]
+    delta = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    chunks = ({**answer, "object": "chat.completion.chunk", "choices": [choice]} for choice in (delta, end))
+    return Reply(200, lines=(*(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"))
+
+
+def _embeddings(asked: dict[str, Any], model: str) -> Reply:
+    given = asked.get("input")
+    texts = [text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
+    if not texts:
+        return _refuse("input is required")
+    count = sum(map(answers.tokens, texts))
+    data = [
+        {"object": "embedding", "index": index, "embedding": answers.embedding(text)}
+        for index, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return Reply(200, _json({"object": "list", "data": data, "model": model, "usage": usage}))
+
+
+def _image(asked: dict[str, Any]) -> Reply:
+    if not asked.get("prompt"):
+        return _refuse("prompt is required")
+    try:
+        width, height = (int(side) for side in str(asked.get("size") or "512x512").split("x"))
+    except ValueError:
+        return _refuse("size must look like 512x512")
+    picture = base64.b64encode(artefacts.picture(width, height)).decode()
+    return Reply(200, _json({"created": int(time.time()), "data": [{"b64_json": picture}] * int(asked.get("n") or 1)}))
+
+
+def _refuse(message: str) -> Reply:
+    return Reply(400, _json({"error": {"message": message, "type": "invalid_request_error"}}))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

@@ -1,0 +1,97 @@
+"""The gateway's job port: batch routes, result files, and what else answers there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from jobtester.simulator import batch, names, requests, spoilt, tasks
+
+_JSON = {"Content-Type": "application/json"}
+
+
+class JobPort:
+    """Decode jobs, have them processed, and write the answers."""
+
+    def __init__(self, jobs: batch.Batch, running: tasks.Tasks) -> None:
+        """Process with `jobs`; what must go on after a client has left stays in `running`."""
+        self._batch, self._running = jobs, running
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Serve the batch routes and what stands beside them."""
+        for slug in names.BATCH:
+            router.add_route("*", f"/{slug}", self._handle)
+        router.add_get("/healthz", _healthy)
+        router.add_get("/stream/{folder}/{file}", self._batch.store.handle)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        pipeline = request.path.strip("/")
+        if self._batch.spec.retired:
+            return await _write(request, batch.gone(pipeline), pipeline)
+        if request.method != "POST":
+            return web.Response()
+        body = await request.read()
+        try:
+            job = requests.decode(pipeline, request.headers.get("Content-Type", ""), body)
+        except requests.BadRequest as error:
+            return await _write(request, batch.bad_request(str(error)), pipeline)
+        run = batch.Attempts(
+            job=job,
+            request_id=request.headers.get("X-Request-ID", ""),
+            wanted=request.query.get("orchestrator", ""),
+            gone=asyncio.Event(),
+        )
+        task = self._running.start(self._batch.process(run), f"job {pipeline}")
+        try:
+            verdict = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            run.gone.set()
+            raise
+        if job.values.get("stream") and verdict.status == 200 and verdict.payload:
+            return await _stream(request, verdict.payload)
+        return await _write(request, verdict, pipeline)
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def _write(request: web.Request, verdict: batch.Verdict, pipeline: str) -> web.StreamResponse:
+    if verdict.status is None:
+        return spoilt.hang_up(request)
+    if verdict.status == 200:
+        bad = await spoilt.answer(request, verdict.fault, {})
+        if bad is not None:
+            return bad
+    headers = dict(_JSON)
+    if verdict.status == 410:
+        warning = f'299 - "pipeline \\"{pipeline}\\" is deprecated and no longer supported"'
+        headers |= {"Deprecation": "true", "Sunset": "Wed, 31 Dec 2025 23:59:59 GMT", "Warning": warning}
+    text = await asyncio.to_thread(json.dumps, verdict.payload, separators=(",", ":"))
+    return web.Response(status=verdict.status, body=f"{text}\n".encode(), headers=headers)
+
+
+async def _stream(request: web.Request, payload: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    async for chunk in _chunks(payload):
+        await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+    await response.write_eof()
+    return response
+
+
+async def _chunks(payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    words = payload["choices"][0]["message"]["content"].split(" ")
+    for at, word in enumerate(words):
+        last = at == len(words) - 1
+        choice = {
+            "index": 0,
+            "delta": {"role": "assistant", "content": word if last else f"{word} "},
+            "finish_reason": "stop" if last else "",
+        }
+        yield {**payload, "choices": [choice], "usage": payload["usage"] if last else None}
+        await asyncio.sleep(0)

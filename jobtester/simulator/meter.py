@@ -1,0 +1,85 @@
+"""A gateway's /metrics, in go-livepeer's form."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from jobtester.simulator import orchestrator, scenario
+
+_NOBODY = scenario.OrchestratorSpec(address="")
+
+
+class Meter:
+    """What a gateway counts of its jobs; lost when the gateway restarts."""
+
+    def __init__(self, gateway: str) -> None:
+        """Begin at zero, now."""
+        self._gateway = gateway
+        self._started = time.time()
+        self._scores: dict[tuple[str, str, str, str], float] = {}
+        self._errors: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._requests: Counter[tuple[str, str]] = Counter()
+
+    def requested(self, pipeline: str, model: str) -> None:
+        """Count a job that came in."""
+        self._requests[pipeline, model] += 1
+
+    def succeeded(self, pipeline: str, model: str, node: orchestrator.Orchestrator, score: float) -> None:
+        """Write the orchestrator's latency score."""
+        self._scores[node.spec.service_uri, _own_address(node.spec), pipeline, model] = score
+
+    def failed(self, pipeline: str, model: str, node: orchestrator.Orchestrator | None, cause: str) -> None:
+        """Count a failed attempt, or that nobody could be selected."""
+        spec = node.spec if node else _NOBODY
+        self._errors[cause, spec.service_uri, _own_address(spec), pipeline, model] += 1
+
+    def text(self) -> str:
+        """Write everything in Prometheus' text format."""
+        common = f'node_id="{_escaped(self._gateway)}",node_type="bctr"'
+        lines = [
+            "# HELP go_goroutines Number of goroutines that currently exist.",
+            "# TYPE go_goroutines gauge",
+            "go_goroutines 87",
+            "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.",
+            "# TYPE process_start_time_seconds gauge",
+            f"process_start_time_seconds {self._started:.11e}",
+            "# HELP livepeer_versions Versions used by LivePeer node.",
+            "# TYPE livepeer_versions gauge",
+            f'livepeer_versions{{goversion="go1.23.2",livepeerversion="0.9.1",{common}}} 1',
+            "# HELP livepeer_ai_models_requested AI models requested",
+            "# TYPE livepeer_ai_models_requested counter",
+        ]
+        for (pipeline, model), count in self._requests.items():
+            labels = f'model_name="{_escaped(model)}",{common},pipeline="{pipeline}"'
+            lines.append(f"livepeer_ai_models_requested{{{labels}}} {count}")
+        lines += [
+            "# HELP livepeer_ai_request_latency_score AI request latency score",
+            "# TYPE livepeer_ai_request_latency_score gauge",
+        ]
+        for (uri, address, pipeline, model), score in self._scores.items():
+            labels = _labels(uri, address, pipeline, model, common)
+            lines.append(f"livepeer_ai_request_latency_score{{{labels}}} {score!r}")
+        lines += [
+            "# HELP livepeer_ai_request_errors Errors during AI request processing",
+            "# TYPE livepeer_ai_request_errors counter",
+        ]
+        for (cause, uri, address, pipeline, model), count in self._errors.items():
+            labels = f'error_code="{_escaped(cause)}",{_labels(uri, address, pipeline, model, common)}'
+            lines.append(f"livepeer_ai_request_errors{{{labels}}} {count}")
+        return "\n".join(lines) + "\n"
+
+
+def _labels(uri: str, address: str, pipeline: str, model: str, common: str) -> str:
+    return (
+        f'model_name="{_escaped(model)}",{common},orchestrator_address="{address}",'
+        f'orchestrator_uri="{_escaped(uri)}",pipeline="{pipeline}"'
+    )
+
+
+def _own_address(spec: scenario.OrchestratorSpec) -> str:
+    return spec.local_address or spec.address
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,111 @@
+"""A whole simulated network in one process: gateways, the orchestrators behind them, a Leaderboard, a control port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from jobtester.simulator import control, gateway, orchestrator, scenario, served, truth
+
+if TYPE_CHECKING:
+    from jobtester.simulator.leaderboard import Leaderboard
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by name."""
+
+    gateways: Mapping[str, tuple[int, int]]
+    leaderboard: int = 0
+    control: int = 0
+
+
+class Network:
+    """Everything a scenario names, on real sockets."""
+
+    def __init__(
+        self,
+        network: scenario.Scenario,
+        *,
+        host: str = "127.0.0.1",
+        ports: Ports | None = None,
+        assets_dir: Path | None = None,
+        secret: str = "demo-secret",  # noqa: S107 - a simulated server's key
+        leaderboard_rows: Path | None = None,
+    ) -> None:
+        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised."""
+        from jobtester.simulator.leaderboard import Leaderboard
+
+        ports = ports or Ports({})
+        known = truth.Truth(assets_dir)
+        self.scenario, self.host = network, host
+        self.log = served.Log()
+        self.orchestrators = [orchestrator.Orchestrator(spec, network.seed) for spec in network.orchestrators]
+        self.gateways = {
+            spec.name: gateway.Gateway(
+                spec,
+                network,
+                self.orchestrators,
+                self.log,
+                known,
+                host=host,
+                ports=ports.gateways.get(spec.name, (0, 0)),
+            )
+            for spec in network.gateways
+        }
+        self.leaderboard: Leaderboard = Leaderboard(
+            secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows
+        )
+        self._control_port = ports.control
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Network:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def served(self) -> list[served.Served]:
+        """List who served what so far, in the order in which the jobs ended."""
+        return self.log.entries
+
+    @property
+    def control_url(self) -> str:
+        """Give the control port's base address."""
+        return f"http://{self.host}:{self._control_port}"
+
+    async def start(self) -> None:
+        """Listen everywhere; if one port is taken nothing stays behind."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.leaderboard.stop)
+            await self.leaderboard.start()
+            for one in self.gateways.values():
+                stack.push_async_callback(one.stop)
+                await one.start()
+            runner = web.AppRunner(control.Control(self).application(), access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, self.host, self._control_port, reuse_address=True).start()
+            self._control_port = int(runner.addresses[0][1])
+            self._stack = stack.pop_all()
+
+    async def stop(self) -> None:
+        """End everything."""
+        await self._stack.aclose()
+
+    def describe(self) -> list[str]:
+        """Tell in a few lines what stands where."""
+        nodes = self.scenario.orchestrators
+        pairs = sum(len(spec.models) + len(spec.byoc) for spec in nodes)
+        lines = [f"Simulated network {self.scenario.name!r}: {len(nodes)} orchestrators, {pairs} capabilities"]
+        lines += [
+            f"gateway {one.name} ({one.spec.mode}): jobs {one.url}, CLI {one.cli_url}" for one in self.gateways.values()
+        ]
+        return [*lines, f"Leaderboard: {self.leaderboard.url}", f"control: {self.control_url}"]
