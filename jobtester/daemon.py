@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from jobtester.domain.plan import Selection
+from jobtester.domain.received import Received
 from jobtester.domain.report import Report
 from jobtester.errors import JobTesterError, PortInUseError
 from jobtester.gateway import lane as lanes
@@ -101,6 +102,13 @@ class Daemon:
             self._events.put_nowait((gateway, event))
         except asyncio.QueueFull:
             self.metrics.events.labels("ignored").inc()
+
+    async def receive(self, body: bytes, source: str, found: list[Received]) -> bool:
+        """Keep other testers' results and forward them; False for a repeat."""
+        new = await self.results.receive(body, source, found)
+        if new and self.delivery is not None:
+            self.delivery.wake()
+        return new
 
     async def _ticks(self) -> None:
         """Run the ticker until it is time to stop, then let the running tick end."""
@@ -232,6 +240,7 @@ async def opened(
             health=vitals,
             refresh_metrics=vitals.refresh_metrics,
             heard=daemon.heard,
+            receive=daemon.receive if delivery is not None else None,
         )
         wanted = settings.server.port if port is None else port
         try:
@@ -246,7 +255,8 @@ async def opened(
 
 def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
     board, how = settings.leaderboard, settings.delivery
-    assert board.url is not None and board.secret is not None
+    assert board.url is not None
+    assert board.secret is not None
     return Delivery(
         outbox,
         url=board.url,

@@ -87,7 +87,8 @@ async def _webhook(running: Daemon, lane: Lane) -> str:
                 raise JobTesterError(f"{url} answers {answer.status}")
     except aiohttp.ClientError as error:
         raise JobTesterError(f"{url}: {error}") from error
-    return f"{path} answers; start the gateway with -orchWebhookUrl=http://<this host>:{running.configuration.settings.server.port}{path}"
+    port = running.configuration.settings.server.port
+    return f"{path} answers; the gateway needs -orchWebhookUrl=http://<this host>:{port}{path}"
 
 
 async def _discovery(running: Daemon) -> str:

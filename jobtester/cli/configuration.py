@@ -45,7 +45,7 @@ def schedule_problem(checked: settings.Settings) -> None:
 
 
 def with_logs(configuration: Configuration, *, quiet: bool = False) -> Configuration:
-    """Set the log up as the configuration wants it; `quiet` shows warnings and errors only, for progress on a terminal."""
+    """Set the log up as configured; `quiet` leaves out what progress on a terminal shows anyway."""
     wanted = configuration.settings.logs
     level = "warning" if quiet and wanted.level in ("debug", "info") else wanted.level
     logs.set_up(level, wanted.format)

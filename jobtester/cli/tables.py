@@ -95,7 +95,8 @@ def report(found: Report) -> list[str]:
     length = (found.finished_at or found.started_at) - found.started_at
     outcomes = ", ".join(f"{found.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
     lines = [
-        f"tick {found.tick} {found.state} in {durations.show(length)}: {found.settled} of {found.planned} jobs, {outcomes}",
+        f"tick {found.tick} {found.state} in {durations.show(length)}: "
+        f"{found.settled} of {found.planned} jobs, {outcomes}",
         f"work {durations.show(found.work_s)} in all, longest orchestrator {durations.show(found.longest_chain_s)}, "
         f"estimated price {wei(found.price_wei)}, seed {found.seed}",
     ]

@@ -28,7 +28,7 @@ class Attribution:
         return self.kind in (Kind.PROVEN, Kind.PRESUMED)
 
     def amended(self, kind: Kind, line: str) -> Attribution:
-        """Add later evidence. A refutation is never taken back, a proof never weakened to a presumption."""
-        order = (Kind.MISSING, Kind.PRESUMED, Kind.PROVEN, Kind.REFUTED)
+        """Add evidence: anything outweighs a presumption, proof outweighs missing proof, nothing a refutation."""
+        order = (Kind.PRESUMED, Kind.MISSING, Kind.PROVEN, Kind.REFUTED)
         stronger = max(self.kind, kind, key=order.index)
         return Attribution(stronger, (*self.evidence, line))

@@ -54,6 +54,7 @@ class Delivery:
     client: Client = field(init=False)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _region_checked_at: float = float("-inf")
+    _regions: frozenset[str] = frozenset()
     _refusals: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -122,6 +123,9 @@ class Delivery:
         return self.breaker.failures == 0
 
     async def _send(self, entry: Entry, slots: asyncio.Semaphore, stored: list[int]) -> None:
+        if entry.region != self.region and entry.model and entry.region not in self._regions:
+            await self.outbox.refused(entry.seq, f"region {entry.region!r} keeps no AI stats at {self.url}")
+            return
         async with slots:
             if self.breaker.failures and self.breaker.may_send(self.clock(), 1) == 0:
                 await self.outbox.later(entry.seq, self.breaker.shut_until, self.state.problem)
@@ -139,7 +143,8 @@ class Delivery:
     async def _not_stored(self, entry: Entry, answer: Answer) -> None:
         """Keep a stat that was not (surely) stored in the state that its answer calls for."""
         now = self.clock()
-        if answer.fate is Fate.REFUSED:
+        foreign = answer.fate is Fate.REGION and entry.region != self.region
+        if answer.fate is Fate.REFUSED or foreign:
             await self.outbox.refused(entry.seq, answer.problem)
             kind = answer.problem.split(":")[0]
             if kind not in self._refusals:
@@ -211,7 +216,7 @@ class Delivery:
                 log.error("leaderboard_failing", url=self.url, problem=str(error))
             self.state.problem = str(error)
             return False
-        self._region_checked_at = now
+        self._region_checked_at, self._regions = now, frozenset(regions)
         if self.region in regions:
             if self.state.region != "ok":
                 log.info("region_ok", region=self.region, url=self.url)

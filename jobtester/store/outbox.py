@@ -216,5 +216,5 @@ class Outbox:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    *plain, maybe_double = row
-    return Entry(*plain, bool(maybe_double))
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return Entry(**values | {"maybe_double": bool(values["maybe_double"])})

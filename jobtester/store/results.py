@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
 from jobtester.domain import outcome
 from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.received import Received
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.store import rows
@@ -129,10 +130,9 @@ class Results:
 
         return await self._database.write(work)
 
-    async def receive(self, body: bytes, source: str, stat: Stat | None, fields: Mapping[str, Any], kind: str) -> bool:
-        """Keep another tester's result and, with a stat, forward it; False for a body that came within a day before."""
+    async def receive(self, body: bytes, source: str, found: Sequence[Received]) -> bool:
+        """Keep other testers' results and forward them; False, and nothing done, for a body that came within a day."""
         now, digest = self._clock(), hashlib.sha256(body).hexdigest()
-        job_id = f"received-{digest[:32]}-{int(now)}"
 
         def work(db: sqlite3.Connection) -> bool:
             before = db.execute(
@@ -140,12 +140,13 @@ class Results:
             ).fetchone()
             if before is not None:
                 return False
-            db.execute(
-                "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
-                (digest, now, job_id, source, kind, orjson.dumps(dict(fields)).decode()),
-            )
-            if stat is not None:
-                post(db, stat, job_id, "", source, "pending", now, 0.0)
+            for number, one in enumerate(found):
+                job_id = f"received-{digest[:32]}-{now:.6f}-{number}"
+                db.execute(
+                    "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
+                    (digest, now, job_id, source, one.kind, orjson.dumps(one.fields).decode()),
+                )
+                post(db, one.stat, job_id, "", source, "pending", now, 0.0)
             return True
 
         return await self._database.write(work)

@@ -38,9 +38,10 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_due ON outbox (state, due_at);
 CREATE INDEX outbox_tick ON outbox (tick, gateway, state);
 CREATE TABLE received (
-    digest TEXT NOT NULL, received_at REAL NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
-    stat TEXT NOT NULL, PRIMARY KEY (digest, received_at)
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, received_at REAL NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
+    stat TEXT NOT NULL
 ) STRICT;
+CREATE INDEX received_digest ON received (digest, received_at);
 CREATE INDEX received_at ON received (received_at);
 CREATE TABLE pulse (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
 """

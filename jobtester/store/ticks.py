@@ -98,5 +98,5 @@ _SELECT = "SELECT id, started_at, finished_at, seed, trigger, state, report FROM
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    *plain, report = row
-    return Kept(*plain, orjson.loads(report))
+    values = dict(zip(Kept.__dataclass_fields__, row, strict=True))
+    return Kept(**values | {"report": orjson.loads(values["report"])})

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from jobtester.domain import plan as planning
+from jobtester.domain.attribution import Kind
 from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
 from jobtester.domain.plan import Plan, Selection
 from jobtester.domain.report import Report
@@ -174,7 +175,7 @@ class Conductor:
         if late is None:
             return False
         job_id, testimony = late
-        return await self.results.amend(job_id, testimony.kind, testimony.line)
+        return await self.results.amend(job_id, testimony.kind or Kind.PRESUMED, testimony.line)
 
     async def _run(self, report: Report) -> None:
         assert self.progress is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
@@ -15,10 +14,6 @@ class Recorder(Protocol):
 
     async def record(self, result: Result) -> None:
         """Keep one result, and what has to be posted of it."""
-        ...
-
-    async def amend(self, job_id: str, attribution: Attribution) -> None:
-        """Add evidence that came late."""
         ...
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import structlog
 
 from jobtester.domain import stats
-from jobtester.domain.attribution import Attribution
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.results import Result
 from jobtester.store.results import Results
@@ -60,10 +59,6 @@ class StoreRecorder:
         if stat is not None and not held:
             self.delivered()
 
-    async def amend(self, job_id: str, attribution: Attribution) -> None:
-        """Add evidence that came late."""
-        await self.results.amend(job_id, attribution)
-
     async def finish(self) -> bool:
         """Settle what is still held at the tick's end; tell whether some of it is suspect."""
         suspect = False
@@ -74,7 +69,7 @@ class StoreRecorder:
                 log.error(
                     "tick_suspect", tick=self.tick, gateway=gateway, jobs=suspicion.jobs, passed=suspicion.passed,
                     reason=next(iter(suspicion.reasons)),
-                    problem="nearly all jobs failed alike, so they are held back; release them with: jobtester tick release",
+                    problem="nearly all failed alike, so nothing of it is posted; if true: jobtester tick release",
                 )  # fmt: skip
             else:
                 await self.results.release_held(self.tick, gateway)

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from jobtester.errors import PortInUseError
-from jobtester.web import health, orchestrators, webhooks
+from jobtester.web import health, orchestrators, receiver, webhooks
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
@@ -21,7 +21,7 @@ def make(parts: Parts) -> web.Application:
     """Put all routes together."""
     app = web.Application(middlewares=[_safely], client_max_size=8 * 2**20)
     app[PARTS] = parts
-    for routes in (orchestrators.routes, health.routes, webhooks.routes):
+    for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes):
         app.router.add_routes(routes)
     return app
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from jobtester.domain.received import Received
 from jobtester.gateway.events import Completed
 from jobtester.gateway.lane import Lane
 from jobtester.metrics import Metrics
@@ -36,6 +38,8 @@ class Parts:
     health: Health
     refresh_metrics: Callable[[], Awaitable[None]]
     heard: Callable[[Lane, Completed], None]
+    receive: Callable[[bytes, str, list[Received]], Awaitable[bool]] | None = None
+    rates: dict[str, deque[float]] = field(default_factory=dict)
 
 
 PARTS = web.AppKey("parts", Parts)

@@ -1,0 +1,92 @@
+"""The receiver: other testers' results, posted as they would post them to the Leaderboard."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import deque
+
+import structlog
+from aiohttp import web
+
+from jobtester.domain import received
+from jobtester.domain.received import Received
+from jobtester.errors import StoreError
+from jobtester.web.parts import PARTS, Parts
+
+log = structlog.get_logger()
+routes = web.RouteTableDef()
+
+_MOST_BYTES = 4 * 2**20
+_PER_MINUTE = 6_000
+_SOURCES = 1_000
+
+
+@routes.post("/webhooks/test-results")
+@routes.post("/api/post_stats")
+async def results(request: web.Request) -> web.Response:
+    """Take a signed result, or an array of them: kept and forwarded once, and answered as the Leaderboard answers."""
+    parts = request.app[PARTS]
+    secret = parts.settings().server.results_secret
+    if secret is None:
+        return _error(404, "this tester takes no results: server.results_secret is not set")
+    source = request.remote or "unknown"
+    if (request.content_length or 0) > _MOST_BYTES:
+        return _refused(parts, 413, f"larger than {_MOST_BYTES} bytes")
+    if _too_many(parts.rates, source):
+        return _refused(parts, 429, "too many results from your address in the last minute")
+    body = await _whole(request)
+    if body is None:
+        return _refused(parts, 413, f"larger than {_MOST_BYTES} bytes")
+    signed = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
+    given = request.headers.get("Authorization", "").strip()
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), signed.encode()):
+        return _refused(parts, 403, "request can not be authenticated")
+    try:
+        found = received.read(body)
+    except received.UnfitError as error:
+        return _refused(parts, 400, str(error))
+    return await _keep(parts, body, source, found)
+
+
+async def _keep(parts: Parts, body: bytes, source: str, found: list[Received]) -> web.Response:
+    if parts.receive is None:
+        return _refused(parts, 503, "this tester posts nothing, so it cannot forward results")
+    try:
+        new = await parts.receive(body, source, found)
+    except StoreError as error:
+        log.error("result_not_kept", source=source, problem=str(error))
+        return _refused(parts, 503, "the result could not be kept; try again later")
+    parts.metrics.received.labels("accepted" if new else "repeated").inc(len(found))
+    return web.Response(text="ok")
+
+
+async def _whole(request: web.Request) -> bytes | None:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            return None
+    return bytes(body)
+
+
+def _too_many(rates: dict[str, deque[float]], source: str) -> bool:
+    """Count a request of a source; tell whether it has had too many within a minute."""
+    now = time.monotonic()
+    if source not in rates and len(rates) >= _SOURCES:
+        rates.pop(next(iter(rates)))
+    seen = rates.setdefault(source, deque(maxlen=_PER_MINUTE))
+    if len(seen) == _PER_MINUTE and now - seen[0] < 60:
+        return True
+    seen.append(now)
+    return False
+
+
+def _refused(parts: Parts, status: int, message: str) -> web.Response:
+    parts.metrics.received.labels("refused").inc()
+    return _error(status, message)
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)

@@ -1,0 +1,222 @@
+"""Evidence proves, refutes, or says nothing; it never guesses."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.jobs import Job, Pair
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.gateway import events, series
+from jobtester.gateway.client import Client
+from jobtester.gateway.events import EventLog
+from jobtester.gateway.evidence import Evidence, MetricsReader
+from jobtester.gateway.identity import Known, proves, refutes
+from jobtester.gateway.series import Named, Snapshot
+
+A = Orchestrator("0xaaaa", "https://a.example:8935", local_address="0x1111")
+B = Orchestrator("0xbbbb", "https://b.example:8935", local_address="0x2222")
+A2 = Orchestrator("0xaaaa", "https://a2.example:8935", local_address="0x1111")
+TWIN = Orchestrator("0xcccc", "https://c.example:8935", local_address="0x2222")
+PAIR = Pair("llm", "m")
+
+
+def job(one: Orchestrator, name: str = "j") -> Job:
+    """Make a job for the pair."""
+    return Job(name, "t", one, Capability("llm", "m"), "Llm", 10.0, 1.0)
+
+
+def passed(sent: float, ended: float) -> Exchange:
+    """Make a successful exchange."""
+    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 200, b'{"choices": []}')
+
+
+def failed(sent: float, ended: float) -> Exchange:
+    """Make an exchange that the gateway gave up on."""
+    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "proven", "refuted"),
+    [
+        ("https://A.example:8935/", "", True, False),
+        ("a.example:8935", "0x9999", True, False),
+        ("https://10.0.0.1:8935", "0x1111", True, False),
+        ("https://10.0.0.1:8935", "0xAAAA", True, False),
+        ("https://b.example:8935", "0x1111", False, True),
+        ("https://10.0.0.1:1", "0x2222", False, True),
+        ("https://a2.example:8935", "0x1111", False, False),
+        ("https://nobody.example", "0x9999", False, False),
+        ("", "", False, False),
+    ],
+)
+def test_names_prove_and_refute_only_when_they_are_sure(uri: str, address: str, proven: bool, refuted: bool) -> None:
+    """Host and port outweigh addresses; another node of the same operator neither proves nor refutes."""
+    meant = Known([A, B, A2, TWIN]).meant(uri, address)
+    assert proves(meant, A.target) == proven
+    assert refutes(meant, A.target) == refuted
+
+
+def test_metrics_text_is_read_with_its_escapes() -> None:
+    """Unrelated and broken lines are passed over."""
+    text = (
+        "# HELP x y\n"
+        'livepeer_ai_request_latency_score{model_name="a \\"q\\" \\\\ b",orchestrator_address="0x1",'
+        'orchestrator_uri="https://a",pipeline="llm"} 0.25\n'
+        'livepeer_ai_request_errors{error_code="OrchestratorCapped",model_name="m",orchestrator_uri="u",pipeline="llm"} 3\n'
+        "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
+        "process_start_time_seconds 1.7e+09\n"
+    )
+    found = series.parse(text, 5.0)
+    assert found.passed == {(Pair("llm", 'a "q" \\ b'), Named("https://a", "0x1")): 0.25}
+    assert found.failed == {(Pair("llm", "m"), Named("u", ""), "OrchestratorCapped"): 3.0}
+    assert found.started == 1.7e9
+
+
+class Weighing:
+    """Evidence over readings that are given, not fetched."""
+
+    def __init__(self, *known: Orchestrator) -> None:
+        self.reader = MetricsReader(Client("g", "http://127.0.0.1:1"))
+        self.evidence = Evidence("g", self.reader, None, Known(known or (A, B)))
+        self.reader.latest = Snapshot(0.0)
+
+    def reads(self, at: float, **passed_or_failed: tuple[tuple[Orchestrator, float], ...]) -> None:
+        """Make the next reading say this."""
+        self.reader.latest = Snapshot(
+            at,
+            {(PAIR, Named(one.service_uri, one.local_address)): value for one, value in passed_or_failed.get("ok", ())},
+            {
+                (PAIR, Named(one.service_uri, one.local_address), "cause"): value
+                for one, value in passed_or_failed.get("bad", ())
+            },
+        )
+
+
+async def test_only_our_series_moved_proves() -> None:
+    """A pass makes its server's series move; if that is ours alone, it was ours."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, passed(1, 2))
+    weighing.reads(3.0, ok=((A, 0.5),))
+    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
+
+
+async def test_only_anothers_series_moved_refutes() -> None:
+    """And takes back even what targeting presumed."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, passed(1, 2))
+    weighing.reads(3.0, ok=((B, 0.5),))
+    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.REFUTED
+
+
+async def test_two_of_a_pair_that_swapped_are_not_proven() -> None:
+    """Both series moved while both jobs were in the air: nobody can say which job moved which."""
+    weighing = Weighing()
+    one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
+    for life in (one, other):
+        weighing.evidence.ended(life, passed(1, 2))
+    weighing.reads(3.0, ok=((A, 0.5), (B, 0.5)))
+    for life in (one, other):
+        gathered = await weighing.evidence.gather(life, passed(1, 2))
+        assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
+
+
+async def test_a_pass_that_moved_nothing_beside_one_that_did_is_not_credited() -> None:
+    """Both jobs were served by A: the one aimed at B has nothing to show, though the metrics work."""
+    weighing = Weighing()
+    one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
+    for life in (one, other):
+        weighing.evidence.ended(life, passed(1, 2))
+    weighing.reads(3.0, ok=((A, 0.5),))
+    gathered = await weighing.evidence.gather(other, passed(1, 2))
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.MISSING
+
+
+async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
+    """The error counter tells who failed, and why."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, failed(1, 2))
+    weighing.reads(3.0, bad=((A, 1.0),))
+    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
+    assert gathered.cause == "cause"
+
+
+async def test_metrics_that_do_not_move_say_nothing() -> None:
+    """A gauge may be rewritten with its old value; that contradicts nothing."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, passed(1, 2))
+    weighing.reads(3.0)
+    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
+
+
+async def test_jobs_of_a_pair_are_separable_only_after_a_reading() -> None:
+    """Another job of the pair can be told apart once the one before is over and has been read."""
+    weighing = Weighing()
+    assert weighing.evidence.separable(PAIR)
+    life = weighing.evidence.sent(job(A), 1.0)
+    assert not weighing.evidence.separable(PAIR)
+    weighing.evidence.ended(life, passed(1, 2))
+    assert not weighing.evidence.separable(PAIR)
+    weighing.reads(2.5)
+    assert weighing.evidence.separable(PAIR)
+
+
+GENERATIONS = [
+    {"id": "1", "type": "ai_batch_request", "timestamp": "2023-11-14T22:13:22Z", "gateway": "g", "payload": {
+        "type": "ai_batch_request_completed", "pipeline": "llm", "model_id": "m", "success": False,
+        "orch_url": "https://b.example:8935", "duration_ms": 2000, "timestamp": 1700000002000,
+        "error_type": "OrchestratorCapped", "error": "insufficient capacity"}},
+    {"id": "1", "type": "ai_batch_request", "timestamp": "1700000002000", "gateway": "g", "data": {
+        "type": "ai_batch_request_completed", "pipeline": "llm", "model_id": "m", "success": False,
+        "orch_url": "https://b.example:8935", "duration_ms": 2000,
+        "error_type": "OrchestratorCapped", "error": "insufficient capacity"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("envelope", GENERATIONS)
+def test_both_generations_of_envelopes_are_read(envelope: object) -> None:
+    """With payload and RFC 3339, or with data and milliseconds as text."""
+    (event,) = events.read([envelope], 1700000002.5)
+    assert event.pair == PAIR
+    assert event.at == 1700000002
+    assert event.duration_s == 2
+    assert event.uri == "https://b.example:8935"
+    assert "insufficient capacity" in event.error
+
+
+@pytest.mark.parametrize(
+    "junk", [None, 3, "x", [], [None], [{}], {"payload": 3}, [{"payload": {"type": "ai_batch_request_completed"}}],
+             [{"data": [{"type": 3}, None]}], [{"payload": {"type": "job_gateway_completed", "orchestrator_info": 3,
+                                                             "timestamp": 1e300, "duration_ms": "x"}}]],
+)  # fmt: skip
+def test_junk_in_a_batch_does_no_harm(junk: object) -> None:
+    """A sink sends what it likes; reading never raises."""
+    for event in events.read(junk, 1.0):
+        assert event.arrived == 1.0
+
+
+def test_a_late_event_names_the_one_job_it_fits() -> None:
+    """By pair, end and duration; two jobs that fit are one too many."""
+    evidence = Evidence("g", None, EventLog(), Known([A, B]))
+    life = evidence.sent(job(A), 1.0)
+    exchange = Exchange(Ending.ANSWERED, 1700000000.0, 1.0, 3.0, 200, b"{...............}")
+    evidence.ended(life, exchange)
+    (event,) = events.read([GENERATIONS[0]], 1700000002.5)
+    assert evidence.events is not None
+    evidence.events.add(event)
+    found = evidence.late(event)
+    assert found is not None
+    assert found[0] == "j"
+    assert found[1].kind is Kind.REFUTED
+    twin = evidence.sent(job(B, "k"), 1.0)
+    evidence.ended(twin, exchange)
+    assert evidence.late(event) is None
