@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,17 +11,35 @@ from jobtester.simulator import names, scenario
 
 
 def orchestrators(raw: bytes, latency_s: scenario.Seconds) -> tuple[scenario.OrchestratorSpec, ...]:
-    """Make one spec per entry; each serves the batch models and external capabilities it advertises."""
-    entries = json.loads(raw).get("orchestrators") or []
-    return tuple(
-        scenario.OrchestratorSpec(
-            address=entry["address"].lower(),
-            local_address=(entry.get("local_address") or "").lower(),
-            service_uri=entry.get("orch_uri") or "",
-            models=tuple(_models(entry, latency_s)),
-            byoc=tuple(_byoc(entry, latency_s)),
+    """Make one spec per node; each serves the batch models and external capabilities it advertises.
+
+    Entries of the same address and URI are one node with the models of them all. ValueError where `raw` is not such
+    an answer.
+    """
+    try:
+        entries = json.loads(raw).get("orchestrators") or []
+        specs = [_spec(entry, latency_s) for entry in entries]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a getNetworkCapabilities answer: {error!r}") from error
+    nodes: dict[tuple[str, str], scenario.OrchestratorSpec] = {}
+    for spec in specs:
+        key = (spec.address, spec.service_uri)
+        known = nodes.get(key, dataclasses.replace(spec, models=(), byoc=()))
+        nodes[key] = dataclasses.replace(
+            known,
+            models=tuple(dict.fromkeys(known.models + spec.models)),
+            byoc=tuple(dict.fromkeys(known.byoc + spec.byoc)),
         )
-        for entry in entries
+    return tuple(nodes.values())
+
+
+def _spec(entry: dict[str, Any], latency_s: scenario.Seconds) -> scenario.OrchestratorSpec:
+    return scenario.OrchestratorSpec(
+        address=entry["address"].lower(),
+        local_address=(entry.get("local_address") or "").lower(),
+        service_uri=entry.get("orch_uri") or "",
+        models=tuple(_models(entry, latency_s)),
+        byoc=tuple(_byoc(entry, latency_s)),
     )
 
 

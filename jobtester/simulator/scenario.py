@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from jobtester.simulator import faults, names
 
 Mode = Literal["tester", "query", "stock"]
 T = TypeVar("T")
@@ -130,6 +133,42 @@ class Scenario:
             description=f"the network recorded in {Path(path).name}",
             recorded=raw,
         )
+
+
+def generate(
+    *,
+    seed: int,
+    orchestrators: int,
+    models_per_pipeline: int = 1,
+    pipelines: tuple[str, ...] = names.BATCH,
+    latency_s: Seconds = (0.0, 0.05),
+    fault_share: float = 0.0,
+    gateways: tuple[GatewaySpec, ...] = (GatewaySpec(name="gateway"),),
+    info_s: Seconds = (0.0, 0.003),
+    fault_probability: float = 0.5,
+) -> Scenario:
+    """Make up a network for load: every orchestrator serves every pipeline, a share of them with a random fault."""
+    rng = random.Random(seed)
+    models = tuple(
+        ModelSpec(pipeline, f"sim/{pipeline}-{number}", latency_s=latency_s)
+        for pipeline in pipelines
+        for number in range(models_per_pipeline)
+    )
+    nodes = []
+    for number in range(orchestrators):
+        faulty = rng.random() < fault_share
+        nodes.append(
+            OrchestratorSpec(
+                address=f"0x{rng.getrandbits(160):040x}",
+                local_address=f"0x{rng.getrandbits(160):040x}",
+                service_uri=f"https://orchestrator-{number}.sim.example:8935",
+                models=models,
+                info_s=info_s,
+                fault=rng.choice(faults.GENERATED) if faulty else "",
+                fault_probability=fault_probability,
+            )
+        )
+    return Scenario(f"generated-{seed}", seed, gateways, tuple(nodes), f"{orchestrators} made-up orchestrators")
 
 
 def builtin_names() -> list[str]:
