@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from jobtester.simulator.leaderboard import Leaderboard
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by name."""
+
+    gateways: Mapping[str, tuple[int, int]]
+    leaderboard: int = 0
+    control: int = 0
+
+
 class Network:
     """Everything a scenario names, on real sockets."""
 
@@ -23,19 +33,15 @@ class Network:
         network: scenario.Scenario,
         *,
         host: str = "127.0.0.1",
-        ports: Mapping[str, int] | None = None,
+        ports: Ports | None = None,
         assets_dir: Path | None = None,
         secret: str = "demo-secret",  # noqa: S107 - a simulated server's key
         leaderboard_rows: Path | None = None,
     ) -> None:
-        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised.
-
-        `ports` may fix `jobs` and `cli` (of the first gateway; the others follow upwards), `leaderboard` and
-        `control`; what is missing or 0 gets any free port.
-        """
+        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised."""
         from jobtester.simulator.leaderboard import Leaderboard
 
-        fixed = ports or {}
+        ports = ports or Ports({})
         known = truth.Truth(assets_dir)
         self.scenario, self.host = network, host
         self.log = served.Log()
@@ -48,14 +54,14 @@ class Network:
                 self.log,
                 known,
                 host=host,
-                ports=(_nth(fixed.get("jobs", 0), index), _nth(fixed.get("cli", 0), index)),
+                ports=ports.gateways.get(spec.name, (0, 0)),
             )
-            for index, spec in enumerate(network.gateways)
+            for spec in network.gateways
         }
         self.leaderboard: Leaderboard = Leaderboard(
-            secret=secret, host=host, port=fixed.get("leaderboard", 0), rows_path=leaderboard_rows
+            secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows
         )
-        self._control_port = fixed.get("control", 0)
+        self._control_port = ports.control
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Network:
@@ -103,7 +109,3 @@ class Network:
             f"gateway {one.name} ({one.spec.mode}): jobs {one.url}, CLI {one.cli_url}" for one in self.gateways.values()
         ]
         return [*lines, f"Leaderboard: {self.leaderboard.url}", f"control: {self.control_url}"]
-
-
-def _nth(port: int, index: int) -> int:
-    return port + index if port else 0
