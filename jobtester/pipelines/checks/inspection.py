@@ -1,0 +1,26 @@
+"""Inspection: what a test input of one's own is, before it is sent to anybody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobtester.pipelines.checks import audio, image
+from jobtester.pipelines.checks.sample import Wrong
+
+PICTURES = ("PNG", "JPEG", "GIF")
+
+
+def of(content: bytes, kind: str) -> dict[str, Any]:
+    """Decode a picture or a sound; give its sizes in pixels or seconds, or under `problem` why it must not be sent."""
+    try:
+        if kind == "image":
+            picture = image.decode(content)
+            if picture.format not in PICTURES:
+                return {"problem": f"is {picture.format}; gateways take PNG, JPEG and GIF only"}
+            return {"width": picture.width, "height": picture.height}
+        seconds, _loudness = audio.decode(content)
+    except Wrong as wrong:
+        return {"problem": wrong.message}
+    if seconds < 1:
+        return {"problem": f"takes {seconds:.2f} s; gateways take nothing below 1 s"}
+    return {"duration_s": round(seconds, 3)}

@@ -1,0 +1,94 @@
+"""Media: finding the bytes of a picture, a video or a sound that an answer names, and decoding them safely."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jobtester.domain.outcome import Fault
+from jobtester.pipelines.checks import paths
+from jobtester.pipelines.checks.sample import Sample, Wrong
+
+MAX_ENTRIES = 16
+_INLINE = ("b64_json", "base64", "data")
+
+
+def entries(answer: Any, path: str) -> list[Any]:
+    """Give what an answer lists at a path; a single entry counts as a list of one.
+
+    Raises Wrong for nothing at all and for more than any pipeline is asked for.
+    """
+    value = paths.find(answer, path)
+    found = value if isinstance(value, list) else [value]
+    if not found:
+        raise Wrong("none", f"{path} is an empty list")
+    if len(found) > MAX_ENTRIES:
+        raise Wrong("count", f"{path} lists {len(found)}, more than was asked for")
+    return found
+
+
+def url(entry: Any) -> str | None:
+    """Give the address that has to be fetched for an entry, None where the entry carries its bytes or names nothing."""
+    named = entry.get("url") if isinstance(entry, dict) else entry
+    return named if isinstance(named, str) and named.startswith(("/", "http://", "https://")) else None
+
+
+def urls(answer: Any, path: str) -> list[str]:
+    """Give the addresses at a path that have to be fetched, none where the answer is wrong anyway."""
+    try:
+        listed = entries(answer, path)
+    except Wrong:
+        return []
+    return [named for named in map(url, listed) if named is not None]
+
+
+def content(sample: Sample, entry: Any, path: str) -> bytes:
+    """Give the bytes of one entry: fetched, or carried as a data: URI or base64. Raises Wrong where there are none."""
+    named = url(entry)
+    if named is None:
+        return _inline(entry, path)
+    artefact = sample.artefacts.get(named)
+    if artefact is None:
+        raise Wrong("count", f"{path} names more files than were asked for")
+    if artefact.problem and artefact.status == 200:
+        raise Wrong("too_large", f"{path}: {paths.show(named)} is {artefact.problem}")
+    if artefact.problem:
+        raise Wrong("unreachable", f"{path}: {paths.show(named)}: {artefact.problem}", Fault.GATEWAY)
+    if not artefact.body:
+        raise Wrong("empty", f"{path}: {paths.show(named)} is an empty file")
+    return artefact.body
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turn whatever a decoder makes of strangers' bytes into Wrong `undecodable`.
+
+    Decoders raise nearly anything for damaged files, so nearly anything is caught here; running out of memory is not.
+    """
+    try:
+        yield
+    except (Wrong, MemoryError):
+        raise
+    except Exception as error:
+        reason = paths.show(str(error) or type(error).__name__)
+        raise Wrong("undecodable", f"the {what} cannot be decoded: {reason}") from error
+
+
+def _inline(entry: Any, path: str) -> bytes:
+    carried = (entry.get(key) for key in ("url", *_INLINE)) if isinstance(entry, dict) else (entry,)
+    text = next(filter(None, carried), None)
+    if not isinstance(text, str) or not text:
+        raise Wrong("no_file", f"{path} names no file: it is {paths.show(entry)}")
+    if text.startswith("data:"):
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise Wrong("no_file", f"{path} is a data: URI without base64")
+    elif isinstance(entry, dict) and text == entry.get("url"):
+        raise Wrong("no_file", f"{path} is no address that can be fetched: {paths.show(text)}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Wrong("no_file", f"{path} is neither an address nor base64: {paths.show(text)}") from error

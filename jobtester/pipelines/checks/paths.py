@@ -1,0 +1,67 @@
+"""Paths: reaching into an answer, `images.0.url`, with words for what is not there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jobtester.pipelines.checks.sample import Wrong
+
+
+def find(answer: Any, path: str) -> Any:
+    """Give the value at a dotted path; whole numbers index lists, an empty path is the answer itself.
+
+    Raises Wrong `missing` that names the part which is not there.
+    """
+    value, walked = answer, "the answer"
+    for part in path.split(".") if path else ():
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise Wrong("missing", f"{walked} has no {part!r}: it is {show(value)}")
+        walked = part if walked == "the answer" else f"{walked}.{part}"
+    return value
+
+
+def text(answer: Any, path: str, *, limit: int) -> str:
+    """Give the text at a path, without blanks around it: there, not empty, and within `limit` characters, or Wrong."""
+    value = find(answer, path)
+    if not isinstance(value, str):
+        raise Wrong("not_text", f"{path} is not a text: it is {show(value)}")
+    stripped = value.strip()
+    if not stripped:
+        raise Wrong("empty", f"{path} is an empty text")
+    if len(stripped) > limit:
+        raise Wrong("too_long", f"{path} is longer than {limit} characters: {show(stripped)}")
+    return stripped
+
+
+def number(value: Any, name: str) -> float:
+    """Give a finite number; anything else is Wrong `not_a_number`."""
+    if not is_number(value):
+        raise Wrong("not_a_number", f"{name} is not a number: it is {show(value)}")
+    return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number; true and false are none."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def show(value: Any, length: int = 120) -> str:
+    """Write any value in short, for people: never the whole of something large."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        keys = ", ".join(str(key)[:30] for key in list(value)[:6])
+        return f"a table with {keys}{' …' if len(value) > 6 else ''}" if value else "an empty table"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, str):
+        short = " ".join(value[: length * 2].split())[:length]
+        return f'"{short}{"…" if len(value) > length else ""}"'
+    return str(value)[:length]

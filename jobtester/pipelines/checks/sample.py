@@ -1,0 +1,98 @@
+"""Samples: what a check looks at, what it may expect, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobtester.domain.outcome import Fault
+
+
+class Wrong(Exception):
+    """What a check found: a short `problem` code, a sentence for people, and at whose door it lies."""
+
+    def __init__(self, problem: str, message: str, fault: Fault = Fault.ORCHESTRATOR) -> None:
+        """Keep all three."""
+        super().__init__(message)
+        self.problem = problem
+        self.message = message
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of a test input. Sizes and `box` [x1, y1, x2, y2] in pixels, `duration_s` in seconds."""
+
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    duration_s: float = 0.0
+    transcript: str = ""
+    caption_words: tuple[str, ...] = ()
+    object: str = ""
+    box: tuple[int, ...] = ()
+    point: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that an answer names, as fetched: `problem` says why there is no usable body."""
+
+    url: str
+    status: int | None = None
+    body: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check with its parameters, an instance of the `Params` of the check's module."""
+
+    name: str
+    params: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a right answer to one request looks like: the checks, what was asked for, what is known of the inputs."""
+
+    checks: tuple[Check, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Truth] = field(default_factory=dict)
+
+    def number(self, *names: str) -> float | None:
+        """Give the first of these parameters that is a number, or a text that is one."""
+        for name in names:
+            value = self.parameters.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return value
+            if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+                return int(value)
+        return None
+
+    @property
+    def asked_size(self) -> tuple[int, int] | None:
+        """Give the width and height that were asked for, as `width` and `height` or OpenAI's `size`."""
+        width, height = self.number("width"), self.number("height")
+        if width is not None and height is not None:
+            return int(width), int(height)
+        wide, _, high = str(self.parameters.get("size", "")).partition("x")
+        return (int(wide), int(high)) if wide.isdecimal() and high.isdecimal() else None
+
+    def picture(self) -> Truth | None:
+        """Give what is known of the picture that was sent, None if there was none."""
+        return next((truth for truth in self.inputs.values() if truth.width), None)
+
+    def speech(self) -> Truth | None:
+        """Give what is known of the speech that was sent, None if there was none."""
+        return next((truth for truth in self.inputs.values() if truth.transcript), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to look at: parsed, with the artefacts it names by their URL."""
+
+    answer: Any
+    expectation: Expectation = Expectation()
+    artefacts: Mapping[str, Artefact] = field(default_factory=dict)

@@ -1,0 +1,164 @@
+"""Definitions: what to send for a pipeline and what to expect, as data. Built-in ones are in builtin.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from jobtester.domain import durations
+from jobtester.domain.orchestrators import Capability, name_of
+from jobtester.pipelines import choices
+from jobtester.pipelines.checks.sample import Truth
+
+MULTIPART = "multipart/form-data"
+
+
+def _limit(value: float) -> float:
+    if not 0 < value <= 86_400:
+        raise ValueError("has to be longer than nothing and at most a day")
+    return value
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/") or "//" in value or set(value) & set(" ?#%\\"):
+        raise ValueError('has to be a path such as "/text-to-image", without query, blanks or a slash at its end')
+    return value
+
+
+def _factor(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, int | float) and value < 0):
+        raise ValueError("has to be a number, or the name of one")
+    return value
+
+
+Limit = Annotated[float, BeforeValidator(durations.parse), AfterValidator(_limit)]
+UriPath = Annotated[str, AfterValidator(_path)]
+Factor = Annotated[int | float | str, BeforeValidator(_factor)]
+
+
+class Table(BaseModel):
+    """A table of config.toml: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Override(Table):
+    """What is different for some models, or in one variant: parameters, files, and parameters of checks by name."""
+
+    parameters: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    expect: dict[str, dict[str, Any]] = {}
+
+
+def laid_over(layers: Iterable[Override]) -> Override:
+    """Lay overrides one over the other: what a later one says of a parameter, file or check's parameter counts."""
+    parameters: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    expect: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        parameters |= layer.parameters
+        files |= layer.files
+        for name, table in layer.expect.items():
+            expect[name] = {**expect.get(name, {}), **table}
+    return Override(parameters=parameters, files=files, expect=expect)
+
+
+class Definition(Table):
+    """One pipeline. `slug` is the name of its table, `inputs` what is known of its files; both are not written there.
+
+    `units` are the factors whose product is how many priced units one job has: a number, a parameter's name,
+    `input.pixels`, `input.seconds` (whole ones), `<parameter>.length` (characters), or `timeout` (seconds).
+    """
+
+    slug: str
+    inputs: Mapping[str, Truth] = {}
+
+    name: str = ""
+    enabled: bool = True
+    byoc: bool = False
+    models: tuple[str, ...] = ("*",)
+    uri: UriPath
+    content_type: Literal["application/json", "multipart/form-data"] = "application/json"
+    timeout: Limit = 60.0
+    cold_timeout: Limit = 360.0
+    model_field: str = Field("model_id", pattern=r"^\w+$")
+    stream: bool | None = None
+    capture_response: bool = True
+    parameters: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    checks: tuple[dict[str, Any], ...] = ()
+    units: tuple[Factor, ...] = ()
+    per_model: dict[str, Override] = {}
+    variants: tuple[Override, ...] = ()
+
+    def model_post_init(self, _context: object) -> None:
+        """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""
+        if not self.name:
+            object.__setattr__(self, "name", self.slug if self.byoc else name_of(self.slug))
+
+    @property
+    def timeout_s(self) -> float:
+        """Give the time limit for a warm model, in seconds."""
+        return self.timeout
+
+    @property
+    def cold_timeout_s(self) -> float:
+        """Give the time limit for a model that may have to be loaded, in seconds."""
+        return max(self.timeout, self.cold_timeout)
+
+    @property
+    def multipart(self) -> bool:
+        """Tell whether the request is form data."""
+        return self.content_type == MULTIPART
+
+    def for_model(self, model: str, variant: Override | None = None) -> Override:
+        """Give parameters, files and expectations for a model: the pipeline's own, the variant's, then the model's."""
+        layers = [Override(parameters=self.parameters, files=self.files)]
+        layers += [variant] if variant else []
+        layers += [each for pattern, each in self.per_model.items() if fnmatchcase(model.lower(), pattern.lower())]
+        return laid_over(layers)
+
+    def check_tables(self, expect: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Give the tables of the checks with the parameters that `expect` has for them."""
+        return [{**table, **expect.get(str(table.get("check")), {})} for table in self.checks]
+
+    def price_wei(self, capability: Capability) -> int | None:
+        """Estimate what one job costs in wei, rounded up; None where the price or the units are not known."""
+        price, units = capability.price, self.units_of(capability.model)
+        if price is None or price.units <= 0 or units is None:
+            return None
+        return -(-units * price.wei_per_unit // price.units)
+
+    def units_of(self, model: str) -> int | None:
+        """Give how many priced units a job for a model has, the most that any choice costs; None where unknown."""
+        if not self.units:
+            return None
+        counted = [self._product(self.for_model(model, each).parameters) for each in self.variants or (None,)]
+        known = [count for count in counted if count is not None]
+        return max(known) if len(known) == len(counted) else None
+
+    def _product(self, parameters: Mapping[str, Any]) -> int | None:
+        product = 1.0
+        for factor in self.units:
+            value = factor if isinstance(factor, int | float) else self._factor(factor, parameters)
+            if value is None:
+                return None
+            product *= value
+        return round(product)
+
+    def _factor(self, factor: str, parameters: Mapping[str, Any]) -> float | None:
+        match factor:
+            case "timeout":
+                return self.timeout_s
+            case "input.pixels":
+                return next((truth.width * truth.height for truth in self.inputs.values() if truth.width), None)
+            case "input.seconds":
+                return next((int(truth.duration_s) for truth in self.inputs.values() if truth.duration_s), None)
+        name, _, kind = factor.partition(".")
+        values = list(choices.every(parameters.get(name)))
+        if kind == "length":
+            return max((len(value) for value in values if isinstance(value, str)), default=None)
+        return max((value for value in values if isinstance(value, int | float)), default=None)

@@ -1,0 +1,153 @@
+"""The examiner: has answers looked at without ever holding up the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from jobtester.domain.outcome import Fault, Finding
+from jobtester.pipelines import answers, looking
+from jobtester.pipelines.checks.sample import Artefact, Expectation
+from jobtester.pipelines.definition import Definition
+from jobtester.pipelines.looking import Report, Task
+from jobtester.pipelines.worker import Worker, WorkerLost
+
+_SMALL = 16 * 1024  # bytes up to which reading and checking takes less time than handing it over
+_LARGEST = 32 * 2**20  # bytes up to which an answer with its files is looked at
+
+
+class Fetched(Protocol):
+    """A file as it was fetched."""
+
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def problem(self) -> str: ...
+
+
+Fetch = Callable[[str], Awaitable[Fetched]]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found. `artefact_s` is how long fetching took, None where there was nothing to fetch."""
+
+    findings: tuple[Finding, ...] = ()
+    artefact_s: float | None = None
+    tokens: int | None = None
+
+    def measures(self, round_trip_s: float, first_token_s: float | None = None) -> Mapping[str, float]:
+        """Give `first_token_s` and `tokens_per_s` where they are known, and nothing for an answer that is wrong."""
+        if not all(finding.passed for finding in self.findings):
+            return {}
+        return answers.measures(self.tokens, round_trip_s, first_token_s)
+
+
+class Examiner:
+    """Looks at answers: small ones of plain JSON at once, all others in processes that are killed if they overrun.
+
+    `cpu_s` is the processor time in seconds that looking at one answer may take; the machine being busy does not count
+    against anybody. `wall_s` is when a worker is given up, which is the tester's fault. Workers start when needed and
+    end after `idle_s` seconds without work.
+    """
+
+    def __init__(self, *, workers: int = 2, cpu_s: float = 2.0, wall_s: float = 20.0, idle_s: float = 30.0) -> None:
+        """Start nothing yet."""
+        self._cpu_s = cpu_s
+        self._wall_s = wall_s
+        self._idle_s = idle_s
+        self._threads = ThreadPoolExecutor(workers, "examiner")
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._rest: asyncio.TimerHandle | None = None
+
+    async def examine(self, definition: Definition, expectation: Expectation, body: bytes, *, fetch: Fetch) -> Examined:
+        """Look at one answer; the files that it names are fetched first, by `fetch`, all at the same time."""
+        task = Task(expectation, body, stream=bool(definition.stream))
+        report = await self._look(task)
+        if not report.urls:
+            return Examined(report.findings, None, report.tokens)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.TaskGroup() as group:
+            fetching = {url: group.create_task(_fetched(fetch, url)) for url in report.urls}
+        took = loop.time() - began
+        artefacts = {url: artefact.result() for url, artefact in fetching.items()}
+        report = await self._look(replace(task, artefacts=artefacts))
+        return Examined(report.findings, took, report.tokens)
+
+    async def close(self) -> None:
+        """End every worker, also those at work."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._busy):
+            worker.process.kill()
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
+        await asyncio.to_thread(self._stop_idle)
+
+    async def _look(self, task: Task) -> Report:
+        if task.size <= _SMALL:
+            report = looking.glance(task)
+            if report is not None:
+                return report
+        if task.size > _LARGEST:
+            return _failed(task, "too_large", f"answer and files have {task.size} bytes, more than any right answer")
+        loop = asyncio.get_running_loop()
+        report = await loop.run_in_executor(self._threads, self._ask, task)
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = loop.call_later(self._idle_s, self._threads.submit, self._stop_idle)
+        return report
+
+    def _ask(self, task: Task) -> Report:
+        """Have a worker look, on a thread of ours."""
+        worker = self._worker()
+        self._busy.add(worker)
+        try:
+            report = worker.look(task, cpu_s=self._cpu_s)
+        except WorkerLost as lost:
+            if lost.overrun:
+                return _failed(
+                    task, "too_slow", f"looking at the answer takes more than {self._cpu_s:g} s; none should"
+                )
+            return _failed(task, "unchecked", f"the answer could not be looked at: {lost}", Fault.TESTER)
+        finally:
+            self._busy.discard(worker)
+        if report.heavy:
+            worker.stop()  # what it holds is not worth keeping
+        else:
+            self._idle.append(worker)
+        return report
+
+    def _worker(self) -> Worker:
+        while (worker := self._idle_one()) is not None:
+            if worker.alive:
+                return worker
+            worker.stop()
+        return Worker.start(wall_s=self._wall_s)
+
+    def _idle_one(self) -> Worker | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _stop_idle(self) -> None:
+        while (worker := self._idle_one()) is not None:
+            worker.stop()
+
+
+async def _fetched(fetch: Fetch, url: str) -> Artefact:
+    found = await fetch(url)
+    return Artefact(url, found.status, found.body, found.problem)
+
+
+def _failed(task: Task, problem: str, message: str, fault: Fault = Fault.ORCHESTRATOR) -> Report:
+    name = next((check.name for check in task.expectation.checks), "body")
+    return Report((Finding(name, problem, message, fault),))

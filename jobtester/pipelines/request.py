@@ -1,0 +1,83 @@
+"""Requests: the bytes of a job, made once for each pipeline and model of a tick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from jobtester.pipelines import choices, multipart
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.checks import parameters
+from jobtester.pipelines.checks.sample import Expectation
+from jobtester.pipelines.definition import Definition, Override
+
+_JSON = "application/json"
+_FIRST_TOKEN = b'"content"'
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent: POST `body` to `path`.
+
+    `parameters` is what is shown of it, files by name. `expectation` is what a right answer looks like. `first_token`
+    are the bytes that come with a streamed answer's first token, empty where nothing is streamed.
+    """
+
+    path: str
+    content_type: str
+    body: bytes
+    parameters: Mapping[str, Any]
+    expectation: Expectation
+    first_token: bytes = b""
+
+
+@dataclass(slots=True)
+class Requests:
+    """The requests of one tick. What is chosen depends on the tick's seed alone, never on the orchestrator."""
+
+    catalogue: Catalogue
+    assets: Assets
+    seed: int
+    _made: dict[tuple[str, str], Request] = field(default_factory=dict)
+
+    def build(self, definition: Definition, model: str) -> Request:
+        """Give the request for a pipeline and model, the same object for every orchestrator."""
+        key = (definition.slug, model)
+        if key not in self._made:
+            self._made[key] = self._make(definition, model)
+        return self._made[key]
+
+    def _make(self, definition: Definition, model: str) -> Request:
+        whole = definition.for_model(model, self._variant(definition))
+        fields: dict[str, Any] = {}
+        if not (definition.byoc and model == definition.slug):  # the capability's name stands for a model nobody names
+            fields[definition.model_field] = model
+        fields |= choices.choose(whole.parameters, self.seed, definition.slug)
+        if definition.stream is not None:
+            fields["stream"] = definition.stream
+        files = {name: self.assets.get(file) for name, file in whole.files.items()}
+        if definition.multipart:
+            contents = {name: (asset.name, asset.content) for name, asset in files.items()}
+            body, content_type = multipart.encode(fields, contents)
+        else:
+            body, content_type = orjson.dumps(fields), _JSON
+        checks = tuple(parameters.check(table) for table in definition.check_tables(whole.expect))
+        truths = {name: asset.truth for name, asset in files.items()}
+        return Request(
+            path=definition.uri,
+            content_type=content_type,
+            body=body,
+            parameters={**fields, **whole.files},
+            expectation=Expectation(checks, fields, truths),
+            first_token=_FIRST_TOKEN if definition.stream else b"",
+        )
+
+    def _variant(self, definition: Definition) -> Override | None:
+        """Give the tick's variant, None for a pipeline that has none."""
+        if not definition.variants:
+            return None
+        return definition.variants[choices.pick(len(definition.variants), self.seed, f"{definition.slug} variants")]

@@ -1,0 +1,125 @@
+"""Workers: processes that look at answers, and can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from jobtester.pipelines import looking
+from jobtester.pipelines.looking import Report, Task
+
+_COMMAND = (sys.executable, "-P", "-m", "jobtester.pipelines.checks")
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
+_GOING_S = 2.0
+
+
+class WorkerLost(Exception):
+    """The worker ended before it answered: `overrun` tells that it used up its processor time."""
+
+    def __init__(self, message: str, *, overrun: bool = False) -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.overrun = overrun
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process. All calls block, for at most `wall_s` seconds, so they belong on a thread."""
+
+    process: subprocess.Popen[bytes]
+    link: socket.socket
+    stream: BinaryIO
+
+    @classmethod
+    def start(cls, *, wall_s: float = 20.0) -> Worker:
+        """Start a process; it knows our modules but none of our secrets."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - the command is fixed
+                _COMMAND,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        ours.settimeout(wall_s)
+        return cls(process, ours, cast("BinaryIO", ours.makefile("rwb")))
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self.process.poll() is None
+
+    def look(self, task: Task, *, cpu_s: float) -> Report:
+        """Have a task looked at. Raises WorkerLost, after which the worker is gone."""
+
+        def give(out: BinaryIO) -> None:
+            looking.send(task, out, cpu_s=cpu_s)
+
+        return looking.unpack(self._ask(give))
+
+    def inspect(self, content: bytes, kind: str, *, cpu_s: float) -> dict[str, Any]:
+        """Have a test input inspected, as checks.inspection says. Raises WorkerLost."""
+
+        def give(out: BinaryIO) -> None:
+            looking.write({"inspect": kind, "size": len(content), "cpu_s": cpu_s}, out)
+            out.write(content)
+            out.flush()
+
+        return self._ask(give)
+
+    def stop(self) -> None:
+        """End the process: it goes by itself when its input ends, and is killed where it does not."""
+        self._hang_up()
+        try:
+            self.process.wait(_GOING_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self._hang_up()
+
+    def _ask(self, give: Callable[[BinaryIO], None]) -> dict[str, Any]:
+        try:
+            give(self.stream)
+            answer = looking.read(self.stream)
+        except TimeoutError:
+            self.kill()
+            raise WorkerLost("the worker did not answer in time") from None
+        except (OSError, ValueError):
+            answer = None
+        if answer is None:
+            self.kill()
+            ended = -(self.process.returncode or 0)
+            if ended == signal.SIGPROF:
+                raise WorkerLost("the processor time was used up", overrun=True)
+            raise WorkerLost(f"the worker ended with {_named(ended)}")
+        return answer
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):  # what was still to be sent has nobody to go to
+            self.stream.close()
+        self.link.close()
+
+
+def _environment() -> dict[str, str]:
+    here = os.getcwd()  # noqa: PTH109 - sys.path holds texts
+    known = os.pathsep.join(entry or here for entry in sys.path)
+    return {**{name: os.environ[name] for name in _KEPT if name in os.environ}, "PYTHONPATH": known}
+
+
+def _named(ended: int) -> str:
+    try:
+        return signal.Signals(ended).name
+    except ValueError:
+        return f"exit code {-ended}"
