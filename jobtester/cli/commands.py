@@ -66,6 +66,28 @@ def parser() -> argparse.ArgumentParser:
     show = config.add_parser("show", help="print the effective configuration, secrets masked")
     _means(show, "config", "show")
 
+    found = command("results", "kept", "results", "print recorded results")
+    for name in ("tick", "orchestrator", "pipeline", "model", "outcome", "reason"):
+        found.add_argument(f"--{name}", help=f"only this {name}" + (", or `last`" if name == "tick" else ""))
+    found.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
+    found.add_argument("--json", action="store_true", help="print JSON")
+
+    outbox = commands.add_parser("outbox", help="what has not reached the Leaderboard").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    listed = _means(outbox.add_parser("list", help="print what waits, and why"), "kept", "outbox_list")
+    listed.add_argument("--state", action="append", default=[], help="only entries in this state; repeatable")
+    listed.add_argument("--limit", type=int, default=200, help="how many at the most (default: 200)")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    for action, text in (("retry", "post refused, expired or dropped stats again"), ("drop", "give up posting stats")):
+        added = _means(outbox.add_parser(action, help=text), "kept", f"outbox_{action}")
+        added.add_argument("number", nargs="*", type=int, help="which entries; none means all that it applies to")
+    tick = commands.add_parser("tick", help="what people may do about a tick").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    released = _means(tick.add_parser("release", help="post a held, suspect tick"), "kept", "release")
+    released.add_argument("tick", nargs="?", default="last", help="the tick's id (default: the newest)")
+
     simulate = command("simulate", "simulate", "simulate", "run a simulated network on real sockets", config=False)
     _network(simulate)
     simulate.add_argument("--host", default="127.0.0.1", help="address to listen on")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobtester import logs
 from jobtester.errors import ConfigError, PortInUseError
-from jobtester.simulator.network import Network
+from jobtester.simulator.network import Network, Ports
 from jobtester.simulator.scenario import Scenario
 
 
@@ -26,20 +26,18 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         if options.capabilities:
             return Scenario.from_capabilities(Path(options.capabilities))
         return Scenario.load(options.scenario)
-    except FileNotFoundError as error:
-        raise ConfigError(f"no such scenario: {error.filename or error}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"the scenario cannot be used: {error}") from error
 
 
 async def _simulate(options: argparse.Namespace) -> None:
     scenario = scenario_of(options)
-    ports = {
-        "jobs": options.port,
-        "cli": options.port - 1000,
-        "leaderboard": options.port + 1000,
-        "control": options.port + 2000,
-    }
+    names = [spec.name for spec in scenario.gateways]
+    ports = Ports(
+        {name: (options.port + number, options.port - 1000 + number) for number, name in enumerate(names)},
+        leaderboard=options.port + 1000,
+        control=options.port + 2000,
+    )
     network = Network(scenario, host=options.host, ports=ports)
     try:
         await network.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import orjson
@@ -14,6 +14,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.results import Result
 from jobtester.gateway import byoc, evidence
+from jobtester.gateway.client import Artefact
 from jobtester.gateway.lane import Lane
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
@@ -137,8 +138,8 @@ class Trial:
         )
         return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED)
 
-    def _fetcher(self, lane: Lane):  # type: ignore[no-untyped-def]
-        async def fetch(url: str):  # type: ignore[no-untyped-def]
+    def _fetcher(self, lane: Lane) -> Callable[[str], Awaitable[Artefact]]:
+        async def fetch(url: str) -> Artefact:
             return await lane.client.fetch(url, timeout_s=_ARTEFACT_TIMEOUT_S, max_body=self.bounds.max_artefact)
 
         return fetch

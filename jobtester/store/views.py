@@ -1,0 +1,103 @@
+"""Views: what the pages show, read in few and light queries however many results are kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from jobtester.store.database import Database
+
+_RECENT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One result as a dot: when, how long, and how it went."""
+
+    id: str
+    started_at: float
+    round_trip_s: float
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One capability of one orchestrator: its newest result and the ones before, oldest first."""
+
+    address: str
+    service_uri: str
+    pipeline: str
+    model: str
+    warm: bool
+    unscored_streak: int
+    recent: tuple[Point, ...]
+
+    @property
+    def newest(self) -> Point:
+        """Give the newest result."""
+        return self.recent[-1]
+
+
+class Views:
+    """Reads for pages."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on an open database."""
+        self._database = database
+
+    async def matrix(self, address: str = "", *, recent: int = _RECENT) -> list[Cell]:
+        """Give every capability with its newest results, of one orchestrator or of all."""
+
+        def work(db: sqlite3.Connection) -> list[Cell]:
+            where = "WHERE l.address = ?" if address else ""
+            known = db.execute(
+                f"SELECT l.address, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak FROM latest l"
+                f" JOIN results r ON r.seq = l.seq {where} ORDER BY 1, 2, 3, 4",
+                (address,) if address else (),
+            ).fetchall()
+            return [
+                Cell(one, uri, pipeline, model, bool(warm), streak, _points(db, one, pipeline, model, uri, recent))
+                for one, uri, pipeline, model, warm, streak in known
+            ]
+
+        return [cell for cell in await self._database.read(work) if cell.recent]
+
+    async def slowest(self, tick: str, limit: int = 10) -> list[tuple[str, str, str, str, float]]:
+        """Give the slowest results of a tick as (id, address, pipeline, model, seconds)."""
+        return await self._database.read(
+            lambda db: db.execute(
+                "SELECT id, address, pipeline, model, round_trip_s FROM results WHERE tick = ?"
+                " ORDER BY round_trip_s DESC LIMIT ?",
+                (tick, limit),
+            ).fetchall()
+        )
+
+    async def timeline(self, tick: str, limit: int = 3000) -> list[tuple[str, str, str, float, float, str]]:
+        """Give a tick's jobs as (id, gateway, pipeline, began, took, outcome), in their order."""
+        return await self._database.read(
+            lambda db: db.execute(
+                "SELECT id, gateway, pipeline, started_at, round_trip_s, outcome FROM results WHERE tick = ?"
+                " ORDER BY started_at LIMIT ?",
+                (tick, limit),
+            ).fetchall()
+        )
+
+    async def received(self, limit: int = 50) -> list[tuple[float, str, str, str]]:
+        """Give the newest results of other testers as (when, source, kind, stat as JSON)."""
+        return await self._database.read(
+            lambda db: db.execute(
+                "SELECT received_at, source, kind, stat FROM received ORDER BY received_at DESC LIMIT ?", (limit,)
+            ).fetchall()
+        )
+
+
+def _points(
+    db: sqlite3.Connection, address: str, pipeline: str, model: str, uri: str, recent: int
+) -> tuple[Point, ...]:
+    found = db.execute(
+        "SELECT id, started_at, round_trip_s, outcome, reason FROM results"
+        " WHERE address = ? AND pipeline = ? AND model = ? AND service_uri = ? ORDER BY seq DESC LIMIT ?",
+        (address, pipeline, model, uri, recent),
+    ).fetchall()
+    return tuple(Point(*row) for row in reversed(found))

@@ -1,0 +1,199 @@
+"""Status pages for people: rendered here, alive by server-sent events, whole without JavaScript."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+import jinja2
+import orjson
+from aiohttp import web
+
+from jobtester import __version__
+from jobtester.domain import durations, outcome
+from jobtester.store.results import Filters
+from jobtester.web import plots
+from jobtester.web.parts import PARTS
+
+routes = web.RouteTableDef()
+
+_HERE = Path(__file__).parent
+_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_EVERY_S = 1.0
+_ON_A_PAGE = 50
+
+
+def set_up(app: web.Application) -> None:
+    """Give an application the templates and static files."""
+    aiohttp_jinja2.setup(
+        app,
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        filters={"instant": instant, "seconds": seconds, "sparkline": plots.sparkline, "short": short, "pretty": pretty},
+    )
+    app.router.add_routes(routes)
+    app.router.add_static("/static/", _HERE / "static", append_version=True)
+
+
+@routes.get("/")
+async def overview(request: web.Request) -> web.Response:
+    """Show the running tick, the next one, the peers, and every orchestrator × pipeline."""
+    parts = request.app[PARTS]
+    cells = await parts.views.matrix()
+    pipelines = sorted({cell.pipeline for cell in cells})
+    rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    for cell in cells:
+        rows.setdefault((cell.address, cell.service_uri), {}).setdefault(cell.pipeline, []).append(cell)
+    return _page(
+        request,
+        "overview.html",
+        {"progress": progress(parts), "peers": parts.health.peers(), "pipelines": pipelines, "rows": rows,
+         "ticks": await parts.ticks.newest(10)},
+    )  # fmt: skip
+
+
+@routes.get("/o/{address}")
+async def orchestrator(request: web.Request) -> web.Response:
+    """Show one orchestrator: each capability's history, and its newest results."""
+    parts = request.app[PARTS]
+    address = request.match_info["address"].lower()
+    cells = await parts.views.matrix(address, recent=200)
+    if not cells:
+        raise web.HTTPNotFound(text="no result of this orchestrator is kept\n")
+    before = _number(request.query.get("before"))
+    recent = await parts.results.page(Filters(address=address), before=before, limit=_ON_A_PAGE)
+    plotted = [(cell, plots.latency(cell.recent)) for cell in cells]
+    return _page(
+        request, "orchestrator.html", {"address": address, "cells": plotted, "results": recent, "more": _more(recent)}
+    )
+
+
+@routes.get("/r/{id}")
+async def result(request: web.Request) -> web.Response:
+    """Show one result with everything behind it."""
+    found = await request.app[PARTS].results.get(request.match_info["id"])
+    if found is None:
+        raise web.HTTPNotFound(text="no such result is kept\n")
+    return _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
+
+
+@routes.get("/t/{id}")
+async def tick(request: web.Request) -> web.Response:
+    """Show one tick: its report, its slowest jobs, what failed and why, and when each gateway did what."""
+    parts = request.app[PARTS]
+    found = await parts.ticks.get(request.match_info["id"])
+    if found is None:
+        raise web.HTTPNotFound(text="no such tick is kept\n")
+    before = _number(request.query.get("before"))
+    recent = await parts.results.page(
+        Filters(tick=found.id, outcome=request.query.get("outcome", ""), reason=request.query.get("reason", "")),
+        before=before,
+        limit=_ON_A_PAGE,
+    )
+    return _page(
+        request,
+        "tick.html",
+        {"tick": found, "report": found.report, "slowest": await parts.views.slowest(found.id), "results": recent,
+         "more": _more(recent), "timeline": plots.timeline(await parts.views.timeline(found.id))},
+    )  # fmt: skip
+
+
+@routes.get("/outbox")
+async def outbox(request: web.Request) -> web.Response:
+    """Show what has not reached the Leaderboard, and why."""
+    parts = request.app[PARTS]
+    return _page(
+        request,
+        "outbox.html",
+        {"counts": await parts.outbox.counts(), "entries": await parts.outbox.entries(limit=200),
+         "received": await parts.views.received(), "now": time.time()},
+    )  # fmt: skip
+
+
+@routes.get("/live")
+async def live(request: web.Request) -> web.StreamResponse:
+    """Stream the running tick's progress, once a second while it changes."""
+    parts = request.app[PARTS]
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    last = b""
+    while not parts.closing.is_set():
+        now = orjson.dumps(progress(parts))
+        if now != last:
+            await response.write(b"data: " + now + b"\n\n")
+            last = now
+        try:
+            async with asyncio.timeout(_EVERY_S):
+                await parts.closing.wait()
+        except TimeoutError:
+            continue
+    return response
+
+
+def progress(parts: Any) -> dict[str, Any]:
+    """Give the newest tick's progress as plain values."""
+    running = parts.progress()
+    shown: dict[str, Any] = {"running": False, "tick": "", "planned": 0, "settled": 0, "in_air": [], "outcomes": {}}
+    next_at = parts.next_tick_at()
+    shown["next"] = instant(next_at) if next_at else ""
+    if running is not None:
+        report = running.report
+        shown |= {
+            "running": report.finished_at is None,
+            "tick": report.tick,
+            "planned": report.planned,
+            "settled": report.settled,
+            "outcomes": {one.value: report.outcomes[one] for one in outcome.Outcome},
+            "in_air": [
+                {"orchestrator": short(job.orchestrator.address), "pipeline": job.pipeline, "model": job.model, "lane": lane}
+                for job, lane, _ in list(running.in_air.values())[:8]
+            ],
+        }
+    return shown
+
+
+def instant(moment: float | None) -> str:
+    """Write an instant in UTC."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
+
+
+def seconds(value: float | None) -> str:
+    """Write a length of time."""
+    return "" if value is None else durations.show(value)
+
+
+def short(address: str) -> str:
+    """Shorten an address so that it can still be told apart."""
+    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
+
+
+def pretty(text: str) -> str:
+    """Indent a JSON text; anything else stays as it is."""
+    try:
+        return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:
+    parts = request.app[PARTS]
+    shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region}
+    response = aiohttp_jinja2.render_template(template, request, {**shared, **context})
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) < 18 else None
+
+
+def _more(found: list[Any]) -> int | None:
+    return found[-1].seq if len(found) == _ON_A_PAGE else None
