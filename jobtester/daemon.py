@@ -31,6 +31,7 @@ from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
+from jobtester.store.views import Views
 from jobtester.tick.conductor import Conductor
 from jobtester.tick.ports import Watcher
 from jobtester.tick.ticker import Ticker
@@ -238,6 +239,14 @@ async def opened(
             lanes=lambda: found,
             metrics=metrics,
             health=vitals,
+            results=results,
+            ticks=ticks,
+            outbox=outbox,
+            views=Views(database),
+            progress=lambda: conductor.progress,
+            next_tick_at=lambda: ticker.clock.next_at,
+            start_tick=ticker.start,
+            simulated=configuration.simulated,
             refresh_metrics=vitals.refresh_metrics,
             heard=daemon.heard,
             receive=daemon.receive if delivery is not None else None,

@@ -83,6 +83,19 @@ class Vitals:
             checks["leaderboard"] = _check(self.delivery.state.problem)
         return checks
 
+    def peers(self) -> dict[str, dict[str, Any]]:
+        """Give each peer's state as it was last seen."""
+        checks = {
+            f"gateway {lane.name}": _check(
+                "it did not answer" if lane.lost or not self._peers.get(lane.name, True) else ""
+            )
+            for lane in self.conductor.lanes
+        }
+        checks["discovery"] = _check(self.conductor.problem)
+        if self.delivery is not None:
+            checks["Leaderboard"] = _check(self.delivery.state.problem)
+        return checks
+
     async def refresh_metrics(self) -> None:
         """Bring those figures up to date that nobody counts along the way."""
         counts = await self.outbox.counts()

@@ -76,7 +76,7 @@ def _settings(network: Network, folder: Path, *, stay: bool) -> dict[str, Any]:
             }
             for name, gateway in network.gateways.items()
         ],
-        "limits": {"jobs": 16 if not several else 32, "busy_backoff": "1s", "grace": "2s"},
+        "limits": {"jobs": 16 if not several else 32, "busy_backoff": "200ms", "grace": "2s"},
         "leaderboard": {"url": network.leaderboard.url, "secret": network.leaderboard.secret},
         "store": {"path": str(folder / "jobtester.db")},
         "discovery": {"patience": "5s"},

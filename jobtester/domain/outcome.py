@@ -227,14 +227,15 @@ def judge(
     byoc: bool = False,
     cause: str = "",
     gateway_alive: bool = True,
+    followed: bool = True,
 ) -> Verdict:
     """Judge a job from what came back, what the checks found and what is known of who served it.
 
     `cause` is what the gateway's metrics or events say of the failure, where they do: it tells a busy or an unlisted
     orchestrator from a failing one. `gateway_alive` False means that the gateway did not answer even a health request
-    when asked just after a lost connection.
+    when asked just after a lost connection. `followed` False means that it chose the orchestrator by itself.
     """
-    early = _before_content(exchange, attribution, gateway_alive)
+    early = _before_content(exchange, gateway_alive)
     if early is not None:
         return early
     status = exchange.status or 0
@@ -246,20 +247,23 @@ def judge(
     else:
         found = _content(exchange, findings, byoc)
     found = _explained(found, cause)
-    if found.scored and attribution.kind is Kind.MISSING:
-        return verdict("not_targeted", attribution.evidence[-1] if attribution.evidence else "")
+    if not found.scored:
+        return found
+    last_line = attribution.evidence[-1] if attribution.evidence else ""
+    if not followed or attribution.kind is Kind.MISSING:
+        return verdict("not_targeted", last_line)
+    if attribution.kind is Kind.REFUTED:
+        return verdict("refuted", last_line)
     return found
 
 
-def _before_content(exchange: Exchange, attribution: Attribution, gateway_alive: bool) -> Verdict | None:
+def _before_content(exchange: Exchange, gateway_alive: bool) -> Verdict | None:
     """Judge what needs no look at the answer; None where there is one to look at."""
     ending = exchange.ending
     if ending is Ending.ABORTED:
         return verdict("shutdown")
     if ending is Ending.REFUSED:
         return verdict("refused", exchange.detail)
-    if attribution.kind is Kind.REFUTED:
-        return verdict("refuted", attribution.evidence[-1] if attribution.evidence else "")
     if not gateway_alive:
         return verdict("gateway_lost", exchange.detail)
     return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobtester.simulator import artefacts, requests, segments, truth
 
-_HAYSTACK = (("only the number 42", "42"), ("only the word blue", "blue"))
+_ASKED = re.compile(r"only the (?:number|word) (\w+)", re.IGNORECASE)
 UNMEASURED = "audio duration calculation failed"
 _OLD_WORDS = "seven green elephants whisper loudly about yesterday's weather report"
 
@@ -62,8 +62,8 @@ def answer(job: requests.Job, fault: str, known: truth.Truth) -> Answer:
 
 def reply(prompt: str, fault: str = "") -> str:
     """Say what a language model would to the prompts a tester asks."""
-    text = next((given for asked, given in _HAYSTACK if asked in prompt.lower()), "")
-    return _spoilt(text or "A bear is a large mammal that lives in forests.", fault)
+    asked = _ASKED.search(prompt)
+    return _spoilt(asked[1] if asked else "A bear is a large mammal that lives in forests.", fault)
 
 
 def chat(model: str, messages: list[dict[str, str]], max_tokens: int, fault: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ def speed_of(trip: float, median: float) -> float:
         if trip > 0:
             return 0.0
         raise ValueError("json: unsupported value: " + ("NaN" if trip == 0 else "+Inf"))
-    score = 0.8 ** (trip / median)
+    score: float = 0.8 ** (trip / median)
     if math.isinf(score):
         raise ValueError("json: unsupported value: +Inf")
     return score

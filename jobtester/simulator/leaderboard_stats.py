@@ -155,4 +155,6 @@ def _kind(value: object) -> str:
         return "bool"
     if isinstance(value, int | float):
         return f"number {value}"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "value")
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"

@@ -177,10 +177,8 @@ class Runner:
 
     def _weigh(self, result: Result, lane: Lane) -> None:
         """Count who served, and say loudly once that a gateway does not follow."""
-        kind = result.attribution.kind
-        if kind is Kind.PRESUMED and result.status is None:
-            return
-        if kind is Kind.MISSING and result.verdict.code != "not_targeted":
+        code, kind = result.verdict.code, result.attribution.kind
+        if code not in ("not_targeted", "refuted") and not result.verdict.scored:
             return
         first = lane.trust.saw(kind)
         if kind is Kind.REFUTED:
@@ -188,7 +186,7 @@ class Runner:
                 "refuted", tick=self.plan.tick, job=result.id, gateway=lane.name,
                 orchestrator=result.job.orchestrator.address, evidence=result.attribution.evidence,
             )  # fmt: skip
-        if first and kind is Kind.MISSING:
+        if first and code == "not_targeted":
             log.error(
                 "not_a_tester_gateway", tick=self.plan.tick, gateway=lane.name,
                 problem="it answered a job without asking whom to use, so nobody knows who served it; nothing of this "

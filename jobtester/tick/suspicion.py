@@ -25,7 +25,7 @@ class Suspicion:
         self.jobs += 1
         if result.verdict.outcome is Outcome.PASSED:
             self.passed += 1
-        else:
+        elif result.verdict.outcome is Outcome.FAILED:
             self.reasons[result.verdict.code] += 1
 
     @property

@@ -117,6 +117,7 @@ class Trial:
             byoc=job.capability.byoc,
             cause=cause,
             gateway_alive=alive and not gathered.restarted,
+            followed=sent.attribution.kind is not Kind.MISSING or attribution.kind is Kind.PROVEN,
         )
         if definition.capture_response or verdict.outcome is not outcome.Outcome.PASSED:
             response = _shown(exchange.body)

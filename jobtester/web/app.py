@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from jobtester.errors import PortInUseError
-from jobtester.web import health, orchestrators, receiver, webhooks
+from jobtester.web import health, orchestrators, pages, receiver, webhooks
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
@@ -23,7 +23,14 @@ def make(parts: Parts) -> web.Application:
     app[PARTS] = parts
     for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes):
         app.router.add_routes(routes)
+    pages.set_up(app)
+    app.on_shutdown.append(_close)
     return app
+
+
+async def _close(app: web.Application) -> None:
+    """End what would stream for ever."""
+    app[PARTS].closing.set()
 
 
 async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from jobtester import __version__
 from jobtester.domain import durations, outcome
 from jobtester.store.results import Filters
 from jobtester.web import plots
-from jobtester.web.parts import PARTS
+from jobtester.web.parts import PARTS, Parts
 
 routes = web.RouteTableDef()
 
 _HERE = Path(__file__).parent
-_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _EVERY_S = 1.0
 _ON_A_PAGE = 50
 
@@ -37,7 +40,7 @@ def set_up(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        filters={"instant": instant, "seconds": seconds, "sparkline": plots.sparkline, "short": short, "pretty": pretty},
+        filters=_FILTERS,
     )
     app.router.add_routes(routes)
     app.router.add_static("/static/", _HERE / "static", append_version=True)
@@ -138,7 +141,7 @@ async def live(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def progress(parts: Any) -> dict[str, Any]:
+def progress(parts: Parts) -> dict[str, Any]:
     """Give the newest tick's progress as plain values."""
     running = parts.progress()
     shown: dict[str, Any] = {"running": False, "tick": "", "planned": 0, "settled": 0, "in_air": [], "outcomes": {}}
@@ -153,7 +156,12 @@ def progress(parts: Any) -> dict[str, Any]:
             "settled": report.settled,
             "outcomes": {one.value: report.outcomes[one] for one in outcome.Outcome},
             "in_air": [
-                {"orchestrator": short(job.orchestrator.address), "pipeline": job.pipeline, "model": job.model, "lane": lane}
+                {
+                    "orchestrator": short(job.orchestrator.address),
+                    "pipeline": job.pipeline,
+                    "model": job.model,
+                    "lane": lane,
+                }
                 for job, lane, _ in list(running.in_air.values())[:8]
             ],
         }
@@ -181,6 +189,15 @@ def pretty(text: str) -> str:
         return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode()
     except orjson.JSONDecodeError:
         return text
+
+
+_FILTERS: Mapping[str, Callable[..., str]] = {
+    "instant": instant,
+    "seconds": seconds,
+    "sparkline": plots.sparkline,
+    "short": short,
+    "pretty": pretty,
+}
 
 
 def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:

@@ -63,7 +63,7 @@ def latency(points: Sequence[Point], width: int = 720, height: int = 180) -> Mar
 
 
 def timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int = 720) -> Markup:
-    """Draw a tick's jobs, a row per gateway and parallel track, from its first job's beginning to its last one's end."""
+    """Draw a tick's jobs over time: a block per gateway, a row per parallel track."""
     if not jobs:
         return Markup("")
     first = min(job[3] for job in jobs)
@@ -76,7 +76,9 @@ def timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int
         ends[row : row + 1] = [began + took]
         x, wide = (began - first) / span * width, max(1.5, took / span * width)
         title = f"<title>{escape(pipeline)}: {escape(outcome)} in {took:.3f} s</title>"
-        bars.append((gateway, row, f'class="{escape(outcome)}" x="{x:.1f}" width="{wide:.1f}" height="7">{title}</rect>'))
+        bars.append(
+            (gateway, row, f'class="{escape(outcome)}" x="{x:.1f}" width="{wide:.1f}" height="7">{title}</rect>')
+        )
         bars[-1] = (gateway, row, f'<a href="/r/{escape(job_id)}"><rect {bars[-1][2]}</a>')
     drawn, top = [], 0
     for gateway, ends in tracks.items():
@@ -95,7 +97,7 @@ def _nice(value: float) -> float:
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value))
 
 
 def _seconds(value: float) -> str:

@@ -1,0 +1,631 @@
+"""A corpus of answers: right ones of several makers' shapes, and wrong ones, each with the problem it has.
+
+Every answer is what a gateway would give back for the built-in pipeline's own request; `{file}` stands for a file that
+the answer names.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import media_factory as make
+
+from jobtester.pipelines import catalogue
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.checks.sample import Artefact
+from jobtester.pipelines.request import Request, Requests
+
+SEED = 0
+MODEL = "maker/some-model"
+FILE = "/stream/d0fc1fc6/8fdf5a94.bin"
+S3 = "https://store.example/bucket/8fdf5a94.bin"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer. `problem` is what a check has to find, empty for a right one."""
+
+    pipeline: str
+    name: str
+    answer: Any
+    problem: str = ""
+    files: Mapping[str, Artefact] = field(default_factory=dict)
+    model: str = MODEL
+
+    @property
+    def body(self) -> bytes:
+        """Give the answer's bytes; bytes are taken as they are."""
+        return self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
+
+    def __str__(self) -> str:
+        """Name the case in a test's report."""
+        return f"{self.pipeline}: {self.name}"
+
+
+@cache
+def requests() -> Requests:
+    """Give the requests of one tick over the built-in pipelines."""
+    assets = Assets()
+    return Requests(catalogue.load({}, assets), assets, SEED)
+
+
+@cache
+def request(pipeline: str, model: str = MODEL) -> Request:
+    """Give what is sent to a pipeline."""
+    made = requests()
+    return made.build(made.catalogue[pipeline], model)
+
+
+def said(pipeline: str) -> str:
+    """Give what a chat pipeline has to answer."""
+    word: str = request(pipeline).expectation.checks[0].params.contains
+    return word
+
+
+def fetched(content: bytes, url: str = FILE) -> dict[str, Artefact]:
+    """Give a file as fetched from the gateway."""
+    return {url: Artefact(url, 200, content)}
+
+
+def lost(problem: str, status: int | None = None) -> dict[str, Artefact]:
+    """Give a file that could not be had."""
+    return {FILE: Artefact(FILE, status, problem=problem)}
+
+
+def images(**changes: Any) -> dict[str, Any]:
+    """Give an image answer as the gateway writes it."""
+    return {"images": [{"nsfw": False, "seed": 42, "url": FILE, **changes}]}
+
+
+def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[int, int]]) -> list[Case]:
+    """Give the cases that hold for every pipeline that makes a picture of a size."""
+    width, height = size
+    right = make.picture(width, height)
+
+    def good(name: str, answer: Any, content: bytes | None = None, url: str = FILE) -> Case:
+        return Case(pipeline, name, answer, files=fetched(content or right, url))
+
+    def bad(name: str, problem: str, answer: Any, content: bytes | None = None) -> Case:
+        return Case(pipeline, name, answer, problem, fetched(right if content is None else content))
+
+    return [
+        good("ai-runner's", images()),
+        good("flagged as unsafe", images(nsfw=True)),
+        good("JPEG", images(), make.picture(width, height, "JPEG")),
+        good("WebP", images(), make.picture(width, height, "WEBP")),
+        good("with transparency", images(), make.picture(width, height, "PNG", "RGBA")),
+        good("grey", images(), make.picture(width, height, "PNG", "L")),
+        good("with a palette", images(), make.picture(width, height, "PNG", "P")),
+        good("on an object store", images(url=S3), url=S3),
+        good("fields of its own", {"images": [{"seed": 42, "url": FILE, "id": 7, "took": 1.5}], "model": "x"}),
+        good("carried in the answer", images(url="data:image/png;base64," + base64.b64encode(right).decode())),
+        bad("not JSON", "bad_json", b"Internal error"),
+        bad("cut off", "bad_json", b'{"images":[{"url":"/stream'),
+        bad("NaN", "bad_json", b'{"images":[{"url":"/x","seed":NaN}]}'),
+        bad("nested for ever", "bad_json", b'{"images":' + b"[" * 100_000),
+        bad("a list", "missing", [1, 2]),
+        bad("another shape", "missing", {"frames": []}),
+        bad("no picture", "none", {"images": []}),
+        bad("null for pictures", "none", {"images": None}),
+        bad("a picture too many", "count", {"images": images()["images"] * 2}),
+        bad("a thousand pictures", "count", {"images": images()["images"] * 1000}),
+        bad("no address", "no_file", images(url="")),
+        bad("a number for an address", "no_file", images(url=17)),
+        bad("an address nobody can fetch", "no_file", images(url="ipfs://abc")),
+        bad("broken base64", "no_file", images(url="data:image/png;base64,@@@@")),
+        bad("another seed", "seed", images(seed=43)),
+        bad("no seed", "seed", images(seed=None)),
+        bad("an empty file", "empty", images(), b""),
+        bad("HTML for a picture", "not_an_image", images(), b"<html><body>502</body></html>"),
+        bad("a video for a picture", "not_an_image", images(), make.video(64, 64, 3)),
+        bad("a picture cut off", "undecodable", images(), right[: len(right) // 2]),
+        bad("a damaged picture", "undecodable", images(), right[:60] + bytes(40) + right[100:]),
+        bad("nothing but a signature", "undecodable", images(), b"\x89PNG\r\n\x1a\n"),
+        bad("black", "flat", images(), make.flat_picture(width, height)),
+        bad("white JPEG", "flat", images(), make.flat_picture(width, height, "white", "JPEG")),
+        bad("10⁹ pixels in a header", "undecodable", images(), make.huge_png(100_000, 10_000)),
+        bad("a bomb", "undecodable", images(), make.png_bomb(20_000)),
+        *(bad(name, "size", images(), make.picture(*other)) for name, other in others.items()),
+    ]
+
+
+def _lost_cases(pipeline: str, answer: Any) -> list[Case]:
+    """Give the cases of a file that cannot be had, for any pipeline that makes one."""
+    return [
+        Case(pipeline, "the gateway lost the file", answer, "unreachable", lost("GET answered 404", 404)),
+        Case(pipeline, "the file takes too long", answer, "unreachable", lost("GET did not end within 30 s")),
+        Case(pipeline, "an endless file", answer, "too_large", lost("larger than 67108864 bytes", 200)),
+    ]
+
+
+def _text_to_image() -> list[Case]:
+    return [
+        *_image_cases(
+            "text-to-image",
+            (512, 512),
+            {"half the size": (256, 256), "a pixel less": (512, 511), "the default of SDXL": (1024, 1024)},
+        ),
+        *_lost_cases("text-to-image", images()),
+    ]
+
+
+def _image_to_image() -> list[Case]:
+    lightning = "ByteDance/SDXL-Lightning"
+    return [
+        *_image_cases("image-to-image", (512, 512), {"not the input's size": (768, 512), "larger": (1024, 1024)}),
+        *_lost_cases("image-to-image", images()),
+        Case(
+            "image-to-image",
+            "Lightning may ignore the input's size",
+            images(),
+            files=fetched(make.picture(1024, 1024)),
+            model=lightning,
+        ),
+        Case(
+            "image-to-image",
+            "Lightning's is black",
+            images(),
+            "flat",
+            fetched(make.flat_picture(1024, 1024)),
+            model=lightning,
+        ),
+        Case(
+            "image-to-image",
+            "Lightning's is enormous",
+            images(),
+            "too_large",
+            fetched(make.png_bomb(5000)),
+            model=lightning,
+        ),
+    ]
+
+
+def _upscale() -> list[Case]:
+    return [
+        *_image_cases(
+            "upscale",
+            (1024, 1024),
+            {"not upscaled": (256, 256), "only twice as large": (512, 512), "one side": (1024, 256)},
+        ),
+        *_lost_cases("upscale", images()),
+    ]
+
+
+def _image_to_video() -> list[Case]:
+    right = make.video()
+    png = make.picture(1024, 576)
+
+    def good(name: str, content: bytes, model: str = MODEL, url: str = FILE) -> Case:
+        return Case("image-to-video", name, images(url=url), files=fetched(content, url), model=model)
+
+    def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
+        return Case("image-to-video", name, answer or images(), problem, fetched(content))
+
+    return [
+        good("ai-runner's", right),
+        good("a frame less", make.video(frames=24)),
+        good("two frames more", make.video(frames=27)),
+        good("on an object store", right, url=S3),
+        good("14 frames of the small model", make.video(frames=14), "stabilityai/stable-video-diffusion-img2vid"),
+        good("25 frames of xt-1-1", right, "stabilityai/stable-video-diffusion-img2vid-xt-1-1"),
+        bad("not JSON", "bad_json", right, b"Bad gateway"),
+        bad("frames as OpenAPI has them", "missing", right, {"frames": [[{"url": FILE}]]}),
+        bad("no video", "none", right, {"images": []}),
+        bad("null", "no_file", right, {"images": [None]}),
+        bad("a bad address", "no_file", right, images(url="file:///etc/passwd")),
+        bad("an empty file", "empty", b""),
+        bad("a picture", "not_a_video", png),
+        bad("HTML", "not_a_video", b"<html>"),
+        bad("Matroska", "not_a_video", make.video(form="matroska")),
+        bad("MPEG-4 part 2", "codec", make.video(codec="mpeg4")),
+        bad("only sound", "no_stream", make.sound(4.0, "mp4")),
+        bad("half the size", "size", make.video(512, 288)),
+        bad("upright", "size", make.video(576, 1024)),
+        bad("one frame", "frames", make.video(frames=1)),
+        bad("14 frames", "frames", make.video(frames=14)),
+        bad("a long video", "frames", make.video(frames=200)),
+        bad("twice as fast", "duration", make.video(fps=12)),
+        bad("slow motion", "duration", make.video(fps=3)),
+        bad("black", "flat", make.video(flat=True)),
+        bad("a still", "still", make.video(moving=False)),
+        bad("cut off", "undecodable", right[: len(right) // 2]),
+        bad("nothing but a signature", "undecodable", right[:12]),
+        bad("damaged", "undecodable", right[:300] + bytes(len(right) - 300)),
+        *_lost_cases("image-to-video", images()),
+    ]
+
+
+def _audio_to_text() -> list[Case]:
+    truth = request("audio-to-text").expectation.inputs["audio"]
+    text = truth.transcript
+    first, second = text[: text.index(".") + 1], text[text.index(".") + 1 :]
+    chunks = [{"text": f" {first}", "timestamp": [0.0, 3.2]}, {"text": second, "timestamp": [3.2, 6.5]}]
+
+    def good(name: str, answer: Any) -> Case:
+        return Case("audio-to-text", name, answer)
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case("audio-to-text", name, answer, problem)
+
+    def timed(*times: Any) -> dict[str, Any]:
+        return {"text": text, "chunks": [{**chunk, "timestamp": time} for chunk, time in zip(chunks, times)]}  # noqa: B905
+
+    word, at = [], 0.3
+    for each in text.split():
+        word.append({"text": f" {each}", "timestamp": [round(at, 2), round(at + 0.25, 2)]})
+        at += 0.3
+    return [
+        good("ai-runner's", {"text": f" {text}", "chunks": chunks}),
+        good("without chunks", {"text": text, "chunks": []}),
+        good("chunks left out", {"text": text}),
+        good("chunks null", {"text": text, "chunks": None}),
+        good("an open end", {"text": text, "chunks": [chunks[0], {**chunks[1], "timestamp": [3.2, None]}]}),
+        good("by words", {"text": text, "chunks": word}),
+        good("small letters, no punctuation", {"text": text.lower().replace(".", "")}),
+        good("one word misheard", {"text": text.replace("lies", "lays")}),
+        good("ends at the padding", timed([0, 3.2], [3.2, 7.6])),
+        bad("not JSON", "bad_json", text.encode()),
+        bad("no text", "missing", {"chunks": chunks}),
+        bad("empty", "empty", {"text": " "}),
+        bad("null for a text", "not_text", {"text": None}),
+        bad("a list for a text", "not_text", {"text": [text]}),
+        bad("what a silent sound gives", "words", {"text": " Thank you."}),
+        bad("another text", "words", {"text": "You are listening to the shipping forecast issued by the office."}),
+        bad("half of it", "words", {"text": first}),
+        bad("the same word for ever", "too_long", {"text": "the " * 5000}),
+        bad("words turned round", "words", {"text": " ".join(reversed(text.split()))}),
+        bad("only punctuation", "words", {"text": "…!?…"}),
+        bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
+        bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),
+        bad("chunks a text", "chunks", {"text": text, "chunks": "all of it"}),
+        bad("chunks without text", "chunks", {"text": text, "chunks": [{"timestamp": [0, 1]}]}),
+        bad("too many chunks", "chunks", {"text": text, "chunks": chunks * 2000}),
+        bad("no timestamp", "missing", {"text": text, "chunks": [{"text": text}]}),
+        bad("timestamp of one", "timestamps", timed([0], [1])),
+        bad("timestamps as text", "not_a_number", timed(["0:00", "0:03"], [3, 6])),
+        bad("true for a time", "not_a_number", timed([True, 3], [3, 6])),
+        bad("backwards", "timestamps", timed([3, 6], [0, 3])),
+        bad("end before begin", "timestamps", timed([3, 1], [3, 6])),
+        bad("before the beginning", "timestamps", timed([-4, 3], [3, 6])),
+        bad("after the end", "timestamps", timed([0, 3], [3, 29.98])),
+    ]
+
+
+@cache
+def mask(side: int = 256, box: tuple[int, ...] = (60, 112, 156, 208), *, disc: bool = True) -> list[list[float]]:
+    """Give a mask with a disc, or a box, in it."""
+    left, top, right, bottom = box
+    x0, y0, radius = (left + right) / 2, (top + bottom) / 2, (right - left) / 2
+
+    def inside(x: int, y: int) -> bool:
+        if disc:
+            return (x - x0) ** 2 + (y - y0) ** 2 < radius**2
+        return left <= x < right and top <= y < bottom
+
+    return [[1.0 if inside(x, y) else 0.0 for x in range(side)] for y in range(side)]
+
+
+def masks(**changes: Any) -> dict[str, str]:
+    """Give an answer of segment-anything-2: three lists as text."""
+    right: dict[str, Any] = {"logits": [_logits()], "masks": [mask()], "scores": [0.95]}
+    whole = {**right, **changes}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
+
+
+@cache
+def _logits(side: int = 256) -> list[list[float]]:
+    return [[9.5 if value else -11.25 for value in row] for row in mask(side)]
+
+
+def _segment_anything() -> list[Case]:
+    def good(name: str, answer: Any) -> Case:
+        return Case("segment-anything-2", name, answer)
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case("segment-anything-2", name, answer, problem)
+
+    right = masks()
+    ragged = [*mask()[:-1], mask()[-1][:-1]]
+    texts = [*mask()[:-1], ["1.0"] * 256]
+    return [
+        good("ai-runner's", right),
+        good("a box for a disc", masks(masks=[mask(disc=False)])),
+        good("whole numbers", masks(masks=[[[int(value) for value in row] for row in mask()]])),
+        good("with logits in the mask", masks(masks=[_logits()])),
+        good("lists as such", {key: json.loads(value) for key, value in right.items()}),
+        good("a score a bit above one", masks(scores=[1.01])),
+        good("a little smaller", masks(masks=[mask(box=(66, 118, 150, 202))])),
+        bad("not JSON", "bad_json", b"[[[0.0"),
+        bad("no scores", "missing", {key: right[key] for key in ("logits", "masks")}),
+        bad("no masks", "missing", {key: right[key] for key in ("logits", "scores")}),
+        bad("no logits", "missing", {key: right[key] for key in ("masks", "scores")}),
+        bad("no scores in the list", "count", masks(scores=[])),
+        bad("three masks", "count", masks(scores=[0.9, 0.5, 0.1], masks=[mask()] * 3, logits=[_logits()] * 3)),
+        bad("nine scores", "count", masks(scores=[0.9] * 9)),
+        bad("score null", "not_a_number", masks(scores=[None])),
+        bad("score above one", "scores", masks(scores=[97.0])),
+        bad("score below nothing", "scores", masks(scores=[-0.5])),
+        bad("nan in the scores", "not_finite", masks(scores="[nan]")),
+        bad("nan in the mask", "not_finite", masks(masks=right["masks"].replace("1.0", "nan", 1))),
+        bad("infinite logits", "not_finite", masks(logits=right["logits"].replace("9.5", "Infinity", 1))),
+        bad("unreadable mask", "unreadable", masks(masks=right["masks"][:-10])),
+        bad("a printed array", "unreadable", masks(masks="[[[0. 0. 0. ... 0.]]]")),
+        bad("mask of another size", "shape", masks(masks=[mask(128)])),
+        bad("two masks, one score", "shape", masks(masks=[mask()] * 2)),
+        bad("mask without depth", "shape", masks(masks=mask())),
+        bad("a short row", "shape", masks(masks=[ragged])),
+        bad("text in a row", "shape", masks(masks=[texts])),
+        bad("small logits", "shape", masks(logits=[_logits(64)])),
+        bad("everything", "flat", masks(masks=[[[1.0] * 256] * 256])),
+        bad("nothing", "flat", masks(masks=[[[0.0] * 256] * 256])),
+        bad("the sky instead of the ball", "object", masks(masks=[mask(box=(120, 10, 220, 110))])),
+        bad("a dot on the ball", "object", masks(masks=[mask(box=(100, 150, 116, 166))])),
+        bad("nearly everything", "object", masks(masks=[[[1.0] * 256] * 255 + [[0.0] * 256]])),
+        bad("the mask turned round", "object", masks(masks=[[[1 - value for value in row] for row in mask()]])),
+        bad("megabytes of text", "too_large", masks(scores="[" + "0.9, " * 100_000 + "0.9]")),
+    ]
+
+
+def completion(content: Any, **changes: Any) -> dict[str, Any]:
+    """Give a chat completion as ai-runner writes it."""
+    return {
+        "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": content, "role": "assistant"}}],
+        "created": 1738000000,
+        "id": "chatcmpl-1",
+        "model": MODEL,
+        "usage": {"completion_tokens": 3, "prompt_tokens": 40, "total_tokens": 43},
+        **changes,
+    }
+
+
+def _usage(prompt: Any, completed: Any, total: Any) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": total}}
+
+
+def _chat(pipeline: str) -> list[Case]:
+    word = said(pipeline)
+    question = request(pipeline).expectation.parameters["messages"][-1]["content"]
+
+    def good(name: str, answer: Any) -> Case:
+        return Case(pipeline, name, answer)
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case(pipeline, name, answer, problem)
+
+    def finished(reason: str) -> dict[str, Any]:
+        return {"choices": [{**completion(word)["choices"][0], "finish_reason": reason}]}
+
+    return [
+        good("ai-runner's", completion(word)),
+        good("OpenAI's", completion(word, object="chat.completion", system_fingerprint=None)),
+        good("with blanks", completion(f"\n\n  {word} ")),
+        good("with a full stop", completion(f"{word}.")),
+        good("in a sentence", completion(f"Sure! The answer is **{word}**.")),
+        good("other case", completion(word.upper())),
+        good("after thinking", completion(f"<think>They want {word[:1]}…</think>\n{word}")),
+        good("ended by length", completion(word, **finished("length"))),
+        good("without usage", completion(word, usage=None)),
+        good("usage of nothing", completion(word, usage={})),
+        good("usage of zeros", completion(word, **_usage(0, 0, 0))),
+        good("a few tokens more", completion(word, **_usage(10, 66, 76))),
+        good("details of usage", completion(word, usage={**completion("")["usage"], "prompt_tokens_details": None})),
+        good("Ollama's own", {"model": "llama3.1", "message": {"role": "assistant", "content": word}, "done": True}),
+        bad("not JSON", "bad_json", word.encode() + b" is it"),
+        bad("the old shape", "contains", {"response": "An answer", "tokens_used": 12}),
+        bad("no choices", "missing", {"choices": [], "usage": None}),
+        bad("a list", "missing", []),
+        bad("an error with 200", "missing", {"error": {"message": "model not loaded"}}),
+        bad("empty", "empty", completion("")),
+        bad("blanks", "empty", completion(" \n")),
+        bad("null", "not_text", completion(None)),
+        bad("parts instead of a text", "not_text", completion([{"type": "text", "text": word}])),
+        bad("refuses", "contains", completion("I cannot help with that.")),
+        bad("part of a longer word", "contains", completion(f"9{word}7")),
+        bad("glued together", "contains", completion(f"{word}{word}")),
+        bad("repeats the question", "echo", completion(question)),
+        bad("an echo of the messages", "echo", completion(f"user: {question}\nassistant:")),
+        bad("broken off", "finish", completion(word, **finished("error"))),
+        bad("filtered", "finish", completion(word, **finished("content_filter"))),
+        bad("usage does not add up", "usage", completion(word, **_usage(40, 3, 50))),
+        bad("more than was asked for", "usage", completion(word, **_usage(40, 4000, 4040))),
+        bad("usage below nothing", "usage", completion(word, **_usage(-40, 43, 3))),
+        bad("usage as text", "usage", completion(word, **_usage("40", "3", "43"))),
+        bad("half a usage", "usage", completion(word, usage={"total_tokens": 43})),
+        bad("usage a number", "usage", completion(word, usage=43)),
+        bad("a book", "too_long", completion("tick " * 50_000)),
+    ]
+
+
+def _image_to_text() -> list[Case]:
+    def good(name: str, answer: Any) -> Case:
+        return Case("image-to-text", name, answer)
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case("image-to-text", name, answer, problem)
+
+    return [
+        good("BLIP's", {"text": "a red ball sitting on top of a lush green field"}),
+        good("with a blank", {"text": " there is a red ball that is sitting in the grass"}),
+        good("capital letters", {"text": "A Red Sphere."}),
+        good("more of them", {"text": "two red apples on a hill"}),
+        good("a long description", {"text": "The image shows a landscape. " * 20 + "In it lies a ball."}),
+        good("with other fields", {"text": "an orb on the lawn", "score": 0.7}),
+        bad("not JSON", "bad_json", b"a red ball"),
+        bad("a text", "missing", "a red ball"),
+        bad("a list", "missing", ["a red ball"]),
+        bad("another field", "missing", {"caption": "a red ball"}),
+        bad("an error with 200", "missing", {"detail": {"msg": "Out of memory"}}),
+        bad("null", "not_text", {"text": None}),
+        bad("a number", "not_text", {"text": 7}),
+        bad("true", "not_text", {"text": True}),
+        bad("words as a list", "not_text", {"text": ["a", "red", "ball"]}),
+        bad("empty", "empty", {"text": ""}),
+        bad("blanks", "empty", {"text": " \n\t "}),
+        bad("only signs", "empty", {"text": "…… !!"}),
+        bad("something else", "words", {"text": "a brown bear walking in a field"}),
+        bad("nothing to do with it", "words", {"text": "a man riding a wave on a surfboard"}),
+        bad("part of another word", "words", {"text": "a football stadium, bored people"}),
+        bad("the beginning again and again", "words", {"text": "araffe " * 20}),
+        bad("without end", "too_long", {"text": "a red ball " * 1000}),
+    ]
+
+
+def _text_to_speech() -> list[Case]:
+    text = request("text-to-speech").expectation.parameters["text"]
+    usual = len(text) / 15
+    right = make.sound(usual)
+
+    def audio(**changes: Any) -> dict[str, Any]:
+        return {"audio": {"url": FILE, **changes}}
+
+    def good(name: str, content: bytes, answer: Any = None, url: str = FILE) -> Case:
+        return Case("text-to-speech", name, answer or audio(url=url), files=fetched(content, url))
+
+    def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
+        return Case("text-to-speech", name, audio() if answer is None else answer, problem, fetched(content))
+
+    return [
+        good("parler's", right),
+        good("at 24 kHz", make.sound(usual, rate=24_000)),
+        good("slow", make.sound(usual * 2.5)),
+        good("fast", make.sound(usual * 0.5)),
+        good("low", make.sound(usual, loud=0.02)),
+        good("FLAC", make.sound(usual, "flac")),
+        good("MP3", make.sound(usual, "mp3")),
+        good("on an object store", right, url=S3),
+        good("an address alone", right, {"audio": FILE}),
+        bad("not JSON", "bad_json", right, right[:2000]),
+        bad("another shape", "missing", right, {"url": FILE}),
+        bad("null", "none", right, {"audio": None}),
+        bad("no address", "no_file", right, audio(url=None)),
+        bad("an empty list", "none", right, {"audio": []}),
+        bad("an address nobody can fetch", "no_file", right, audio(url="s3://bucket/x.wav")),
+        bad("an empty file", "empty", b""),
+        bad("HTML", "not_audio", b"<!DOCTYPE html><html></html>"),
+        bad("a picture", "not_audio", make.picture(64, 64)),
+        bad("AAC in MP4", "not_audio", make.sound(usual, "mp4")),
+        bad("a header alone", "empty", right[:44]),
+        bad("half a header", "undecodable", right[:20]),
+        bad("silence", "silent", make.sound(usual, loud=0.0)),
+        bad("nearly silence", "silent", make.sound(usual, loud=0.0005)),
+        bad("a click", "duration", make.sound(0.1)),
+        bad("cut off", "duration", right[: len(right) // 5]),
+        bad("a minute", "duration", make.sound(60.0, rate=8000)),
+        bad("MP3 of noise", "undecodable", b"ID3\x04\0\0\0\0\0\0" + bytes(range(1, 120)) * 50),
+        bad("FLAC of nothing", "undecodable", b"fLaC" + bytes(500)),
+        *_lost_cases("text-to-speech", audio()),
+    ]
+
+
+def _embeddings() -> list[Case]:
+    vector = [0.01 * index - 0.5 for index in range(384)]
+
+    def embedded(value: Any, **changes: Any) -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": [{"object": "embedding", "index": 0, "embedding": value}],
+            "model": MODEL,
+            "usage": {"prompt_tokens": 12, "total_tokens": 12},
+            **changes,
+        }
+
+    def good(name: str, answer: Any) -> Case:
+        return Case("openai-text-embeddings", name, answer)
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case("openai-text-embeddings", name, answer, problem)
+
+    return [
+        good("OpenAI's", embedded(vector)),
+        good("whole numbers", embedded([1, 0, -1])),
+        good("Ollama's", {"embedding": vector}),
+        good("Ollama's of many", {"model": "nomic", "embeddings": [vector]}),
+        good("long", embedded([value / 7 for value in range(8192)])),
+        bad("not JSON", "bad_json", b"[0.1, 0.2"),
+        bad("NaN", "bad_json", b'{"data":[{"embedding":[NaN]}]}'),
+        bad("another shape", "missing", {"vectors": [vector]}),
+        bad("no data", "count", embedded(vector, data=[])),
+        bad("two for one", "count", embedded(vector, data=embedded(vector)["data"] * 2)),
+        bad("data null", "not_a_list", embedded(vector, data=None)),
+        bad("no embedding", "missing", embedded(vector, data=[{"index": 0}])),
+        bad("empty", "length", embedded([])),
+        bad("null", "length", embedded(None)),
+        bad("as text", "length", embedded("AACAPwAAAEA=")),
+        bad("too long", "length", embedded([0.1] * 70_000)),
+        bad("null within", "not_a_number", embedded([*vector, None])),
+        bad("text within", "not_a_number", embedded([*vector, "0.1"])),
+        bad("true within", "not_a_number", embedded([*vector, True])),
+        bad("a list within", "not_a_number", embedded([*vector, [0.1]])),
+        bad("zeros", "constant", embedded([0.0] * 384)),
+        bad("the same throughout", "constant", embedded([0.25] * 384)),
+    ]
+
+
+def _image_generation() -> list[Case]:
+    pipeline = "openai-image-generation"
+    right = make.picture(1024, 1024)
+
+    def inline(content: bytes) -> dict[str, Any]:
+        return {"created": 1, "data": [{"b64_json": base64.b64encode(content).decode()}]}
+
+    def good(name: str, answer: Any, files: Mapping[str, Artefact] | None = None) -> Case:
+        return Case(pipeline, name, answer, files=files or {})
+
+    def bad(name: str, problem: str, answer: Any) -> Case:
+        return Case(pipeline, name, answer, problem, fetched(right))
+
+    def one(**entry: Any) -> dict[str, Any]:
+        return {"data": [entry]}
+
+    return [
+        good("OpenAI's", inline(right)),
+        good("with a revised prompt", one(b64_json=inline(right)["data"][0]["b64_json"], revised_prompt="a fox")),
+        good("an address", one(url=S3), fetched(right, S3)),
+        good("both", one(url=S3, b64_json=""), fetched(right, S3)),
+        good("a data: URI", one(url="data:image/png;base64," + base64.b64encode(right).decode())),
+        good("JPEG", inline(make.picture(1024, 1024, "JPEG"))),
+        bad("not JSON", "bad_json", right[:500]),
+        bad("an error with 200", "missing", {"error": {"message": "out of memory"}}),
+        bad("no picture", "none", {"data": []}),
+        bad("two pictures", "count", {"data": inline(right)["data"] * 2}),
+        bad("nothing in it", "no_file", one(b64_json="")),
+        bad("null in it", "no_file", one(b64_json=None, url=None)),
+        bad("broken base64", "no_file", one(b64_json="@@@")),
+        bad("a number", "no_file", one(b64_json=5)),
+        bad("data: without base64", "no_file", one(url="data:image/png,abc")),
+        bad("a text in base64", "not_an_image", inline(b"no picture at all")),
+        bad("half the size", "size", inline(make.picture(512, 512))),
+        bad("wide", "size", inline(make.picture(1792, 1024))),
+        bad("cut off", "undecodable", inline(right[: len(right) // 2])),
+        bad("black", "flat", inline(make.flat_picture(1024, 1024))),
+        bad("nearly black", "flat", inline(make.flat_picture(1024, 1024, "#010101", "JPEG"))),
+        bad("10⁹ pixels in a header", "undecodable", inline(make.huge_png(50_000, 20_000))),
+    ]
+
+
+def _all() -> list[Case]:
+    makers: list[Callable[[], list[Case]]] = [
+        _text_to_image,
+        _image_to_image,
+        _image_to_video,
+        _upscale,
+        _audio_to_text,
+        _segment_anything,
+        lambda: _chat("llm"),
+        lambda: _chat("openai-chat-completions"),
+        _image_to_text,
+        _text_to_speech,
+        _embeddings,
+        _image_generation,
+    ]
+    return [case for maker in makers for case in maker()]
+
+
+ALL = _all()
+GOOD = [case for case in ALL if not case.problem]
+BAD = [case for case in ALL if case.problem]

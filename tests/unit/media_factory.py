@@ -1,0 +1,111 @@
+"""Pictures, videos and sounds for tests, made on the spot: right ones, and wrong ones of every kind."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import wave
+import zlib
+from functools import cache
+from typing import Any
+
+import av
+from PIL import Image, ImageDraw
+
+
+@cache
+def picture(width: int, height: int, form: str = "PNG", mode: str = "RGB") -> bytes:
+    """Draw something with contrast."""
+    drawn = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    ImageDraw.Draw(drawn).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(220, 40, 30))
+    return _saved(drawn.convert(mode), form)
+
+
+@cache
+def flat_picture(width: int, height: int, colour: str = "black", form: str = "PNG") -> bytes:
+    """Draw nothing but one colour."""
+    return _saved(Image.new("RGB", (width, height), colour), form)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """Give a few bytes of PNG whose header claims a size."""
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + _chunk(
+        b"IDAT", zlib.compress(bytes(1000))
+    )
+
+
+def png_bomb(side: int) -> bytes:
+    """Give a small PNG that is honestly enormous: all zeros."""
+    rows = zlib.compressobj(9)
+    packed = b"".join(rows.compress(bytes(side * 3 + 1)) for _ in range(side)) + rows.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+
+
+@cache
+def video(
+    width: int = 1024,
+    height: int = 576,
+    frames: int = 25,
+    fps: int = 6,
+    *,
+    codec: str = "libx264",
+    moving: bool = True,
+    flat: bool = False,
+    form: str = "mp4",
+) -> bytes:
+    """Film a ball that crosses the picture."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=form) as container:
+        stream: Any = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if codec == "libx264":
+            stream.options = {"preset": "ultrafast"}
+        for index in range(frames):
+            scene = Image.new("RGB", (width, height), (70, 130, 200))
+            x = index * width // frames if moving else width // 3
+            if not flat:
+                ImageDraw.Draw(scene).ellipse((x, height // 3, x + height // 3, 2 * height // 3), fill=(200, 30, 30))
+            container.mux(stream.encode(av.VideoFrame.from_image(scene)))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+@cache
+def sound(seconds: float, form: str = "wav", *, loud: float = 0.3, rate: int = 44_100) -> bytes:
+    """Play a tone; `loud` 0 is silence."""
+    count = int(seconds * rate)
+    cycle = b"".join(
+        struct.pack("<h", int(32767 * loud * math.sin(2 * math.pi * index / 100))) for index in range(100)
+    )
+    samples = (cycle * (count // 100 + 1))[: 2 * count]
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples)
+    return out.getvalue() if form == "wav" else _transcoded(out.getvalue(), form)
+
+
+def _transcoded(content: bytes, form: str) -> bytes:
+    out = io.BytesIO()
+    codec = {"mp3": "libmp3lame", "flac": "flac", "ogg": "libvorbis", "mp4": "aac"}[form]
+    with av.open(io.BytesIO(content)) as source, av.open(out, "w", format=form) as container:
+        stream: Any = container.add_stream(codec, rate=44_100, layout="mono")
+        for frame in source.decode(audio=0):
+            frame.pts = None
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+def _saved(drawn: Image.Image, form: str) -> bytes:
+    out = io.BytesIO()
+    drawn.save(out, form)
+    return out.getvalue()
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
