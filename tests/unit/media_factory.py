@@ -30,11 +30,14 @@ def flat_picture(width: int, height: int, colour: str = "black", form: str = "PN
 
 def huge_png(width: int, height: int) -> bytes:
     """Give a few bytes of PNG whose header claims a size."""
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + _chunk(
-        b"IDAT", zlib.compress(bytes(1000))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + _chunk(b"IDAT", zlib.compress(bytes(1000)))
     )
 
 
+@cache
 def png_bomb(side: int) -> bytes:
     """Give a small PNG that is honestly enormous: all zeros."""
     rows = zlib.compressobj(9)
@@ -67,7 +70,8 @@ def video(
             x = index * width // frames if moving else width // 3
             if not flat:
                 ImageDraw.Draw(scene).ellipse((x, height // 3, x + height // 3, 2 * height // 3), fill=(200, 30, 30))
-            container.mux(stream.encode(av.VideoFrame.from_image(scene)))
+            frame = av.VideoFrame.from_image(scene)  # type: ignore[no-untyped-call]
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return out.getvalue()
 
@@ -76,9 +80,7 @@ def video(
 def sound(seconds: float, form: str = "wav", *, loud: float = 0.3, rate: int = 44_100) -> bytes:
     """Play a tone; `loud` 0 is silence."""
     count = int(seconds * rate)
-    cycle = b"".join(
-        struct.pack("<h", int(32767 * loud * math.sin(2 * math.pi * index / 100))) for index in range(100)
-    )
+    cycle = b"".join(struct.pack("<h", int(32767 * loud * math.sin(2 * math.pi * index / 100))) for index in range(100))
     samples = (cycle * (count // 100 + 1))[: 2 * count]
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
@@ -92,7 +94,7 @@ def sound(seconds: float, form: str = "wav", *, loud: float = 0.3, rate: int = 4
 def _transcoded(content: bytes, form: str) -> bytes:
     out = io.BytesIO()
     codec = {"mp3": "libmp3lame", "flac": "flac", "ogg": "libvorbis", "mp4": "aac"}[form]
-    with av.open(io.BytesIO(content)) as source, av.open(out, "w", format=form) as container:
+    with av.open(io.BytesIO(content), "r") as source, av.open(out, "w", format=form) as container:
         stream: Any = container.add_stream(codec, rate=44_100, layout="mono")
         for frame in source.decode(audio=0):
             frame.pts = None

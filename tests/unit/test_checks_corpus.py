@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from answers_corpus import ALL, BAD, GOOD, Case, request
 
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import catalogue, looking
 from jobtester.pipelines.looking import Report, Task
+from tests.unit.answers_corpus import ALL, BAD, GOOD, Case, request
 
 
 def looked_at(case: Case) -> Report:

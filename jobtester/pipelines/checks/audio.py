@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from jobtester.pipelines.checks import media
 from jobtester.pipelines.checks.sample import Sample, Wrong
 
-_SIGNATURES = (
+_SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("wav", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WAVE"),
     ("flac", lambda head: head[:4] == b"fLaC"),
     ("ogg", lambda head: head[:4] == b"OggS"),
@@ -62,7 +63,7 @@ def check(sample: Sample, params: Params) -> None:
         shown = f"more than {most:.1f}" if seconds > most else f"{seconds:.2f}"
         raise Wrong("duration", f"the sound takes {shown} s, about {usual:.1f} s expected for {len(text)} characters")
     if loudness < _SILENT:
-        raise Wrong("silent", "the sound is silent")
+        raise Wrong("silent", f"the sound is silent: its level is {loudness:.1f} of 32767")
 
 
 def decode(content: bytes, *, limit_s: float = _MAX_SECONDS) -> tuple[float, float]:
@@ -74,12 +75,15 @@ def decode(content: bytes, *, limit_s: float = _MAX_SECONDS) -> tuple[float, flo
     if kind is None:
         raise Wrong("not_audio", f"the file is no WAV, MP3, FLAC or Ogg: it begins with {content[:12]!r}")
     seconds, power, samples = 0.0, 0, 0
-    with media.decoding("sound"), av.open(io.BytesIO(content), "r", format=kind, metadata_errors="ignore") as container:
+    with (
+        media.decoding("sound", content),
+        av.open(io.BytesIO(content), "r", format=kind, metadata_errors="ignore") as container,
+    ):
         if not container.streams.audio:
             raise Wrong("no_stream", "the file has no sound in it")
         stream = container.streams.audio[0]
         stream.codec_context.thread_count = 1
-        resampler = AudioResampler(format="s16", layout="mono", rate=_RATE)  # type: ignore[no-untyped-call]
+        resampler = AudioResampler(format="s16", layout="mono", rate=_RATE)
         for frame in container.decode(stream):
             seconds += frame.samples / frame.sample_rate
             for part in resampler.resample(frame):

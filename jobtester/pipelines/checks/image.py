@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobtester.pipelines.checks import media
+from jobtester.pipelines.checks import media, paths
 from jobtester.pipelines.checks.sample import Expectation, Sample, Wrong
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def check(sample: Sample, params: Params) -> None:
         if params.seed:
             _check_seed(entry, expected, index)
         picture = decode(media.content(sample, entry, params.path), size)
-        if flat(picture):
-            raise Wrong("flat", "the picture is one flat colour")
+        colour = flat(picture)
+        if colour:
+            raise Wrong("flat", f"the picture of {_show(picture.size)} is one flat colour, {colour}")
 
 
 def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
@@ -90,7 +91,7 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
     formats = [name for name, (sign, at) in _SIGNATURES.items() if content[at : at + len(sign)] == sign]
     if not formats:
         raise Wrong("not_an_image", f"the file is no PNG, JPEG, WebP or GIF: it begins with {content[:12]!r}")
-    with media.decoding("picture"), warnings.catch_warnings():
+    with media.decoding("picture", content), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = Image.open(io.BytesIO(content), formats=formats)
         if size is not None and picture.size != size:
@@ -101,13 +102,14 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
         return picture
 
 
-def flat(picture: Image) -> bool:
-    """Tell whether a picture shows nothing but one colour."""
+def flat(picture: Image) -> str:
+    """Name the colour of a picture that shows nothing but that, as #rrggbb; empty for any other."""
     from PIL import ImageStat
 
     factor = max(1, max(picture.size) // _LOOK)
     small = picture.convert("RGB").reduce(factor)
-    return max(ImageStat.Stat(small).stddev) < FLAT
+    look = ImageStat.Stat(small)
+    return f"#{bytes(map(round, look.mean)).hex()}" if max(look.stddev) < FLAT else ""
 
 
 def _expected_size(expected: Expectation, params: Params) -> tuple[int, int] | None:
@@ -130,7 +132,7 @@ def _check_seed(entry: Any, expected: Expectation, index: int) -> None:
     asked = expected.number("seed")
     came = entry.get("seed") if isinstance(entry, dict) else None
     if asked is not None and came not in (asked, asked + index):
-        raise Wrong("seed", f"the seed {asked:g} was asked for, the answer says {came!r:.40}")
+        raise Wrong("seed", f"the seed {asked:g} was asked for, the answer says {paths.show(came, 40)}")
 
 
 def _parsed(size: str) -> tuple[int, int] | None:

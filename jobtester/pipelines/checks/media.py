@@ -22,6 +22,8 @@ def entries(answer: Any, path: str) -> list[Any]:
     Raises Wrong for nothing at all and for more than any pipeline is asked for.
     """
     value = paths.find(answer, path)
+    if value is None:
+        raise Wrong("none", f"{path} is null")
     found = value if isinstance(value, list) else [value]
     if not found:
         raise Wrong("none", f"{path} is an empty list")
@@ -63,7 +65,7 @@ def content(sample: Sample, entry: Any, path: str) -> bytes:
 
 
 @contextmanager
-def decoding(what: str) -> Iterator[None]:
+def decoding(what: str, content: bytes) -> Iterator[None]:
     """Turn whatever a decoder makes of strangers' bytes into Wrong `undecodable`.
 
     Decoders raise nearly anything for damaged files, so nearly anything is caught here; running out of memory is not.
@@ -73,15 +75,16 @@ def decoding(what: str) -> Iterator[None]:
     except (Wrong, MemoryError):
         raise
     except Exception as error:
-        reason = paths.show(str(error) or type(error).__name__)
-        raise Wrong("undecodable", f"the {what} cannot be decoded: {reason}") from error
+        said = error.strerror if isinstance(error, OSError) else None
+        reason = paths.show(said or str(error) or type(error).__name__)
+        raise Wrong("undecodable", f"the {what} of {len(content)} bytes cannot be decoded: {reason}") from error
 
 
 def _inline(entry: Any, path: str) -> bytes:
     carried = (entry.get(key) for key in ("url", *_INLINE)) if isinstance(entry, dict) else (entry,)
     text = next(filter(None, carried), None)
-    if not isinstance(text, str) or not text:
-        raise Wrong("no_file", f"{path} names no file: it is {paths.show(entry)}")
+    if not isinstance(text, str):
+        raise Wrong("no_file", f"{path} names no file: it is {paths.show(text or entry)}")
     if text.startswith("data:"):
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):

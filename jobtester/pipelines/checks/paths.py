@@ -32,7 +32,7 @@ def text(answer: Any, path: str, *, limit: int) -> str:
         raise Wrong("not_text", f"{path} is not a text: it is {show(value)}")
     stripped = value.strip()
     if not stripped:
-        raise Wrong("empty", f"{path} is an empty text")
+        raise Wrong("empty", f"{path} is a text of {len(value)} blanks" if value else f"{path} is an empty text")
     if len(stripped) > limit:
         raise Wrong("too_long", f"{path} is longer than {limit} characters: {show(stripped)}")
     return stripped

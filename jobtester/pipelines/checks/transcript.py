@@ -66,7 +66,8 @@ def _check_chunks(chunks: Any, heard: list[str], truth: Truth) -> None:
         last = _check_times(paths.find(chunk, "timestamp"), name, last, truth.duration_s)
     together = words.of(" ".join(joined))
     if len(together) > 2 * len(heard) + 4 or words.error_rate(together, heard) > _JOIN_WER:
-        raise Wrong("chunks", "the chunks do not join to the text")
+        shown = paths.show(" ".join(together))
+        raise Wrong("chunks", f"the chunks do not join to the text, but to {shown}")
 
 
 def _check_times(times: Any, name: str, last: float, duration_s: float) -> float:

@@ -61,7 +61,7 @@ def decode(content: bytes, *, limit: int, size: tuple[int, int] | None = None) -
     if content[4:8] != b"ftyp":
         raise Wrong("not_a_video", f"the file is no MP4: it begins with {content[:12]!r}")
     with (
-        media.decoding("video"),
+        media.decoding("video", content),
         av.open(io.BytesIO(content), "r", format="mp4", metadata_errors="ignore") as container,
     ):
         if not container.streams.video:
