@@ -43,5 +43,6 @@ def set_up(
     logging.basicConfig(level=logging.WARNING, stream=out, format="%(levelname)s %(name)s %(message)s", force=True)
 
 
-def _json(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+def _json(event: dict[str, object], **_: object) -> str:
+    first = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
+    return orjson.dumps({**first, **event}, default=str).decode()

@@ -194,12 +194,12 @@ class Evidence:
         """
         moved = series.change(before, after, life.job.pair)
         passed = looks_passed(exchange)
-        names = moved.passed if passed else moved.failed
+        names = moved.passed if passed else frozenset(moved.failed)
         others = self._beside(life, before.begun)
-        cause = "; ".join(moved.causes) if not passed and not others else ""
         target = life.job.target
         means = {name: self.known.meant(name.uri, name.address) for name in names}
         ours = [name for name, meant in means.items() if proves(meant, target)]
+        cause = "" if passed else "; ".join(dict.fromkeys(code for name in ours for code in moved.failed[name] if code))
         foreign = [name for name, meant in means.items() if refutes(meant, target)]
         unexplained = [name for name in foreign if not means[name] & others]
         what = "success" if passed else "error"
@@ -213,7 +213,7 @@ class Evidence:
         if passed and foreign and len(foreign) == len(names):
             line = "metric: success series of others moved, this orchestrator's did not"
             return [Testimony(Kind.MISSING if not self._exact(life) else None, line)]
-        return [Testimony(None, f"metric: {cause}", cause)] if cause else []
+        return []
 
     def _exact(self, life: Life) -> bool:
         """Tell whether the job was certainly alone for its pair while in the air, whatever moved before."""

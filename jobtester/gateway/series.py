@@ -40,11 +40,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What moved for one pair between two readings."""
+    """What moved for one pair between two readings; `failed` gives the error codes by name."""
 
     passed: frozenset[Named]
-    failed: frozenset[Named]
-    causes: tuple[str, ...]
+    failed: Mapping[Named, tuple[str, ...]]
 
 
 def parse(text: str, begun: float) -> Snapshot:
@@ -81,12 +80,11 @@ def change(before: Snapshot, after: Snapshot, pair: Pair) -> Change:
     passed = {
         who for (one, who), value in after.passed.items() if one == pair and before.passed.get((one, who)) != value
     }
-    failed, causes = set(), []
+    failed: dict[Named, tuple[str, ...]] = {}
     for (one, who, code), value in after.failed.items():
         if one == pair and value > before.failed.get((one, who, code), 0):
-            failed.add(who)
-            causes.append(code)
-    return Change(frozenset(passed), frozenset(failed), tuple(dict.fromkeys(code for code in causes if code)))
+            failed[who] = (*failed.get(who, ()), code)
+    return Change(frozenset(passed), failed)
 
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:

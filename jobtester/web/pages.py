@@ -44,6 +44,7 @@ def set_up(app: web.Application) -> None:
     )
     app.router.add_routes(routes)
     app.router.add_static("/static/", _HERE / "static", append_version=True)
+    app[aiohttp_jinja2.static_root_key] = "/static/"
 
 
 @routes.get("/")
@@ -162,7 +163,7 @@ def progress(parts: Parts) -> dict[str, Any]:
                     "model": job.model,
                     "lane": lane,
                 }
-                for job, lane, _ in list(running.in_air.values())[:8]
+                for job, lane, _ in list(running.in_air.values())[:4]
             ],
         }
     return shown
