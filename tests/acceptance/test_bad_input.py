@@ -1,0 +1,159 @@
+"""Bad input gets one clear message that names the key or the peer, the right exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+GOOD = """
+region = "FRA"
+[schedule]
+interval = "1h"
+[server]
+host = "127.0.0.1"
+port = 0
+[[gateways]]
+name = "g"
+url = "http://127.0.0.1:1"
+cli_url = "http://127.0.0.1:1"
+[leaderboard]
+post = false
+[discovery]
+patience = "0s"
+"""
+
+
+def jobtester(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the shipped command in a folder, with nothing of ours in its environment."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "jobtester", *arguments],
+        cwd=folder, env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def refused(found: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+    """Assert one clear message with these words, and the exit code."""
+    assert found.returncode == code, found.stderr
+    assert "Traceback" not in found.stdout + found.stderr
+    for word in words:
+        assert word in found.stderr + found.stdout
+
+
+CASES = [
+    ("interval = \"1h\"", "interval = \"0s\"", ["schedule.interval"]),
+    ("interval = \"1h\"", "interval = \"soon\"", ["schedule.interval", "1h30m"]),
+    ("interval = \"1h\"", "cron = \"61 * * * *\"", ["schedule.cron"]),
+    ("interval = \"1h\"", "cron = \"0 * * * *\"\ninterval = \"1h\"", ["schedule", "not both"]),
+    ("interval = \"1h\"", "interval = \"1h\"\ntimezone = \"Mars/Olympus\"", ["schedule.timezone", "Mars/Olympus"]),
+    ("region = \"FRA\"", "region = \"FRA\"\nregoin = 3", ["regoin", "no such key"]),
+    ("region = \"FRA\"", "region = [", ["TOML"]),
+    ("port = 0", "port = \"x\"", ["server.port"]),
+    ("url = \"http://127.0.0.1:1\"\n", "url = \"gopher://x\"\n", ["gateways[0].url", "http"]),
+    ("name = \"g\"", "name = \"g\"\noverlap = true\nmetrics = false", ["gateways[0]", "evidence"]),
+    ("post = false", "post = true\nurl = \"http://127.0.0.1:1\"", ["leaderboard.secret"]),
+    ("post = false", "post = false\n[pipelines.llm]\nmodelz = []", ["pipelines.llm.modelz"]),
+    ("post = false", "post = false\n[pipelines.upscale]\nfiles = { image = \"nothing.png\" }", ["nothing.png"]),
+    ("post = false", "post = false\n[pipelines.new-one]\nuri = \"/x\"\nchecks = [{ check = \"magic\" }]", ["magic"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("good", "bad", "words"), CASES, ids=[" ".join(case[2]) for case in CASES])
+def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, bad: str, words: list[str]) -> None:
+    """Exit 2, the key path, and no traceback."""
+    (tmp_path / "config.toml").write_text(GOOD.replace(good, bad, 1))
+    refused(jobtester("check", folder=tmp_path), *words)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    """Nobody has to run it three times to learn of three mistakes."""
+    text = GOOD.replace('"1h"', '"x"').replace("port = 0", "port = -1").replace('region = "FRA"', "regoin = 1")
+    (tmp_path / "config.toml").write_text(text)
+    refused(jobtester("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    """And the way to make one is told."""
+    refused(jobtester("serve", folder=tmp_path), "config.toml", "config init")
+    refused(jobtester("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
+    refused(jobtester("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
+
+
+def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
+    """A typing error in the environment is not passed over in silence."""
+    (tmp_path / "config.toml").write_text(GOOD)
+    refused(jobtester("check", folder=tmp_path, JOBTESTER_SHEDULE__INTERVAL="5m"), "JOBTESTER_SHEDULE__INTERVAL")
+
+
+def test_the_starter_file_is_valid_but_for_its_secret(tmp_path: Path) -> None:
+    """`config init` writes what `config show` reads; an existing file is kept."""
+    assert jobtester("config", "init", folder=tmp_path).returncode == 0
+    refused(jobtester("config", "init", folder=tmp_path), "exists")
+    shown = jobtester("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="hidden-thing")
+    assert shown.returncode == 0, shown.stderr
+    assert "hidden-thing" not in shown.stdout
+    (tmp_path / "again.toml").write_text(shown.stdout)
+    again = jobtester("config", "show", "-c", "again.toml", folder=tmp_path)
+    assert again.stdout == shown.stdout
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    """The daemon says which key to change."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = GOOD.replace("port = 0", f"port = {taken.getsockname()[1]}")
+        (tmp_path / "config.toml").write_text(text)
+        refused(jobtester("serve", folder=tmp_path), "server.port", "taken")
+
+
+def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """`check` tells every peer that does not answer; `run` and `plan` exit 1 with the reason."""
+    (tmp_path / "config.toml").write_text(GOOD)
+    refused(jobtester("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
+    refused(jobtester("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)
+    refused(jobtester("run", folder=tmp_path), "http://127.0.0.1:1", code=1)
+
+
+@pytest.fixture
+def html_server() -> Iterator[str]:
+    """Serve a login page at every address, as a captive proxy does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Please log in</html>")
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_gateway_that_answers_html_is_named(tmp_path: Path, html_server: str) -> None:
+    """Discovery says what it got."""
+    (tmp_path / "config.toml").write_text(GOOD.replace("http://127.0.0.1:1", html_server))
+    refused(jobtester("plan", folder=tmp_path), "not JSON", "Please log in", code=1)
+
+
+def test_usage_errors_exit_2(tmp_path: Path) -> None:
+    """As everywhere."""
+    assert jobtester("nonsense", folder=tmp_path).returncode == 2
+    assert jobtester(folder=tmp_path).returncode == 2
+    assert jobtester("--help", folder=tmp_path).returncode == 0
+    refused(jobtester("demo", "--scenario", "nowhere", folder=tmp_path), "nowhere")
