@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
-from jobtester.pipelines.checks import paths
+from jobtester.pipelines.checks import paths, strictjson
 from jobtester.pipelines.checks.sample import Wrong
 
 
@@ -19,8 +17,8 @@ def parse(body: bytes, *, stream: bool = False) -> Any:
     if stream and not body.lstrip().startswith(b"{"):
         return chat_from_stream(body)
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return strictjson.read(body)
+    except ValueError as error:
         begin = paths.show(body[:200].decode("utf-8", "replace"), 60)
         raise Wrong("bad_json", f"the answer is no JSON ({error}): {begin}") from error
 
@@ -62,7 +60,7 @@ def tokens(answer: Any) -> int | None:
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else answer.get("eval_count")
     if counted is None:
         counted = answer.get("chunks")
-    return counted if type(counted) is int and counted > 0 else None
+    return counted if paths.is_number(counted) and isinstance(counted, int) and counted > 0 else None
 
 
 def measures(count: int | None, round_trip_s: float, first_token_s: float | None) -> Mapping[str, float]:
@@ -89,8 +87,8 @@ def _events(body: bytes) -> Iterator[dict[str, Any]]:
         if data == b"[DONE]":
             return
         try:
-            event = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
+            event = strictjson.read(data)
+        except ValueError as error:
             shown = paths.show(data[:200].decode("utf-8", "replace"), 60)
             raise Wrong("bad_json", f"an event of the stream is no JSON: {shown}") from error
         if isinstance(event, dict) and ("choices" in event or "error" in event):

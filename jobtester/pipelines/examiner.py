@@ -16,7 +16,7 @@ from jobtester.pipelines.looking import Report, Task
 from jobtester.pipelines.worker import Worker, WorkerLost
 
 _SMALL = 16 * 1024  # bytes up to which reading and checking takes less time than handing it over
-_LARGEST = 32 * 2**20  # bytes up to which an answer with its files is looked at
+_LARGEST = 24 * 2**20  # bytes up to which an answer with its files is looked at
 
 
 class Fetched(Protocol):

@@ -82,7 +82,7 @@ def _check_usage(usage: Any, max_tokens: float | None) -> None:
     counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
     if counts == [None, None, None]:
         return
-    if not all(type(count) is int and count >= 0 for count in counts):
+    if not all(type(count) is int and paths.is_number(count) and count >= 0 for count in counts):
         raise Wrong("usage", f"usage has counts that are none: {[paths.show(count, 20) for count in counts]}")
     prompt, completion, total = (int(count or 0) for count in counts)
     if prompt + completion != total:

@@ -107,7 +107,8 @@ def flat(picture: Image) -> str:
     from PIL import ImageStat
 
     factor = max(1, max(picture.size) // _LOOK)
-    small = picture.convert("RGB").reduce(factor)
+    plain = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")
+    small = plain.reduce(factor).convert("RGB")
     look = ImageStat.Stat(small)
     return f"#{bytes(map(round, look.mean)).hex()}" if max(look.stddev) < FLAT else ""
 

@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from jobtester.domain.outcome import Fault
-from jobtester.pipelines.checks import paths
+from jobtester.pipelines.checks import paths, strictjson
 from jobtester.pipelines.checks.sample import Expectation, Sample, Truth, Wrong
 
 _MAX_MASKS = 3
@@ -69,8 +67,8 @@ def _parsed(answer: Any, name: str, numbers: int) -> Any:
     if _NOT_FINITE.search(value):
         raise Wrong("not_finite", f"{name} has numbers that are none (nan, inf)")
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
+        return strictjson.read(value)
+    except ValueError as error:
         raise Wrong("unreadable", f"{name} is no list written as JSON: {paths.show(value, 60)}") from error
 
 

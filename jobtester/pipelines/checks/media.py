@@ -35,7 +35,8 @@ def entries(answer: Any, path: str) -> list[Any]:
 def url(entry: Any) -> str | None:
     """Give the address that has to be fetched for an entry, None where the entry carries its bytes or names nothing."""
     named = entry.get("url") if isinstance(entry, dict) else entry
-    return named if isinstance(named, str) and named.startswith(("/", "http://", "https://")) else None
+    usable = isinstance(named, str) and named.startswith(("/", "http://", "https://")) and named.isprintable()
+    return str(named) if usable else None
 
 
 def urls(answer: Any, path: str) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from jobtester.pipelines.checks.sample import Wrong
 
+_LARGE = 2**64
+
 
 def find(answer: Any, path: str) -> Any:
     """Give the value at a dotted path; whole numbers index lists, an empty path is the answer itself.
@@ -46,8 +48,8 @@ def number(value: Any, name: str) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number; true and false are none."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    """Tell whether a value is a finite number of usual size; true and false are none."""
+    return (type(value) is int and abs(value) < _LARGE) or (type(value) is float and math.isfinite(value))
 
 
 def show(value: Any, length: int = 120) -> str:
@@ -57,11 +59,18 @@ def show(value: Any, length: int = 120) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        keys = ", ".join(str(key)[:30] for key in list(value)[:6])
+        keys = _clean(", ".join(str(key)[:30] for key in list(value)[:6]))
         return f"a table with {keys}{' …' if len(value) > 6 else ''}" if value else "an empty table"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, str):
         short = " ".join(value[: length * 2].split())[:length]
-        return f'"{short}{"…" if len(value) > length else ""}"'
+        return f'"{_clean(short)}{"…" if len(value) > length else ""}"'
+    if isinstance(value, int) and abs(value) >= _LARGE:
+        return f"a number of {value.bit_length()} bits"
     return str(value)[:length]
+
+
+def _clean(text: str) -> str:
+    """Replace halves of characters, which JSON can carry and nothing else can."""
+    return text.encode("utf-8", "replace").decode()

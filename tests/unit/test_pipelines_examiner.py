@@ -1,0 +1,354 @@
+"""The examiner holds up nobody, survives every monster, and leaves no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from jobtester.domain.outcome import Fault, Finding
+from jobtester.pipelines.checks import field
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
+from jobtester.pipelines.definition import Definition
+from jobtester.pipelines.examiner import Examined, Examiner
+from jobtester.pipelines.looking import Task
+from jobtester.pipelines.worker import Worker, WorkerLost
+from tests.unit import media_factory as make
+from tests.unit.answers_corpus import BAD, GOOD, Case, completion, images, request, requests, said
+
+TEXT_TO_IMAGE = requests().catalogue["text-to-image"]
+LLM = requests().catalogue["llm"]
+MINE = Definition(slug="mine", uri="/mine")
+SLOW = Expectation((Check("json", field.Params(path="text", pattern="^(a+)+$")),))
+SLOW_BODY = b'{"text": "' + b"a" * 60 + b'!"}'
+READ = Expectation((Check("json", field.Params(path="0")),))
+
+
+@pytest_asyncio.fixture
+async def examiner() -> AsyncIterator[Examiner]:
+    """Give an examiner with the usual bounds."""
+    made = Examiner()
+    yield made
+    await made.close()
+
+
+async def nothing(url: str) -> Artefact:
+    """Refuse to fetch: the answer under test names no file."""
+    raise AssertionError(f"nothing was to be fetched, but {url} was")
+
+
+async def picture(url: str) -> Artefact:
+    """Give the right picture for every address."""
+    return Artefact(url, 200, make.picture(512, 512))
+
+
+async def look(examiner: Examiner, expectation: Expectation, body: bytes) -> Finding:
+    """Examine an answer that names no file, and give the one finding."""
+    examined = await examiner.examine(MINE, expectation, body, fetch=nothing)
+    (finding,) = examined.findings
+    return finding
+
+
+SAMPLED = [case for index, case in enumerate([*GOOD, *BAD]) if index % 9 == 0]
+
+
+async def test_says_the_same_as_the_checks_themselves(examiner: Examiner) -> None:
+    """What travels to a worker and back is what the pure function says, across the corpus."""
+
+    async def examined(case: Case) -> str:
+        async def fetch(url: str) -> Artefact:
+            return case.files[url]
+
+        definition = requests().catalogue[case.pipeline]
+        found = await examiner.examine(
+            definition, request(case.pipeline, case.model).expectation, case.body, fetch=fetch
+        )
+        return next((finding.problem for finding in found.findings if not finding.passed), "")
+
+    said_of = await asyncio.gather(*map(examined, SAMPLED))
+    assert dict(zip(map(str, SAMPLED), said_of, strict=True)) == {str(case): case.problem for case in SAMPLED}
+
+
+async def test_fetches_what_the_answer_names_and_times_it(examiner: Examiner) -> None:
+    """Files are fetched all at once, each once, and the time is told apart from everything else."""
+    asked: list[str] = []
+    both = asyncio.Barrier(2)
+
+    async def fetch(url: str) -> Artefact:
+        asked.append(url)
+        await both.wait()
+        return Artefact(url, 200, make.picture(512, 512))
+
+    two = {"images": [{"url": "/a.png"}, {"url": "/b.png"}, {"url": "/a.png"}]}
+    expectation = replace(request("text-to-image").expectation, parameters={"width": 512, "height": 512, "n": 3})
+    expectation = replace(expectation, checks=(Check("image", replace(expectation.checks[0].params, seed=False)),))
+    examined = await examiner.examine(TEXT_TO_IMAGE, expectation, _json(two), fetch=fetch)
+    assert sorted(asked) == ["/a.png", "/b.png"]
+    assert examined.findings == (Finding("image"),)
+    assert examined.artefact_s is not None
+    assert 0 <= examined.artefact_s < 5
+
+
+async def test_measures_only_right_answers(examiner: Examiner) -> None:
+    """Tokens per second are given for a completion that passed, and for no other."""
+    expectation = request("llm").expectation
+    right = await examiner.examine(LLM, expectation, _json(completion(said("llm"))), fetch=nothing)
+    wrong = await examiner.examine(LLM, expectation, _json(completion("no")), fetch=nothing)
+    assert right.measures(1.5) == {"tokens_per_s": 2.0}
+    assert right.measures(2.0, 0.5) == {"first_token_s": 0.5, "tokens_per_s": 2.0}
+    assert wrong.measures(1.5) == {}
+    assert Examined().measures(1.0) == {}
+
+
+async def test_a_check_that_hangs_is_killed() -> None:
+    """A pattern that takes for ever on a stranger's text ends the worker, not the tick."""
+    examiner = Examiner(workers=1, cpu_s=0.3)
+    began = time.monotonic()
+    slow = await look(examiner, SLOW, SLOW_BODY)
+    took = time.monotonic() - began
+    fine = await look(examiner, SLOW, b'{"text": "aaa"}')
+    await examiner.close()
+    assert (slow.problem, slow.fault) == ("too_slow", Fault.ORCHESTRATOR)
+    assert took < 3
+    assert fine.passed
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"[" + b"[]," * 7_000_000 + b"[]]", "too_heavy"),
+        (b"[" + b'{"a":1},' * 2_500_000 + b"1]", "too_heavy"),
+        (b"[" * 20_000_000, "bad_json"),
+        (b'["' + b"x" * 33_600_000 + b'"]', "too_large"),
+        (b"\0" * 1_000_000, "bad_json"),
+        (b'["' + b"x" * 20_000_000 + b'"]', ""),
+    ],
+    ids=["lists", "tables", "depth", "a text over the limit", "zeros", "a long text"],
+)
+async def test_monsters_of_json_are_contained(examiner: Examiner, body: bytes, problem: str) -> None:
+    """Bodies made to eat memory or the stack give a clean finding, and the loop goes on all the while."""
+    finding = await look(examiner, READ, body)
+    assert finding.problem == problem
+    assert finding.fault is Fault.ORCHESTRATOR
+
+
+@pytest.mark.parametrize(
+    "content",
+    [make.png_bomb(10_000), make.huge_png(100_000, 10_000), make.video(frames=200), make.sound(60.0)],
+    ids=["a bomb", "10⁹ pixels", "a long video", "a long sound"],
+)
+async def test_monsters_of_media_are_contained(examiner: Examiner, content: bytes) -> None:
+    """A file for a pipeline that expects no size is refused by its header, or looked at within bounds."""
+    for kind in ("image", "video", "audio"):
+        expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))
+
+        async def fetch(url: str) -> Artefact:
+            return Artefact(url, 200, content)
+
+        began = time.monotonic()
+        examined = await examiner.examine(MINE, expectation, b'{"url": "/x"}', fetch=fetch)
+        assert examined.findings[0].fault is Fault.ORCHESTRATOR
+        assert time.monotonic() - began < 5
+
+
+async def test_the_loop_goes_on(examiner: Examiner) -> None:
+    """While megabytes are handed over and looked at, nothing else on the loop waits for long."""
+    await look(examiner, READ, b'["' + b"x" * 20_000 + b'"]')
+    gaps: list[float] = []
+    done = asyncio.Event()
+
+    async def beat() -> None:
+        last = time.perf_counter()
+        while not done.is_set():
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - last)
+            last = time.perf_counter()
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(look(examiner, READ, b'["' + b"x" * 8_000_000 + b'"]'))
+        done.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(beat())
+        group.create_task(work())
+    assert max(gaps) < 0.1  # 20 ms when nothing else runs on the machine; tests share it
+
+
+async def test_small_answers_need_no_process(examiner: Examiner) -> None:
+    """An answer of plain JSON is looked at at once: the daemon stays small while only such come."""
+    await examiner.examine(LLM, request("llm").expectation, _json(completion(said("llm"))), fetch=nothing)
+    assert _children() == set()
+
+
+async def test_workers_end_when_there_is_nothing_to_do() -> None:
+    """A worker is kept for the next answer, and ends when none comes."""
+    examiner = Examiner(idle_s=0.2)
+    await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    (first,) = _children()
+    await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    assert _children() == {first}
+    await asyncio.to_thread(_gone, first)
+    again = await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    assert again.findings == (Finding("image"),)
+    await examiner.close()
+    assert _children() == set()
+
+
+async def test_a_killed_worker_is_replaced(examiner: Examiner) -> None:
+    """A worker that somebody ends between two answers is noticed and replaced; nobody is blamed."""
+    expectation = request("text-to-image").expectation
+    await examiner.examine(TEXT_TO_IMAGE, expectation, _json(images()), fetch=picture)
+    (worker,) = _children()
+    os.kill(worker, signal.SIGKILL)
+    await asyncio.to_thread(os.waitid, os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    again = await examiner.examine(TEXT_TO_IMAGE, expectation, _json(images()), fetch=picture)
+    assert again.findings == (Finding("image"),)
+
+
+async def test_a_worker_killed_at_work_is_the_testers_fault() -> None:
+    """If a worker is ended from outside while it looks, nothing is known of the answer, so nobody failed."""
+    examiner = Examiner(cpu_s=60)
+    looking = asyncio.create_task(look(examiner, SLOW, SLOW_BODY))
+    os.kill(await asyncio.to_thread(_at_work), signal.SIGKILL)
+    finding = await looking
+    await examiner.close()
+    assert (finding.problem, finding.fault) == ("unchecked", Fault.TESTER)
+    assert "SIGKILL" in finding.message
+
+
+async def test_a_stopped_worker_is_given_up() -> None:
+    """A machine so busy that a worker gets no time at all is the tester's problem, and is bounded too."""
+    worker = await asyncio.to_thread(Worker.start, wall_s=0.5)
+    worker.look(Task(SLOW, b'{"text": "aaa"}'), cpu_s=1)
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerLost, match="in time"):
+        await asyncio.to_thread(worker.look, Task(SLOW, SLOW_BODY), cpu_s=1)
+    assert not worker.alive
+
+
+async def test_closing_ends_workers_at_work() -> None:
+    """A daemon that stops does not wait for a check."""
+    examiner = Examiner(cpu_s=60)
+    looking = asyncio.create_task(look(examiner, SLOW, SLOW_BODY))
+    await asyncio.to_thread(_at_work)
+    began = time.monotonic()
+    await examiner.close()
+    assert time.monotonic() - began < 3
+    assert (await looking).fault is Fault.TESTER
+    assert _children() == set()
+
+
+def test_workers_end_with_the_daemon() -> None:
+    """After SIGKILL of the daemon no worker is left, neither an idle nor a working one."""
+    script = """
+        import sys, threading, time
+        from jobtester.pipelines.checks import field
+        from jobtester.pipelines.checks.sample import Check, Expectation
+        from jobtester.pipelines.looking import Task
+        from jobtester.pipelines.worker import Worker
+
+        slow = Expectation((Check("json", field.Params(path="text", pattern="^(a+)+$")),))
+        quick, endless = (Task(slow, b'{"text": "' + b"a" * 60 + end) for end in (b'"}', b'!"}'))
+        idle, busy = Worker.start(), Worker.start()
+        idle.look(quick, cpu_s=1)
+        busy.look(quick, cpu_s=1)
+        threading.Thread(target=lambda: busy.look(endless, cpu_s=0.5)).start()
+        print(idle.process.pid, busy.process.pid, flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        workers = [int(pid) for pid in daemon.stdout.readline().split()]
+        watched = [os.pidfd_open(pid) for pid in workers]
+        daemon.kill()
+    for each in watched:
+        assert select.select([each], [], [], 5)[0], "a worker outlived the daemon"
+        os.close(each)
+
+
+def test_the_daemon_loads_no_decoders() -> None:
+    """Looking at a picture costs the daemon's own process neither Pillow nor PyAV."""
+    script = """
+        import asyncio, sys
+        from jobtester.pipelines import catalogue
+        from jobtester.pipelines.assets import Assets
+        from jobtester.pipelines.checks.sample import Artefact
+        from jobtester.pipelines.examiner import Examiner
+        from jobtester.pipelines.request import Requests
+
+        async def fetch(url):
+            return Artefact(url, 200, assets.get("image.png").content)
+
+        async def main():
+            examiner = Examiner()
+            definition = known["text-to-image"]
+            expectation = Requests(known, assets, 1).build(definition, "m").expectation
+            body = b'{"images": [{"url": "/x", "seed": 42}]}'
+            print((await examiner.examine(definition, expectation, body, fetch=fetch)).findings[0].passed)
+            await examiner.close()
+
+        assets = Assets()
+        known = catalogue.load({}, assets)
+        asyncio.run(main())
+        print({"PIL", "av"} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["True", "set()"]
+
+
+def test_workers_know_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decodes strangers' bytes does not have the Leaderboard's key in its environment."""
+    monkeypatch.setenv("JOBTESTER_LEADERBOARD__SECRET", "very-secret")
+    worker = Worker.start()
+    worker.look(Task(SLOW, b'{"text": "aaa"}'), cpu_s=1)
+    environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+    worker.stop()
+    assert b"PYTHONPATH" in environment
+    assert b"JOBTESTER" not in environment
+
+
+def _json(answer: object) -> bytes:
+    import orjson
+
+    return orjson.dumps(answer)
+
+
+def _children() -> set[int]:
+    """Give the processes that this one has started and that still run."""
+    me = os.getpid()
+    found = set()
+    for task in Path(f"/proc/{me}/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return {pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().find(b"jobtester.pipelines.checks") > 0}
+
+
+def _at_work() -> int:
+    """Wait until there is a worker that computes, which shows in its processor time, and give its id."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        for pid in _children():
+            used = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+            if used > 0.5 * os.sysconf("SC_CLK_TCK"):
+                return pid
+        time.sleep(0.02)
+    raise AssertionError("no worker came to work")
+
+
+def _gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    watched = os.pidfd_open(pid)
+    assert select.select([watched], [], [], 5)[0], "the worker did not end"
+    os.close(watched)
