@@ -131,6 +131,9 @@ class Daemon:
             running.result()
         finally:
             asked.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
 
     async def _supervise(self, main: Coroutine[Any, Any, None]) -> None:
         """Run the main part beside the others; when it ends, the others end in order; when one dies, all do."""

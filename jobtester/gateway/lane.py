@@ -18,7 +18,10 @@ from jobtester.settings import Gateway
 
 @dataclass(slots=True)
 class Lane:
-    """One gateway: how it is aimed, what proves who served, and whether it can be trusted in this tick."""
+    """One gateway: how it is aimed, what proves who served, and whether it can be trusted in this tick.
+
+    `aimed` are the jobs it has taken that are not answered, `leaving` how many of them still wait for their turn.
+    """
 
     settings: Gateway
     client: Client
@@ -26,6 +29,8 @@ class Lane:
     evidence: Evidence
     trust: Trust = field(default_factory=Trust)
     lost: bool = False
+    aimed: dict[str, Job] = field(default_factory=dict)
+    leaving: int = 0
 
     @property
     def name(self) -> str:
@@ -59,11 +64,33 @@ class Lane:
         careful = self.overlapping or (
             self.targeting.kind == "query" and self.evidence.available and not self.trust.earned
         )
-        return not careful or self.evidence.separable(job.pair)
+        if not careful:
+            return True
+        return self.evidence.separable(job.pair) and all(one.pair != job.pair for one in self.aimed.values())
+
+    @property
+    def waits_for_turn(self) -> bool:
+        """Tell whether a job waits for the lease already; taking another one would only bind it too early."""
+        return self.overlapping and self.leaving > 0
+
+    def took(self, job: Job) -> None:
+        """Note that a job will go through this gateway."""
+        self.aimed[job.id] = job
+        self.leaving += 1
+
+    def sent(self) -> None:
+        """Note that a job that waited has left."""
+        self.leaving -= 1
+
+    def answered(self, job: Job) -> None:
+        """Note that a job has its answer."""
+        del self.aimed[job.id]
 
     async def begin(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Start a tick on this lane."""
         self.trust, self.lost = Trust(), False
+        self.aimed.clear()
+        self.leaving = 0
         await self.evidence.begin(orchestrators)
         if isinstance(self.targeting, Webhook):
             lease = self.targeting.lease

@@ -112,28 +112,33 @@ class Runner:
         if self._closed:
             self._skip_rest(self._closed)
             return None
-        if not lane.usable:
+        if not lane.usable or lane.waits_for_turn:
             return None
         lane.refresh()
-        return self._board.take(lane.name, now=self._now(), serial=lane.serial, suits=lane.suits)
+        job = self._board.take(lane.name, now=self._now(), serial=lane.serial, suits=lane.suits)
+        if job is not None:
+            lane.took(job)
+        return job
 
     async def _one(self, job: Job, lane: Lane) -> None:
         """Carry one job from its lane to its record."""
-        answered = False
+
+        def leaves() -> None:
+            lane.sent()
+            self.watcher.sent(job, lane.name)
+            self._changes.announce()
+
         try:
             async with self._judging:
                 try:
-                    self.watcher.sent(job, lane.name)
-                    sent = await self.trial.send(job, lane)
+                    sent = await self.trial.send(job, lane, leaves)
                 finally:
-                    answered = True
                     self._board.answered(job)
+                    lane.answered(job)
                     self._slots.release()
                     self._changes.announce()
                 await self._settle(sent, lane)
         finally:
-            if not answered:
-                self._slots.release()
             self._changes.announce()
 
     async def _settle(self, sent: Sent, lane: Lane) -> None:
@@ -151,6 +156,7 @@ class Runner:
         if judged.ownerless:
             if not self._final and not self._closed:
                 self._aside[job.id] = result
+                log.info("set_aside", tick=self.plan.tick, job=job.id, evidence=result.attribution.evidence)
                 self.watcher.deferred(job, lane.name, "set aside")
                 self._board.settled(job)
                 return

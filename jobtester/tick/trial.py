@@ -46,7 +46,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A judged job. `ownerless` means that it ran beside others, and nothing proves who served it."""
+    """A judged job. `ownerless` means that it ran beside others, and nothing proves that its orchestrator served it."""
 
     result: Result
     ownerless: bool
@@ -63,12 +63,13 @@ class Trial:
     examiner: Examiner
     bounds: Bounds
 
-    async def send(self, job: Job, lane: Lane) -> Sent:
-        """Aim and send one job, and wait for its answer. What the network does never raises."""
+    async def send(self, job: Job, lane: Lane, leaves: Callable[[], None]) -> Sent:
+        """Aim and send one job, and wait for its answer; `leaves` is called when it goes. The network never raises."""
         definition = self.catalogue[job.pipeline]
         request = self.requests.build(definition, job.model)
         external = job.capability.byoc
         async with lane.targeting.aim(job) as aim:
+            leaves()
             life = lane.evidence.sent(job, asyncio.get_running_loop().time())
             exchange = await lane.client.send(
                 byoc.PREFIX + request.path if external else request.path,
@@ -121,7 +122,8 @@ class Trial:
         )
         if definition.capture_response or verdict.outcome is not outcome.Outcome.PASSED:
             response = _shown(exchange.body)
-        ownerless = sent.overlapped and verdict.scored and attribution.kind is not Kind.PROVEN
+        disowned = verdict.scored or verdict.code == "refuted"
+        ownerless = sent.overlapped and disowned and attribution.kind is not Kind.PROVEN
         result = Result(
             job=job,
             verdict=verdict,
