@@ -80,7 +80,7 @@ class Vitals:
                 f"the file was damaged and is kept as {self.database.set_aside}; a new one was begun"
             )
         if self.delivery is not None:
-            checks["leaderboard"] = _check(self.delivery.state.problem)
+            checks["leaderboard"] = _check(self.delivery.standing.problem)
         return checks
 
     def peers(self) -> dict[str, dict[str, Any]]:
@@ -93,7 +93,7 @@ class Vitals:
         }
         checks["discovery"] = _check(self.conductor.problem)
         if self.delivery is not None:
-            checks["Leaderboard"] = _check(self.delivery.state.problem)
+            checks["Leaderboard"] = _check(self.delivery.standing.problem)
         return checks
 
     async def refresh_metrics(self) -> None:

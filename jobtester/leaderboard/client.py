@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
@@ -17,30 +17,33 @@ import orjson
 
 from jobtester import __version__
 from jobtester.errors import LeaderboardError
+from jobtester.leaderboard import answers
+from jobtester.leaderboard.answers import Answer, Fate
 
 _MAX_READ = 32 * 2**20
 _MAX_ANSWER = 64 * 1024
-_FINAL_500 = ("22001", "22P05", "54000")
-
-
-class Fate(StrEnum):
-    """What an answer to a post means for the stat."""
-
-    STORED = "stored"
-    REFUSED = "refused"
-    REGION = "region"
-    LATER = "later"
-    UNKNOWN = "unknown"
+_CONNECT_S = 10.0
+_KEEPALIVE_S = 10.0  # an idle connection that the server closes first would make the next post uncertain
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The fate of one post. `retry_after_s` is what the server asks for, None if it does not; `secret` marks a 403."""
+class Wanted:
+    """What one stat's row looks like. `job` is the id inside its inputs, empty where there is none."""
 
-    fate: Fate
-    problem: str = ""
-    retry_after_s: float | None = None
-    status: int | None = None
+    orchestrator: str
+    pipeline: str
+    model: str
+    region: str
+    timestamp: int
+    round_trip_s: float
+    job: str = ""
+
+    def is_row(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a row is this stat: the same instant, and the same time to the last bit or the job's own id."""
+        if row.get("timestamp") != self.timestamp:
+            return False
+        own = bool(self.job) and self.job in str(row.get("input_parameters", ""))
+        return own or row.get("round_trip_time") == self.round_trip_s
 
 
 class Client:
@@ -65,7 +68,8 @@ class Client:
     async def open(self) -> None:
         """Make the connection pool."""
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=10, ceil_threshold=86_400),
+            connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}"},
             trust_env=True,
         )
@@ -91,89 +95,70 @@ class Client:
             async with self._session.post(
                 f"{self.url}/api/post_stats", data=body, headers=headers, allow_redirects=False
             ) as response:
-                text = (await response.content.read(_MAX_ANSWER)).decode("utf-8", "replace").strip()
-                return _classified(response.status, text, response.headers.get("Retry-After", ""))
-        except aiohttp.ClientConnectorError as error:
-            return Answer(Fate.LATER, f"no connection to {self.url}: {error}")
+                text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
+                return answers.classify(response.status, text, response.headers.get("Retry-After", ""))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Answer(Fate.LATER, f"no connection to {self.url}: {_reason(error)}")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return Answer(Fate.UNKNOWN, f"no answer from {self.url}: {_reason(error)}")
 
-    async def ai_regions(self) -> set[str]:
-        """Give the names of regions that keep AI stats. Raises LeaderboardError."""
+    async def regions(self) -> dict[str, set[str]]:
+        """Give the names of regions by the type of stats they keep (`ai`, `transcoding`). Raises LeaderboardError."""
         document = await self._get("/api/regions", {})
         listed = document.get("regions") if isinstance(document, dict) else None
         if not isinstance(listed, list):
             raise LeaderboardError(
                 f"{self.url}/api/regions: the answer is not a list of regions; is leaderboard.url right?"
             )
-        return {str(one.get("id")) for one in listed if isinstance(one, dict) and one.get("type") == "ai"}
+        found: dict[str, set[str]] = {}
+        for one in listed:
+            if isinstance(one, dict):
+                found.setdefault(str(one.get("type")), set()).add(str(one.get("id")))
+        return found
 
-    async def count(
-        self, *, orchestrator: str, pipeline: str, model: str, region: str, timestamp: int, round_trip_s: float,
-        job: str, since: float, until: float,
-    ) -> int:  # fmt: skip
-        """Count the rows that are this very stat, read back past any cache. Raises LeaderboardError if unreadable."""
-        query = {
-            "orchestrator": orchestrator,
-            "pipeline": pipeline,
-            "model": model,
-            "since": f"{since:.3f}",
-            "until": f"{until:.3f}",
-            "_": secrets.token_hex(8),
-        }
-        document = await self._get("/api/raw_stats", query)
+    async def count(self, wanted: Wanted, *, since: float, until: float) -> int:
+        """Count the rows that are this very stat, read back past any cache. Raises LeaderboardError if unreadable.
+
+        `since` and `until` are Unix seconds on the server's clock, at which rows were stored.
+        """
+        query = {"orchestrator": wanted.orchestrator, "since": f"{since:.3f}", "until": f"{until:.3f}"}
+        if wanted.pipeline and wanted.model:
+            query |= {"pipeline": wanted.pipeline, "model": wanted.model}
+        document = await self._get("/api/raw_stats", query | {"_": secrets.token_hex(8)})
         if not isinstance(document, dict):
             raise LeaderboardError(f"{self.url}/api/raw_stats: the answer is not an object")
-        rows = document.get(region) or []
-        return sum(_is(row, timestamp, round_trip_s, job) for row in rows if isinstance(row, dict))
+        rows = document.get(wanted.region) or []
+        if not isinstance(rows, list):
+            raise LeaderboardError(f"{self.url}/api/raw_stats: {wanted.region} is not a list")
+        return sum(wanted.is_row(row) for row in rows if isinstance(row, dict))
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:
         assert self._session is not None, "open() comes first"
         url = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             async with self._session.get(url) as response:
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > _MAX_READ:
-                        raise LeaderboardError(f"{self.url}{path}: the answer is larger than {_MAX_READ} bytes")
-                if response.status != 200:
-                    text = body[:200].decode("utf-8", "replace").strip()
-                    raise LeaderboardError(f"{self.url}{path}: answered {response.status}: {text}")
+                body = await _bounded(response, _MAX_READ)
+        except ValueError as error:
+            raise LeaderboardError(f"{self.url}{path}: {error}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise LeaderboardError(f"{self.url}{path}: {_reason(error)}") from error
+        if response.status != 200:
+            text = body[:200].decode("utf-8", "replace").strip()
+            raise LeaderboardError(f"{self.url}{path}: answered {response.status}: {text}")
         try:
             return await asyncio.to_thread(orjson.loads, body)
         except orjson.JSONDecodeError as error:
             raise LeaderboardError(f"{self.url}{path}: the answer is not JSON; is leaderboard.url right?") from error
 
 
-def _classified(status: int, text: str, retry_after: str) -> Answer:
-    wait = float(retry_after) if retry_after.isdecimal() else None
-    said = f"{status}: {text[:200]}"
-    if status == 200:
-        if text == "ok":
-            return Answer(Fate.STORED, status=status)
-        return Answer(Fate.UNKNOWN, f"200, but not `ok`: {text[:200]}; is leaderboard.url right?", status=status)
-    if status == 400 and "invalid region" in text:
-        return Answer(Fate.REGION, said, wait, status)
-    if status == 500 and any(code in text for code in _FINAL_500):
-        return Answer(Fate.REFUSED, said, status=status)
-    if status in (429, 503) and "<" not in text[:1]:
-        return Answer(Fate.LATER, said, wait, status)
-    if status >= 500 or status == 408:
-        return Answer(Fate.UNKNOWN, said, wait, status)
-    if 300 <= status < 400:
-        return Answer(Fate.REFUSED, f"{said}; leaderboard.url redirects, give the final address", status=status)
-    hint = {403: "; check leaderboard.secret", 404: "; check leaderboard.url", 413: "; the stat is too large"}
-    return Answer(Fate.REFUSED, said + hint.get(status, ""), status=status)
-
-
-def _is(row: dict[str, Any], timestamp: int, round_trip_s: float, job: str) -> bool:
-    """Tell whether a row is this stat: equal time to the last bit, or our own id in its inputs."""
-    if row.get("timestamp") != timestamp:
-        return False
-    return row.get("round_trip_time") == round_trip_s or (bool(job) and job in str(row.get("input_parameters", "")))
+async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read a body piece by piece. Raises ValueError once it is larger than `most` bytes."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            raise ValueError(f"the answer is larger than {most} bytes")
+    return bytes(body)
 
 
 def _reason(error: BaseException) -> str:

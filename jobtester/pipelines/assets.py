@@ -107,8 +107,10 @@ def _truths(path: Path) -> dict[str, Truth]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AssetError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise AssetError(f"{path}: files has to be a table")
     for name, facts in table.items():
-        unknown = set(facts) - {each.name for each in fields(Truth)}
+        unknown = set(facts if isinstance(facts, dict) else ()) - {each.name for each in fields(Truth)}
         if unknown:
             raise AssetError(f'{path}: files."{name}".{min(unknown)}: no such key')
     try:

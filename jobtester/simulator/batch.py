@@ -82,7 +82,7 @@ class Batch:
             try:
                 answer = await background.unless(run.gone, self._attempt(run, node))
             except orchestrator.AttemptFailed as error:
-                run.cause, run.fault = error.cause, error.fault
+                run.cause = error.cause
                 self.meter.failed(job.pipeline, job.model, node, error.cause)
                 await self.selection.close(job.pipeline, job.model, node, failed=not _busy(error))
                 if run.gone.is_set():
@@ -100,15 +100,15 @@ class Batch:
     async def _attempt(self, run: Attempts, node: orchestrator.Orchestrator) -> answers.Answer:
         job = run.job
         began = time.monotonic()
-        ran = await node.run(job.pipeline, job.model)
-        run.fault = ran.fault
+        run.fault = node.fault_for(job.pipeline)
+        await node.run(job.pipeline, job.model, run.fault)
         try:
-            answer = await asyncio.to_thread(answers.answer, job, ran.fault, self.truth)
+            answer = await asyncio.to_thread(answers.answer, job, run.fault, self.truth)
         except answers.Undecodable as error:
-            raise orchestrator.AttemptFailed(str(error), "") from error
+            raise orchestrator.AttemptFailed(str(error)) from error
         except answers.RunnerRefused as error:
             cause = f"{job.pipeline} container returned 400: {error}"
-            raise orchestrator.AttemptFailed(cause, "", bad_request=str(error)) from error
+            raise orchestrator.AttemptFailed(cause, bad_request=str(error)) from error
         self.meter.succeeded(job.pipeline, job.model, node, time.monotonic() - began)
         run.success = True
         return answer

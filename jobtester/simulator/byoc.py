@@ -15,6 +15,7 @@ from aiohttp import web
 
 from jobtester.simulator import byoc_workers, events, orchestrator, pool, scenario, served, spoilt
 
+Candidate = tuple[orchestrator.Orchestrator, scenario.ByocSpec, str]
 _TOKEN_S = 0.5
 _TEXT = "text/plain; charset=utf-8"
 _REFUSED = "Unable to parse job request, err="
@@ -81,22 +82,19 @@ class ByocPort:
         if not candidates:
             self._record(run, 400)
             return _text(400, f"No orchestrators found for capability {capability}")
-        for node, offer in candidates:
+        for node, offer, fault in candidates:
             run.tries += 1
-            run.node = node
+            run.node, run.fault = node, fault
             try:
                 async with asyncio.timeout(run.wanted.timeout_s):
-                    ran = await node.run_byoc(offer)
-                    run.fault = ran.fault
-                    reply = await asyncio.to_thread(byoc_workers.work, capability, offer.model, body, ran.fault)
+                    await node.run_byoc(offer, fault)
+                    reply = await asyncio.to_thread(byoc_workers.work, capability, offer.model, body, fault)
             except orchestrator.AttemptFailed as error:
-                run.fault = error.fault
                 if error.bad_request:
                     self._record(run, 400)
                     return _text(400, error.bad_request + "\n")
                 continue
             except TimeoutError:
-                run.fault = node.spec.fault
                 continue
             if reply.status >= 400:
                 self._record(run, reply.status)
@@ -126,7 +124,7 @@ class ByocPort:
         await response.write_eof()
         return response
 
-    async def _candidates(self, wanted: Wanted) -> list[tuple[orchestrator.Orchestrator, scenario.ByocSpec]]:
+    async def _candidates(self, wanted: Wanted) -> list[Candidate]:
         """Ask the listed ones for a token, 500 ms each, and keep those with the capability and a free slot."""
         listed = [
             uri
@@ -136,11 +134,11 @@ class ByocPort:
         nodes = [node for uri in listed if (node := self.pool.find(uri)) is not None]
         answered = await asyncio.gather(*(_token(node) for node in nodes))
         offers = [
-            (node, offer)
+            (node, offer, node.fault_for(wanted.capability))
             for node, alive in zip(nodes, answered, strict=True)
-            if alive and (offer := node.capability(wanted.capability)) is not None
+            if alive and (offer := node.capability(wanted.capability)) is not None and node.has_room(offer)
         ]
-        return [(node, offer) for node, offer in offers if node.has_room(offer)]
+        return [candidate for candidate in offers if candidate[2] != "busy"]
 
     def _record(self, run: _Run, status: int | None, *, disconnected: bool = False) -> None:
         spec = run.node.spec if run.node else scenario.OrchestratorSpec(address="")

@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from jobtester.simulator import faults, scenario
 
@@ -21,17 +20,10 @@ _ERROR_AT_LEAST_S = 0.25
 class AttemptFailed(Exception):
     """The orchestrator did not do the job; the text is what the gateway logs and counts."""
 
-    def __init__(self, cause: str, fault: str, *, bad_request: str = "") -> None:
-        """Carry the cause, the fault that was played (or ""), and a runner's 400 text, which ends the tries."""
+    def __init__(self, cause: str, *, bad_request: str = "") -> None:
+        """Carry the cause, and a runner's 400 text, which ends the tries."""
         super().__init__(cause)
-        self.cause, self.fault, self.bad_request = cause, fault, bad_request
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A job done: by its fault, if any, the answer will be bad."""
-
-    fault: str = ""
+        self.cause, self.bad_request = cause, bad_request
 
 
 class Orchestrator:
@@ -71,8 +63,7 @@ class Orchestrator:
 
     def has_room(self, capability: scenario.ByocSpec) -> bool:
         """Say whether an external capability has a free slot now."""
-        busy = self.fault_for(capability.capability) == "busy"
-        return not busy and self._taken(("byoc", capability.capability)) < capability.capacity
+        return self._taken(("byoc", capability.capability)) < capability.capacity
 
     async def info(self) -> None:
         """Answer an info call, or never."""
@@ -80,25 +71,22 @@ class Orchestrator:
             await asyncio.Event().wait()
         await asyncio.sleep(self._random.uniform(*self.spec.info_s))
 
-    async def run(self, pipeline: str, model: str) -> Ran:
-        """Do a batch job. AttemptFailed where it does not."""
+    async def run(self, pipeline: str, model: str, fault: str) -> None:
+        """Do a batch job, as far as `fault` lets it. AttemptFailed where it does not."""
         spec = self.model(pipeline, model)
         if spec is None:
-            raise AttemptFailed("no workers can process job requested", "")
-        fault = self.fault_for(pipeline)
+            raise AttemptFailed("no workers can process job requested")
         with self._slot((pipeline, model), spec.capacity, fault):
             if (pipeline, model) in self._cold:
                 await asyncio.sleep(spec.cold_s)
                 self._cold.discard((pipeline, model))
             await self._work(pipeline, spec.latency_s, fault)
-        return Ran(fault)
 
-    async def run_byoc(self, spec: scenario.ByocSpec) -> Ran:
-        """Do a job of an external capability. AttemptFailed where it does not.
+    async def run_byoc(self, spec: scenario.ByocSpec, fault: str) -> None:
+        """Do a job of an external capability, as far as `fault` lets it. AttemptFailed where it does not.
 
         A job that is cut off keeps its slot, as in go-livepeer, until `change` registers the capability again.
         """
-        fault = self.fault_for(spec.capability)
         key = ("byoc", spec.capability)
         with self._slot(key, spec.capacity, fault):
             try:
@@ -106,7 +94,6 @@ class Orchestrator:
             except asyncio.CancelledError:
                 self._lost[key] += 1
                 raise
-        return Ran(fault)
 
     def _taken(self, key: tuple[str, str]) -> int:
         return self.in_use[key] + self._lost[key]
@@ -114,7 +101,7 @@ class Orchestrator:
     @contextmanager
     def _slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
         if fault == "busy" or self._taken(key) >= capacity:
-            raise AttemptFailed("insufficient capacity", fault if fault == "busy" else "")
+            raise AttemptFailed("insufficient capacity")
         self.in_use[key] += 1
         try:
             yield
@@ -125,17 +112,17 @@ class Orchestrator:
         latency = self._random.uniform(*latency_s)
         if fault == "down":
             await asyncio.sleep(_DIAL_LIMIT_S)
-            raise AttemptFailed("dial tcp: i/o timeout", fault)
+            raise AttemptFailed("dial tcp: i/o timeout")
         if fault in ("eof", "null"):
-            raise AttemptFailed(f"{pipeline} container returned 500: Internal server error.", fault)
+            raise AttemptFailed(f"{pipeline} container returned 500: Internal server error.")
         if fault == "hang":
             await asyncio.Event().wait()
         if fault == "error_503":
             await asyncio.sleep(max(latency, _ERROR_AT_LEAST_S))
-            raise AttemptFailed(f"{pipeline} container returned 500: Out of memory error.", fault)
+            raise AttemptFailed(f"{pipeline} container returned 500: Out of memory error.")
         if fault == "runner_400":
             message = "Error during model execution: bad input."
-            raise AttemptFailed(f"{pipeline} container returned 400: {message}", fault, bad_request=message)
+            raise AttemptFailed(f"{pipeline} container returned 400: {message}", bad_request=message)
         await asyncio.sleep(max(latency * _SLOW, _SLOW_AT_LEAST_S) if fault == "slow" else latency)
 
     def fault_for(self, pipeline: str) -> str:

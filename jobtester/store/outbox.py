@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jobtester.store.database import Database
 
 STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
 _OPEN = ("pending", "sending", "uncertain")
+_BOGUS_WAIT_S = 7200.0  # nothing waits that long on purpose: the clock has been set back since
+_SUSPECT_JOBS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One stat: the exact bytes, the fields by which its row is found again, and what happened so far.
 
-    Instants are Unix seconds; `due_at` is when it may be tried next.
+    Instants are Unix seconds; `due_at` is when it may be tried next. `maybe_double` says that it was posted again
+    without anybody having been able to look whether it was there.
     """
 
     seq: int
@@ -43,6 +46,17 @@ class Entry:
     maybe_double: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What became of one entry: its new state, when it is due again, and why."""
+
+    seq: int
+    state: Literal["delivered", "refused", "pending", "uncertain"]
+    due_at: float = 0.0
+    problem: str = ""
+    maybe_double: bool = False
+
+
 _COLUMNS = tuple(Entry.__dataclass_fields__)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"
 
@@ -56,12 +70,22 @@ class Outbox:
         self._clock = clock
 
     async def recover(self) -> int:
-        """Make uncertain what an earlier process was sending when it died, and let go of what it held."""
+        """Make uncertain what an earlier process was sending when it died, and settle what it held; count the former.
+
+        A tick that died is judged like one that ended: where ten or more jobs went through a gateway, none passed and
+        all failed alike, its held stats are suspect; else they may be posted.
+        """
 
         def work(db: sqlite3.Connection) -> int:
+            db.execute(
+                "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
+                " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
+                f" HAVING count(*) >= {_SUSPECT_JOBS} AND sum(outcome = 'passed') = 0 AND count(DISTINCT reason) = 1)"
+            )
             db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'")
             return db.execute(
-                "UPDATE outbox SET state = 'uncertain', problem = 'the tester died while sending' WHERE state = 'sending'"
+                "UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending'"
+                " WHERE state = 'sending'"
             ).rowcount
 
         return await self._database.write(work)
@@ -72,49 +96,49 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             found = db.execute(
-                f"{_SELECT} WHERE state = 'pending' AND due_at <= ? ORDER BY seq LIMIT ?", (now, limit)
+                f"{_SELECT} WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                (now + 1e-6, now + _BOGUS_WAIT_S, limit),
             ).fetchall()
             db.executemany(
                 "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
-                " first_sent_at = coalesce(first_sent_at, ?) WHERE seq = ?",
-                [(now, now, row[0]) for row in found],
+                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq = ?",
+                [(now, now, now, row[0]) for row in found],
             )
             return [_entry(row) for row in found]
 
         return await self._database.write(work)
 
-    async def delivered(self, seqs: list[int]) -> None:
-        """Note that stats are stored at the Leaderboard."""
-        await self._settle("delivered", "", seqs)
+    async def settle(self, moves: Sequence[Move]) -> None:
+        """Note what became of entries, all in one transaction.
 
-    async def refused(self, seq: int, problem: str) -> None:
-        """Note that the Leaderboard will never take this stat as it is."""
-        await self._settle("refused", problem, [seq])
-
-    async def later(self, seq: int, due_at: float, problem: str) -> None:
-        """Note that a stat was surely not stored, and when to try again."""
-        await self._set(seq, "pending", due_at, problem)
-
-    async def uncertain(self, seq: int, due_at: float, problem: str) -> None:
-        """Note that nobody knows whether a stat was stored, and when to look."""
-        await self._set(seq, "uncertain", due_at, problem)
-
-    async def resend(self, seq: int, *, maybe_double: bool) -> None:
-        """Let an uncertain stat be sent again."""
+        The sending instants of an uncertain one are never later than now, even after the clock was set back: what was
+        sent is looked for from there on.
+        """
         now = self._clock()
-        await self._database.write(
-            lambda db: db.execute(
-                "UPDATE outbox SET state = 'pending', due_at = ?, maybe_double = maybe_double OR ? WHERE seq = ?",
-                (now, int(maybe_double), seq),
-            )
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
+                " settled_at = ?, first_sent_at = min(first_sent_at, ?), last_sent_at = min(last_sent_at, ?)"
+                " WHERE seq = ?",
+                [
+                    (
+                        move.state, move.due_at, move.problem, int(move.maybe_double),
+                        now if move.state in ("delivered", "refused") else None, now, now, move.seq,
+                    )
+                    for move in moves
+                ],
+            )  # fmt: skip
+
+        await self._database.write(work)
 
     async def to_look_up(self, limit: int) -> list[Entry]:
-        """Give uncertain entries that are due to be looked for."""
+        """Give uncertain entries that are due to be looked for, the longest due first."""
         now = self._clock()
         found = await self._database.read(
             lambda db: db.execute(
-                f"{_SELECT} WHERE state = 'uncertain' AND due_at <= ? ORDER BY seq LIMIT ?", (now, limit)
+                f"{_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?",
+                (now + 1e-6, now + _BOGUS_WAIT_S, limit),
             ).fetchall()
         )
         return [_entry(row) for row in found]
@@ -132,10 +156,10 @@ class Outbox:
             )
         )
 
-    async def next_due(self) -> float | None:
-        """Give when the next entry is due, None if none waits."""
+    async def next_due(self, state: Literal["pending", "uncertain"]) -> float | None:
+        """Give when the next entry in a state is due, None if none waits."""
         found = await self._database.read(
-            lambda db: db.execute("SELECT min(due_at) FROM outbox WHERE state IN ('pending', 'uncertain')").fetchone()
+            lambda db: db.execute("SELECT min(due_at) FROM outbox WHERE state = ?", (state,)).fetchone()
         )
         return found[0] if found[0] is not None else None
 
@@ -173,10 +197,14 @@ class Outbox:
         return [_entry(row) for row in found]
 
     async def retry(self, seqs: list[int] | None = None) -> int:
-        """Let refused, expired or dropped entries be posted again, because a person says so."""
+        """Let refused, expired or dropped entries be posted again, because a person says so.
+
+        A dropped one that had been sent is looked for first.
+        """
         now = self._clock()
         return await self._pick(
-            "UPDATE outbox SET state = 'pending', due_at = ?, created_at = ?, problem = ''"
+            "UPDATE outbox SET state = iif(state = 'dropped' AND attempts > 0, 'uncertain', 'pending'),"
+            " due_at = ?, created_at = ?, settled_at = NULL, problem = ''"
             " WHERE state IN ('refused', 'expired', 'dropped')",
             (now, now),
             seqs,
@@ -197,22 +225,6 @@ class Outbox:
             return sum(db.execute(f"{statement} AND seq = ?", (*values, seq)).rowcount for seq in seqs)
 
         return await self._database.write(work)
-
-    async def _settle(self, state: str, problem: str, seqs: list[int]) -> None:
-        now = self._clock()
-        await self._database.write(
-            lambda db: db.executemany(
-                "UPDATE outbox SET state = ?, problem = ?, settled_at = ? WHERE seq = ?",
-                [(state, problem, now, seq) for seq in seqs],
-            )
-        )
-
-    async def _set(self, seq: int, state: str, due_at: float, problem: str) -> None:
-        await self._database.write(
-            lambda db: db.execute(
-                "UPDATE outbox SET state = ?, due_at = ?, problem = ? WHERE seq = ?", (state, due_at, problem, seq)
-            )
-        )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -20,14 +20,14 @@ from jobtester.store import rows
 from jobtester.store.database import Database
 from jobtester.store.rows import Row
 
-_UNSENT = ("held", "pending", "suspect")
+_SENT = ("sending", "uncertain", "delivered")
 _REPEAT_S = 86_400.0
 _MEMORY = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which results to give; empty means any. `since` and `until` are Unix seconds of recording."""
+    """Which results to give; empty means any."""
 
     tick: str = ""
     address: str = ""
@@ -57,9 +57,8 @@ class Results:
         now = self._clock()
 
         def work(db: sqlite3.Connection) -> bool:
-            try:
-                seq = rows.insert(db, result, now)
-            except sqlite3.IntegrityError:
+            seq = rows.insert(db, result, now)
+            if seq is None:
                 return False
             _remember(db, result, seq)
             if stat is not None:
@@ -71,28 +70,28 @@ class Results:
     async def amend(self, job_id: str, kind: Kind, line: str) -> bool:
         """Add evidence that came after the result was recorded; tell whether the result was found.
 
-        While its stat has not been sent, a refutation makes the result unscored and withdraws the stat; later the
-        evidence is kept as a note.
+        Until its stat is sent, a refutation makes the result unscored and withdraws the stat. Later nothing about it
+        can be taken back, and the evidence is kept as a note.
         """
 
         def work(db: sqlite3.Connection) -> bool:
-            found = db.execute("SELECT seq, attribution, evidence FROM results WHERE id = ?", (job_id,)).fetchone()
+            found = db.execute(
+                "SELECT r.seq, r.outcome, r.attribution, r.evidence, o.state FROM results r"
+                " LEFT JOIN outbox o ON o.result = r.id WHERE r.id = ?",
+                (job_id,),
+            ).fetchone()
             if found is None:
                 return False
-            seq, before, evidence = found
-            after = Attribution(Kind(before), tuple(orjson.loads(evidence))).amended(kind, line)
+            seq, came_to, before, evidence, state = found
+            after = Attribution(Kind(before), tuple(orjson.loads(evidence))).amended(kind, rows.text(line))
             db.execute(
                 "UPDATE results SET attribution = ?, evidence = ? WHERE seq = ?",
-                (after.kind.value, orjson.dumps(after.evidence).decode(), seq),
+                (before if state in _SENT else after.kind.value, orjson.dumps(after.evidence).decode(), seq),
             )
-            if after.kind is Kind.REFUTED:
-                withdrawn = db.execute(
-                    f"DELETE FROM outbox WHERE result = ? AND state IN {_UNSENT}",
-                    (job_id,),
-                ).rowcount
-                posted = db.execute("SELECT 1 FROM outbox WHERE result = ?", (job_id,)).fetchone()
-                if withdrawn or posted is None:
-                    _unscore(db, "refuted", line, "seq = ?", (seq,))
+            if after.kind is Kind.REFUTED and state not in _SENT:
+                db.execute("DELETE FROM outbox WHERE result = ?", (job_id,))
+                if came_to != outcome.Outcome.UNSCORED:
+                    _unscore(db, seq, "refuted", line)
             return True
 
         return await self._database.write(work)
@@ -121,10 +120,11 @@ class Results:
 
         def work(db: sqlite3.Connection) -> int:
             found = db.execute(
-                "SELECT result FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,)
+                "SELECT r.seq FROM outbox o JOIN results r ON r.id = o.result WHERE o.state = 'suspect' AND o.gateway = ?",
+                (gateway,),
             ).fetchall()
-            for (job_id,) in found:
-                _unscore(db, "tick_suspect", outcome.reason("tick_suspect").meaning, "id = ?", (job_id,))
+            for (seq,) in found:
+                _unscore(db, seq, "tick_suspect", outcome.reason("tick_suspect").meaning)
             db.execute("DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,))
             return len(found)
 
@@ -254,8 +254,10 @@ def _remember(db: sqlite3.Connection, result: Result, seq: int) -> None:
     )
 
 
-def _unscore(db: sqlite3.Connection, code: str, message: str, where: str, values: tuple[object, ...]) -> None:
+def _unscore(db: sqlite3.Connection, seq: int, code: str, message: str) -> None:
+    """Make a scored result unscored, and count it so among its capability's newest."""
     db.execute(
-        f"UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE {where}",
-        (code, message, *values),
+        "UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE seq = ?",
+        (code, rows.text(message), seq),
     )
+    db.execute("UPDATE latest SET unscored_streak = unscored_streak + 1 WHERE seq = ?", (seq,))

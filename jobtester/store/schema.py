@@ -46,16 +46,26 @@ CREATE INDEX received_at ON received (received_at);
 CREATE TABLE pulse (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
 """
 
-STEPS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE INDEX outbox_order ON outbox (state, seq);
+CREATE INDEX results_reason ON results (reason, seq);
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2)
 VERSION = len(STEPS)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring a file to this program's version. Raises StoreError for a file that is newer than the program."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise StoreError(
-            f"the file has version {version}, this program knows {VERSION}; use the newer program, or another store.path"
+            f"store.path: {path} has version {version}, this program knows {VERSION}; "
+            "use the newer program, or set another path"
         )
     for step in range(version, VERSION):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{STEPS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;")
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{STEPS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;")
+        except sqlite3.Error:
+            connection.rollback()
+            raise

@@ -64,7 +64,8 @@ def test_metrics_text_is_read_with_its_escapes() -> None:
         "# HELP x y\n"
         'livepeer_ai_request_latency_score{model_name="a \\"q\\" \\\\ b",orchestrator_address="0x1",'
         'orchestrator_uri="https://a",pipeline="llm"} 0.25\n'
-        'livepeer_ai_request_errors{error_code="OrchestratorCapped",model_name="m",orchestrator_uri="u",pipeline="llm"} 3\n'
+        'livepeer_ai_request_errors{error_code="OrchestratorCapped",model_name="m",orchestrator_uri="u",'
+        'pipeline="llm"} 3\n'
         "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
         "process_start_time_seconds 1.7e+09\n"
     )

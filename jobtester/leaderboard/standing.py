@@ -1,0 +1,84 @@
+"""The standing of the Leaderboard: what is wrong with it, said once when it begins and once when it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from jobtester.leaderboard.answers import Answer
+from jobtester.leaderboard.breaker import Breaker
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Standing:
+    """How the Leaderboard stands, for readiness and for whoever wants to post; `last_stored_at` in Unix seconds."""
+
+    url: str
+    breaker: Breaker = field(default_factory=Breaker)
+    monotonic: Callable[[], float] = time.monotonic
+    region: Literal["unknown", "ok", "wrong"] = "unknown"
+    region_problem: str = ""
+    failure: str = ""
+    refusal: str = ""
+    unreadable: str = ""
+    last_stored_at: float | None = None
+    _said: set[str] = field(default_factory=set)
+
+    @property
+    def problem(self) -> str:
+        """Give what is wrong, the most serious first; empty if all is well."""
+        return self.region_problem or self.failure or self.refusal or self.unreadable
+
+    @property
+    def shut_for_s(self) -> float:
+        """Give for how many seconds nothing may be sent, at least 0."""
+        return max(0.0, self.breaker.shut_until - self.monotonic())
+
+    def may_send(self, most: int) -> int:
+        """Say how many posts may go out now: none, one probe, or `most`."""
+        return self.breaker.may_send(self.monotonic(), most)
+
+    def failed(self, problem: str, retry_after_s: float | None = None) -> None:
+        """Note that it did not answer as it should, and leave it alone for a while."""
+        self.failure = problem
+        if self.breaker.failed(self.monotonic(), retry_after_s):
+            log.error("leaderboard_failing", url=self.url, problem=problem)
+
+    def answered(self) -> None:
+        """Note that it answers."""
+        self.failure = ""
+        if self.breaker.succeeded():
+            log.info("leaderboard_back", url=self.url)
+
+    def stored(self, now: float) -> None:
+        """Note that it took a stat."""
+        self.answered()
+        self.last_stored_at = now
+        if self.refusal:
+            log.info("stats_accepted_again", url=self.url)
+            self.refusal = ""
+            self._said.clear()
+
+    def refused(self, answer: Answer, result: str) -> None:
+        """Note that it refuses a stat for good; said once for each kind."""
+        self.answered()
+        if answer.everybody:
+            self.refusal = f"stats are refused: {answer.problem}"
+        kind = str(answer.status)
+        if kind not in self._said:
+            self._said.add(kind)
+            log.error("stat_refused", url=self.url, result=result, problem=answer.problem)
+
+    def read_back(self, problem: str) -> None:
+        """Note whether rows can be read back; empty if they can."""
+        if problem and not self.unreadable:
+            log.warning("stats_unreadable", url=self.url, problem=problem)
+        elif self.unreadable and not problem:
+            log.info("stats_readable_again", url=self.url)
+        self.unreadable = problem

@@ -1,0 +1,154 @@
+"""Thousands of jobs in every way of targeting: no scored result disagrees with the simulator's log of who served what.
+
+And the test can fail: leases that hand over at once, or overlap without proof, are caught by the same comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobtester.domain.orchestrators import Orchestrator
+from jobtester.gateway.lease import Flight, Lease
+from jobtester.gateway.targeting import Webhook
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, generate
+from tests.running import BATCH, Stage, misattributed, staged
+
+QUICK = ("llm", "text-to-image", "image-to-text", "text-to-speech", "audio-to-text")
+TIMES = {"retry_window": "100ms", "settle": "30ms", "after_disconnect": "300ms", "first_ask": "3s"}
+
+
+def network(
+    *modes: str, seed: int, orchestrators: int = 60, models: int, info_s: tuple[float, float] = (0.0, 0.002),
+    latency_s: tuple[float, float] = (0.0, 0.03), faults: float = 0.25, byoc: bool = False,
+) -> Scenario:  # fmt: skip
+    """Make up a network whose gateways keep the tester's short times."""
+    made = generate(
+        seed=seed,
+        orchestrators=orchestrators,
+        models_per_pipeline=models,
+        pipelines=QUICK,
+        latency_s=latency_s,
+        info_s=info_s,
+        fault_share=faults,
+        gateways=tuple(
+            GatewaySpec(name=f"g{number}", mode=mode, retry_window=0.1, info_timeout=0.6, events=mode == "tester")  # type: ignore[arg-type]
+            for number, mode in enumerate(modes)
+        ),
+    )
+    if byoc:
+        external = tuple(
+            ByocSpec(name, model, latency_s=latency_s)
+            for name, model in (("openai-chat-completions", "m"), ("openai-text-embeddings", "e"))
+        )
+        made = replace(made, orchestrators=tuple(replace(one, byoc=external) for one in made.orchestrators))
+    return made
+
+
+def limits(**more: Any) -> dict[str, Any]:
+    """Give the sections that all runs share."""
+    return {
+        "pipelines": {slug: {"timeout": "1500ms", "cold_timeout": "1500ms"} for slug in BATCH},
+        "limits": {"jobs": 64, "busy_backoff": "20ms", "busy_retries": 1, "grace": "1s", **more},
+    }
+
+
+async def proven(stage: Stage, at_least: int) -> None:
+    """Run a tick and hold every result against the log."""
+    report = await stage.tick()
+    results = await stage.results()
+    assert report.settled == report.planned == len(results) >= at_least
+    assert misattributed(results, stage.network.served) == []
+    scored = [row for row in results if row.outcome != "unscored"]
+    assert len(scored) >= 0.6 * len(results)
+    assert len(stage.network.leaderboard.rows) == len(scored)
+
+
+@pytest.mark.timeout(300)
+async def test_exclusive(tmp_path: Path) -> None:
+    """One webhook gateway, four jobs at a time on the one orchestrator that is named."""
+    scenario = network("tester", seed=1, models=3)
+    async with staged(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=4)) as stage:
+        await proven(stage, 900)
+
+
+@pytest.mark.timeout(300)
+async def test_overlap_among_slow_info_calls(tmp_path: Path) -> None:
+    """One webhook gateway whose lease moves on while jobs compute, with info calls that hold the list."""
+    scenario = network("tester", seed=2, models=3, orchestrators=30, info_s=(0.005, 0.06), latency_s=(0.05, 0.3))
+    async with staged(scenario, tmp_path, gateways=[{**TIMES, "overlap": True}], **limits()) as stage:
+        await proven(stage, 450)
+
+
+@pytest.mark.timeout(300)
+async def test_query(tmp_path: Path) -> None:
+    """Everything in parallel through a gateway that takes the orchestrator from each request."""
+    scenario = network("query", seed=3, models=8)
+    async with staged(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=2)) as stage:
+        await proven(stage, 2400)
+
+
+@pytest.mark.timeout(300)
+async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
+    """Three webhook lanes and a query gateway share the orchestrators; external capabilities run on all of them."""
+    scenario = network("tester", "tester", "tester", "query", seed=4, models=4, byoc=True)
+    async with staged(scenario, tmp_path, gateways=[TIMES] * 4, **limits(per_orchestrator=2)) as stage:
+        await proven(stage, 1300)
+
+
+class HandsOverAtOnce(Lease):
+    """A lease as a careless tester would have it: it moves whenever the next job is ready."""
+
+    def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
+        """Never wait for anything."""
+        return now
+
+    def sent(self, job: str, now: float) -> Flight:
+        """Take every job for one that runs alone."""
+        return replace(super().sent(job, now), overlapped=False)
+
+    def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
+        """Forget that others were named meanwhile."""
+        flight = super().ended(job, now, disconnected=disconnected)
+        flight.overlapped = False
+        return flight
+
+    def claim(self, flight: Flight) -> bool:
+        """Believe whatever was answered."""
+        return True
+
+
+class OverlapsWithoutProof(Lease):
+    """A lease that moves on by the same guess as ours, and takes the guess for the truth."""
+
+    def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
+        """Forget that others were named meanwhile."""
+        flight = super().ended(job, now, disconnected=disconnected)
+        flight.overlapped = False
+        return flight
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("broken", [HandsOverAtOnce, OverlapsWithoutProof])
+async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> None:
+    """The comparison finds what a lease without our rules credits to the wrong orchestrator."""
+    scenario = network(
+        "tester", seed=5, models=3, orchestrators=20, info_s=(0.04, 0.6), latency_s=(0.1, 0.6), faults=0.0
+    )
+    lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms"}
+    async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
+        targeting = stage.daemon.lanes[0].targeting
+        assert isinstance(targeting, Webhook)
+        targeting.lease = broken(targeting.lease.timing, overlap=True)
+        evidence = stage.daemon.lanes[0].evidence
+        await stage.tick()
+        results = await stage.results()
+        believed = [row for row in results if row.outcome != "unscored"]
+        assert believed
+        wrong = misattributed(results, stage.network.served)
+        caught = [row for row in results if row.attribution in ("refuted", "missing")]
+        assert wrong or caught, "nothing went wrong, so this network is too kind to tell"
+        assert evidence.metrics is not None

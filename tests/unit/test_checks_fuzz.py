@@ -1,0 +1,177 @@
+"""No answer breaks a check: whatever comes, the finding is about the answer, and comes soon."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobtester.domain.outcome import Fault
+from jobtester.pipelines import answers, looking
+from jobtester.pipelines.checks import field, paths, strictjson, words
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Wrong
+from jobtester.pipelines.looking import Report, Task
+from jobtester.pipelines.worker import Worker
+from tests.unit import media_factory as make
+from tests.unit.answers_corpus import FILE, GOOD, Case, request
+
+SLUGS = sorted({case.pipeline for case in GOOD})
+BY_SLUG = {slug: [case for case in GOOD if case.pipeline == slug and isinstance(case.answer, dict)] for slug in SLUGS}
+
+numbers = (
+    st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**30, -(10**400), 1e308])
+)
+scalars = st.none() | st.booleans() | numbers | st.text(max_size=30) | st.sampled_from(["\ud800", "\0", FILE, "data:,"])
+keys = st.text(max_size=8) | st.sampled_from(
+    ["images", "url", "seed", "text", "chunks", "timestamp", "choices", "message", "content", "usage", "data", "masks"]
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(keys, inner, max_size=5), max_leaves=20
+)
+
+
+def look(slug: str, body: bytes, content: bytes = b"") -> Report:
+    """Look at an answer, every file it names being `content`, and time it."""
+    began = time.process_time()
+    task = Task(request(slug).expectation, body)
+    report = looking.look(task)
+    if report.urls:
+        files = {url: Artefact(url, 200, content) for url in report.urls}
+        report = looking.look(Task(task.expectation, body, artefacts=files))
+    assert time.process_time() - began < 2
+    for finding in report.findings:
+        assert finding.fault is not Fault.TESTER, finding.message
+        assert len(finding.message) < 1000
+        finding.message.encode()  # what is shown and posted has to be text
+    json.dumps(looking.pack(report))
+    return report
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=values)
+def test_any_json(slug: str, answer: Any) -> None:
+    """Any JSON at all is looked at and found wanting."""
+    report = look(slug, json.dumps(answer).encode())
+    assert not all(finding.passed for finding in report.findings)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_right_answers_with_one_thing_changed(slug: str, data: st.DataObject) -> None:
+    """A right answer of which one part is replaced by anything, or left out, is still looked at in peace."""
+    case: Case = data.draw(st.sampled_from(BY_SLUG[slug]))
+    answer = copy.deepcopy(case.answer)
+    places = list(_places(answer))
+    holder, key = data.draw(st.sampled_from(places[:200]))
+    if data.draw(st.booleans()):
+        holder[key] = data.draw(values)
+    else:
+        del holder[key]
+    content = next(iter(case.files.values())).body if case.files else b""
+    look(slug, json.dumps(answer).encode(), content)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+@settings(max_examples=30, deadline=None)
+@given(body=st.binary(max_size=200))
+def test_any_bytes(slug: str, body: bytes) -> None:
+    """Bytes that are no JSON are bad JSON and nothing else."""
+    report = look(slug, b"\xff" + body)
+    assert [finding.problem for finding in report.findings] == ["bad_json"]
+
+
+MEDIA = {
+    "picture": ("image", make.picture(96, 64)),
+    "JPEG": ("image", make.picture(96, 64, "JPEG")),
+    "WebP": ("image", make.picture(96, 64, "WEBP")),
+    "video": ("video", make.video(64, 64, 6)),
+    "sound": ("audio", make.sound(0.2, rate=8000)),
+    "MP3": ("audio", make.sound(1.2, "mp3")),
+    "FLAC": ("audio", make.sound(1.2, "flac")),
+}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """Give one worker for all damaged files; it has to live to the end."""
+    started = Worker.start()
+    yield started
+    started.stop()
+
+
+@pytest.mark.parametrize("name", MEDIA)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files(worker: Worker, name: str, data: st.DataObject) -> None:
+    """Files with bytes changed, cut out or doubled neither end the decoder's process nor keep it busy."""
+    kind, content = MEDIA[name]
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged) - 1))
+        what = data.draw(st.binary(max_size=8))
+        length = data.draw(st.sampled_from([0, 1, 4, len(what), len(damaged)]))
+        damaged[at : at + length] = what
+        damaged = damaged or bytearray(b"\0")
+    expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
+    files = {"/x": Artefact("/x", 200, bytes(damaged))}
+    report = worker.look(Task(expectation, b'{"url": "/x"}', artefacts=files), cpu_s=2)
+    assert report.findings[0].fault is not Fault.TESTER, report.findings[0].message
+
+
+@settings(max_examples=200, deadline=None)
+@given(body=st.lists(st.binary(max_size=20) | st.just(b"[DONE]") | values.map(lambda v: json.dumps(v).encode())))
+def test_any_stream(body: list[bytes]) -> None:
+    """A stream of anything becomes a completion, or is found wrong."""
+    whole = b"\n\n".join(b"data: " + line for line in body)
+    try:
+        answer = answers.chat_from_stream(whole)
+    except Wrong as wrong:
+        assert wrong.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
+    else:
+        assert isinstance(answer["choices"][0]["message"]["content"], str)
+        answers.tokens(answer)
+
+
+@given(value=values, path=st.text(alphabet="ab.01", max_size=10))
+def test_any_path(value: Any, path: str) -> None:
+    """A path gives what is there or says that nothing is."""
+    try:
+        paths.find(value, path)
+    except Wrong as wrong:
+        assert wrong.problem == "missing"  # noqa: PT017 - either is right
+
+
+@given(value=values)
+def test_strict_json_reads_what_json_writes(value: Any) -> None:
+    """Whatever can be written as JSON is read as the same, or refused for numbers nobody sends."""
+    written = json.dumps(value)
+    try:
+        assert strictjson.read(written) == value
+    except ValueError as error:
+        assert "digits" in str(error)  # noqa: PT017 - either is right
+
+
+@given(heard=st.lists(st.sampled_from("abcd"), max_size=12), said=st.lists(st.sampled_from("abcd"), max_size=12))
+def test_word_error_rate(heard: list[str], said: list[str]) -> None:
+    """The rate is nothing for equal texts only, and never more than replacing every word."""
+    rate = words.error_rate(heard, said)
+    assert (rate == 0) == (heard == said)
+    assert rate <= max(len(heard), len(said)) / max(len(said), 1)
+    assert round(rate * max(len(said), 1)) == round(words.error_rate(said, heard) * max(len(heard), 1))
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Give every place in an answer as its holder and key."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(inside):
+        yield value, key
+        if not isinstance(item, list) or len(item) < 50:
+            yield from _places(item)

@@ -1,0 +1,347 @@
+"""Pipelines are data: built-in ones can be overridden, new ones need no code, and mistakes are named with their key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobtester.domain.orchestrators import Capability, Price
+from jobtester.errors import ConfigError
+from jobtester.pipelines import catalogue
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.definition import Definition
+from jobtester.pipelines.request import Requests
+
+ASSETS = Assets()
+BATCH = {
+    "text-to-image": "Text to image",
+    "image-to-image": "Image to image",
+    "image-to-video": "Image to video",
+    "upscale": "Upscale",
+    "audio-to-text": "Audio to text",
+    "segment-anything-2": "Segment anything 2",
+    "llm": "Llm",
+    "image-to-text": "Image to text",
+    "text-to-speech": "Text to speech",
+}
+EXTERNAL = {"openai-chat-completions", "openai-text-embeddings", "openai-image-generation"}
+
+
+def load(text: str, assets: Assets = ASSETS) -> catalogue.Catalogue:
+    """Load the catalogue with the [pipelines.*] tables of a config.toml."""
+    return catalogue.load(tomllib.loads(text).get("pipelines", {}), assets)
+
+
+def problems(text: str, assets: Assets = ASSETS) -> list[str]:
+    """Give every line that is said of a wrong configuration."""
+    with pytest.raises(ConfigError) as caught:
+        load(text, assets)
+    assert caught.value.exit_code == 2
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_built_in_pipelines_are_complete() -> None:
+    """All nine batch pipelines are there under go-livepeer's display names, and the external ones under their own."""
+    known = load("")
+    assert set(known) == set(BATCH) | EXTERNAL
+    assert {slug: known[slug].name for slug in BATCH} == BATCH
+    assert all(known[slug].byoc and known[slug].name == slug for slug in EXTERNAL)
+    assert all(definition.checks and definition.enabled for definition in known.values())
+
+
+def test_limits_are_the_contracts() -> None:
+    """Warm limits are the suggested ones, and a cold model has five minutes more."""
+    known = load("")
+    warm = {slug: known[slug].timeout_s for slug in BATCH}
+    assert warm == {
+        "text-to-image": 60,
+        "image-to-text": 60,
+        "segment-anything-2": 60,
+        "llm": 90,
+        "audio-to-text": 90,
+        "image-to-image": 90,
+        "upscale": 120,
+        "text-to-speech": 120,
+        "image-to-video": 180,
+    }
+    assert all(known[slug].cold_timeout_s == limit + 300 for slug, limit in warm.items())
+
+
+def test_parameters_are_overridden_one_by_one() -> None:
+    """What config.toml names is replaced, a list as a whole; what it does not name stays."""
+    known = load("""
+        [pipelines.text-to-image]
+        timeout = "1m30s"
+        models = ["stabilityai/*"]
+        [pipelines.text-to-image.parameters]
+        prompt = ["a cat"]
+        width = 768
+        [pipelines.text-to-image.per_model."*turbo*".parameters]
+        num_inference_steps = 1
+    """)
+    definition = known["text-to-image"]
+    assert definition.timeout_s == 90
+    assert definition.models == ("stabilityai/*",)
+    assert definition.parameters["prompt"] == ["a cat"]
+    assert (definition.parameters["width"], definition.parameters["height"]) == (768, 512)
+    turbo = definition.for_model("stabilityai/sdxl-turbo").parameters
+    assert (turbo["num_inference_steps"], turbo["guidance_scale"]) == (1, 0)
+
+
+def test_a_new_pipeline_needs_no_code() -> None:
+    """The example of the documentation is tested like a built-in one."""
+    known = load("""
+        [pipelines.my-own]
+        uri = "/my-own"
+        name = "My very own"
+        content_type = "multipart/form-data"
+        files = { image = "image.png" }
+        checks = [ { check = "json", path = "images.0.url", is = "image" } ]
+    """)
+    definition = known["my-own"]
+    built = Requests(known, ASSETS, 1).build(definition, "me/model")
+    assert (definition.name, built.path) == ("My very own", "/my-own")
+    assert built.body.count(b'filename="image.png"') == 1
+    assert built.expectation.checks[0].params.is_ == "image"
+
+
+def test_a_new_external_capability_needs_no_code() -> None:
+    """An external capability is called as it is advertised, blanks and capitals included."""
+    known = load("""
+        [pipelines."Text Reversal v2"]
+        byoc = true
+        uri = "/reverse"
+        parameters = { text = "abc" }
+        checks = [ { check = "json", path = "text", equals = "cba" } ]
+    """)
+    definition = known["Text Reversal v2"]
+    assert definition.name == "Text Reversal v2"
+    assert Requests(known, ASSETS, 1).build(definition, "m").body == b'{"model_id":"m","text":"abc"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[pipelines.upscale]\nsize = 4", "pipelines.upscale.size: no such key"),
+        ("[pipelines.upscale]\nslug = 'x'", "pipelines.upscale.slug: no such key"),
+        ("[pipelines.upscale]\ninputs = {}", "pipelines.upscale.inputs: no such key"),
+        ("[pipelines]\nupscale = true", "pipelines.upscale: has to be a table"),
+        ("[pipelines.upscale]\ntimeout = '1 year'", 'pipelines.upscale.timeout: write a duration as "90s"'),
+        ("[pipelines.upscale]\ntimeout = 0", "pipelines.upscale.timeout: has to be longer than nothing"),
+        ("[pipelines.upscale]\ncold_timeout = -1", "pipelines.upscale.cold_timeout: write a duration"),
+        ("[pipelines.upscale]\nenabled = 'maybe'", "pipelines.upscale.enabled: "),
+        ("[pipelines.upscale]\nmodels = 'all'", "pipelines.upscale.models: "),
+        ("[pipelines.upscale]\nuri = 'upscale'", 'pipelines.upscale.uri: has to be a path such as "/text-to-image"'),
+        ("[pipelines.upscale]\nuri = '/upscale/'", "pipelines.upscale.uri: has to be a path"),
+        ("[pipelines.upscale]\nuri = '/upscale?a=b'", "pipelines.upscale.uri: has to be a path"),
+        ("[pipelines.upscale]\nuri = '/up scale'", "pipelines.upscale.uri: has to be a path"),
+        ("[pipelines.upscale]\nuri = '//evil.example/x'", "pipelines.upscale.uri: has to be a path"),
+        ("[pipelines.upscale]\nuri = '/../cli'", "pipelines.upscale.uri: has to be a path"),
+        ("[pipelines.upscale]\ncontent_type = 'text/plain'", "pipelines.upscale.content_type: Input should be"),
+        ("[pipelines.upscale]\nmodel_field = 'model id'", "pipelines.upscale.model_field: "),
+        ("[pipelines.upscale]\nunits = [true]", "pipelines.upscale.units[0]: has to be a number, or the name of one"),
+        ("[pipelines.upscale]\nunits = [-1]", "pipelines.upscale.units[0]: has to be a number, or the name of one"),
+        ("[pipelines.my-own]\nname = 'x'", "pipelines.my-own.uri: is missing"),
+        ("[pipelines.'My Own']\nuri = '/x'", 'pipelines."My Own": the name is part of an address'),
+        ("[pipelines.upscale.parameters]\nprompt = []", "pipelines.upscale.parameters.prompt: the list is empty"),
+        ("[pipelines.upscale.parameters]\nmodel_id = 'x'", "pipelines.upscale.parameters.model_id: is filled in"),
+        ("[pipelines.llm.parameters]\nstream = true", "pipelines.llm.parameters.stream: write it beside parameters"),
+        ("[pipelines.upscale.parameters]\nimage = 'x'", "pipelines.upscale.parameters.image: is a file already"),
+        ("[pipelines.upscale.parameters]\nday = 2026-01-01", "pipelines.upscale.parameters.day: dates and times"),
+        ("[pipelines.upscale.files]\nimage = 'no.png'", "pipelines.upscale.files.image: no.png: no such file"),
+        ("[pipelines.upscale.files]\nimage = '../x'", "pipelines.upscale.files.image: '../x': name a file inside"),
+        (
+            "[pipelines.llm.files]\nimage = 'image.png'",
+            'pipelines.llm.files: only content_type = "multipart/form-data"',
+        ),
+        ("[pipelines.llm]\nchecks = [{ }]", "pipelines.llm.checks[0].check: is missing; there are image, video"),
+        ("[pipelines.llm]\nchecks = [{ check = 'chta' }]", "pipelines.llm.checks[0].check: there is no check 'chta'"),
+        ("[pipelines.llm]\nchecks = [{ check = [] }]", "pipelines.llm.checks[0].check: there is no check []"),
+        (
+            "[pipelines.llm]\nvariants = []\nchecks = [{ check = 'chat' }, { check = 'json' }]",
+            "pipelines.llm.checks[1].path: is missing",
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'image', sise = 'any' }]",
+            "pipelines.upscale.checks[0].sise: the check image has no such parameter; it has path, size,",
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'image', size = 'huge' }]",
+            'pipelines.upscale.checks[0]: size is "asked", "input", "any", or such as "512x512"',
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'image', scale = 'four' }]",
+            "pipelines.upscale.checks[0].scale: Input should be a valid integer",
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'image', size = 'asked' }]",
+            'pipelines.upscale.checks[0]: image size = "asked" needs the parameters width and height',
+        ),
+        (
+            "[pipelines.text-to-image]\nchecks = [{ check = 'image', size = 'input' }]",
+            'pipelines.text-to-image.checks[0]: image size = "input" needs a picture among the files',
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'transcript' }]",
+            "pipelines.upscale.checks[0]: transcript needs a transcript of the sound that is sent",
+        ),
+        (
+            "[pipelines.audio-to-text]\nchecks = [{ check = 'masks' }]",
+            "pipelines.audio-to-text.checks[0]: masks needs the box of an object in the picture",
+        ),
+        (
+            "[pipelines.audio-to-text]\nchecks = [{ check = 'caption' }]",
+            "pipelines.audio-to-text.checks[0]: caption needs words, or caption_words",
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'json', path = 'a', pattern = '(' }]",
+            "pipelines.upscale.checks[0]: pattern is no regular expression",
+        ),
+        (
+            "[pipelines.upscale]\nchecks = [{ check = 'json', path = 'a', is = 'picture' }]",
+            "pipelines.upscale.checks[0].is: Input should be",
+        ),
+        (
+            "[pipelines.upscale.per_model.'*x4*'.expect.video]\nframes = 3",
+            'pipelines.upscale.per_model."*x4*".expect.video: the pipeline has no check of this name',
+        ),
+        (
+            "[pipelines.upscale.per_model.'*x4*'.expect.image]\nscale = 0",
+            'pipelines.upscale.per_model."*x4*".expect.image.scale and multiple are at least 1',
+        ),
+        (
+            "[[pipelines.llm.variants]]\nexpect.chat.containing = '42'",
+            "pipelines.llm.variants[0].expect.chat.containing: the check chat has no such parameter; it has contains",
+        ),
+        (
+            "[[pipelines.llm.variants]]\nparameters.messages = []",
+            "pipelines.llm.variants[0].parameters.messages: the list is empty, so there is nothing to choose",
+        ),
+        (
+            "[[pipelines.upscale.variants]]\nfiles.image = 'speech.wav'",
+            'pipelines.upscale.checks[0]: image size = "input" needs a picture among the files',
+        ),
+    ],
+)
+def test_mistakes_are_named(text: str, problem: str) -> None:
+    """Each mistake gives one line that begins with its key path and says what is expected."""
+    found = problems(text)
+    assert len(found) == 1, found
+    assert found[0].startswith(problem)
+
+
+def test_all_mistakes_at_once() -> None:
+    """Every problem of every pipeline is in one message."""
+    found = problems("""
+        [pipelines.upscale]
+        timeout = "soon"
+        colour = "red"
+        [pipelines.upscale.files]
+        image = "no.png"
+        [pipelines.my-own]
+        uri = "my-own"
+        checks = [{ check = "imgae" }]
+        [pipelines.llm]
+        checks = [{ check = "chat", containing = "42" }, { check = "json" }]
+    """)
+    assert [line.split(": ")[0] for line in found] == [
+        "pipelines.upscale.timeout",
+        "pipelines.upscale.colour",
+        "pipelines.llm.checks[0].containing",
+        "pipelines.llm.checks[1].path",
+        "pipelines.my-own.uri",
+    ]
+
+
+def test_a_disabled_pipeline_needs_no_files() -> None:
+    """What is not tested does not have to be complete."""
+    known = load("[pipelines.upscale]\nenabled = false\nfiles = { image = 'not-there.png' }")
+    assert not known["upscale"].enabled
+
+
+@pytest.mark.parametrize(
+    ("slug", "units"),
+    [
+        ("text-to-image", 512 * 512),
+        ("image-to-image", 512 * 512),
+        ("image-to-video", 1024 * 576 * 25),
+        ("upscale", 256 * 256),
+        ("audio-to-text", 6 * 1000),
+        ("segment-anything-2", 256 * 256),
+        ("llm", 64),
+        ("image-to-text", 256 * 256),
+        ("openai-chat-completions", 5),
+    ],
+)
+def test_prices_are_in_the_pipelines_units(slug: str, units: int) -> None:
+    """A job's price is its units times the price for one, as go-livepeer counts them."""
+    definition = load("")[slug]
+    capability = Capability(slug, "m", price=Price(3))
+    assert definition.units_of("m") == units
+    assert definition.price_wei(capability) == 3 * units
+    assert definition.price_wei(Capability(slug, "m", price=Price(3, 1000))) == -(-3 * units // 1000)
+
+
+def test_speech_is_priced_by_its_longest_text() -> None:
+    """Characters are counted; of the texts in rotation the longest is the estimate."""
+    definition = load("")["text-to-speech"]
+    assert definition.units_of("m") == max(len(text) for text in definition.parameters["text"])
+
+
+@pytest.mark.parametrize(
+    ("table", "price"),
+    [
+        ({"units": ["width", 2], "parameters": {"width": [100, 300]}}, 600),
+        ({"units": ["width"]}, None),
+        ({"units": ["input.pixels"]}, None),
+        ({"units": []}, None),
+        ({"units": ["timeout"], "timeout": "30s"}, 30),
+        ({"units": [0.5, "n"], "parameters": {"n": 10}}, 5),
+        ({"units": ["n"], "variants": [{"parameters": {"n": 7}}, {"parameters": {"n": 3}}]}, 7),
+        ({"units": ["n"], "variants": [{"parameters": {"n": 7}}, {}]}, None),
+        ({"units": ["n"], "parameters": {"n": 1}, "per_model": {"M*": {"parameters": {"n": 9}}}}, 9),
+    ],
+)
+def test_units_are_data(table: dict[str, Any], price: int | None) -> None:
+    """Factors are numbers or names; what cannot be known gives no price rather than a wrong one."""
+    definition = Definition.model_validate({"slug": "x", "uri": "/x", **table})
+    assert definition.price_wei(Capability("x", "model", price=Price(1))) == price
+
+
+def test_no_price_no_estimate() -> None:
+    """Without a price, or with one for no units, nothing is estimated; wei beyond 64 bits are no problem."""
+    definition = load("")["llm"]
+    assert definition.price_wei(Capability("llm", "m")) is None
+    assert definition.price_wei(Capability("llm", "m", price=Price(5, 0))) is None
+    assert definition.price_wei(Capability("llm", "m", price=Price(10**30))) == 64 * 10**30
+
+
+def test_every_check_of_the_documentation_exists(tmp_path: Path) -> None:
+    """A pipeline may combine all checks there are, given what each needs to know."""
+    known = load("""
+        [pipelines.everything]
+        uri = "/x"
+        content_type = "multipart/form-data"
+        files = { image = "small.png", audio = "speech.wav" }
+        parameters = { width = 64, height = 64 }
+        checks = [
+          { check = "image" }, { check = "video" }, { check = "audio" }, { check = "transcript" },
+          { check = "caption", words = ["ball"] }, { check = "masks" }, { check = "chat", contains = "42" },
+          { check = "embedding", length = 384 }, { check = "json", path = "a.0.b", is = "text", pattern = "^x" },
+        ]
+    """)
+    built = Requests(known, ASSETS, 1).build(known["everything"], "m")
+    assert [check.name for check in built.expectation.checks] == [
+        "image",
+        "video",
+        "audio",
+        "transcript",
+        "caption",
+        "masks",
+        "chat",
+        "embedding",
+        "json",
+    ]
