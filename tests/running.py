@@ -96,22 +96,26 @@ def aim(network: Network, running: Daemon) -> None:
             gateway.events_url = f"{base}/webhooks/gateway-events"
 
 
-def misattributed(results: Sequence[Row], served: Sequence[Served]) -> list[tuple[Row, Served]]:
-    """Give every scored result that somebody else than its orchestrator really served, by the simulator's own log.
+def misattributed(results: Sequence[Row], network: Network) -> list[tuple[Row, Served]]:
+    """Give every scored result that the simulator's own log contradicts.
 
-    A job that was sent twice (set aside, or busy) counts with its last sending.
+    Those that somebody else than their orchestrator served, and those that were held against an orchestrator without
+    a fault which the job never reached. A job that was sent twice (set aside, or busy) counts with its last sending.
     """
     by_job: dict[str, Served] = {}
-    for one in served:
-        if one.service_uri:
+    for one in network.served:
+        if one.service_uri or one.request_id not in by_job:
             by_job[one.request_id] = one
-    return [
-        (row, by_job[row.id])
-        for row in results
-        if row.outcome != "unscored"
-        and row.id in by_job
-        and (by_job[row.id].service_uri, by_job[row.id].address.lower()) != (row.service_uri, row.address)
-    ]
+    sound = {one.service_uri for one in network.scenario.orchestrators if not one.fault and not one.down}
+    wrong = []
+    for row in results:
+        one = by_job.get(row.id)
+        if row.outcome == "unscored" or one is None:
+            continue
+        reached = (one.service_uri, one.address.lower()) == (row.service_uri, row.address)
+        if not reached and (one.service_uri or row.service_uri in sound):
+            wrong.append((row, one))
+    return wrong
 
 
 def now() -> float:

@@ -110,7 +110,9 @@ def _truths(path: Path) -> dict[str, Truth]:
     if not isinstance(table, dict):
         raise AssetError(f"{path}: files has to be a table")
     for name, facts in table.items():
-        unknown = set(facts if isinstance(facts, dict) else ()) - {each.name for each in fields(Truth)}
+        if not isinstance(facts, dict):
+            raise AssetError(f'{path}: files."{name}" has to be a table')
+        unknown = set(facts) - {each.name for each in fields(Truth)}
         if unknown:
             raise AssetError(f'{path}: files."{name}".{min(unknown)}: no such key')
     try:

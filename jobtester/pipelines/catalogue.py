@@ -81,7 +81,7 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[Definition | None
 def _contents(definition: Definition) -> list[str]:
     """Say what is wrong inside parameters, files and checks, which are free tables."""
     problems = [
-        f".checks[{i}].{line}" for i, table in enumerate(definition.checks) for line in parameters.problems(table)
+        f".checks[{i}]{line}" for i, table in enumerate(definition.checks) for line in parameters.problems(table)
     ]
     if problems:
         return problems
@@ -95,7 +95,7 @@ def _contents(definition: Definition) -> list[str]:
                 problems.append(f"{where}.expect.{name}: the pipeline has no check of this name")
                 continue
             table = {**next(each for each in definition.checks if each["check"] == name), **expected}
-            problems += [f"{where}.expect.{name}.{line}" for line in parameters.problems(table)]
+            problems += [f"{where}.expect.{name}{line}" for line in parameters.problems(table)]
     return problems
 
 

@@ -23,7 +23,13 @@ def _limit(value: float) -> float:
 
 
 def _path(value: str) -> str:
-    if not value.startswith("/") or value.endswith("/") or "//" in value or set(value) & set(" ?#%\\"):
+    if (
+        not value.startswith("/")
+        or value.endswith("/")
+        or "//" in value
+        or ".." in value.split("/")
+        or set(value) & set(" ?#%\\")
+    ):
         raise ValueError('has to be a path such as "/text-to-image", without query, blanks or a slash at its end')
     return value
 

@@ -61,7 +61,7 @@ async def proven(stage: Stage, at_least: int) -> None:
     report = await stage.tick()
     results = await stage.results()
     assert report.settled == report.planned == len(results) >= at_least
-    assert misattributed(results, stage.network.served) == []
+    assert misattributed(results, stage.network) == []
     scored = [row for row in results if row.outcome != "unscored"]
     assert len(scored) >= 0.6 * len(results)
     assert len(stage.network.leaderboard.rows) == len(scored)
@@ -136,19 +136,13 @@ class OverlapsWithoutProof(Lease):
 async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> None:
     """The comparison finds what a lease without our rules credits to the wrong orchestrator."""
     scenario = network(
-        "tester", seed=5, models=3, orchestrators=20, info_s=(0.04, 0.6), latency_s=(0.1, 0.6), faults=0.0
+        "tester", seed=5, models=2, orchestrators=8, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.4
     )
     lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms"}
     async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
         targeting = stage.daemon.lanes[0].targeting
         assert isinstance(targeting, Webhook)
         targeting.lease = broken(targeting.lease.timing, overlap=True)
-        evidence = stage.daemon.lanes[0].evidence
         await stage.tick()
         results = await stage.results()
-        believed = [row for row in results if row.outcome != "unscored"]
-        assert believed
-        wrong = misattributed(results, stage.network.served)
-        caught = [row for row in results if row.attribution in ("refuted", "missing")]
-        assert wrong or caught, "nothing went wrong, so this network is too kind to tell"
-        assert evidence.metrics is not None
+        assert misattributed(results, stage.network), "this network is too kind to tell a bad lease from a good one"

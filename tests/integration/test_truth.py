@@ -33,7 +33,7 @@ async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_p
         results = await stage.results()
         assert report.state == "finished"
         assert report.settled == report.planned == len(results) >= 300
-        assert not misattributed(results, stage.network.served)
+        assert not misattributed(results, stage.network)
         scored = [row for row in results if row.outcome != "unscored"]
         assert len(scored) >= 250
         assert {row.outcome for row in results} >= {"passed", "failed"}
@@ -49,7 +49,7 @@ async def test_a_stock_gateway_is_noticed_and_nothing_false_is_posted(tmp_path) 
         for _ in range(2):
             report = await stage.tick()
             results = await stage.results(report.tick)
-            assert not misattributed(results, stage.network.served)
+            assert not misattributed(results, stage.network)
             assert report.skipped["not_targeted"] > 0
             assert "not_targeted" in {row.reason for row in results}
         ready = await stage.daemon.vitals.ready()

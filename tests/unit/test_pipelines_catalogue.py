@@ -210,7 +210,7 @@ def test_a_new_external_capability_needs_no_code() -> None:
         ),
         (
             "[pipelines.upscale.per_model.'*x4*'.expect.image]\nscale = 0",
-            'pipelines.upscale.per_model."*x4*".expect.image.scale and multiple are at least 1',
+            'pipelines.upscale.per_model."*x4*".expect.image: scale and multiple are at least 1',
         ),
         (
             "[[pipelines.llm.variants]]\nexpect.chat.containing = '42'",

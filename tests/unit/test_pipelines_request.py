@@ -279,7 +279,7 @@ def test_form_data_holds_anything(fields: dict[str, Any], content: bytes) -> Non
     boundary = content_type.rpartition("boundary=")[2].encode()
     assert body.count(b"--" + boundary) == len(fields) + 2
     assert body.endswith(b"\r\n--" + boundary + b"--\r\n")
-    parts = body[: -len(boundary) - 8].split(b"--" + boundary + b"\r\n")[1:]
+    parts = body[: -len(boundary) - 6].split(b"--" + boundary + b"\r\n")[1:]
     texts = [part.partition(b"\r\n\r\n")[2][:-2] for part in parts]
     assert texts == [*(multipart.as_text(value).encode() for value in fields.values()), content]
     assert multipart.encode(fields, {"image": ("a.png", content)}) == (body, content_type)

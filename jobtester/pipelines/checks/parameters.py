@@ -14,15 +14,15 @@ from jobtester.pipelines.checks.sample import Check
 
 
 def problems(table: Mapping[str, Any]) -> list[str]:
-    """Say in plain words what is wrong with a check's table, each with the key it is about first."""
+    """Say in plain words what is wrong with a check's table, each with where it is about first (`.key: ` or `: `)."""
     name = table.get("check")
     if name is None:
-        return [f"check: is missing; there are {_listed(KINDS)}"]
+        return [f".check: is missing; there are {_listed(KINDS)}"]
     if not isinstance(name, str) or name not in KINDS:
-        return [f"check: there is no check {name!r}; there are {_listed(KINDS)}"]
+        return [f".check: there is no check {name!r}; there are {_listed(KINDS)}"]
     known = _keys(name)
     found = [
-        f"{key}: the check {name} has no such parameter; it has {_listed(known)}"
+        f".{key}: the check {name} has no such parameter; it has {_listed(known)}"
         for key in table
         if key not in known and key != "check"
     ]
@@ -57,9 +57,9 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 def _line(item: Mapping[str, Any]) -> str:
     key = str(item["loc"][0]).rstrip("_") if item["loc"] else ""
     if item["type"] == "missing":
-        return f"{key}: is missing"
+        return f".{key}: is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{key}: {message} (given: {item['input']!r})" if key else message
+    return f".{key}: {message} (given: {item['input']!r})" if key else f": {message}"
 
 
 def _listed(names: Mapping[str, Any]) -> str:
