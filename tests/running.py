@@ -109,9 +109,9 @@ def misattributed(results: Sequence[Row], network: Network) -> list[tuple[Row, S
     sound = {one.service_uri for one in network.scenario.orchestrators if not one.fault and not one.down}
     wrong = []
     for row in results:
-        one = by_job.get(row.id)
-        if row.outcome == "unscored" or one is None:
+        if row.outcome == "unscored" or row.id not in by_job:
             continue
+        one = by_job[row.id]
         reached = (one.service_uri, one.address.lower()) == (row.service_uri, row.address)
         if not reached and (one.service_uri or row.service_uri in sound):
             wrong.append((row, one))

@@ -122,7 +122,11 @@ class HandsOverAtOnce(Lease):
 
 
 class OverlapsWithoutProof(Lease):
-    """A lease that moves on by the same guess as ours, and takes the guess for the truth."""
+    """A lease that moves on once the gateway has asked, and takes that for the truth."""
+
+    def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
+        """Wait for one call per job, which need not be the job's own, nor its last."""
+        return now if all(flight.asks for flight in self.flights.values()) else None
 
     def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
         """Forget that others were named meanwhile."""
@@ -136,7 +140,7 @@ class OverlapsWithoutProof(Lease):
 async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> None:
     """The comparison finds what a lease without our rules credits to the wrong orchestrator."""
     scenario = network(
-        "tester", seed=5, models=2, orchestrators=8, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.4
+        "tester", seed=5, models=2, orchestrators=12, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.7
     )
     lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms"}
     async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
