@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,8 @@ from typing import Any
 
 import structlog
 
+from jobtester import configuration, supervision
+from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection
 from jobtester.domain.received import Received
 from jobtester.domain.report import Report
@@ -21,17 +22,17 @@ from jobtester.gateway import lane as lanes
 from jobtester.gateway.events import Completed
 from jobtester.gateway.lane import Lane
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.live import Live
 from jobtester.metrics import Metrics
-from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
-from jobtester.settings import Settings
+from jobtester.settings import Gateway, Settings
 from jobtester.store.cleanup import Cleanup
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
 from jobtester.store.views import Views
+from jobtester.supervision import Signals
 from jobtester.tick.conductor import Conductor
 from jobtester.tick.ports import Watcher
 from jobtester.tick.ticker import Ticker
@@ -45,17 +46,6 @@ _FLUSH_S = 10.0
 _CLEAN_EVERY_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """Everything that was checked before the start: settings, pipelines and test inputs."""
-
-    settings: Settings
-    catalogue: Catalogue
-    assets: Assets
-    origin: str = ""
-    simulated: bool = False
-
-
 @dataclass(slots=True)
 class Daemon:
     """All parts of one running tester, open and ready."""
@@ -65,19 +55,21 @@ class Daemon:
     database: Database
     results: Results
     outbox: Outbox
-    lanes: Sequence[Lane]
     conductor: Conductor
     ticker: Ticker
     delivery: Delivery | None
     vitals: Vitals
     port: int
+    live: Live | None = None
+    _next: Configuration | None = None
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _events: asyncio.Queue[tuple[Lane, Completed]] = field(default_factory=lambda: asyncio.Queue(10_000))
     _asked_to_stop: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped_ticks: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self) -> None:
         """Run until stop() or a signal; raise JobTesterError if a part dies."""
-        with _signals(self._asked_to_stop):
+        with Signals(self._asked_to_stop, self.live.ask if self.live is not None else None):
             await self._supervise(self._ticks())
 
     async def once(self, trigger: str) -> Report:
@@ -89,7 +81,7 @@ class Daemon:
             await self._until_done(tick)
             box.append(tick.result())
 
-        with _signals(self._asked_to_stop):
+        with Signals(self._asked_to_stop):
             await self._supervise(one())
         return box[0]
 
@@ -110,6 +102,37 @@ class Daemon:
         if new and self.delivery is not None:
             self.delivery.wake()
         return new
+
+    async def adopt(self, changed: Configuration) -> None:
+        """Let a changed configuration come into force: schedule and log at once, the rest between ticks."""
+        configuration.with_logs(changed)
+        if changed.settings.schedule != self.ticker.schedule:
+            self.ticker.change(changed.settings.schedule)
+        self._next = changed
+        if not self.conductor.running:
+            await self.between_ticks()
+
+    async def between_ticks(self) -> None:
+        """Take over a changed configuration while no job runs: gateways whose tables are the same stay as they are."""
+        async with self._changing:
+            changed, self._next = self._next, None
+            if changed is None:
+                return
+            before = self.conductor.lanes
+            after = [_kept(before, one) or await _opened_lane(one) for one in changed.settings.gateways]
+            self.configuration = changed
+            self.conductor.change(changed.settings, changed.catalogue, changed.assets, after)
+            if self.delivery is not None:
+                how = changed.settings.delivery
+                self.delivery.change(
+                    region=changed.settings.region,
+                    uncertain=how.uncertain,
+                    max_age_s=how.max_age,
+                    parallel=how.parallel,
+                )
+            for lane in before:
+                if lane not in after:
+                    await lane.client.close()
 
     async def _ticks(self) -> None:
         """Run the ticker until it is time to stop, then let the running tick end."""
@@ -154,14 +177,16 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 parts: dict[str, Coroutine[Any, Any, None]] = {
-                    "events": self._hear(),
-                    "cleanup": self._clean(),
-                    "vitals": self.vitals.run(),
+                    "events": supervision.steady("events", self._hear),
+                    "cleanup": supervision.steady("cleanup", self._clean),
+                    "vitals": supervision.steady("vitals", self.vitals.run),
                 }
+                if self.live is not None:
+                    parts["configuration"] = self.live.run()
                 if self.delivery is not None:
-                    group.create_task(_named("delivery", self.delivery.run(delivered)), name="delivery")
-                others += [group.create_task(_named(name, part), name=name) for name, part in parts.items()]
-                group.create_task(_named("ticks", first()), name="ticks")
+                    group.create_task(supervision.named("delivery", self.delivery.run(delivered)), name="delivery")
+                others += [group.create_task(supervision.named(name, part), name=name) for name, part in parts.items()]
+                group.create_task(supervision.named("ticks", first()), name="ticks")
         except* JobTesterError as errors:
             raise errors.exceptions[0] from errors
 
@@ -197,11 +222,13 @@ async def opened(
     watchers: tuple[Watcher, ...] = (),
     selection: Selection | None = None,
     port: int | None = None,
+    follow: bool = False,
 ) -> AsyncIterator[Daemon]:
     """Open every part, listen, and close all in order at the end.
 
     `post` False records results without posting them. `owner` False looks on only: beside a running daemon it takes
-    any free port and leaves alone what that daemon has under way. Raises PortInUseError, StoreError.
+    any free port and leaves alone what that daemon has under way. `follow` keeps up with its file.
+    Raises PortInUseError, StoreError.
     """
     settings = configuration.settings
     async with AsyncExitStack() as stack:
@@ -219,10 +246,7 @@ async def opened(
         if delivery is not None:
             await delivery.open()
             stack.push_async_callback(delivery.close)
-        found = [lanes.make(one) for one in settings.gateways]
-        for one in found:
-            await one.client.open()
-            stack.push_async_callback(one.client.close)
+        found = [await _opened_lane(one) for one in settings.gateways]
         examiner = Examiner()
         stack.push_async_callback(examiner.close)
         conductor = Conductor(
@@ -232,14 +256,16 @@ async def opened(
             watchers=watchers,
             selection=selection or Selection(),
         )  # fmt: skip
+        stack.push_async_callback(_close_lanes, conductor)
         ticker = Ticker(conductor, settings.schedule, metrics)
         vitals = Vitals(conductor, ticker, database, outbox, delivery, metrics)
-        daemon = Daemon(
-            configuration, metrics, database, results, outbox, found, conductor, ticker, delivery, vitals, 0
-        )
+        daemon = Daemon(configuration, metrics, database, results, outbox, conductor, ticker, delivery, vitals, 0)
+        conductor.before = daemon.between_ticks
+        if follow:
+            daemon.live = Live(configuration, daemon.adopt, metrics)
         parts = Parts(
             settings=lambda: conductor.settings,
-            lanes=lambda: found,
+            lanes=lambda: conductor.lanes,
             metrics=metrics,
             health=vitals,
             results=results,
@@ -280,38 +306,19 @@ def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
     )
 
 
-async def _named(name: str, part: Coroutine[Any, Any, None]) -> None:
-    """Run a part under its name: if it dies, say which, and let everything stop."""
-    try:
-        await part
-    except (asyncio.CancelledError, JobTesterError):
-        raise
-    except Exception as error:
-        log.exception("part_died", part=name)
-        raise JobTesterError(f"the {name} part died ({type(error).__name__}: {error}); see the log") from error
+async def _opened_lane(gateway: Gateway) -> Lane:
+    lane = lanes.make(gateway)
+    await lane.client.open()
+    return lane
 
 
-class _signals:
-    """SIGTERM and SIGINT ask to stop; a second one ends the process at once."""
+def _kept(before: Sequence[Lane], gateway: Gateway) -> Lane | None:
+    return next((lane for lane in before if lane.settings == gateway), None)
 
-    def __init__(self, asked: asyncio.Event) -> None:
-        self._asked = asked
 
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-    def _signalled(self, number: signal.Signals) -> None:
-        if self._asked.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self._asked.set()
+async def _close_lanes(conductor: Conductor) -> None:
+    for lane in conductor.lanes:
+        await lane.client.close()
 
 
 def _nothing() -> None:

@@ -2,91 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, Literal
 
-import orjson
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from jobtester.domain import durations
+from jobtester import sources
 from jobtester.errors import ConfigError
-
-ENV_PREFIX = "JOBTESTER_"
-_OWN_VARIABLES = {"JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\s*")
-_SIZES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def _size(value: object) -> int:
-    """Read a size such as "64MiB" as bytes."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('write a size as "64MiB", "500kB" or a number of bytes')
-    return int(float(match[1]) * _SIZES[match[2] or "B"])
-
-
-def _wei(value: object) -> int:
-    """Read an amount such as "0.01 ETH" or "5000 wei" as wei."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = re.fullmatch(r"\s*(\d+)(?:\.(\d{1,18}))?\s*(wei|ETH|eth)?\s*", value) if isinstance(value, str) else None
-    if match is None or (match[2] and (match[3] or "wei") == "wei"):
-        raise ValueError('write an amount as "0.01 ETH" or "5000 wei"')
-    if (match[3] or "wei") == "wei":
-        return int(match[1])
-    return int(match[1]) * 10**18 + int((match[2] or "").ljust(18, "0"))
-
-
-def _web_address(value: str) -> str:
-    """Check an http(s) address and drop the slash at its end."""
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("has to be an http:// or https:// address with a host")
-    return value.rstrip("/")
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"no timezone is called {value!r}; use a name such as UTC or Europe/Berlin") from error
-    return value
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("has to be longer than nothing")
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(durations.parse), Field(ge=0)]
-PositiveDuration = Annotated[float, BeforeValidator(durations.parse), AfterValidator(_positive)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Wei = Annotated[int, BeforeValidator(_wei)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-Timezone = Annotated[str, AfterValidator(_zone)]
+from jobtester.values import Duration, PositiveDuration, Size, Timezone, WebAddress, Wei
 
 
 class Section(BaseModel):
@@ -252,7 +184,7 @@ class Settings(BaseSettings):
     """Everything a person can tune; see docs/configuration.md."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+        env_prefix=sources.ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
 
     region: str = Field("", description='must exist at the Leaderboard with type "ai"')
@@ -312,91 +244,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment (and secret files) over what is given, which is the file's content."""
         given = init_settings()
-        return (_Environment(settings_cls, given), init_settings)
-
-
-class _Environment(EnvSettingsSource):
-    """Variables and secret files over the file's content; `GATEWAYS__0__URL` reaches into lists."""
-
-    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Any]) -> None:
-        self._given = given
-        super().__init__(settings_cls)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        files = {f"{ENV_PREFIX}{name}".lower(): text for name, text in secret_files().items()}
-        return {**files, **{name.lower(): value for name, value in os.environ.items()}}
-
-    def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        return {name: _laid_over(self._given.get(name), _decoded(value)) for name, value in found.items()}
-
-
-def _decoded(value: object) -> object:
-    """Turn texts that are JSON inside tables of free shape into what they mean."""
-    if isinstance(value, dict):
-        return {key: _decoded(inner) for key, inner in value.items()}
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return value
-    return value
-
-
-def _laid_over(below: object, above: object) -> object:
-    """Merge tables key by key and lists by index; anything else replaces what is below."""
-    if isinstance(above, dict) and isinstance(below, list) and all(key.isdecimal() for key in above):
-        merged = list(below)
-        for key, value in sorted(above.items(), key=lambda item: int(item[0])):
-            at = int(key)
-            if at < len(merged):
-                merged[at] = _laid_over(merged[at], value)
-            else:
-                merged.append(value)
-        return merged
-    if isinstance(above, dict) and isinstance(below, dict):
-        return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
-    if isinstance(above, dict) and below is None and above and all(key.isdecimal() for key in above):
-        return [above[key] for key in sorted(above, key=int)]
-    return above
-
-
-def secret_files() -> dict[str, str]:
-    """Read the secret files whose names are keys, such as `leaderboard__secret`.
-
-    They are in /run/secrets, or where JOBTESTER_SECRETS_DIR says.
-    """
-    folder = Path(os.environ.get("JOBTESTER_SECRETS_DIR", "/run/secrets"))
-    found: dict[str, str] = {}
-    if not folder.is_dir():
-        return found
-    for file in sorted(folder.iterdir()):
-        name = file.name.lower().removeprefix(ENV_PREFIX.lower())
-        if "__" in name and name.split("__")[0] in Settings.model_fields and file.is_file():
-            try:
-                found[name] = file.read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{file}: the secret file cannot be read: {error}") from error
-    return found
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises ConfigError that names the file and, for bad TOML, the place."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; write one with: jobtester config init {path}") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path}: is a folder, not a file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+        return (sources.Environment(settings_cls, given), init_settings)
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read and check the whole configuration. Raises ConfigError with every problem and its key path."""
-    return of(read_file(path), origin=str(path), overrides=overrides)
+    return of(sources.read_file(path), origin=str(path), overrides=overrides)
 
 
 def of(
@@ -405,12 +258,9 @@ def of(
     """Check a configuration given as tables. Raises ConfigError with every problem and its key path."""
     problems = [
         f"{name}: no such key; see docs/configuration.md for the names"
-        for name in os.environ
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper() not in _OWN_VARIABLES
-        and name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() not in Settings.model_fields
+        for name in sources.unknown_variables(Settings.model_fields)
     ]
-    merged = _laid_over(dict(content), dict(overrides or {}))
+    merged = sources.laid_over(dict(content), dict(overrides or {}))
     assert isinstance(merged, dict)
     settings = None
     try:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobtester import daemon
-from jobtester.cli import configuration
+from jobtester import configuration, daemon
 from jobtester.daemon import Daemon
 from jobtester.domain.report import Report
 from jobtester.simulator.network import Network
@@ -88,7 +87,7 @@ async def staged(
 
 def aim(network: Network, running: Daemon) -> None:
     """Tell every gateway where to ask whom to use, and where to send its events."""
-    several = sum(lane.targeting.kind == "webhook" for lane in running.lanes) > 1
+    several = sum(lane.targeting.kind == "webhook" for lane in running.conductor.lanes) > 1
     for name, gateway in network.gateways.items():
         base = f"http://127.0.0.1:{running.port}"
         gateway.webhook_url = f"{base}/orchestrators/{name}" if several else f"{base}/orchestrators"

@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 
 import aiohttp
 
-from jobtester import daemon
-from jobtester.cli import configuration
-from jobtester.daemon import Configuration, Daemon
+from jobtester import configuration, daemon
+from jobtester.configuration import Configuration
+from jobtester.daemon import Daemon
 from jobtester.errors import JobTesterError
 from jobtester.gateway.lane import Lane
 from jobtester.gateway.targeting import Webhook
@@ -36,7 +36,7 @@ def check(options: argparse.Namespace) -> int:
 async def _peers(loaded: Configuration) -> list[Line]:
     async with daemon.opened(loaded, owner=False) as running:
         tries: list[tuple[str, Awaitable[str]]] = []
-        for lane in running.lanes:
+        for lane in running.conductor.lanes:
             tries.append((f"gateway {lane.name}", _gateway(lane)))
             if lane.client.cli_url:
                 tries.append((f"gateway {lane.name}, CLI port", _cli(lane)))
@@ -78,7 +78,7 @@ async def _evidence(lane: Lane) -> str:
 
 
 async def _webhook(running: Daemon, lane: Lane) -> str:
-    several = sum(isinstance(one.targeting, Webhook) for one in running.lanes) > 1
+    several = sum(isinstance(one.targeting, Webhook) for one in running.conductor.lanes) > 1
     path = f"/orchestrators/{lane.name}" if several else "/orchestrators"
     url = f"http://127.0.0.1:{running.port}{path}"
     try:

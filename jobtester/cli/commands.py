@@ -97,6 +97,10 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--webhook", default="http://127.0.0.1:7934/orchestrators", help="where gateways ask whom to use"
     )
+    simulate.add_argument("--leaderboard-port", type=int, help="the Leaderboard's port (default: 1000 above --port)")
+    simulate.add_argument(
+        "--leaderboard-secret-file", metavar="FILE", help="file with the Leaderboard's secret (default: demo-secret)"
+    )
     demo = command(
         "demo", "demo", "demo", "simulated network and daemon in one process: one tick, then exit", config=False
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from jobtester import settings
+from jobtester import configuration, settings
 from jobtester.errors import ConfigError
 
 MASK = "********"
@@ -33,8 +33,6 @@ def init(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print the effective configuration as TOML, secrets masked."""
-    from jobtester.cli import configuration
-
     loaded = configuration.load(options.config)
     sys.stdout.write(effective(loaded.settings))
     return 0
@@ -42,18 +40,15 @@ def show(options: argparse.Namespace) -> int:
 
 def effective(checked: settings.Settings) -> str:
     """Write settings as TOML that reads back as the same settings, but for masked secrets."""
-    return tomli_w.dumps(_plain(checked))
+    return tomli_w.dumps(_masked(configuration.tables(checked)))
 
 
-def _plain(value: Any) -> Any:
-    """Turn settings into what TOML can say: absent keys for None, a mask for secrets."""
-    if isinstance(value, BaseModel):
-        found = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-        return {name: inner for name, inner in found.items() if inner is not None}
+def _masked(value: Any) -> Any:
+    """Put a mask where secrets are."""
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
     return value

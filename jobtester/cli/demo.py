@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobtester import daemon, logs
-from jobtester.cli import configuration, tables
+from jobtester import configuration, daemon, logs
+from jobtester.cli import tables
 from jobtester.cli.live import Display
 from jobtester.cli.run import conclude
 from jobtester.cli.simulate import scenario_of

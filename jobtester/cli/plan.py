@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import orjson
 
-from jobtester import daemon
-from jobtester.cli import configuration, tables
+from jobtester import configuration, daemon
+from jobtester.cli import tables
 from jobtester.cli.run import selection
-from jobtester.daemon import Configuration
+from jobtester.configuration import Configuration
 from jobtester.domain.plan import Plan, Selection
 
 

@@ -8,10 +8,10 @@ import sys
 
 import orjson
 
-from jobtester import daemon
-from jobtester.cli import configuration, tables
+from jobtester import configuration, daemon
+from jobtester.cli import tables
 from jobtester.cli.live import Display
-from jobtester.daemon import Configuration
+from jobtester.configuration import Configuration
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.plan import Selection
 from jobtester.domain.report import Report

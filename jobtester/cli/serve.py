@@ -7,9 +7,8 @@ import asyncio
 
 import structlog
 
-from jobtester import __version__, daemon
-from jobtester.cli import configuration
-from jobtester.daemon import Configuration
+from jobtester import __version__, configuration, daemon
+from jobtester.configuration import Configuration
 
 log = structlog.get_logger()
 
@@ -22,7 +21,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 async def _serve(loaded: Configuration) -> None:
-    async with daemon.opened(loaded) as running:
+    async with daemon.opened(loaded, follow=True) as running:
         log.info("serving", version=__version__, port=running.port, config=loaded.origin, region=loaded.settings.region)
         await running.serve()
     log.info("stopped")

@@ -35,10 +35,10 @@ async def _simulate(options: argparse.Namespace) -> None:
     names = [spec.name for spec in scenario.gateways]
     ports = Ports(
         {name: (options.port + number, options.port - 1000 + number) for number, name in enumerate(names)},
-        leaderboard=options.port + 1000,
+        leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
     )
-    network = Network(scenario, host=options.host, ports=ports)
+    network = Network(scenario, host=options.host, ports=ports, **_secret(options.leaderboard_secret_file))
     try:
         await network.start()
     except OSError as error:
@@ -54,3 +54,13 @@ async def _simulate(options: argparse.Namespace) -> None:
         await stop.wait()
     finally:
         await network.stop()
+
+
+def _secret(file: str | None) -> dict[str, str]:
+    """Read the Leaderboard's secret where one is given. Raises ConfigError if the file cannot be read."""
+    if file is None:
+        return {}
+    try:
+        return {"secret": Path(file).read_text("utf-8").strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--leaderboard-secret-file {file}: cannot be read: {error}") from error

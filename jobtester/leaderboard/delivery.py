@@ -74,6 +74,16 @@ class Delivery:
         """Look at the outbox now: something has been recorded."""
         self._woken.set()
 
+    def change(
+        self, region: str, uncertain: Literal["resend", "hold"], max_age_s: float, parallel: int
+    ) -> None:  # fmt: skip
+        """Follow changed settings from the next post on."""
+        self.max_age_s, self.parallel = max_age_s, parallel
+        self.lookup.uncertain, self.lookup.parallel = uncertain, parallel
+        if region != self.region:
+            self.region = self.gate.region = region
+            self.gate.doubt()
+
     async def check(self) -> str:
         """Try the Leaderboard and the region once. Raises LeaderboardError with what is wrong."""
         known = (await self.client.regions()).get("ai", set())

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -43,7 +43,7 @@ Durations = Mapping[tuple[str, str, str, str], float]
 
 @dataclass(slots=True)
 class Conductor:
-    """Runs ticks over fixed lanes. Settings, catalogue and assets are those in force when a tick begins."""
+    """Runs ticks, calling `before` ahead of each. What it runs with is what is in force when a tick begins."""
 
     settings: Settings
     catalogue: Catalogue
@@ -58,6 +58,7 @@ class Conductor:
     watchers: tuple[Watcher, ...] = ()
     selection: Selection = Selection()  # noqa: RUF009 - an immutable value
     clock: Callable[[], float] = time.time
+    before: Callable[[], Awaitable[None]] | None = None
     progress: Progress | None = None
     orchestrators: Sequence[Orchestrator] = ()
     problem: str = ""
@@ -70,6 +71,12 @@ class Conductor:
     def running(self) -> bool:
         """Tell whether a tick runs now."""
         return self.progress is not None and self.progress.report.finished_at is None
+
+    def change(self, settings: Settings, catalogue: Catalogue, assets: Assets, lanes: Sequence[Lane]) -> None:
+        """Use these from the next tick on; new webhook gateways learn at once who is known."""
+        self.settings, self.catalogue, self.assets, self.lanes = settings, catalogue, assets, lanes
+        self.metrics.know_pipelines(catalogue)
+        self._know(self.orchestrators)
 
     async def discover(self) -> Sequence[Orchestrator]:
         """Ask who is there, and let every webhook lane know. Raises DiscoveryError."""
@@ -125,6 +132,8 @@ class Conductor:
     async def tick(self, trigger: str) -> Report:
         """Run one whole tick and give its report; what goes wrong is in the report, and in the log."""
         assert not self.running, "never two ticks at once"
+        if self.before is not None:
+            await self.before()
         began = self.clock()
         tick = _name(began)
         report = Report(tick, trigger, began)

@@ -144,7 +144,7 @@ async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> 
     )
     lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms"}
     async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
-        targeting = stage.daemon.lanes[0].targeting
+        targeting = stage.daemon.conductor.lanes[0].targeting
         assert isinstance(targeting, Webhook)
         targeting.lease = broken(targeting.lease.timing, overlap=True)
         await stage.tick()

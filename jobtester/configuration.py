@@ -1,0 +1,80 @@
+"""The configuration: config.toml, its pipelines and its test inputs, with all problems in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobtester import logs, settings, sources
+from jobtester.errors import ConfigError
+from jobtester.pipelines import catalogue
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.settings import Settings
+from jobtester.tick import clock
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that was checked before it came into force; `overrides` are what the command line said."""
+
+    settings: Settings
+    catalogue: Catalogue
+    assets: Assets
+    origin: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    simulated: bool = False
+
+
+def load(path: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
+    """Read and check everything that config.toml says. Raises ConfigError that names every problem."""
+    where = Path(path)
+    return of(sources.read_file(where), origin=str(where), overrides=overrides)
+
+
+def of(
+    content: Mapping[str, Any],
+    *,
+    origin: str,
+    overrides: Mapping[str, Any] | None = None,
+    simulated: bool = False,
+) -> Configuration:
+    """Check a configuration given as tables. Raises ConfigError that names every problem."""
+    checked = settings.of(content, origin=origin, overrides=overrides)
+    try:
+        clock.trigger(checked.schedule)
+    except ValueError as error:
+        raise ConfigError(f"schedule.cron: {error}") from error
+    assets = Assets(Path(checked.assets) if checked.assets else None)
+    found = catalogue.load(checked.pipelines, assets)
+    return Configuration(checked, found, assets, origin, dict(overrides or {}), simulated)
+
+
+def with_logs(configuration: Configuration, *, quiet: bool = False) -> Configuration:
+    """Set the log up as configured; `quiet` leaves out what progress on a terminal shows anyway."""
+    wanted = configuration.settings.logs
+    level = "warning" if quiet and wanted.level in ("debug", "info") else wanted.level
+    logs.set_up(level, wanted.format)
+    return configuration
+
+
+def tables(checked: Settings) -> dict[str, Any]:
+    """Give settings as tables: absent keys for None, and secrets as they are, which print as a mask."""
+    found = _plain(checked)
+    assert isinstance(found, dict)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        found = {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: inner for name, inner in found.items() if inner is not None}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,71 @@
+"""Values of config.toml: durations, sizes, amounts, addresses and timezones, from the texts people write."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from jobtester.domain import durations
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\s*")
+_SIZES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _size(value: object) -> int:
+    """Read a size such as "64MiB" as bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('write a size as "64MiB", "500kB" or a number of bytes')
+    return int(float(match[1]) * _SIZES[match[2] or "B"])
+
+
+def _wei(value: object) -> int:
+    """Read an amount such as "0.01 ETH" or "5000 wei" as wei."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"\s*(\d+)(?:\.(\d{1,18}))?\s*(wei|ETH|eth)?\s*", value) if isinstance(value, str) else None
+    if match is None or (match[2] and (match[3] or "wei") == "wei"):
+        raise ValueError('write an amount as "0.01 ETH" or "5000 wei"')
+    if (match[3] or "wei") == "wei":
+        return int(match[1])
+    return int(match[1]) * 10**18 + int((match[2] or "").ljust(18, "0"))
+
+
+def _web_address(value: str) -> str:
+    """Check an http(s) address and drop the slash at its end."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("has to be an http:// or https:// address with a host")
+    return value.rstrip("/")
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"no timezone is called {value!r}; use a name such as UTC or Europe/Berlin") from error
+    return value
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("has to be longer than nothing")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(durations.parse), Field(ge=0)]
+PositiveDuration = Annotated[float, BeforeValidator(durations.parse), AfterValidator(_positive)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Wei = Annotated[int, BeforeValidator(_wei)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Timezone = Annotated[str, AfterValidator(_zone)]

@@ -1,0 +1,156 @@
+"""A running daemon follows its file: content or SIGHUP, what is usable and what is not, what waits for a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import tomli_w
+
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import GatewaySpec, generate
+from tests.running import tables
+
+
+class Serving:
+    """The shipped daemon as a process, with what it logs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, path: Path, content: dict[str, Any]) -> None:
+        self.process, self.path, self.content = process, path, content
+        self.lines: list[dict[str, Any]] = []
+        self._seen = 0
+        self._grew = asyncio.Event()
+        self._reader = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(json.loads(line))
+            self._grew.set()
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Wait for the next log line of this name."""
+        async with asyncio.timeout(20):
+            while True:
+                while self._seen < len(self.lines):
+                    self._seen += 1
+                    if self.lines[self._seen - 1]["event"] == name:
+                        return self.lines[self._seen - 1]
+                self._grew.clear()
+                await self._grew.wait()
+
+    def write(self, **sections: dict[str, Any]) -> None:
+        """Replace the file as editors do: a new one is renamed over it."""
+        for section, values in sections.items():
+            self.content[section] = {**self.content[section], **values}
+        aside = self.path.with_suffix(".new")
+        aside.write_text(tomli_w.dumps(self.content))
+        aside.replace(self.path)
+
+
+@asynccontextmanager
+async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network, Serving, str]]:
+    """Start a small network and the daemon for it."""
+    scenario = generate(
+        seed=3, orchestrators=2, pipelines=("llm", "text-to-image"), gateways=(GatewaySpec("a"), GatewaySpec("b"))
+    )
+    async with Network(scenario) as network:
+        content = tables(network, folder, **sections)
+        content["gateways"] = [{**content["gateways"][0], "url": network.gateways["a"].url}]
+        path = folder / "config.toml"
+        path.write_text(tomli_w.dumps(content))
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "jobtester", "serve", cwd=folder, stderr=asyncio.subprocess.PIPE,
+            env={**clean, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        running = Serving(process, path, content)
+        try:
+            port = (await running.event("serving"))["port"]
+            for gateway in network.gateways.values():
+                gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
+            yield network, running, f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 20)
+            assert process.returncode == 0
+            assert not [line for line in running.lines if "Traceback" in json.dumps(line)]
+
+
+async def metric(base: str, name: str) -> float:
+    """Read one figure without labels from /metrics."""
+    async with aiohttp.ClientSession() as session, session.get(f"{base}/metrics") as response:
+        text = await response.text()
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
+    """Interval at once, the rest before the next tick, each difference logged; secrets only as a mask."""
+    async with serving(tmp_path) as (network, running, base):
+        assert await metric(base, "jobtester_tick_interval_seconds") == 3600
+        running.write(
+            schedule={"interval": "2s"}, server={"admin_token": "very-secret-token"}, limits={"per_orchestrator": 2}
+        )
+        changed = await running.event("config_changed")
+        assert changed["changes"]["schedule.interval"] == "3600.0 → 2.0"
+        assert changed["changes"]["limits.per_orchestrator"] == "1 → 2"
+        assert changed["changes"]["server.admin_token"] == "- → **********"
+        assert (await running.event("tick_done"))["state"] == "finished"
+        assert await metric(base, "jobtester_tick_interval_seconds") == 2
+        assert "very-secret-token" not in json.dumps(running.lines)
+        assert network.leaderboard.rows
+
+
+async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
+    """The next tick goes through the new gateway only."""
+    async with serving(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
+        await running.event("tick_done")
+        assert {one.gateway for one in network.served} == {"a"}
+        running.content["gateways"][0] |= {"name": "b", "url": network.gateways["b"].url,
+                                           "cli_url": network.gateways["b"].cli_url}  # fmt: skip
+        running.write()
+        await running.event("config_changed")
+        before = len(network.served)
+        await running.event("tick_done")
+        await running.event("tick_done")
+        assert "b" in {one.gateway for one in network.served[before:]}
+        async with aiohttp.ClientSession() as session, session.get(f"{base}/orchestrators/b") as response:
+            assert response.status == 200
+
+
+async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
+    """One line that names the key, a metric, and the old configuration goes on; a good file ends it."""
+    async with serving(tmp_path) as (_, running, base):
+        good = running.path.read_text()
+        running.path.write_text(good.replace('region = "FRA"', 'region = "FRA"\nregoin = "PRG"'))
+        refused = await running.event("config_refused")
+        assert "regoin: no such key" in refused["problem"]
+        assert await metric(base, "jobtester_config_reload_successful") == 0
+        running.path.write_text("not toml")
+        assert "is not valid TOML" in (await running.event("config_refused"))["problem"]
+        running.path.unlink()
+        assert "no such file" in (await running.event("config_refused"))["problem"]
+        assert await metric(base, "jobtester_tick_interval_seconds") == 3600
+        running.path.write_text(good.replace('interval = "1h"', 'interval = "30m"'))
+        await running.event("config_changed")
+        assert await metric(base, "jobtester_config_reload_successful") == 1
+        assert await metric(base, "jobtester_tick_interval_seconds") == 1800
+
+
+async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
+    """The port and the store stay as they are, and SIGHUP reads the file even if nothing is new."""
+    async with serving(tmp_path) as (_, running, base):
+        running.write(server={"port": 7999}, store={"path": str(tmp_path / "other.db")})
+        assert (await running.event("config_needs_restart"))["keys"] == ["server.port", "store.path"]
+        running.process.send_signal(signal.SIGHUP)
+        await running.event("config_unchanged")
+        assert await metric(base, "jobtester_config_reload_successful") == 1
+        assert not (tmp_path / "other.db").exists()
