@@ -54,9 +54,9 @@ class Table(BaseModel):
 class Override(Table):
     """What is different for some models, or in one variant: parameters, files, and parameters of checks by name."""
 
-    parameters: dict[str, Any] = {}
-    files: dict[str, str] = {}
-    expect: dict[str, dict[str, Any]] = {}
+    parameters: dict[str, Any] = Field({}, description="values that are sent instead of, or besides, the pipeline's")
+    files: dict[str, str] = Field({}, description="test inputs that are sent instead, by form field")
+    expect: dict[str, dict[str, Any]] = Field({}, description="parameters of checks, by the check's name")
 
 
 def laid_over(layers: Iterable[Override]) -> Override:
@@ -82,23 +82,31 @@ class Definition(Table):
     slug: str
     inputs: Mapping[str, Truth] = {}
 
-    name: str = ""
-    enabled: bool = True
-    byoc: bool = False
-    models: tuple[str, ...] = ("*",)
-    uri: UriPath
-    content_type: Literal["application/json", "multipart/form-data"] = "application/json"
-    timeout: Limit = 60.0
-    cold_timeout: Limit = 360.0
-    model_field: str = Field("model_id", pattern=r"^\w+$")
-    stream: bool | None = None
-    capture_response: bool = True
-    parameters: dict[str, Any] = {}
-    files: dict[str, str] = {}
-    checks: tuple[dict[str, Any], ...] = ()
-    units: tuple[Factor, ...] = ()
-    per_model: dict[str, Override] = {}
-    variants: tuple[Override, ...] = ()
+    name: str = Field(
+        "", description="what the Leaderboard gets; go-livepeer's display name, for BYOC the capability's"
+    )
+    enabled: bool = Field(True, description="test it at all")
+    byoc: bool = Field(False, description="an external capability, whose name is the table's")
+    models: tuple[str, ...] = Field(("*",), description="which models are tested: ids or patterns with `*` and `?`")
+    uri: UriPath = Field(description="path of the job at the gateway; for BYOC the one after /process/request")
+    content_type: Literal["application/json", "multipart/form-data"] = Field(
+        "application/json", description="how the request is written; only form data carries files"
+    )
+    timeout: Limit = Field(60.0, description="time limit of a job for a warm model, at most a day")
+    cold_timeout: Limit = Field(360.0, description="time limit for a model that may have to be loaded first")
+    model_field: str = Field("model_id", pattern=r"^\w+$", description="the parameter that names the model")
+    stream: bool | None = Field(None, description="the parameter `stream`; left out where not set")
+    capture_response: bool = Field(
+        True, description="keep and post what a passed job answered; of others it is always kept"
+    )
+    parameters: dict[str, Any] = Field(
+        {}, description="what is sent; of a list one value is taken in each tick, the same for all"
+    )
+    files: dict[str, str] = Field({}, description="test inputs that are sent, by form field")
+    checks: tuple[dict[str, Any], ...] = Field((), description="what the answer has to pass, in this order")
+    units: tuple[Factor, ...] = Field((), description="factors whose product is what is paid for")
+    per_model: dict[str, Override] = Field({}, description="what differs for models that match a pattern")
+    variants: tuple[Override, ...] = Field((), description="whole alternatives, of which one is taken in each tick")
 
     def model_post_init(self, _context: object) -> None:
         """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""

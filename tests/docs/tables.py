@@ -1,0 +1,392 @@
+"""Tables of the documentation, made from the program: the settings, the reasons, the pipelines, the checks.
+
+`python -m tests.docs.tables` (`make docs`) writes them into the pages, between `<!-- table: name -->` and
+`<!-- end -->`; a test finds out when a page and the program have come apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import orjson
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from jobtester import values
+from jobtester.domain import durations, outcome, plan
+from jobtester.pipelines import catalogue
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.checks.registry import KINDS
+from jobtester.pipelines.definition import Definition, Override
+from jobtester.settings import Settings, StaticCapability, StaticOrchestrator
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs"
+
+_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NOT_WRITTEN = ("slug", "inputs")
+
+# Values as they are written in config.toml, for keys whose default does not show what may stand there.
+EXAMPLES: Mapping[str, object] = {
+    "region": "FRA",
+    "assets": "inputs",
+    "schedule.interval": "30m",
+    "schedule.cron": "0 */2 * * *",
+    "schedule.timezone": "Europe/Berlin",
+    "schedule.offset": "10m",
+    "schedule.run_at_start": False,
+    "server.host": "127.0.0.1",
+    "gateways.name": "frankfurt",
+    "gateways.url": "http://gateway:8935",
+    "gateways.cli_url": "http://gateway:7935",
+    "gateways.targeting": "query",
+    "gateways.event_source": "gateway-fra",
+    "leaderboard.url": "https://leaderboard.example",
+    "discovery.source": "static",
+    "discovery.include": ["0xd00354656922168815fcd1e51cbddb9e359e3c7f"],
+    "discovery.exclude": ["https://orchestrator.example:8935"],
+    "budget.per_tick": "0.001 ETH",
+    "budget.per_day": "0.02 ETH",
+    "budget.max_price_per_job": "50000000000000 wei",
+    "discovery.orchestrators.address": "0xd00354656922168815fcd1e51cbddb9e359e3c7f",
+    "discovery.orchestrators.service_uri": "https://orchestrator.example:8935",
+    "discovery.orchestrators.capabilities.pipeline": "text-to-image",
+    "discovery.orchestrators.capabilities.model": "ByteDance/SDXL-Lightning",
+    "pipelines.name": "My own",
+    "pipelines.enabled": False,
+    "pipelines.byoc": True,
+    "pipelines.models": ["ByteDance/SDXL-Lightning"],
+    "pipelines.uri": "/my-own",
+    "pipelines.content_type": "multipart/form-data",
+    "pipelines.model_field": "model",
+    "pipelines.stream": False,
+    "pipelines.parameters": {"prompt": ["a red fox", "a lighthouse"], "width": 512},
+    "pipelines.files": {"image": "image.png"},
+    "pipelines.checks": [{"check": "json", "path": "images.0.url", "is": "image"}],
+    "pipelines.units": ["width", "height"],
+    "pipelines.per_model": {"*turbo*": {"parameters": {"num_inference_steps": 4}}},
+    "pipelines.variants": [{"parameters": {"prompt": "Say 42"}, "expect": {"json": {"equals": "42"}}}],
+    "override.parameters": {"num_inference_steps": 4},
+    "override.files": {"image": "small.png"},
+    "override.expect": {"image": {"size": "any"}},
+    "notify.url": "https://hooks.example/jobtester",
+}
+
+
+def settings_tables() -> str:
+    """Give every key of config.toml, a table of the page for each table of the file."""
+    lone = {name: info for name, info in Settings.model_fields.items() if not _inner(info) and name != "pipelines"}
+    parts = ["### At the top\n\n" + _keys("", lone)]
+    for name, info in Settings.model_fields.items():
+        inner = _inner(info)
+        if inner is None:
+            continue
+        head = f"[[{name}]]" if _is_list(info) else f"[{name}]"
+        parts.append(f"### `{head}`\n\n{_first(inner)}\n\n" + _keys(f"{name}.", inner.model_fields))
+    for head, prefix, model in (
+        ("[[discovery.orchestrators]]", "discovery.orchestrators.", StaticOrchestrator),
+        ("[[discovery.orchestrators.capabilities]]", "discovery.orchestrators.capabilities.", StaticCapability),
+    ):
+        parts.append(f"### `{head}`\n\n{_first(model)}\n\n" + _keys(prefix, model.model_fields))
+    return "\n".join(parts)
+
+
+def pipeline_keys() -> str:
+    """Give every key of a [pipelines.*] table."""
+    known = {name: info for name, info in Definition.model_fields.items() if name not in _NOT_WRITTEN}
+    return _keys("pipelines.", known)
+
+
+def override_keys() -> str:
+    """Give every key of what differs per model or variant."""
+    return _keys("override.", Override.model_fields)
+
+
+def _keys(prefix: str, found: Mapping[str, FieldInfo]) -> str:
+    rows = []
+    for name, info in found.items():
+        kind, default = _type(info.annotation, info), _default(info)
+        rows.append(
+            (f"`{name}`", kind, default, _example(prefix + name, kind, default), _sentence(info.description or ""))
+        )
+    return table(("key", "type", "default", "example", "what it is"), rows)
+
+
+def _example(path: str, kind: str, default: str) -> str:
+    """Give what may be written, the default itself where it shows that; a secret is shown as its variable."""
+    if path in EXAMPLES:
+        return f"`{written(EXAMPLES[path])}`"
+    if kind == "secret":
+        section, _, key = path.partition(".")
+        where = f"{section}__0__{key}" if section == "gateways" else f"{section}__{key}"
+        return f"`JOBTESTER_{where.upper()}`"
+    return default if default.startswith("`") else "see below"
+
+
+def leaves() -> Iterator[tuple[str, FieldInfo]]:
+    """Give every key path of the settings that holds a value, with its field."""
+    for name, info in Settings.model_fields.items():
+        inner = _inner(info)
+        if inner is None:
+            yield name, info
+        for key, field in (inner.model_fields if inner else {}).items():
+            yield f"{name}.{key}", field
+
+
+def _inner(info: FieldInfo) -> type[BaseModel] | None:
+    """Give the table behind a field, None for a plain value."""
+    for part in (info.annotation, *get_args(info.annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _is_list(info: FieldInfo) -> bool:
+    return get_origin(info.annotation) is list
+
+
+_KINDS: Mapping[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text", Any: "anything"}
+
+
+def _type(annotation: Any, info: FieldInfo | None = None) -> str:
+    """Say in plain words what may be written."""
+    alias = _alias(info) if info is not None else ""
+    if alias:
+        return alias
+    named = next((name for name, known in _ALIASES.items() if annotation == known), "")
+    if named:
+        return _NAMES[named]
+    origin, inner = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
+    if annotation is SecretStr:
+        return "secret"
+    if origin is Literal:
+        return " or ".join(f"`{part}`" for part in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_type(part) for part in inner))
+    if origin is list or origin is tuple:
+        inside = _type(inner[0])
+        return "list of tables" if inside == "table" else f"list of {_plural(inside)}"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "table"
+    if hasattr(annotation, "__metadata__"):
+        return _type(annotation.__origin__)
+    return _KINDS.get(annotation, str(annotation))
+
+
+_ALIASES = {
+    name: getattr(values, name) for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "Timezone")
+}
+_NAMES = {
+    "Duration": "duration",
+    "PositiveDuration": "duration",
+    "Size": "size",
+    "Wei": "amount",
+    "WebAddress": "address",
+    "Timezone": "timezone",
+}
+_READERS: Mapping[Any, str] = {
+    alias.__metadata__[0]: _NAMES[name] for name, alias in _ALIASES.items() if name != "PositiveDuration"
+}
+
+
+def _alias(info: FieldInfo) -> str:
+    """Give the name of the kind of value, where one of `values` is the field's own type."""
+    return next((_READERS[one] for one in info.metadata if one in _READERS), "")
+
+
+def _plural(word: str) -> str:
+    return {"text": "texts", "table": "tables", "integer": "integers"}.get(word, word)
+
+
+def _default(info: FieldInfo) -> str:
+    """Give the default as it would be written, a dash for none."""
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=True)
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, float) and _type(info.annotation, info) != "number":
+        value = durations.show(value)
+    return f"`{written(value)}`"
+
+
+def written(value: object) -> str:
+    """Write a value as TOML does, in one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_toml_key(str(key))} = {written(item)}" for key, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(written(item) for item in value)}]"
+    return orjson.dumps(value).decode()
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key) else written(key)
+
+
+def reasons() -> str:
+    """Give the table of reason codes, the outcomes in order."""
+    parts = []
+    for one in outcome.Outcome:
+        rows = [
+            (f"`{row.code}`", row.fault.value, row.meaning, row.advice or "–")
+            for row in outcome.table()
+            if row.outcome is one
+        ]
+        parts.append(f"### `{one.value}`\n\n" + table(("code", "fault", "what happened", "what to do"), rows))
+    return "\n".join(parts)
+
+
+def skips() -> str:
+    """Give the reasons for which a capability is not tested."""
+    return table(("reason", "why"), [(f"`{code}`", _sentence(text)) for code, text in plan.SKIP_REASONS.items()])
+
+
+def pipelines() -> str:
+    """Give the built-in pipelines: where they go, what they send, within which time."""
+    rows = []
+    for slug, one in _builtin().items():
+        rows.append(
+            (
+                f"`{slug}`",
+                one.name,
+                f"`{one.uri}`",
+                "BYOC, JSON" if one.byoc else "form data" if one.multipart else "JSON",
+                ", ".join(f"`{field}` = `{file}`" for field, file in one.files.items()) or "–",
+                f"{durations.show(one.timeout_s)} / {durations.show(one.cold_timeout_s)}",
+                ", ".join(f"`{check['check']}`" for check in one.checks),
+            )
+        )
+    return table(("slug", "name at the Leaderboard", "path", "request", "assets", "limit warm / cold", "checks"), rows)
+
+
+def pipeline_inputs() -> str:
+    """Give what each built-in pipeline sends and expects, in full."""
+    parts = []
+    for slug, one in _builtin().items():
+        sent = [(f"`{one.model_field}`", "the model under test")]
+        if one.stream is not None:
+            sent.append(("`stream`", f"`{written(one.stream)}`"))
+        sent += [(f"`{key}`", _value(value)) for key, value in one.parameters.items()]
+        sent += [(f"`{field}`", f"the file `{file}`") for field, file in one.files.items()]
+        for key in dict.fromkeys(key for variant in one.variants for key in variant.parameters):
+            sent.append((f"`{key}`", f"one of {len(one.variants)} variants, {_variant(one, key)}"))
+        lines = [f"### `{slug}`\n", table(("field", "value"), sent)]
+        for pattern, other in one.per_model.items():
+            told = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
+            told += [
+                f"check `{name}` with `{key}` = `{written(value)}`"
+                for name, expected in other.expect.items()
+                for key, value in expected.items()
+            ]
+            lines.append(f"Models that match `{pattern}`: {', '.join(told)}.\n")
+        for check in one.checks:
+            told = [f"`{key}` = `{written(value)}`" for key, value in check.items() if key != "check"]
+            lines.append(f"Check `{check['check']}`" + (f" with {', '.join(told)}" if told else "") + ".\n")
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list) and not isinstance(value[0], dict):
+        return f"one of {len(value)}, such as `{written(value[0])}`"
+    return f"`{written(value)}`"
+
+
+def _variant(one: Definition, key: str) -> str:
+    return f"such as `{written(one.variants[0].parameters[key])}`"
+
+
+def checks() -> str:
+    """Give every check with its parameters, from what its module says of them."""
+    parts = []
+    for name, kind in KINDS.items():
+        module = __import__(kind.params.__module__, fromlist=["__doc__"])
+        about = _flowing((module.__doc__ or "").split(": ", 1)[1])
+        rows = [
+            (
+                f"`{each.name.rstrip('_')}`",
+                "required"
+                if each.default is MISSING
+                else "–"
+                if each.default in (None, "", ())
+                else _code(each.default),
+            )
+            for each in fields(kind.params)
+        ]
+        parts.append(
+            f"### `{name}`\n\n{about[:1].upper()}{about[1:]}\n\n{_flowing(kind.params.__doc__ or '')}\n\n"
+            + table(("parameter", "default"), rows)
+        )
+    return "\n".join(parts)
+
+
+def _code(value: object) -> str:
+    return f"`{written(value)}`"
+
+
+def _builtin() -> Mapping[str, Definition]:
+    return catalogue.load({}, Assets())
+
+
+def _flowing(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _first(model: type[BaseModel]) -> str:
+    return _flowing((model.__doc__ or "").split("\n\n")[0])
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    text = text[:1].upper() + text[1:]
+    return text if not text or text[-1] in ".!?" else text + "."
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    parts = text.replace("|", "\\|").replace("\n", " ").split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts) or " "
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_tables,
+    "pipeline-keys": pipeline_keys,
+    "override-keys": override_keys,
+    "reasons": reasons,
+    "skips": skips,
+    "pipelines": pipelines,
+    "pipeline-inputs": pipeline_inputs,
+    "checks": checks,
+}
+
+
+def filled(text: str) -> str:
+    """Give a page with its tables as the program has them now. Raises KeyError for a table that nobody makes."""
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+def main() -> None:
+    """Write every table into the pages."""
+    for page in sorted(PAGES.glob("*.md")):
+        before = page.read_text("utf-8")
+        after = filled(before)
+        if after != before:
+            page.write_text(after, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
