@@ -42,8 +42,7 @@ class Live:
         self._asked.set()
 
     async def run(self) -> None:
-        """Look at the file every few seconds, and whenever somebody asks."""
-        self._digest = await asyncio.to_thread(_digest, self.current.origin)
+        """Look at the file every few seconds, and whenever somebody asks; it may have changed since it was loaded."""
         while True:
             try:
                 async with asyncio.timeout(self.every_s):

@@ -38,14 +38,20 @@ class Serving:
 
     async def event(self, name: str) -> dict[str, Any]:
         """Wait for the next log line of this name."""
-        async with asyncio.timeout(20):
-            while True:
-                while self._seen < len(self.lines):
-                    self._seen += 1
-                    if self.lines[self._seen - 1]["event"] == name:
-                        return self.lines[self._seen - 1]
-                self._grew.clear()
-                await self._grew.wait()
+        try:
+            async with asyncio.timeout(20):
+                return await self._next(name)
+        except TimeoutError:
+            raise AssertionError(f"no {name} in {json.dumps(self.lines, indent=1)}") from None
+
+    async def _next(self, name: str) -> dict[str, Any]:
+        while True:
+            while self._seen < len(self.lines):
+                self._seen += 1
+                if self.lines[self._seen - 1]["event"] == name:
+                    return self.lines[self._seen - 1]
+            self._grew.clear()
+            await self._grew.wait()
 
     def write(self, **sections: dict[str, Any]) -> None:
         """Replace the file as editors do: a new one is renamed over it."""
@@ -106,7 +112,9 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         assert (await running.event("tick_done"))["state"] == "finished"
         assert await metric(base, "jobtester_tick_interval_seconds") == 2
         assert "very-secret-token" not in json.dumps(running.lines)
-        assert network.leaderboard.rows
+        async with asyncio.timeout(10):
+            while not network.leaderboard.rows:  # noqa: ASYNC110 -- the double tells nobody
+                await asyncio.sleep(0.05)
 
 
 async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
