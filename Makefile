@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
 
-.PHONY: demo run test lint format lock clean help
+.PHONY: demo run test lint docs docs-check format lock clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -34,6 +34,12 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.dev  ## write the tables of the documentation anew, from the program
+	@$(BIN)/python -m tests.docs.tables
+
+docs-check: $(VENV)/.dev  ## links, commands, keys, routes and tables of the documentation against the program
+	@$(BIN)/python -m pytest -q tests/docs $(ARGS)
 
 format: $(VENV)/.dev  ## put the code into shape
 	@$(BIN)/ruff check --fix .

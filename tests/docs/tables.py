@@ -328,8 +328,10 @@ def checks() -> str:
     return "\n".join(parts)
 
 
-def _code(value: object) -> str:
-    return f"`{written(value)}`"
+def _worth(default: object) -> str:
+    if default is MISSING:
+        return "required"
+    return "–" if default in (None, "", ()) else f"`{written(default)}`"
 
 
 def _builtin() -> Mapping[str, Definition]:
