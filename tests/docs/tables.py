@@ -313,11 +313,7 @@ def checks() -> str:
         rows = [
             (
                 f"`{each.name.rstrip('_')}`",
-                "required"
-                if each.default is MISSING
-                else "–"
-                if each.default in (None, "", ())
-                else _code(each.default),
+                _worth(each.default),
             )
             for each in fields(kind.params)
         ]
