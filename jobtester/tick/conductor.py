@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from jobtester.domain import budget
 from jobtester.domain import plan as planning
 from jobtester.domain.attribution import Kind
 from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
@@ -117,7 +118,7 @@ class Conductor:
             pipelines=self.selection.pipelines,
             models=self.selection.models,
         )
-        return planning.make(
+        whole = planning.make(
             found,
             self.catalogue,
             selection,
@@ -128,6 +129,13 @@ class Conductor:
             max_price_wei=self.settings.budget.max_price_per_job,
             expected_s=expected,
         )
+        bounds = self.settings.budget
+        if bounds.per_tick is None and bounds.per_day is None:
+            return whole
+        now = self.clock()
+        midnight = now - now % 86_400
+        most = budget.left_wei(bounds.per_tick, bounds.per_day, await self.results.spent_wei(midnight))
+        return budget.within(whole, most, await self.results.tested_since(midnight))
 
     async def tick(self, trigger: str) -> Report:
         """Run one whole tick and give its report; what goes wrong is in the report, and in the log."""
