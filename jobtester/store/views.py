@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from jobtester.store.database import Database
+from jobtester.store.outbox import STATES, Entry
 
 _RECENT = 12
 
@@ -39,8 +40,20 @@ class Cell:
         return self.recent[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """Another tester's result, its stat as JSON; `seq` is the key for paging."""
+
+    seq: int
+    id: str
+    received_at: float
+    source: str
+    kind: str
+    stat: str
+
+
 class Views:
-    """Reads for pages."""
+    """Reads for pages and the API."""
 
     def __init__(self, database: Database) -> None:
         """Work on an open database."""
@@ -62,6 +75,50 @@ class Views:
             ]
 
         return [cell for cell in await self._database.read(work) if cell.recent]
+
+    async def cells(self, *, after: str, limit: int, pipeline: str = "", recent: int = _RECENT) -> list[Cell]:
+        """Give the capabilities of at most `limit` orchestrators whose addresses come after one, in their order."""
+
+        def work(db: sqlite3.Connection) -> list[Cell]:
+            where = " AND l.pipeline = ?" if pipeline else ""
+            wanted = (after, pipeline) if pipeline else (after,)
+            known = db.execute(
+                "SELECT l.address, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak FROM latest l"
+                f" JOIN results r ON r.seq = l.seq WHERE l.address > ?{where} AND l.address IN (SELECT DISTINCT"
+                f" l.address FROM latest l JOIN results r ON r.seq = l.seq WHERE l.address > ?{where}"
+                " ORDER BY 1 LIMIT ?) ORDER BY 1, 2, 3, 4",
+                (*wanted, *wanted, limit),
+            ).fetchall()
+            return [
+                Cell(one, uri, slug, model, bool(warm), streak, _points(db, one, slug, model, uri, recent))
+                for one, uri, slug, model, warm, streak in known
+            ]
+
+        return [cell for cell in await self._database.read(work) if cell.recent]
+
+    async def entries(self, states: tuple[str, ...], *, after: int, limit: int) -> list[Entry]:
+        """Give outbox entries in these states (empty: all that are not delivered) after a number, oldest first."""
+        wanted = states or tuple(state for state in STATES if state != "delivered")
+        marks = ", ".join("?" * len(wanted))
+        found = await self._database.read(
+            lambda db: db.execute(
+                f"SELECT {', '.join(Entry.__dataclass_fields__)} FROM outbox WHERE state IN ({marks}) AND seq > ?"
+                " ORDER BY seq LIMIT ?",
+                (*wanted, after, limit),
+            ).fetchall()
+        )
+        return [Entry(*row[:-1], bool(row[-1])) for row in found]
+
+    async def forwarded(self, *, before: int | None, limit: int) -> list[Forwarded]:
+        """Give results of other testers, newest first, received before the one with seq `before`."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                "SELECT rowid, id, received_at, source, kind, stat FROM received WHERE rowid < ?"
+                " ORDER BY rowid DESC LIMIT ?",
+                (before if before is not None else 2**62, limit),
+            ).fetchall()
+        )
+        return [Forwarded(*row) for row in found]
 
     async def slowest(self, tick: str, limit: int = 10) -> list[tuple[str, str, str, str, float]]:
         """Give the slowest results of a tick as (id, address, pipeline, model, seconds)."""

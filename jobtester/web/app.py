@@ -8,20 +8,22 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from jobtester.errors import PortInUseError
-from jobtester.web import health, orchestrators, pages, receiver, webhooks
+from jobtester.errors import PortInUseError, StoreError
+from jobtester.web import api, health, orchestrators, pages, receiver, webhooks
 from jobtester.web.parts import PARTS, Parts
+from jobtester.web.query import QueryError
 
 log = structlog.get_logger()
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 def make(parts: Parts) -> web.Application:
     """Put all routes together."""
     app = web.Application(middlewares=[_safely], client_max_size=8 * 2**20)
     app[PARTS] = parts
-    for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes):
+    for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes, api.routes):
         app.router.add_routes(routes)
     pages.set_up(app)
     app.on_shutdown.append(_close)
@@ -51,15 +53,44 @@ async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRun
 async def _safely(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Add the headers that every answer carries; an error of ours is logged and answered without its inside."""
+    """Add the headers that every answer carries; an error of ours is logged and answered without its inside.
+
+    The API answers errors as JSON too.
+    """
+    for_programs = request.path.startswith(api.PREFIX)
+    response: web.StreamResponse
     try:
         response = await handler(request)
+    except QueryError as error:
+        response = api.problem(400, str(error))
     except web.HTTPException as error:
-        error.headers.update(_HEADERS)
-        raise
+        if not for_programs or error.status < 400:
+            error.headers.update(_HEADERS)
+            error.headers.setdefault("Content-Security-Policy", _POLICY)
+            raise
+        response = _as_json(error)
+    except StoreError as error:
+        log.error("request_not_answered", path=request.path, problem=str(error))
+        response = _failure(503, "the store cannot be read or written just now; /healthz has more", for_programs)
     except Exception:
         log.exception("request_failed", path=request.path)
-        return web.Response(status=500, text="something went wrong here; the log has it\n", headers=_HEADERS)
+        response = _failure(500, "something went wrong here; the log has it", for_programs)
     if not response.prepared:
         response.headers.update(_HEADERS)
+        response.headers.setdefault("Content-Security-Policy", _POLICY)
     return response
+
+
+def _as_json(error: web.HTTPException) -> web.Response:
+    routed = {404: "there is nothing here; /api/openapi.json lists what there is", 405: "this is not to be done here"}
+    said = (error.text or "").strip()
+    standard = f"{error.status}: {error.reason}"
+    answer = api.problem(error.status, routed.get(error.status, error.reason) if said == standard else said)
+    for name in ("Allow", "WWW-Authenticate"):
+        if name in error.headers:
+            answer.headers[name] = error.headers[name]
+    return answer
+
+
+def _failure(status: int, message: str, for_programs: bool) -> web.Response:
+    return api.problem(status, message) if for_programs else web.Response(status=status, text=message + "\n")

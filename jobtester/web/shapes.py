@@ -1,0 +1,145 @@
+"""Shapes: what the API gives, as plain values: instants in Unix seconds, prices as decimal text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from jobtester.domain import outcome
+from jobtester.store.outbox import Entry
+from jobtester.store.rows import Row
+from jobtester.store.ticks import Kept
+from jobtester.store.views import Cell, Forwarded, Point
+from jobtester.web.parts import Progress
+
+
+def result(row: Row) -> dict[str, Any]:
+    """Give a result as lists have it: without request, answer and evidence."""
+    return {
+        "id": row.id,
+        "tick": row.tick,
+        "orchestrator": row.address,
+        "service_uri": row.service_uri,
+        "pipeline": row.pipeline,
+        "pipeline_name": row.pipeline_name,
+        "model": row.model,
+        "warm": row.warm,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "message": row.message,
+        "attribution": row.attribution,
+        "gateway": row.gateway,
+        "targeting": row.targeting,
+        "started_at": row.started_at,
+        "recorded_at": row.recorded_at,
+        "round_trip_s": row.round_trip_s,
+        "artefact_s": row.artefact_s,
+        "status": row.status,
+        "measures": row.measures,
+        "deferred": row.deferred,
+        "estimated_price_wei": str(row.price_wei) if row.price_wei is not None else None,
+    }
+
+
+def whole_result(row: Row) -> dict[str, Any]:
+    """Give a result with everything behind it."""
+    try:
+        known = outcome.reason(row.reason)
+        fault, meaning, advice = known.fault.value, known.meaning, known.advice
+    except KeyError:
+        fault, meaning, advice = outcome.Fault.UNKNOWN.value, "", ""
+    return {
+        **result(row),
+        "evidence": list(row.evidence),
+        "fault": fault,
+        "meaning": meaning,
+        "advice": advice,
+        "request": row.request,
+        "response": row.response,
+    }
+
+
+def orchestrators(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Give orchestrators with their capabilities, of cells in the order of addresses."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(cell.address, []).append(
+            {
+                "service_uri": cell.service_uri,
+                "pipeline": cell.pipeline,
+                "model": cell.model,
+                "warm": cell.warm,
+                "unscored_streak": cell.unscored_streak,
+                "newest": _point(cell.newest),
+                "recent": [_point(point) for point in cell.recent],
+            }
+        )
+    return [{"address": address, "capabilities": capabilities} for address, capabilities in found.items()]
+
+
+def tick(kept: Kept, running: Progress | None) -> dict[str, Any]:
+    """Give a tick with its job report; the one that runs has the report so far."""
+    report: dict[str, Any] | None = kept.report or None
+    if report is None and running is not None and running.report.tick == kept.id:
+        report = running.report.as_json()
+    if report is not None:
+        report = {
+            name: str(value) if name == "estimated_price_wei" else value
+            for name, value in report.items()
+            if name not in ("tick", "trigger", "state", "started_at", "finished_at", "seed")
+        }
+    return {
+        "id": kept.id,
+        "state": kept.state,
+        "trigger": kept.trigger,
+        "seed": kept.seed,
+        "started_at": kept.started_at,
+        "finished_at": kept.finished_at,
+        "report": report,
+    }
+
+
+def entry(one: Entry) -> dict[str, Any]:
+    """Give an outbox entry."""
+    return {
+        "number": one.seq,
+        "result": one.result,
+        "tick": one.tick,
+        "gateway": one.gateway,
+        "state": one.state,
+        "orchestrator": one.address,
+        "pipeline_name": one.pipeline,
+        "model": one.model,
+        "created_at": one.created_at,
+        "due_at": one.due_at,
+        "attempts": one.attempts,
+        "first_sent_at": one.first_sent_at,
+        "last_sent_at": one.last_sent_at,
+        "settled_at": one.settled_at,
+        "problem": one.problem,
+        "maybe_double": one.maybe_double,
+        "stat": orjson.loads(one.body),
+    }
+
+
+def forwarded(one: Forwarded) -> dict[str, Any]:
+    """Give another tester's result."""
+    return {
+        "id": one.id,
+        "received_at": one.received_at,
+        "source": one.source,
+        "kind": one.kind,
+        "stat": orjson.loads(one.stat),
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "id": point.id,
+        "started_at": point.started_at,
+        "round_trip_s": point.round_trip_s,
+        "outcome": point.outcome,
+        "reason": point.reason,
+    }
