@@ -9,6 +9,7 @@ from jobtester.store.database import Database
 from jobtester.store.outbox import STATES, Entry
 
 _RECENT = 12
+_ENTRY = tuple(Entry.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,12 @@ class Views:
         marks = ", ".join("?" * len(wanted))
         found = await self._database.read(
             lambda db: db.execute(
-                f"SELECT {', '.join(Entry.__dataclass_fields__)} FROM outbox WHERE state IN ({marks}) AND seq > ?"
+                f"SELECT {', '.join(_ENTRY)} FROM outbox WHERE state IN ({marks}) AND seq > ?"
                 " ORDER BY seq LIMIT ?",
                 (*wanted, after, limit),
             ).fetchall()
         )
-        return [Entry(*row[:-1], bool(row[-1])) for row in found]
+        return [Entry(**dict(zip(_ENTRY, row, strict=True)) | {"maybe_double": bool(row[-1])}) for row in found]
 
     async def forwarded(self, *, before: int | None, limit: int) -> list[Forwarded]:
         """Give results of other testers, newest first, received before the one with seq `before`."""

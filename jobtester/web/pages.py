@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import orjson
 from aiohttp import web
 
 from jobtester import __version__
-from jobtester.domain import durations, outcome
+from jobtester.domain import outcome
 from jobtester.store.results import Filters
-from jobtester.web import plots
+from jobtester.web import plots, texts
 from jobtester.web.parts import PARTS, Parts
 
 routes = web.RouteTableDef()
@@ -40,7 +39,8 @@ def set_up(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        filters=_FILTERS,
+        filters=texts.FILTERS,
+        finalize=texts.visible,
     )
     app.router.add_routes(routes)
     app.router.add_static("/static/", _HERE / "static", append_version=True)
@@ -147,7 +147,7 @@ def progress(parts: Parts) -> dict[str, Any]:
     running = parts.progress()
     shown: dict[str, Any] = {"running": False, "tick": "", "planned": 0, "settled": 0, "in_air": [], "outcomes": {}}
     next_at = parts.next_tick_at()
-    shown["next"] = instant(next_at) if next_at else ""
+    shown["next"] = texts.instant(next_at) if next_at else ""
     if running is not None:
         report = running.report
         shown |= {
@@ -158,47 +158,15 @@ def progress(parts: Parts) -> dict[str, Any]:
             "outcomes": {one.value: report.outcomes[one] for one in outcome.Outcome},
             "in_air": [
                 {
-                    "orchestrator": short(job.orchestrator.address),
-                    "pipeline": job.pipeline,
-                    "model": job.model,
+                    "orchestrator": texts.short(job.orchestrator.address),
+                    "pipeline": texts.visible(texts.brief(job.pipeline)),
+                    "model": texts.visible(texts.brief(job.model)),
                     "lane": lane,
                 }
                 for job, lane, _ in list(running.in_air.values())[:4]
             ],
         }
     return shown
-
-
-def instant(moment: float | None) -> str:
-    """Write an instant in UTC."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
-
-
-def seconds(value: float | None) -> str:
-    """Write a length of time."""
-    return "" if value is None else durations.show(value)
-
-
-def short(address: str) -> str:
-    """Shorten an address so that it can still be told apart."""
-    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
-
-
-def pretty(text: str) -> str:
-    """Indent a JSON text; anything else stays as it is."""
-    try:
-        return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONDecodeError:
-        return text
-
-
-_FILTERS: Mapping[str, Callable[..., str]] = {
-    "instant": instant,
-    "seconds": seconds,
-    "sparkline": plots.sparkline,
-    "short": short,
-    "pretty": pretty,
-}
 
 
 def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:

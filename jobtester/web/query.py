@@ -71,7 +71,10 @@ class Query:
 
 
 def read(given: Mapping[str, str], known: Iterable[str]) -> Query:
-    """Take a request's parameters, which may repeat names. Raises QueryError for one that is unknown, empty, overlong or given twice."""
+    """Take a request's parameters, which may repeat names.
+
+    Raises QueryError for one that is unknown, empty, overlong or given twice.
+    """
     names = tuple(known)
     values: dict[str, str] = {}
     for name, value in given.items():

@@ -1,0 +1,224 @@
+"""Whatever comes from outside is text on every page, under a policy that would run none of it anyway."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from jobtester.domain import stats
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.outcome import Outcome, Verdict
+from jobtester.domain.received import Received
+from jobtester.domain.report import Report
+from jobtester.domain.results import Result
+from jobtester.simulator.scenario import generate
+from jobtester.store.outbox import Move
+from jobtester.store.ticks import Ticks
+from tests.running import Stage, staged
+
+TICK = "20260101T000000000Z"
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "attribute": "\"' onmouseover=alert(1) x='\"><img src=x onerror=alert(1)>",
+    "close": "</pre></title></style></svg>--><svg/onload=alert(1)>",
+    "template": "{{ 7 * 7 }}{% raw %}${7*7}",
+    "link": "javascript:alert(1)//../../?a=b#c",
+    "nul": "nul\x00bell\x07escape\x1b[31m",
+    "direction": "\u202egnp.exe\u2066\u200f",
+    "emoji": "🦊 \U0001f469\u200d\U0001f4bb ﷽ e\u0301",
+    "entity": "&lt;b&gt;&amp;#60;script&#62;",
+    "newline": "a\r\nSet-Cookie: x=1\r\n\r\n<b>",
+    "long": "<i>" + "ab<" * 33_333,
+}
+MARKED = {name: f"«{name}»{text}«end»" for name, text in HOSTILE.items()}
+
+
+class Page(HTMLParser):
+    """Takes a page apart: its tags with their attributes, and the text that a person sees."""
+
+    def __init__(self, source: str) -> None:
+        """Read a whole page."""
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Note text."""
+        self.text += data
+
+
+def result(number: int, text: str) -> Result:
+    """Make a result in which everything from outside is hostile."""
+    address = f"0x{number:040x}"
+    uri = f"https://{text[:2000]}"
+    capability = Capability(pipeline=text[:3000], model=text, warm=True)
+    job = Job(
+        id=f"{TICK}-{number}",
+        tick=TICK,
+        orchestrator=Orchestrator(address, uri, (capability,)),
+        capability=capability,
+        pipeline_name="LLM",
+        timeout_s=1.0,
+        expected_s=1.0,
+        price_wei=10**24,
+    )
+    return Result(
+        job=job,
+        verdict=Verdict(Outcome.FAILED, "check:json", text),
+        attribution=Attribution(Kind.PRESUMED, (text,)),
+        gateway="gateway",
+        targeting="webhook",
+        started_at=time.time(),
+        round_trip_s=0.5 + number,
+        status=200,
+        request=text,
+        response=text,
+        measures={"tokens_per_s": 1.5},
+    )
+
+
+@asynccontextmanager
+async def poisoned(folder: Path) -> AsyncIterator[tuple[Stage, dict[str, str]]]:
+    """Start a tester whose store is full of hostile texts; give the addresses and results by the text's name."""
+    async with staged(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder) as stage:
+        daemon = stage.daemon
+        ids = {}
+        for number, (name, text) in enumerate(MARKED.items(), 1):
+            made = result(number, text)
+            stat = stats.of(result(number, "harmless"), "FRA")
+            assert await daemon.results.record(made, stat, not_before=time.time() + 3600)
+            ids[name] = made.id
+            await daemon.results.receive(
+                text.encode(), text[:200], [Received(kind=text[:200], stat=stat, fields={"model": text})]
+            )
+        for entry in await daemon.outbox.entries():
+            problem = MARKED[list(MARKED)[entry.seq % len(MARKED)]]
+            await daemon.outbox.settle([Move(entry.seq, "refused", problem=problem)])
+        report = Report(TICK, MARKED["script"], time.time(), state="failed", problem="".join(MARKED.values()))
+        report.finished_at = time.time()
+        for text in MARKED.values():
+            report.skipped[text] = report.reasons[text] = 1
+        ticks = Ticks(daemon.database)
+        await ticks.start(TICK, report.started_at, 1, report.trigger)
+        await ticks.finish(TICK, "failed", report.finished_at, report.as_json())
+        daemon.conductor.problem = "".join(MARKED.values())
+        yield stage, ids
+
+
+def examine(source: str, path: str) -> Page:
+    """Assert that a page holds no tag, attribute or address that came from outside."""
+    page = Page(source)
+    for tag, attributes in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed", "form", "base", "style", "i", "b"), (path, tag)
+        assert (tag != "script") or (attributes.get("src") or "").startswith("/static/live.js"), path
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (path, tag, name)
+            assert name != "style", (path, tag)
+            if name in ("href", "src", "action", "xlink:href"):
+                assert re.fullmatch(r"(/(?!/)|\?|#)[^\s<>\"'{}]*", value or ""), (path, tag, value)
+                assert (value or "").startswith(("/", "?")), (path, value)
+    assert "<script>alert" not in source
+    controls = [char for char in source if (ord(char) < 32 and char not in "\n\t") or 127 <= ord(char) < 160]
+    assert not controls, (path, controls[:5])
+    assert not re.search("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]", source), path
+    return page
+
+
+async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None:
+    """Tags, quotes, controls, reversed writing and 100 kB from models, errors and answers change no page's make-up."""
+    async with poisoned(tmp_path) as (stage, ids), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+        paths = ["/", "/outbox", f"/t/{TICK}", f"/t/{TICK}?outcome=failed", f"/t/{TICK}?reason=check:json"]
+        paths += [f"/r/{one}" for one in ids.values()]
+        paths += [f"/o/0x{number:040x}" for number in range(1, len(MARKED) + 1)]
+        seen = {}
+        for path in paths:
+            async with session.get(base + path) as answer:
+                assert answer.status == 200, (path, await answer.text())
+                seen[path] = examine(await answer.text(), path)
+                assert "Set-Cookie" not in answer.headers
+        for name, one in ids.items():
+            shown = seen[f"/r/{one}"].text
+            for mark in (f"«{name}»", "«end»"):
+                assert shown.count(mark) >= 4, (name, mark)
+            if name in ("script", "attribute", "close", "template", "link", "emoji", "entity", "long"):
+                assert shown.count(MARKED[name]) >= 3, name
+        assert "«script»<script>alert(1)</script>«end»" in seen[f"/t/{TICK}"].text
+        assert "{{ 7 * 7 }}" in seen["/outbox"].text
+        assert "49" not in seen[f"/r/{ids['template']}"].text
+
+
+async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
+    """What stands in a path is not echoed, and never breaks the server."""
+    async with poisoned(tmp_path) as (stage, _), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+        for name, text in HOSTILE.items():
+            given = quote(text[:2000], safe="")
+            for path in (f"/o/{given}", f"/r/{given}", f"/t/{given}", f"/api/results/{given}", f"/{given}"):
+                async with session.get(base + path) as answer:
+                    assert answer.status in (400, 404), (name, path)
+                    assert "alert(1)" not in await answer.text()
+            for path in (f"/t/{TICK}?reason={given}", f"/t/{TICK}?before={given}", f"/?x={given}"):
+                async with session.get(base + path) as answer:
+                    assert answer.status == 200, (name, path)
+                    examine(await answer.text(), path)
+
+
+async def test_the_api_gives_hostile_texts_as_they_are(tmp_path: Path) -> None:
+    """JSON carries them unchanged, under a type that no browser takes for a page."""
+    async with poisoned(tmp_path) as (stage, ids), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+        for name, one in ids.items():
+            async with session.get(f"{base}/api/results/{one}") as answer:
+                assert answer.content_type == "application/json"
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                found: dict[str, Any] = await answer.json()
+                assert {found["model"], found["message"], found["response"]} == {MARKED[name]}
+                assert found["estimated_price_wei"] == "1" + "0" * 24
+        async with session.get(f"{base}/api/results", params={"model": MARKED["direction"]}) as answer:
+            assert [one["id"] for one in (await answer.json())["items"]] == [ids["direction"]]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/outbox", "/t/none", "/api/status", "/metrics", "/healthz", "/static/style.css"]
+)
+async def test_the_policy_is_strict(path: str, tmp_path: Path) -> None:
+    """Every answer forbids all but our own files: nothing inline, nothing evaluated, no framing, no foreign address."""
+    async with (
+        staged(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as stage,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer,
+    ):
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert set(policy.values()) <= {"'none'", "'self'"}
+        if path in ("/", "/outbox"):
+            assert policy["base-uri"] == policy["form-action"] == "'none'"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_no_page_needs_anything_from_elsewhere() -> None:
+    """Templates, style and script name no foreign address, and no inline style or script."""
+    for file in (Path(__file__).parents[2] / "jobtester/web").glob("[ts]*/*.*"):
+        text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://|url\(|@import|(?<![:\w/])//\w", text) or file.suffix == ".js", file.name
+        assert not re.search(r"https?://", text), file.name
+        assert not re.search(r"\sstyle=|\son\w+=|<style|<script(?! src)|\beval\b|innerHTML", text), file.name
