@@ -74,7 +74,6 @@ EXAMPLES: Mapping[str, object] = {
     "override.parameters": {"num_inference_steps": 4},
     "override.files": {"image": "small.png"},
     "override.expect": {"image": {"size": "any"}},
-    "notify.url": "https://hooks.example/jobtester",
 }
 
 

@@ -1,0 +1,97 @@
+"""Pages of the documentation, taken apart: headings, links, code, and what they claim to be."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tests.docs.tables import PAGES, ROOT
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_BARE = re.compile(r"<(https?://[^>]+)>")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One Markdown file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Give where it is, from the top of the repository."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @cached_property
+    def text(self) -> str:
+        """Give the whole text."""
+        return self.path.read_text("utf-8")
+
+    @cached_property
+    def prose(self) -> str:
+        """Give the text without code blocks."""
+        return _FENCE.sub("", self.text)
+
+    @cached_property
+    def headings(self) -> list[str]:
+        """Give the headings in order."""
+        return _HEADING.findall(self.prose)
+
+    @cached_property
+    def anchors(self) -> set[str]:
+        """Give what a link may point to inside the page, as hosts of repositories make it of headings."""
+        found: dict[str, int] = {}
+        anchors = set()
+        for heading in self.headings:
+            slug = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+            count = found.get(slug, 0)
+            anchors.add(f"{slug}-{count}" if count else slug)
+            found[slug] = count + 1
+        return anchors
+
+    @cached_property
+    def links(self) -> list[str]:
+        """Give the targets of links and pictures."""
+        plain = _INLINE.sub("", self.prose)
+        return [*_LINK.findall(plain), *_BARE.findall(plain)]
+
+    @cached_property
+    def inline(self) -> list[str]:
+        """Give the pieces of code inside the text."""
+        return _INLINE.findall(self.prose)
+
+    def blocks(self, *languages: str) -> list[str]:
+        """Give the code blocks of these languages."""
+        return [body for language, body in _FENCE.findall(self.text) if language in languages]
+
+    @cached_property
+    def commands(self) -> list[list[str]]:
+        """Give the words of every command in the shell blocks."""
+        lines = [line for body in self.blocks("sh", "console", "bash") for line in body.splitlines()]
+        return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
+
+    def table(self, heading: str) -> Iterator[list[str]]:
+        """Give the cells of the first table under a heading, without its head."""
+        part = self.text.split(f"# {heading}\n", 1)[1]
+        rows = _ROW.findall(part.split("\n#", 1)[0])
+        for row in rows[2:]:
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
+
+
+def every() -> list[Page]:
+    """Give every page."""
+    outside = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "assets" / "README.md"]
+    return [Page(path) for path in (*outside, *sorted(PAGES.glob("*.md")))]
+
+
+def named(name: str) -> Page:
+    """Give one page of docs/."""
+    return Page(PAGES / name)

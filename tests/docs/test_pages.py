@@ -1,0 +1,371 @@
+"""The documentation says what is so: links, commands, keys, routes, codes and tables are held against the program."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tomllib
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from jobtester import __version__, configuration, metrics, settings, sources
+from jobtester.cli import commands
+from jobtester.domain import outcome, plan, results, stats
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.settings import Settings
+from jobtester.web import app as webapp
+from jobtester.web.parts import Parts
+from tests.docs import pages, tables
+from tests.docs.pages import Page
+from tests.docs.tables import ROOT
+
+EVERY = pages.every()
+COMING = ("jobtester config import", "make bench", "make bench-image")  # described already, being built
+LOCAL = ("http://127.0.0.1:7934/",)
+
+# What a reader asks, each answered under a heading that repeats it.
+QUESTIONS = (
+    "How do I set up a gateway, and why a special fork?",
+    "Which flags?",
+    "How does the tester know what models to send to a given orchestrator?",
+    "How is it scheduled: interval and cron?",
+    "How are regions staggered?",
+    "How do I build and use the image?",
+    "How do I set up for development, and run the tests?",
+    "How do I run it in production with Compose?",
+    "Which keys are there?",
+    "How do I add a pipeline?",
+    "How do I configure the Leaderboard (Stats API) server?",
+    "How do I configure a gateway?",
+    "How do I configure the address and port of the webhook URL?",
+    "Which routes are there?",
+    "How are pipelines, models and orchestrators found?",
+    "Which configuration entries, JSON inputs and assets does each pipeline use?",
+    "What is sent to the Stats API, field by field?",
+    "How do I extend it with code?",
+    "What are the possible error codes?",
+    "What does round trip time mean exactly?",
+    "How do scores come about at the Leaderboard?",
+    "What do a tester's choices do to scores?",
+    "Coming from the earlier Go tester",
+    "Troubleshooting",
+)
+
+each_page = pytest.mark.parametrize("page", EVERY, ids=lambda page: page.name)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_each_question_has_its_heading(question: str) -> None:
+    """A reader finds the question in the words it was asked in, on one page."""
+    assert sum(question in page.headings for page in EVERY) >= 1
+
+
+@each_page
+def test_links_lead_somewhere(page: Page) -> None:
+    """Files and headings that are linked exist, and no link leads out of the repository."""
+    for link in page.links:
+        if link.startswith(LOCAL):
+            continue
+        assert "://" not in link, f"{link} leads elsewhere"
+        name, _, anchor = link.partition("#")
+        target = (page.path.parent / name).resolve() if name else page.path
+        assert target.is_file(), f"{link}: no such file"
+        if anchor:
+            assert anchor in Page(target).anchors, f"{link}: no such heading"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """Nobody has to guess a file's name."""
+    seen, todo = set(), [EVERY[0]]
+    while todo:
+        page = todo.pop()
+        seen.add(page.path)
+        for link in page.links:
+            target = (page.path.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target not in seen and target.is_file():
+                todo.append(Page(target))
+    assert {page.path for page in EVERY} <= seen
+
+
+@each_page
+def test_generated_tables_are_those_of_the_program(page: Page) -> None:
+    """`make docs` would change nothing."""
+    assert tables.filled(page.text) == page.text, f"{page.name} is not up to date; run: make docs"
+
+
+def test_every_table_is_on_some_page() -> None:
+    """Nothing is made for nobody."""
+    assert all(any(f"<!-- table: {name} -->" in page.text for page in EVERY) for name in tables.TABLES)
+
+
+@each_page
+def test_commands_exist(page: Page) -> None:
+    """Whoever copies a command has one that this version understands."""
+    for words in page.commands:
+        _understood(words)
+    for code in page.inline:
+        if code.split()[0] in ("jobtester", "make") and "<" not in code and code not in ("jobtester", "make"):
+            _understood(code.split(), partly=True)
+
+
+def _understood(words: list[str], *, partly: bool = False) -> None:
+    """Assert that a command, or the beginning of one, is known. Those of other programs are looked into."""
+    shown = " ".join(words)
+    if shown.startswith(COMING):
+        return
+    match words:
+        case ["jobtester" | ".venv/bin/jobtester", *rest]:
+            _jobtester(rest, partly)
+        case ["make", *rest]:
+            known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            for word in rest:
+                assert "=" in word or word in known, f"{shown}: no such target"
+        case ["docker", "compose", "exec", "job-tester", *rest]:
+            _understood(rest)
+        case ["docker", "run", *rest]:
+            _jobtester(rest[rest.index("livepeer-job-tester") + 1 :], partly)
+        case ["docker", "compose" | "build", *_]:
+            assert (ROOT / "docker-compose.yml").is_file()
+            assert (ROOT / "Dockerfile").is_file()
+        case ["export", assignment]:
+            assert _known_variable(assignment.partition("=")[0]), f"{shown}: no such key"
+        case ["cp", source, _]:
+            assert (ROOT / source).is_file(), f"{shown}: no such file"
+        case ["curl", *rest]:
+            address = rest[-1]
+            path = address.removeprefix("http://127.0.0.1:7934").partition("?")[0]
+            method = rest[rest.index("-X") + 1] if "-X" in rest else "GET"
+            assert any(one == method and _fits(route, path) for one, route in _routes()), f"{shown}: no such route"
+        case _:
+            pytest.fail(f"{shown}: not a command that is known here")
+
+
+def _jobtester(words: list[str], partly: bool) -> None:
+    """Assert that the program's own parser takes these words."""
+    parser: argparse.ArgumentParser = commands.parser()
+    at = 0
+    while at < len(words):
+        below = _subcommands(parser)
+        if below is None:
+            break
+        if words[at] == "--version":
+            return
+        assert words[at] in below, f"jobtester {' '.join(words)}: no such command"
+        parser, at = below[words[at]], at + 1
+    known = {option for action in parser._actions for option in action.option_strings}
+    for word in words[at:]:
+        assert not word.startswith("-") or word in known, f"jobtester {' '.join(words)}: no {word}"
+    if not partly:
+        try:
+            commands.parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(f"jobtester {' '.join(words)}: refused")
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser] | None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return cast(dict[str, argparse.ArgumentParser], action.choices)
+    return None
+
+
+def test_every_command_is_documented() -> None:
+    """The list of commands is whole."""
+    said = " ".join(pages.named("routes.md").inline)
+    for words in _every_command(commands.parser(), ()):
+        assert f"jobtester {' '.join(words)}" in said, f"{' '.join(words)} is missing in docs/routes.md"
+
+
+def _every_command(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    below = _subcommands(parser)
+    if below is None:
+        yield words
+    for name, inner in (below or {}).items():
+        yield from _every_command(inner, (*words, name))
+
+
+@each_page
+def test_toml_blocks_are_usable(page: Page) -> None:
+    """Whoever copies a piece of configuration into a file that is otherwise sound has a file that is sound."""
+    for body in page.blocks("toml"):
+        base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
+        merged = sources.laid_over(base, tomllib.loads(body))
+        assert isinstance(merged, dict)
+        merged["leaderboard"]["secret"] = "s"
+        if merged["gateways"] == []:
+            merged["gateways"] = base["gateways"]
+        configuration.of(merged, origin=page.name)
+
+
+def test_examples_of_keys_are_usable() -> None:
+    """Each example in the table of keys belongs to a key that exists, and would be accepted."""
+    for path, value in tables.EXAMPLES.items():
+        section = path.split(".")[0]
+        if section in ("pipelines", "override"):
+            continue
+        content: dict[str, Any] = {"gateways": [{"url": "http://g:1"}], "leaderboard": {"post": False}}
+        orchestrator = {"address": "0x" + "1" * 40, "service_uri": "https://o"}
+        key = path.rsplit(".", 1)[-1]
+        if path.startswith("discovery.orchestrators.capabilities."):
+            capability = {"pipeline": "llm", "model": "m", key: value}
+            content["discovery"] = {"orchestrators": [{**orchestrator, "capabilities": [capability]}]}
+        elif path.startswith("discovery.orchestrators."):
+            content["discovery"] = {"orchestrators": [{**orchestrator, key: value}]}
+        elif section == "gateways":
+            content["gateways"][0][key] = value
+        elif path == "discovery.source":
+            content["discovery"] = {"source": value, "orchestrators": [orchestrator]}
+        elif "." in path:
+            content.setdefault(section, {})[key] = value
+        else:
+            content[path] = value
+        settings.of(content)
+
+
+@each_page
+def test_keys_named_in_the_text_exist(page: Page) -> None:
+    """A key path in the text, or a variable of the environment, is one that the settings have."""
+    known = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
+    for code in page.inline:
+        path = code.partition(" = ")[0].partition(": ")[0]
+        if re.fullmatch(r"[a-z_]+\.[a-z_]+", path) and path.split(".")[0] in Settings.model_fields:
+            assert path in known, f"{code}: no such key"
+    for name in re.findall(r"\bJOBTESTER_[A-Z0-9_]*[A-Z0-9]", page.prose):
+        assert _known_variable(name), f"{name}: no such key"
+
+
+def _known_variable(name: str) -> bool:
+    if name in ("JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"):
+        return True
+    known = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
+    parts = [part.lower() for part in name.removeprefix("JOBTESTER_").split("__") if not part.isdecimal()]
+    return name.startswith("JOBTESTER_") and ".".join(parts) in known
+
+
+@each_page
+def test_files_named_in_the_text_exist(page: Page) -> None:
+    """A path that begins with one of our folders is there."""
+    for code in page.inline:
+        if re.fullmatch(r"(jobtester|tests|docs|assets|monitoring|requirements|benchmarks)/[\w./-]*", code):
+            assert (ROOT / code).exists(), f"{code}: no such file"
+
+
+def _routes() -> set[tuple[str, str]]:
+    app = webapp.make(cast(Parts, None))
+    found = set()
+    for route in app.router.routes():
+        where = route.resource.canonical if route.resource is not None else ""
+        if where.startswith("/static"):
+            where = "/static/…"
+        if route.method != "HEAD":
+            found.add((route.method, where))
+    return found
+
+
+def _fits(route: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)), path) is not None
+
+
+def test_routes_are_those_of_the_program() -> None:
+    """Each route is listed, and each that is listed exists."""
+    listed = {
+        tuple(cell[0].strip("`").split(" ", 1)) for cell in pages.named("routes.md").table("Which routes are there?")
+    }
+    assert listed == _routes()
+
+
+@each_page
+def test_routes_named_in_the_text_exist(page: Page) -> None:
+    """A method with a path is a route of ours, or of a gateway or the Leaderboard on the pages about them."""
+    foreign = ("/getNetworkCapabilities", "/registeredOrchestrators", "/getOrchestratorAICapabilities")
+    for code in page.inline:
+        match = re.fullmatch(r"(GET|POST) (/\S*)", code)
+        if match and not match[2].startswith(foreign):
+            known = {(method, route) for method, route in _routes()}
+            assert any(method == match[1] and (route == match[2] or _fits(route, match[2])) for method, route in known)
+
+
+@each_page
+def test_metrics_named_in_the_text_exist(page: Page) -> None:
+    """A series in the text is one that /metrics gives."""
+    known = _series()
+    for code in page.inline:
+        if re.fullmatch(r"jobtester_[a-z_]+[a-z]", code):
+            assert code in known, f"{code}: no such series"
+
+
+def test_listed_metrics_exist() -> None:
+    """The table of series is about series that there are."""
+    known = _series()
+    for _, names in pages.named("routes.md").table("What is in the metrics?"):
+        for name in re.findall(r"`(\w+)`", names):
+            assert f"jobtester_{name}" in known, name
+
+
+def _series() -> set[str]:
+    found = set()
+    for family in metrics.Metrics().registry.collect():
+        found |= {family.name, f"{family.name}_total" if family.type == "counter" else family.name}
+    return found
+
+
+@each_page
+def test_reasons_named_in_the_text_exist(page: Page) -> None:
+    """A reason code in the text is one of the table's."""
+    for code in re.findall(r"reasons? `(\w+)`", page.prose):
+        assert code in outcome.REASONS or code in plan.SKIP_REASONS, f"{code}: no such reason"
+
+
+def test_stat_fields_are_those_that_are_posted() -> None:
+    """The page lists each field of a stat, in the order in which they are sent."""
+    job = Job(
+        id="1", tick="t", orchestrator=Orchestrator("0x" + "1" * 40, "https://o"),
+        capability=Capability("llm", "m", warm=True), pipeline_name="Llm", timeout_s=1.0, expected_s=1.0,
+    )  # fmt: skip
+    result = results.Result(
+        job=job, verdict=outcome.verdict("ok"), attribution=Attribution(Kind.PROVEN), gateway="g",
+        targeting="webhook", started_at=1.0, round_trip_s=1.0, status=200, request="{}", response="{}",
+    )  # fmt: skip
+    sent: Mapping[str, Any] = orjson.loads(stats.of(result, "FRA").body)
+    heading = "What is sent to the Stats API, field by field?"
+    assert [row[0].strip("`") for row in pages.named("leaderboard.md").table(heading)] == list(sent)
+
+
+def test_outbox_states_are_listed() -> None:
+    """Each state that `outbox list` may show is explained."""
+    from jobtester.store.outbox import STATES
+
+    listed = [
+        row[0].strip("`") for row in pages.named("leaderboard.md").table("How does each stat arrive exactly once?")
+    ]
+    assert listed == list(STATES)
+
+
+def test_changelog_has_this_version() -> None:
+    """The version has one source, and the changelog knows it."""
+    assert f"[{__version__}]" in pages.every()[1].headings[2]
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_pictures_stand_alone(picture: Path) -> None:
+    """A picture is well-formed, loads nothing, describes itself, and knows dark pages."""
+    text = picture.read_text("utf-8")
+    root = ET.fromstring(text)
+    assert root.get("role") == "img"
+    assert root.get("aria-label") or root.get("aria-labelledby")
+    assert "prefers-color-scheme:dark" in text
+    assert not re.search(r"(href|src)=|@import|url\((?!#)", text)
+
+
+def test_help_lists_the_targets() -> None:
+    """`make help` names what the pages name."""
+    said = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    assert "docs-check" in said
