@@ -22,12 +22,16 @@ from jobtester.gateway.identity import Known, proves, refutes
 
 log = structlog.get_logger()
 
+_SHARE = 20
+_FORGET_FROM = 64
+_EVENTS_S = 120.0
+
 
 @dataclass(slots=True)
 class Life:
     """One job on one gateway, from its sending to its answer; monotonic seconds, `ended` None while in the air.
 
-    `ended_at` is Unix seconds.
+    `ended_at` is Unix seconds. `weighed` once its evidence has been gathered.
     """
 
     job: Job
@@ -36,6 +40,7 @@ class Life:
     ended: float | None = None
     ended_at: float = 0.0
     round_trip_s: float = 0.0
+    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +72,16 @@ class Gathered:
 
 
 class MetricsReader:
-    """Reads a gateway's /metrics after jobs, one reading for all that wait, never more often than `pause_s`."""
+    """Reads a gateway's /metrics after jobs, one reading for all that wait.
+
+    Never more often than every `pause_s` seconds, and less often where there is so much to read that it would cost
+    more than a twentieth of the processor.
+    """
 
     def __init__(self, client: Client, *, pause_s: float = 0.2, clock: Callable[[], float] = time.monotonic) -> None:
         """Wrap a client whose CLI port has metrics; nothing is read yet."""
         self._client = client
-        self._pause_s = pause_s
+        self._least_pause_s = self._pause_s = pause_s
         self._clock = clock
         self._reading = asyncio.Lock()
         self.latest: series.Snapshot | None = None
@@ -101,7 +110,8 @@ class MetricsReader:
         if self.problem:
             log.info("metrics_readable_again", gateway=self._client.name)
             self.problem = ""
-        self.latest = await asyncio.to_thread(series.parse, body.decode("utf-8", "replace"), begun)
+        self.latest, took_s = await asyncio.to_thread(_timed, body, begun)
+        self._pause_s = max(self._least_pause_s, _SHARE * took_s)
         return self.latest
 
 
@@ -131,6 +141,7 @@ class Evidence:
     def sent(self, job: Job, now: float) -> Life:
         """Note that a job leaves, with the newest reading before it."""
         life = Life(job, now, self.metrics.latest if self.metrics is not None else None)
+        self._forget(job.pair)
         self._lives[job.pair].append(life)
         return life
 
@@ -139,6 +150,21 @@ class Evidence:
         life.ended = exchange.ended
         life.round_trip_s = exchange.round_trip_s
         life.ended_at = exchange.started_at + exchange.round_trip_s
+
+    def _forget(self, pair: Pair) -> None:
+        """Let go of jobs that were weighed and ended before anything that is still to be weighed began."""
+        lives = self._lives[pair]
+        if len(lives) < _FORGET_FROM:
+            return
+        latest = self.metrics.latest.begun if self.metrics is not None and self.metrics.latest is not None else 0.0
+        begun = [one.before.begun if one.before is not None else one.sent for one in lives if not one.weighed]
+        horizon = min([latest, *begun])
+        events_since = time.time() - _EVENTS_S if self.events is not None else float("inf")
+        self._lives[pair] = [
+            one
+            for one in lives
+            if not one.weighed or one.ended is None or one.ended >= horizon or one.ended_at >= events_since
+        ]
 
     def separable(self, pair: Pair) -> bool:
         """Tell whether a job of this pair, sent now, could be told apart from every other."""
@@ -166,6 +192,7 @@ class Evidence:
             )
             if len(events) == 1:
                 found += self._from_event(life, events[0])
+        life.weighed = True
         return Gathered(tuple(found), restarted)
 
     def late(self, event: Completed, *, window_s: float = 60.0) -> tuple[str, Testimony] | None:
@@ -262,3 +289,9 @@ def looks_passed(exchange: Exchange) -> bool:
     if exchange.ending is not Ending.ANSWERED or exchange.status is None or not 200 <= exchange.status < 300:
         return False
     return exchange.body.strip() not in (b"", b"null") if len(exchange.body) < 16 else True
+
+
+def _timed(body: bytes, begun: float) -> tuple[series.Snapshot, float]:
+    """Read metrics and give how many seconds that took."""
+    began = time.perf_counter()
+    return series.parse(body.decode("utf-8", "replace"), begun), time.perf_counter() - began

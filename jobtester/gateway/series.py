@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from jobtester.domain.jobs import Pair
@@ -12,7 +13,7 @@ from jobtester.domain.jobs import Pair
 _SUCCESS = "livepeer_ai_request_latency_score"
 _ERRORS = "livepeer_ai_request_errors"
 _START = "process_start_time_seconds"
-_LINE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)")
+_HEAD = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
@@ -28,13 +29,14 @@ class Named(NamedTuple):
 class Snapshot:
     """The evidence in one reading of /metrics.
 
-    `begun` is when the reading began, monotonic. `passed` and `failed` hold each series' value; a failed one also its
-    error code. `started` is the gateway's own start in Unix seconds, None where it does not say.
+    `begun` is when the reading began, monotonic. `passed` and `failed` hold the value of each series by
+    pair; a failed one has an error code too. `started` is the gateway's own start in Unix seconds, None where it does
+    not say.
     """
 
     begun: float
-    passed: Mapping[tuple[Pair, Named], float] = field(default_factory=dict)
-    failed: Mapping[tuple[Pair, Named, str], float] = field(default_factory=dict)
+    passed: Mapping[Pair, Mapping[Named, float]] = field(default_factory=dict)
+    failed: Mapping[Pair, Mapping[tuple[Named, str], float]] = field(default_factory=dict)
     started: float | None = None
 
 
@@ -48,43 +50,59 @@ class Change:
 
 def parse(text: str, begun: float) -> Snapshot:
     """Read Prometheus text. Lines that are not understood are passed over."""
-    passed: dict[tuple[Pair, Named], float] = {}
-    failed: dict[tuple[Pair, Named, str], float] = {}
+    passed: dict[Pair, dict[Named, float]] = {}
+    failed: dict[Pair, dict[tuple[Named, str], float]] = {}
     started = None
     for line in text.splitlines():
         if not line.startswith((_SUCCESS, _ERRORS, _START)):
             continue
-        match = _LINE.match(line)
-        if match is None:
-            continue
+        head, brace, tail = line.rpartition("}")
+        head, _, tail = (head + brace, "", tail) if brace else line.partition(" ")
         try:
-            value = float(match["value"])
-        except ValueError:
+            value = float(tail.split(maxsplit=1)[0])
+        except (ValueError, IndexError):
             continue
-        name = match["name"]
-        if name == _START:
+        series = _series(head)
+        if head == _START:
             started = value
-            continue
-        labels = dict(_labels(match["labels"] or ""))
-        pair = Pair(labels.get("pipeline", ""), labels.get("model_name", ""))
-        who = Named(labels.get("orchestrator_uri", ""), labels.get("orchestrator_address", ""))
-        if name == _SUCCESS:
-            passed[pair, who] = value
-        elif name in (_ERRORS, _ERRORS + "_total"):
-            failed[pair, who, labels.get("error_code", "")] = value
+        elif series is not None and series.name == _SUCCESS:
+            passed.setdefault(series.pair, {})[series.who] = value
+        elif series is not None:
+            failed.setdefault(series.pair, {})[series.who, series.code] = value
     return Snapshot(begun, passed, failed, started)
 
 
 def change(before: Snapshot, after: Snapshot, pair: Pair) -> Change:
     """Compare two readings for one pair."""
-    passed = {
-        who for (one, who), value in after.passed.items() if one == pair and before.passed.get((one, who)) != value
-    }
+    had_passed, had_failed = before.passed.get(pair, {}), before.failed.get(pair, {})
+    passed = {who for who, value in after.passed.get(pair, {}).items() if had_passed.get(who) != value}
     failed: dict[Named, tuple[str, ...]] = {}
-    for (one, who, code), value in after.failed.items():
-        if one == pair and value > before.failed.get((one, who, code), 0):
+    for (who, code), value in after.failed.get(pair, {}).items():
+        if value > had_failed.get((who, code), 0):
             failed[who] = (*failed.get(who, ()), code)
     return Change(frozenset(passed), failed)
+
+
+class _Series(NamedTuple):
+    name: str
+    pair: Pair
+    who: Named
+    code: str
+
+
+@lru_cache(maxsize=100_000)
+def _series(head: str) -> _Series | None:
+    """Understand a series' name and labels, which are the same in every reading."""
+    match = _HEAD.fullmatch(head)
+    if match is None or match["name"] not in (_SUCCESS, _ERRORS, _ERRORS + "_total"):
+        return None
+    labels = dict(_labels(match["labels"] or ""))
+    return _Series(
+        match["name"],
+        Pair(labels.get("pipeline", ""), labels.get("model_name", "")),
+        Named(labels.get("orchestrator_uri", ""), labels.get("orchestrator_address", "")),
+        labels.get("error_code", ""),
+    )
 
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:

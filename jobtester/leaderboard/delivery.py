@@ -23,6 +23,7 @@ log = structlog.get_logger()
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _EXPIRE_EVERY_S = 30.0
+_STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class Delivery:
         stopped = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({post, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return post.result() if post.done() else Answer(Fate.UNKNOWN, "the tester stopped before the answer")
+            return post.result() if post.done() else _STOPPED
         finally:
             stopped.cancel()
             post.cancel()
@@ -165,7 +166,8 @@ class Delivery:
         if answer.fate is Fate.REFUSED or foreign:
             self.standing.refused(answer, entry.result)
             return Move(entry.seq, "refused", problem=answer.problem)
-        self.standing.failed(answer.problem, answer.retry_after_s)
+        if answer is not _STOPPED:
+            self.standing.failed(answer.problem, answer.retry_after_s)
         if answer.fate is Fate.UNKNOWN:
             return Move(entry.seq, "uncertain", self.clock(), answer.problem)
         if answer.fate is Fate.REGION:

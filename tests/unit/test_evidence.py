@@ -70,8 +70,8 @@ def test_metrics_text_is_read_with_its_escapes() -> None:
         "process_start_time_seconds 1.7e+09\n"
     )
     found = series.parse(text, 5.0)
-    assert found.passed == {(Pair("llm", 'a "q" \\ b'), Named("https://a", "0x1")): 0.25}
-    assert found.failed == {(Pair("llm", "m"), Named("u", ""), "OrchestratorCapped"): 3.0}
+    assert found.passed == {Pair("llm", 'a "q" \\ b'): {Named("https://a", "0x1"): 0.25}}
+    assert found.failed == {Pair("llm", "m"): {(Named("u", ""), "OrchestratorCapped"): 3.0}}
     assert found.started == 1.7e9
 
 
@@ -87,10 +87,12 @@ class Weighing:
         """Make the next reading say this."""
         self.reader.latest = Snapshot(
             at,
-            {(PAIR, Named(one.service_uri, one.local_address)): value for one, value in passed_or_failed.get("ok", ())},
+            {PAIR: {Named(one.service_uri, one.local_address): value for one, value in passed_or_failed.get("ok", ())}},
             {
-                (PAIR, Named(one.service_uri, one.local_address), "cause"): value
-                for one, value in passed_or_failed.get("bad", ())
+                PAIR: {
+                    (Named(one.service_uri, one.local_address), "cause"): value
+                    for one, value in passed_or_failed.get("bad", ())
+                }
             },
         )
 

@@ -1,0 +1,34 @@
+"""`make bench`: every benchmark, one table, and benchmarks/latest.json."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import rows
+from jobtester import logs
+
+PARTS = ("targeting", "throughput", "keeping", "planning", "starting", "pages")
+
+
+def main() -> None:
+    """Run the parts that are named, all by default."""
+    logs.set_up("error", "console")
+    console = Console(width=130)
+    found = []
+    for part in sys.argv[1:] or PARTS:
+        began = time.perf_counter()
+        found += asyncio.run(importlib.import_module(f"benchmarks.{part}").measure())
+        console.print(f"{part}: {time.perf_counter() - began:.0f} s", style="dim")
+    rows.show(found, console)
+    if not sys.argv[1:]:
+        rows.write(found, Path(__file__).parent / "latest.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""How long a tick takes in each way of targeting, against the least that it could take.
+
+A mean job lasts ten hand-overs of the lease: 0.7 s for 50 ms of retry window and 20 ms to settle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.network import network
+from benchmarks.rows import Row, row
+from benchmarks.tester import Tick, tester
+
+PIPELINES = ["llm", "image-to-text", "audio-to-text", "segment-anything-2", "text-to-speech"]
+
+
+async def measure() -> list[Row]:
+    """Run the same made-up work through every mode."""
+    few: dict[str, Any] = {
+        "seed": 11, "orchestrators": 12, "models_per_pipeline": 2, "pipelines": PIPELINES, "latency_s": [0.4, 1.0],
+    }  # fmt: skip
+    many: dict[str, Any] = {**few, "orchestrators": 60, "latency_s": [0.1, 1.5]}
+    exclusive = await _tick("tester", few)
+    exclusive4 = await _tick("tester", few, per_orchestrator=4)
+    overlap = await _tick("tester", few, lane={"overlap": True})
+    lanes = await _tick("tester", "tester", "tester", "tester", few)
+    query = await _tick("query", many)
+    sequential_s = _total(query)
+    return [
+        row("sequential tester, 60 orchestrators × 10 jobs: all round trips one after the other", sequential_s, "s"),
+        row("query, 64 in flight: wall time", query.wall_s, "s"),
+        row("query, 64 in flight: wall time ÷ lower bound", query.wall_s / _bound(query, 60), "×", most=1.10),
+        row("query, 64 in flight: times faster than sequential", sequential_s / query.wall_s, "×", least=25),
+        row("longest block of the event loop in that tick", query.lag_s * 1000, "ms", most=20),
+        row("exclusive, 12 orchestrators × 10 jobs: wall time", exclusive.wall_s, "s"),
+        row("exclusive: wall time ÷ lower bound (all in a row)", exclusive.wall_s / _total(exclusive), "×"),
+        row("exclusive, per_orchestrator 4: wall time", exclusive4.wall_s, "s"),
+        row(
+            "exclusive, per_orchestrator 4: wall time ÷ lower bound", exclusive4.wall_s / (_total(exclusive4) / 4), "×"
+        ),
+        row("overlap on one gateway: wall time", overlap.wall_s, "s"),
+        row("overlap: times faster than exclusive", exclusive.wall_s / overlap.wall_s, "×", least=5),
+        row("4 webhook lanes: wall time", lanes.wall_s, "s"),
+        row("4 webhook lanes: wall time ÷ lower bound", lanes.wall_s / _bound(lanes, 4), "×", most=1.10),
+    ]
+
+
+async def _tick(*given: Any, **more: Any) -> Tick:
+    *modes, made = given
+    async with network(*modes, **made) as remote, tester(remote, **more) as running:
+        return await running.tick()
+
+
+def _total(tick: Tick) -> float:
+    """Sum all round trips: what one job at a time would take at least."""
+    return tick.report.work_s
+
+
+def _bound(tick: Tick, parallel: int) -> float:
+    """Give the least time: the longest chain on one orchestrator, or all work spread evenly."""
+    return max(tick.report.longest_chain_s, _total(tick) / parallel)

@@ -1,0 +1,116 @@
+"""A tester set up for a benchmark: everything on, on a network in another process."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.network import Remote
+from jobtester import configuration, daemon
+from jobtester.daemon import Daemon
+from jobtester.domain.report import Report
+from jobtester.store.results import Filters
+from jobtester.store.rows import Row
+
+SHORT = {"after_disconnect": "300ms", "first_ask": "5s", "retry_window": "50ms", "settle": "20ms"}
+
+
+@dataclass(slots=True)
+class Lag:
+    """A probe of the event loop: the longest time in seconds for which it did not turn."""
+
+    longest: float = 0.0
+    _task: asyncio.Task[None] | None = field(default=None)
+
+    async def __aenter__(self) -> Lag:
+        self._task = asyncio.ensure_future(self._probe())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+    async def _probe(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            self.longest = max(self.longest, time.perf_counter() - before - 0.001)
+
+
+@dataclass(slots=True)
+class Tick:
+    """A tick that was measured: its report, its wall and processor time in seconds, and the loop's longest block."""
+
+    report: Report
+    wall_s: float
+    cpu_s: float
+    lag_s: float
+
+
+@dataclass(slots=True)
+class Tester:
+    """A running tester."""
+
+    daemon: Daemon
+
+    async def tick(self) -> Tick:
+        """Run one tick, without waiting for delivery, and measure it."""
+        async with Lag() as lag:
+            cpu, began = time.process_time(), time.perf_counter()
+            report = await self.daemon.conductor.tick("bench")
+            wall, used = time.perf_counter() - began, time.process_time() - cpu
+        return Tick(report, wall, used, lag.longest)
+
+    async def results(self) -> list[Row]:
+        """Give every result."""
+        return await self.daemon.results.page(Filters(), limit=1_000_000)
+
+
+@asynccontextmanager
+async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
+    """Open a tester for a network.
+
+    `more` are keys of [limits]; `lane` holds those of every gateway, and `post` False posts nothing.
+    """
+    lane, post = more.pop("lane", {}), more.pop("post", True)
+    lanes = [
+        {
+            "name": one["name"],
+            "url": one["url"],
+            "cli_url": one["cli_url"],
+            "targeting": "query" if one["mode"] == "query" else "webhook",
+            **SHORT,
+            **lane,
+        }
+        for one in remote.gateways
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        content = {
+            "region": "FRA",
+            "schedule": {"interval": "1h", "run_at_start": False},
+            "server": {"host": "127.0.0.1", "port": 0},
+            "gateways": lanes,
+            "limits": {"jobs": 64, **more},
+            "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},
+            "store": {"path": str(Path(folder) / "bench.db")},
+        }
+        loaded = configuration.of(content, origin="benchmark")
+        async with daemon.opened(loaded, post=post) as running:
+            several = sum(one["targeting"] == "webhook" for one in lanes) > 1
+            base = f"http://127.0.0.1:{running.port}/orchestrators"
+            urls = {one["name"]: f"{base}/{one['name']}" if several else base for one in remote.gateways}
+            await remote.ask(do="webhook", urls=urls)
+            stop = asyncio.Event()
+            delivery = asyncio.ensure_future(running.delivery.run(stop)) if running.delivery else None
+            try:
+                yield Tester(running)
+            finally:
+                stop.set()
+                if delivery is not None:
+                    await delivery

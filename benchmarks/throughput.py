@@ -1,0 +1,127 @@
+"""Jobs per second, processor time per job and the error of the round trip, beside a bare aiohttp client."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+import orjson
+
+from benchmarks.network import Remote, network
+from benchmarks.rows import Row, row
+from benchmarks.tester import tester
+
+_IN_FLIGHT = 64
+_SIZES = (100, 1_000, 10_000)
+
+
+async def measure() -> list[Row]:
+    """Measure without latency, then the clock with images being decoded."""
+    return [*await _speed(), *await _clock()]
+
+
+async def _speed() -> list[Row]:
+    rows: list[Row] = []
+    per_job: dict[int, tuple[float, float]] = {}
+    for size in _SIZES:
+        made: dict[str, Any] = {
+            "seed": 7, "orchestrators": size // 10, "models_per_pipeline": 10, "pipelines": ["llm"],
+            "latency_s": [0, 0], "info_s": [0, 0],
+        }  # fmt: skip
+        async with network("query", **made) as remote:
+            async with tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
+                tick = await running.tick()
+                done = tick.report.settled
+                assert done == tick.report.planned == size, tick.report.as_json()
+            per_job[size] = tick.wall_s / done, tick.cpu_s / done
+            if size == 1_000:
+                wall, cpu, _ = await _bare(remote, "llm", size)
+                rows += [
+                    row("jobs per second, zero latency, everything on", done / tick.wall_s, "/s"),
+                    row("the same ÷ bare aiohttp", wall / tick.wall_s, "×", least=0.5),
+                    row("processor time per job ÷ bare aiohttp", tick.cpu_s / cpu, "×", most=2.5),
+                    row("longest block of the event loop, zero latency", tick.lag_s * 1000, "ms", most=20),
+                ]
+    small, large = per_job[_SIZES[0]], per_job[_SIZES[-1]]
+    rows.append(row("wall time per job, 10,000 ÷ 100 jobs a tick", large[0] / small[0], "×", most=1.2))
+    rows.append(row("processor time per job, 10,000 ÷ 100 jobs a tick", large[1] / small[1], "×", most=1.2))
+    return rows
+
+
+async def _clock() -> list[Row]:
+    """Hold round trips against the network's own: from the whole request to the last byte of the answer."""
+    made: dict[str, Any] = {
+        "seed": 9, "orchestrators": 64, "models_per_pipeline": 6, "pipelines": ["text-to-image"],
+        "latency_s": [0.3, 1.5],
+    }  # fmt: skip
+    async with network("query", **made) as remote:
+        async with tester(remote, jobs=_IN_FLIGHT) as running:
+            await running.tick()
+            truth = {one["request_id"]: one for one in await remote.served()}
+            ours = [
+                row.round_trip_s - (truth[row.id]["sent_at"] - truth[row.id]["received_at"])
+                for row in await running.results()
+                if row.id in truth and row.outcome == "passed"
+            ]
+        before = len(truth)
+        _, _, took = await _bare(remote, "text-to-image", 64 * 6)
+        served = {one["request_id"]: one for one in (await remote.served())[before:]}
+        bare = [took[name] - (one["sent_at"] - one["received_at"]) for name, one in served.items() if name in took]
+    mine, theirs = _quantiles(ours), _quantiles(bare)
+    return [
+        row("round-trip error, median", mine[0] * 1000, "ms", most=1),
+        row("round-trip error of bare aiohttp, median", theirs[0] * 1000, "ms"),
+        row("round-trip error, p99", mine[1] * 1000, "ms"),
+        row("round-trip error, p99 ÷ bare aiohttp's", mine[1] / theirs[1], "×", most=2),
+    ]
+
+
+async def _bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float, dict[str, float]]:
+    """Send as many jobs with nothing around them; give wall time, processor time, and each job's round trip."""
+    took: dict[str, float] = {}
+    gateway = remote.gateways[0]["url"]
+    nodes = await _nodes(remote, pipeline)
+    jobs = iter([nodes[at % len(nodes)] for at in range(count)])
+
+    async def worker(session: aiohttp.ClientSession, number: int) -> None:
+        for at, (uri, model) in enumerate(jobs):
+            name = f"bare-{number}-{at}"
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": "What is 6 times 7?"}],
+                "stream": False,
+                "max_tokens": 16,
+            }
+            image = {"model_id": model, "prompt": "a red circle", "width": 512, "height": 512}
+            began = time.perf_counter()
+            async with session.post(
+                f"{gateway}/{pipeline}",
+                params={"orchestrator": uri},
+                data=orjson.dumps(body if pipeline == "llm" else image),
+                headers={"Content-Type": "application/json", "X-Request-ID": name},
+            ) as response:
+                content = await response.read()
+                assert response.status == 200, content[:200]
+            took[name] = time.perf_counter() - began
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session:
+        cpu, began = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(worker(session, number) for number in range(_IN_FLIGHT)))
+        return time.perf_counter() - began, time.process_time() - cpu, took
+
+
+async def _nodes(remote: Remote, pipeline: str) -> list[tuple[str, str]]:
+    """Ask who serves a pipeline with which model."""
+    del pipeline
+    served = await remote.served()
+    return sorted({(one["service_uri"], one["model"]) for one in served if one["service_uri"]})
+
+
+def _quantiles(values: Sequence[float]) -> tuple[float, float]:
+    """Give median and 99th percentile."""
+    cuts = statistics.quantiles(values, n=100)
+    return statistics.median(values), cuts[98]
