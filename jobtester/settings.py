@@ -141,18 +141,18 @@ class Store(Section):
 class StaticCapability(Section):
     """One (pipeline, model) of a static orchestrator."""
 
-    pipeline: str
-    model: str
-    warm: bool = True
-    byoc: bool = False
+    pipeline: str = Field(description="the pipeline's slug; for BYOC the capability's name")
+    model: str = Field(description="the model's id")
+    warm: bool = Field(True, description="it is loaded, so the shorter time limit holds")
+    byoc: bool = Field(False, description="an external capability")
 
 
 class StaticOrchestrator(Section):
     """One orchestrator for discovery.source = "static"."""
 
-    address: str = Field(pattern=r"^0[xX][0-9a-fA-F]{40}$")
-    service_uri: str = Field(min_length=1)
-    capabilities: list[StaticCapability] = []
+    address: str = Field(pattern=r"^0[xX][0-9a-fA-F]{40}$", description="its Ethereum address")
+    service_uri: str = Field(min_length=1, description="where a gateway reaches it")
+    capabilities: list[StaticCapability] = Field([], description="what it offers; nothing is tested without")
 
 
 class Discovery(Section):

@@ -1,0 +1,57 @@
+"""The curl lines of the documentation are run as they stand, but for the port, against a tester that has tested."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jobtester.simulator.scenario import GatewaySpec, generate
+from tests.docs import pages
+from tests.running import staged
+
+_ADDRESS = "http://127.0.0.1:7934"
+_TOKEN = "a-token-of-the-test"
+
+
+def _lines() -> list[str]:
+    blocks = [body for page in pages.every() for body in page.blocks("sh", "console", "bash")]
+    return [line for body in blocks for line in body.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_curl_lines_are_answered(tmp_path: Path) -> None:
+    """Whoever copies a curl line gets an answer, and not an error."""
+    lines = _lines()
+    assert lines, "no page has an example"
+    network = generate(
+        seed=1, orchestrators=2, models_per_pipeline=1, pipelines=("llm",), latency_s=(0.0, 0.01), fault_share=0.0,
+        gateways=(GatewaySpec(name="gateway", mode="query"),),
+    )  # fmt: skip
+    async with staged(network, tmp_path, server={"admin_token": _TOKEN}) as stage:
+        serving = asyncio.ensure_future(stage.daemon.serve())
+        try:
+            for line in lines:
+                here = line.replace(_ADDRESS, f"http://127.0.0.1:{stage.daemon.port}")
+                assert here != line, f"{line}: not about us"
+                process = await asyncio.create_subprocess_shell(
+                    here.replace("curl ", "curl --fail ", 1),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={**os.environ, "ADMIN_TOKEN": _TOKEN, "NO_PROXY": "127.0.0.1"},
+                )
+                answer, _ = await process.communicate()
+                assert process.returncode == 0, f"{line}: exit {process.returncode}"
+                assert answer, f"{line}: an empty answer"
+            async with asyncio.timeout(30):  # a line has begun a tick; let it end
+                while True:
+                    tick = await stage.daemon.conductor.ticks.get("last")
+                    if tick is not None and tick.finished_at is not None:
+                        break
+                    await asyncio.sleep(0.02)
+        finally:
+            stage.daemon.stop()
+            await serving
