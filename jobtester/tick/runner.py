@@ -103,6 +103,8 @@ class Runner:
                     slot.keep()
                     group.create_task(self._one(job, lane), name=f"job {job.id}")
                     continue
+            if self._board.over:  # what was left has just been given up, and nobody else will tell
+                break
             lane.targeting.rest()
             due = self._board.next_due
             await self._changes.wait(None if due is None else max(0.0, due - self._now()))
