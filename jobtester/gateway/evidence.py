@@ -22,7 +22,7 @@ from jobtester.gateway.identity import Known, proves, refutes
 
 log = structlog.get_logger()
 
-_SHARE = 20
+_SHARE = 10
 _FORGET_FROM = 64
 _EVENTS_S = 120.0
 
@@ -75,10 +75,10 @@ class MetricsReader:
     """Reads a gateway's /metrics after jobs, one reading for all that wait.
 
     Never more often than every `pause_s` seconds, and less often where there is so much to read that it would cost
-    more than a twentieth of the processor.
+    more than a tenth of the processor.
     """
 
-    def __init__(self, client: Client, *, pause_s: float = 0.2, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: Client, *, pause_s: float = 0.05, clock: Callable[[], float] = time.monotonic) -> None:
         """Wrap a client whose CLI port has metrics; nothing is read yet."""
         self._client = client
         self._least_pause_s = self._pause_s = pause_s

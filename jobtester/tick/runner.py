@@ -60,7 +60,7 @@ class Runner:
         """Send every job, judge and record it; return when each planned job is recorded or skipped with a reason."""
         self._now = asyncio.get_running_loop().time
         self._slots = asyncio.Semaphore(self.pace.jobs)
-        self._judging = asyncio.Semaphore(2 * self.pace.jobs)
+        self._judging = asyncio.Semaphore(4 * self.pace.jobs)
         deadline = asyncio.get_running_loop().call_later(self.pace.deadline_s, self.close, "deadline")
         try:
             await self._pass(self.plan.jobs)
