@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from jobtester import __version__, configuration, metrics, settings, sources
+from jobtester import __version__, configuration, live, metrics, settings, sources
 from jobtester.cli import commands
 from jobtester.domain import outcome, plan, results, stats
 from jobtester.domain.attribution import Attribution, Kind
@@ -347,6 +347,12 @@ def test_outbox_states_are_listed() -> None:
         row[0].strip("`") for row in pages.named("leaderboard.md").table("How does each stat arrive exactly once?")
     ]
     assert listed == list(STATES)
+
+
+def test_keys_that_need_a_restart_are_listed() -> None:
+    """Nobody waits for a change that does not come."""
+    part = pages.named("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
+    assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(live._FIXED)
 
 
 def test_changelog_has_this_version() -> None:
