@@ -14,6 +14,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from benchmarks.__main__ import PARTS
 from jobtester import __version__, configuration, live, metrics, settings, sources
 from jobtester.cli import commands
 from jobtester.domain import outcome, plan, results, stats
@@ -353,6 +354,12 @@ def test_keys_that_need_a_restart_are_listed() -> None:
     """Nobody waits for a change that does not come."""
     part = pages.named("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
     assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(live._FIXED)
+
+
+def test_parts_of_the_bench_are_listed() -> None:
+    """The page names what `make bench` runs, in its order."""
+    listed = [row[0] for row in pages.named("performance.md").table("What is measured, and how?")]
+    assert listed == list(PARTS)
 
 
 def test_changelog_has_this_version() -> None:
