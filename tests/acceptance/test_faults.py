@@ -1,0 +1,62 @@
+"""One orchestrator per fault: the shipped demo shows each with the right outcome and reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from jobtester.simulator import scenario
+
+EXPECTED = {
+    "error-503": ("failed", "503"),
+    "down": ("failed", "503"),
+    "eof": ("failed", "no_reply"),
+    "silent": ("failed", "no_reply"),
+    "hang": ("failed", "timeout"),
+    "null": ("failed", "null"),
+    "runner-400": ("failed", "400"),
+    "garbage-json": ("failed", "bad_json"),
+    "deep-json": ("failed", "bad_json"),
+    "endless-body": ("failed", "too_large"),
+    "empty-images": ("failed", "check:image"),
+    "wrong-shape": ("failed", "check:image"),
+    "wrong-size": ("failed", "check:image"),
+    "blank-image": ("failed", "check:image"),
+    "truncated-image": ("failed", "check:image"),
+    "not-an-image": ("failed", "check:image"),
+    "bomb-image": ("failed", "check:image"),
+    "no-seed-echo": ("failed", "check:image"),
+    "flat-video": ("failed", "check:video"),
+    "silent-audio": ("failed", "check:audio"),
+    "wrong-transcript": ("failed", "check:transcript"),
+    "empty-text": ("failed", "check:caption"),
+    "wrong-answer": ("failed", "check:chat"),
+    "wrong-mask": ("failed", "check:masks"),
+    "nan-mask": ("failed", "check:masks"),
+    "busy": ("unscored", "busy"),
+    "gone-410": ("unscored", "retired"),
+    "empty": ("unscored", "empty"),
+    "html": ("unscored", "gateway_fault"),
+    "reset-mid-body": ("unscored", "gateway_fault"),
+    "gateway-500": ("unscored", "500"),
+    "unreachable-artefact": ("unscored", "artefact_unreachable"),
+    "slow": ("passed", "ok"),
+}
+
+
+def test_every_fault_has_its_outcome_and_reason() -> None:
+    """The table above is the whole scenario, and every line of it is what a person sees."""
+    nodes = scenario.load("faults").orchestrators
+    assert {node.service_uri.removeprefix("https://").split(".")[0] for node in nodes} == set(EXPECTED)
+    ran = subprocess.run(
+        [sys.executable, "-m", "jobtester", "demo", "--scenario", "faults", "--json"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    found = {
+        one["service_uri"].removeprefix("https://").split(".")[0]: (one["outcome"], one["reason"])
+        for one in json.loads(ran.stdout)["results"]
+    }
+    assert found == EXPECTED
+    assert "Traceback" not in ran.stderr
