@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobtester.simulator import scenario
+from jobtester.simulator.scenario import Scenario
 
 EXPECTED = {
     "error-503": ("failed", "503"),
@@ -48,7 +48,7 @@ EXPECTED = {
 
 def test_every_fault_has_its_outcome_and_reason() -> None:
     """The table above is the whole scenario, and every line of it is what a person sees."""
-    nodes = scenario.load("faults").orchestrators
+    nodes = Scenario.load("faults").orchestrators
     assert {node.service_uri.removeprefix("https://").split(".")[0] for node in nodes} == set(EXPECTED)
     ran = subprocess.run(
         [sys.executable, "-m", "jobtester", "demo", "--scenario", "faults", "--json"],
