@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
 
-.PHONY: demo run test lint docs docs-check format lock clean help
+.PHONY: demo run test container-test bench-image lint docs docs-check format lock clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,6 +28,12 @@ run: $(VENV)/.runtime  ## the daemon against a simulated network, staying up
 
 test: $(VENV)/.dev  ## the test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+container-test: $(VENV)/.dev  ## build the image and try docker-compose.yml, on a Docker engine
+	@$(BIN)/python -m pytest -m container tests/container $(ARGS)
+
+bench-image: $(VENV)/.runtime  ## the image's size, its start to healthy, its memory when idle
+	@$(BIN)/python benchmarks/image.py
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

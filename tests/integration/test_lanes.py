@@ -1,0 +1,86 @@
+"""Several gateways: one dies in the middle of a tick, the others take over, and it comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from tests.running import Stage, misattributed, staged
+
+
+def network(*modes: str) -> Scenario:
+    """Make up twelve orchestrators behind gateways of these modes."""
+    return generate(
+        seed=8,
+        orchestrators=12,
+        models_per_pipeline=2,
+        pipelines=("llm", "text-to-image", "image-to-text"),
+        latency_s=(0.1, 0.4),
+        gateways=tuple(GatewaySpec(f"g{at}", mode=mode, retry_window=0.1) for at, mode in enumerate(modes)),  # type: ignore[arg-type]
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a tick brings about."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 -- nobody tells when
+            await asyncio.sleep(0.01)
+
+
+async def ends_mid_tick(stage: Stage, *, back: bool) -> None:
+    """Run a tick in which g0 goes away while it works."""
+    network = stage.network
+    running = asyncio.ensure_future(stage.tick())
+    await until(lambda: sum(one.gateway == "g0" for one in network.served) >= 3)
+    lane = next(one for one in stage.daemon.conductor.lanes if one.name == "g0")
+    await until(lambda: bool(lane.aimed))
+    await network.gateways["g0"].stop()
+    await until(lambda: lane.lost)
+    before = len(network.served)
+    if back:
+        await asyncio.sleep(0.3)
+        await network.gateways["g0"].start()
+    report = await running
+    results = await stage.results()
+    assert report.settled == report.planned == len(results) == 72
+    assert misattributed(results, network) == []
+    lost = [row for row in results if row.reason == "gateway_lost"]
+    assert lost, "a job was in the air when the gateway went"
+    assert all(row.outcome == "unscored" and row.gateway == "g0" for row in lost)
+    assert len(lost) <= 12
+    assert {row.outcome for row in results if row not in lost} == {"passed"}
+    assert len(network.leaderboard.rows) == len(results) - len(lost)
+    after = {one.gateway for one in network.served[before:]}
+    assert after == ({"g0", "g1", "g2"} if back else {"g1", "g2"})
+
+
+async def test_the_others_take_over(tmp_path: Path) -> None:
+    """What was in the air is unscored, what had not begun goes through the others."""
+    async with staged(network("tester", "tester", "query"), tmp_path) as stage:
+        await ends_mid_tick(stage, back=False)
+
+
+async def test_it_comes_back_by_itself(tmp_path: Path) -> None:
+    """A gateway that answers again gets jobs again, in the same tick."""
+    async with staged(network("tester", "tester", "query"), tmp_path, limits={"jobs": 8}) as stage:
+        await ends_mid_tick(stage, back=True)
+
+
+async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
+    """A tick whose only gateway dies ends, with every job accounted for, and the next one is whole again."""
+    async with staged(network("tester"), tmp_path) as stage:
+        stage_network = stage.network
+        running = asyncio.ensure_future(stage.tick())
+        await until(lambda: len(stage_network.served) >= 3)
+        await stage_network.gateways["g0"].stop()
+        await until(lambda: stage.daemon.conductor.lanes[0].lost)
+        stage.daemon.conductor.stop("gateway_lost")
+        report = await running
+        assert report.settled + sum(report.skipped.values()) == report.planned == 72
+        assert report.skipped["gateway_lost"] > 0
+        assert {row.outcome for row in await stage.results()} <= {"passed", "unscored"}
+        await stage_network.gateways["g0"].start()
+        again = await stage.tick()
+        assert again.outcomes["passed"] == 72
