@@ -38,7 +38,7 @@ async def _simulate(options: argparse.Namespace) -> None:
         leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
     )
-    network = Network(scenario, host=options.host, ports=ports, **_secret(options.leaderboard_secret_file))
+    network = Network(scenario, host=options.host, ports=ports, secret=_secret(options.leaderboard_secret_file))
     try:
         await network.start()
     except OSError as error:
@@ -56,11 +56,11 @@ async def _simulate(options: argparse.Namespace) -> None:
         await network.stop()
 
 
-def _secret(file: str | None) -> dict[str, str]:
-    """Read the Leaderboard's secret where one is given. Raises ConfigError if the file cannot be read."""
+def _secret(file: str | None) -> str:
+    """Read the Leaderboard's secret where a file is given. Raises ConfigError if it cannot be read."""
     if file is None:
-        return {}
+        return "demo-secret"
     try:
-        return {"secret": Path(file).read_text("utf-8").strip()}
+        return Path(file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--leaderboard-secret-file {file}: cannot be read: {error}") from error

@@ -1,0 +1,208 @@
+"""`docker compose up -d` on a fresh clone: the image, the tester and the simulated network beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.container import compose
+from tests.container.compose import Project, until
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+
+_CLOSING_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A clone that is up, with nothing prepared but shorter waits for busy orchestrators; all of it is removed."""
+    if why := compose.engine():
+        pytest.skip(why)
+    folder = compose.clone(tmp_path_factory.mktemp("clone"))
+    folder.chmod(0o755)
+    _edit(folder / "config.toml", "[limits]\n", '[limits]\nbusy_backoff = "500ms"\n')
+    name = f"jobtester-test-{secrets.token_hex(4)}"
+    one = Project(folder, name, compose.free_port(), f"{name}:test")
+    try:
+        one.compose("up", "--detach", "--wait")
+        yield one
+    finally:
+        one.compose("down", "--volumes", "--timeout", "5", check=False)
+        subprocess.run(["docker", "image", "rm", "--force", one.image], capture_output=True)
+
+
+def test_a_fresh_clone_comes_up_healthy_and_passes_a_tick(project: Project) -> None:
+    """The first run needs no keys and no configuration, and shows everything working."""
+    assert project.inspect("job-tester")["State"]["Health"]["Status"] == "healthy"
+    done = until("a tick", lambda: project.log("tick_done"), within_s=60)[0]
+    assert done["state"] == "finished"
+    assert done["settled"] == done["planned"] > 20
+    assert done["outcomes"]["passed"] > 15
+    assert "SIMULATED" in project.compose("logs", "simulated")
+
+
+def test_stats_reach_the_simulated_leaderboard(project: Project) -> None:
+    """Both sides agree on the demo secret, and every scored result of the tick is stored once."""
+    done = until("a tick", lambda: project.log("tick_done"), within_s=60)[0]
+    scored = done["outcomes"]["passed"] + done["outcomes"]["failed"]
+    until("stats at the Leaderboard", lambda: len(_rows(project)) >= scored, within_s=30)
+    rows = _rows(project)
+    assert len(rows) == scored
+    assert len({json.dumps(row, sort_keys=True) for row in rows}) == scored
+
+
+@pytest.mark.parametrize("service", ["job-tester", "simulated"])
+def test_containers_may_do_little(project: Project, service: str) -> None:
+    """Not root, nothing writable but /data and /tmp, no capability, no way to gain any; logs do not fill the disk."""
+    found = project.inspect(service)
+    host = found["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["CapAdd"] is None
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Init"] is True
+    assert host["LogConfig"]["Config"]["max-size"]
+    assert found["Config"]["User"] == "10001:10001"
+    status = project.run_python(service, "print(open('/proc/1/status').read())")
+    ids = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines() if ":" in line}
+    assert ids["Uid"] == ["10001"] * 4
+    assert int(ids["CapEff"][0], 16) == 0
+    assert int(ids["NoNewPrivs"][0]) == 1
+    places = "[p for p in ('/', '/venv', '/config', '/etc', '/data', '/tmp') if os.access(p, os.W_OK)]"
+    writable = project.run_python(service, f"import os; print(*{places})").split()
+    assert writable == ["/data", "/tmp"]
+
+
+def test_the_port_is_for_this_machine_only_and_secrets_are_files(project: Project) -> None:
+    """Nothing secret stands in the environment or the arguments, which anybody who may ask the engine could read."""
+    found = project.inspect("job-tester")
+    assert found["HostConfig"]["PortBindings"] == {"7934/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(project.port)}]}
+    assert project.inspect("simulated")["HostConfig"]["PortBindings"] in ({}, None)
+    for service in ("job-tester", "simulated"):
+        found = project.inspect(service)
+        assert "demo-secret" not in json.dumps([found["Config"]["Env"], found["Args"]])
+    assert "demo-secret" not in project.compose("logs")
+    assert "demo-secret" not in project.compose("exec", "--no-TTY", "job-tester", "jobtester", "config", "show")
+
+
+def test_the_image_is_small_and_holds_no_compiler(project: Project) -> None:
+    """What is not there cannot be misused; the engine checks health by the tester's own command."""
+    found = json.loads(subprocess.run(["docker", "inspect", project.image], capture_output=True, check=True).stdout)[0]
+    assert found["Size"] < 350e6
+    assert found["Config"]["Entrypoint"] == ["jobtester"]
+    assert found["Config"]["Healthcheck"]["Test"] == ["CMD", "jobtester", "healthcheck"]
+    assert found["Config"]["Labels"]["org.opencontainers.image.title"] == "livepeer-job-tester"
+    code = "import shutil; print([n for n in ('cc', 'gcc', 'clang', 'c++', 'make', 'ld') if shutil.which(n)])"
+    assert project.run_python("job-tester", code).strip() == "[]"
+
+
+def test_an_edited_interval_comes_into_force(project: Project) -> None:
+    """Without a restart, and also when an editor puts another file into the old one's place."""
+    assert project.metric("jobtester_tick_interval_seconds") == 3600
+    config, other = project.folder / "config.toml", project.folder / "config.toml.new"
+    other.write_text(config.read_text())
+    _edit(other, 'interval = "1h"', 'interval = "5s"')
+    other.replace(config)
+    changed = until("the change", lambda: project.log("config_changed"), within_s=15)[0]
+    assert "schedule.interval" in changed["changes"]
+    assert project.metric("jobtester_tick_interval_seconds") == 5
+    until("a tick by the new interval", lambda: _by_schedule(project), within_s=30)
+    config.write_text(config.read_text().replace('interval = "5s"', 'interval = "nonsense"'))
+    until("the refusal", lambda: project.log("config_refused"), within_s=15)
+    assert project.metric("jobtester_tick_interval_seconds") == 5
+    config.write_text(config.read_text().replace('interval = "nonsense"', 'interval = "2h"'))
+    until("the next change", lambda: project.metric("jobtester_tick_interval_seconds") == 7200, within_s=15)
+
+
+def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -> None:
+    """SIGTERM reaches the tester behind init; it ends by itself, in order, and the next start has what was there."""
+    before = _results(project)
+    assert before > 20
+    began = time.monotonic()
+    project.compose("stop", "job-tester")
+    took = time.monotonic() - began
+    state = project.inspect("job-tester")["State"]
+    assert state["ExitCode"] == 0
+    assert took < 20 + 10 + _CLOSING_S
+    assert project.log("stopped")
+    project.compose("down")
+    project.compose("up", "--detach", "--wait")
+    assert _results(project) >= before
+
+
+def test_the_gateway_profile_has_every_flag(project: Project) -> None:
+    """A real gateway in the simulated one's place: started as a tester gateway, reached under the same name."""
+    given = {"ETH_RPC_URL": "https://rpc.example/key", "SIMULATED": "0", "MAX_PRICE_PER_UNIT": "1200"}
+    (project.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    try:
+        services = json.loads(project.compose("--profile", "gateway", "config", "--format", "json"))["services"]
+    finally:
+        (project.folder / ".env").unlink()
+    flags = services["gateway"]["command"]
+    for flag in (
+        "-gateway", "-network=arbitrum-one-mainnet", "-ethKeystorePath=/keystore",
+        "-ethPassword=/run/secrets/eth_password", "-httpIngest=true",
+        "-httpAddr=0.0.0.0:8935", "-cliAddr=0.0.0.0:7935", "-monitor=true", "-maxPricePerUnit=1200",
+        "-pixelsPerUnit=1", "-blockPollingInterval=20", "-orchWebhookUrl=http://job-tester:7934/orchestrators",
+        "-aiTesterGateway=true", "-aiSessionTimeout=0", "-webhookRefreshInterval=0", "-discoveryTimeout=1000ms",
+    ):  # fmt: skip
+        assert flag in flags
+    assert any(flag.startswith("-maxTotalEV=") for flag in flags)
+    assert services["gateway"]["environment"]["LP_ETHURL"] == "https://rpc.example/key"
+    assert services["gateway"]["environment"]["LIVEPEER_OS_HTTP_TIMEOUT"] == "8s"
+    assert "ports" not in services["gateway"]
+    assert services["simulated"]["scale"] == 0
+    assert "gateway" not in services["simulated"]["networks"]["default"]["aliases"]
+
+
+def test_every_variable_is_explained(project: Project) -> None:
+    """.env.example names each variable of docker-compose.yml, with the default that holds without it."""
+    text = (project.folder / "docker-compose.yml").read_text()
+    example = (project.folder / ".env.example").read_text()
+    explained = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", example, flags=re.MULTILINE))
+    used = dict(re.findall(r"\$\{([A-Z_]+)(?::[-+]([^}]*))?\}", text))
+    assert set(used) <= set(explained)
+    assert set(explained) <= {*used, "COMPOSE_PROFILES"}
+
+
+def test_the_monitoring_profile_mounts_what_is_there(project: Project) -> None:
+    """Prometheus and Grafana find their files in ./monitoring."""
+    found = json.loads(project.compose("--profile", "monitoring", "config", "--format", "json"))["services"]
+    for service in ("prometheus", "grafana"):
+        for mount in found[service]["volumes"]:
+            if mount["type"] == "bind":
+                assert Path(mount["source"]).is_dir(), mount
+        assert all(port["host_ip"] == "127.0.0.1" for port in found[service]["ports"])
+    for name in ("prometheus.yml", "alerts.yml", "grafana/dashboards/jobtester.json"):
+        assert (project.folder / "monitoring" / name).is_file()
+
+
+def _edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def _by_schedule(project: Project) -> list[object]:
+    return [done for done in project.log("tick_done") if done["trigger"] == "schedule"]
+
+
+def _rows(project: Project) -> list[object]:
+    code = "import urllib.request as u; print(u.urlopen('http://simulated:10935/rows').read().decode())"
+    found: list[object] = json.loads(project.run_python("job-tester", code))
+    return found
+
+
+def _results(project: Project) -> int:
+    return len(
+        json.loads(
+            project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
+        )
+    )
