@@ -103,8 +103,7 @@ class Views:
         marks = ", ".join("?" * len(wanted))
         found = await self._database.read(
             lambda db: db.execute(
-                f"SELECT {', '.join(_ENTRY)} FROM outbox WHERE state IN ({marks}) AND seq > ?"
-                " ORDER BY seq LIMIT ?",
+                f"SELECT {', '.join(_ENTRY)} FROM outbox WHERE state IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?",
                 (*wanted, after, limit),
             ).fetchall()
         )
