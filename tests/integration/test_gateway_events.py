@@ -1,0 +1,125 @@
+"""What a gateway's event sink, or anybody else, may post to us: defined, never a crash, never kept waiting."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobtester.gateway import events
+from jobtester.simulator.scenario import GatewaySpec, generate
+from tests.running import Stage, misattributed, staged
+
+SCENARIO = generate(
+    seed=4,
+    orchestrators=3,
+    pipelines=("llm",),
+    gateways=(GatewaySpec("g", mode="query", events=True), GatewaySpec("h", mode="query", events=True)),
+)
+LANES = [{"events": True, "evidence_wait": "300ms"}] * 2
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def completed(gateway: str, **more: Any) -> dict[str, Any]:
+    """Write the event of a finished job, as a new gateway does."""
+    data = {
+        "type": "ai_batch_request_completed", "request_id": "x", "pipeline": "llm", "model_id": "sim/llm-0",
+        "success": False, "tries": 1, "duration_ms": 40, "orch_url": "https://nobody.example:8935",
+        "error_type": "orchestrator_error", "error": "made up", **more,
+    }  # fmt: skip
+    return {"id": "1", "type": "ai_batch_request", "gateway": gateway, "timestamp": str(int(time.time() * 1000)),
+            "data": data}  # fmt: skip
+
+
+async def post(stage: Stage, body: bytes, **headers: str) -> int:
+    """Post to the webhook and give the status."""
+    url = f"http://127.0.0.1:{stage.daemon.port}/webhooks/gateway-events"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=io.BytesIO(body), headers=headers) as response,
+    ):
+        await response.read()
+        return response.status
+
+
+async def used(stage: Stage, what: str) -> float:
+    """Read how many events were counted so."""
+    return stage.daemon.metrics.events.labels(what)._value.get()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b"[[[[]]]]", b"not json", b"\xff\xfe", b'"text"', b"[1, null, {}]",
+        b'{"type": 1, "data": []}', b'[{"gateway": {}, "data": {"type": "ai_batch_request_completed"}}]',
+        b"[" * 100_000, b'{"data":' * 5_000 + b"1" + b"}" * 5_000,
+    ],
+)  # fmt: skip
+async def test_junk_is_taken_and_dropped(body: bytes, tmp_path: Path) -> None:
+    """The sink is told that all is well, so that it never tries again."""
+    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
+        assert await post(stage, body) == 204
+        assert await used(stage, "used") == 0
+
+
+async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
+    """More than a megabyte is not read to its end."""
+    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
+        assert await post(stage, b" " * 2**21) == 413
+
+
+async def test_a_token_keeps_others_out(tmp_path: Path) -> None:
+    """In either header; a wrong one of any bytes is a 403."""
+    server = {"events_token": "s3cret"}
+    async with staged(SCENARIO, tmp_path, gateways=LANES, server=server) as stage:
+        assert await post(stage, b"[]") == 403
+        assert await post(stage, b"[]", Authorization="Bearer s3creT") == 403
+        assert await post(stage, b"[]", Authorization="Bearer ÿ\udcff") == 403
+        assert await post(stage, b"[]", Authorization="Bearer s3cret") == 204
+        assert await post(stage, b"[]", **{"X-Events-Token": "s3cret"}) == 204
+
+
+async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path) -> None:
+    """Events for gateways that are not ours are ignored; an orchestrator nobody knows proves and refutes nothing."""
+    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
+        assert await post(stage, json.dumps([completed("somebody-else")]).encode()) == 204
+        assert (await used(stage, "ignored"), await used(stage, "used")) == (1, 0)
+        await stage.tick()
+        assert await post(stage, json.dumps([completed("g"), completed("h")]).encode()) == 204
+        results = await stage.results()
+        assert {row.outcome for row in results} == {"passed"}
+        assert misattributed(results, stage.network) == []
+
+
+async def test_a_million_events(tmp_path: Path) -> None:
+    """They are taken in a bounded space while the daemon goes on answering and ticking."""
+    body = json.dumps([completed("g")] * 2_000).encode()
+    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
+        url = f"http://127.0.0.1:{stage.daemon.port}"
+        async with aiohttp.ClientSession() as session:
+            for _ in range(500):
+                async with session.post(f"{url}/webhooks/gateway-events", data=body) as response:
+                    assert response.status == 204
+            async with session.get(f"{url}/orchestrators") as response:
+                assert response.status in (200, 404)
+        assert await used(stage, "used") == 1_000_000
+        report = await stage.tick()
+        assert report.outcomes["passed"] == report.planned == 3
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(batch=JSON | st.lists(JSON.map(lambda value: {"gateway": "g", "data": value})))
+def test_any_json_is_read_without_a_word(batch: Any) -> None:
+    """Whatever it is, reading it gives events or nothing."""
+    assert all(isinstance(one.error, str) for one in events.read(batch, 1.0))
