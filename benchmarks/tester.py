@@ -76,9 +76,10 @@ class Tester:
 async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
-    `more` are keys of [limits]; `lane` holds those of every gateway, and `post` False posts nothing.
+    `more` are keys of [limits]; `lane` holds those of every gateway, `server` those of [server]. `post` False posts
+    nothing.
     """
-    lane, post = more.pop("lane", {}), more.pop("post", True)
+    lane, post, server = more.pop("lane", {}), more.pop("post", True), more.pop("server", {})
     lanes = [
         {
             "name": one["name"],
@@ -94,7 +95,7 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
         content = {
             "region": "FRA",
             "schedule": {"interval": "1h", "run_at_start": False},
-            "server": {"host": "127.0.0.1", "port": 0},
+            "server": {"host": "127.0.0.1", "port": 0, **server},
             "gateways": lanes,
             "limits": {"jobs": 64, **more},
             "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},

@@ -67,4 +67,5 @@ def _allowed(request: web.Request, parts: Parts) -> bool:
     if token is None:
         return True
     given = next((request.headers[name] for name in _TOKEN_HEADERS if name in request.headers), "")
-    return hmac.compare_digest(given.removeprefix("Bearer ").encode("utf-8", "surrogateescape"), token.get_secret_value().encode())
+    shown = given.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(shown, token.get_secret_value().encode())

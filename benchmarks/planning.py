@@ -1,0 +1,59 @@
+"""Discovery of a large network: parsed and planned."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Any
+
+import orjson
+
+from benchmarks.rows import Row, row
+from benchmarks.tester import Lag
+from jobtester import configuration
+from jobtester.domain import plan
+from jobtester.gateway import discovery
+
+_ORCHESTRATORS = 2_000
+_MODELS = 10
+
+
+async def measure() -> list[Row]:
+    """Parse and plan 2,000 orchestrators with 10 models each, off the loop as a tick does it."""
+    body = orjson.dumps({"orchestrators": [_node(number) for number in range(_ORCHESTRATORS)]})
+    content = {
+        "gateways": [{"name": "g", "url": "http://127.0.0.1:1", "targeting": "query"}],
+        "leaderboard": {"post": False},
+    }
+    catalogue = configuration.of(content, origin="benchmark").catalogue
+    numbers = itertools.count()
+    async with Lag() as lag:
+        await asyncio.sleep(0.01)
+        began = time.perf_counter()
+        found = await asyncio.to_thread(lambda: discovery.merged(discovery.network(orjson.loads(body))))
+        whole = await asyncio.to_thread(
+            plan.make, found, catalogue, plan.Selection(), tick="t", seed=1, new_id=lambda: str(next(numbers))
+        )
+        took = time.perf_counter() - began
+    assert len(whole.jobs) == _ORCHESTRATORS * _MODELS
+    return [
+        row("discovery of 2,000 × 10: parse and plan", took * 1000, "ms", most=300),
+        row("longest block of the event loop meanwhile", lag.longest * 1000, "ms", most=20),
+    ]
+
+
+def _node(number: int) -> dict[str, Any]:
+    """Write an orchestrator as getNetworkCapabilities gives it; 27 is text-to-image."""
+    return {
+        "address": f"0x{number + 1:040x}",
+        "local_address": f"0x{number + 10**6:040x}",
+        "orch_uri": f"https://o{number}.example:8935",
+        "capabilities": {
+            "constraints": {
+                "PerCapability": {
+                    "27": {"models": {f"maker/model-{at}": {"warm": True, "capacity": 1} for at in range(_MODELS)}}
+                }
+            }
+        },
+    }
