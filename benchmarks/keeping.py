@@ -65,9 +65,9 @@ async def _kept(remote: Remote) -> list[Row]:
             todo = [made(number) for number in range(_RESULTS)]
             async with Lag() as lag:
                 began = time.perf_counter()
-                for start in range(0, _RESULTS, 256):
+                for start in range(0, _RESULTS, _IN_FLIGHT):
                     await asyncio.gather(
-                        *(results.record(one, stats.of(one, "FRA")) for one in todo[start : start + 256])
+                        *(results.record(one, stats.of(one, "FRA")) for one in todo[start : start + _IN_FLIGHT])
                     )
                 recording = _RESULTS / (time.perf_counter() - began)
             delivery = Delivery(outbox, url=remote.leaderboard, secret="demo-secret", region="FRA")

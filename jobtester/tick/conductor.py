@@ -118,7 +118,8 @@ class Conductor:
             pipelines=self.selection.pipelines,
             models=self.selection.models,
         )
-        whole = planning.make(
+        whole = await asyncio.to_thread(
+            planning.make,
             found,
             self.catalogue,
             selection,
