@@ -55,7 +55,7 @@ async def post(stage: Stage, body: bytes, **headers: str) -> int:
 
 async def used(stage: Stage, what: str) -> float:
     """Read how many events were counted so."""
-    return stage.daemon.metrics.events.labels(what)._value.get()
+    return float(stage.daemon.metrics.events.labels(what)._value.get())
 
 
 @pytest.mark.parametrize(
