@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
     _means(init, "config", "init", config=False)
     show = config.add_parser("show", help="print the effective configuration, secrets masked")
     _means(show, "config", "show")
+    convert = config.add_parser("import", help="convert the earlier Go tester's config.json")
+    convert.add_argument("file", help="the config.json")
+    convert.add_argument("path", nargs="?", default="config.toml", help="what to write (default: config.toml)")
+    convert.add_argument("--force", action="store_true", help="replace a file that exists")
+    _means(convert, "imported", "imported", config=False)
 
     found = command("results", "kept", "results", "print recorded results")
     for name in ("tick", "orchestrator", "pipeline", "model", "outcome", "reason"):
