@@ -24,6 +24,7 @@ from jobtester.gateway.lane import Lane
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.live import Live
 from jobtester.metrics import Metrics
+from jobtester.notify import Notifier
 from jobtester.pipelines.examiner import Examiner
 from jobtester.settings import Gateway, Settings
 from jobtester.store.cleanup import Cleanup
@@ -60,6 +61,7 @@ class Daemon:
     delivery: Delivery | None
     vitals: Vitals
     port: int
+    notifier: Notifier | None = None
     live: Live | None = None
     _next: Configuration | None = None
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -181,6 +183,8 @@ class Daemon:
                     "cleanup": supervision.steady("cleanup", self._clean),
                     "vitals": supervision.steady("vitals", self.vitals.run),
                 }
+                if self.notifier is not None:
+                    parts["notification"] = self.notifier.run()
                 if self.live is not None:
                     parts["configuration"] = self.live.run()
                 if self.delivery is not None:
@@ -261,6 +265,9 @@ async def opened(
         vitals = Vitals(conductor, ticker, database, outbox, delivery, metrics)
         daemon = Daemon(configuration, metrics, database, results, outbox, conductor, ticker, delivery, vitals, 0)
         conductor.before = daemon.between_ticks
+        if owner:
+            daemon.notifier = Notifier(lambda: conductor.settings.notify)
+            conductor.told = daemon.notifier.tell
         if follow:
             daemon.live = Live(configuration, daemon.adopt, metrics)
         parts = Parts(

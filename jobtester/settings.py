@@ -173,6 +173,13 @@ class Budget(Section):
     max_price_per_job: Wei | None = Field(None, description="dearer jobs are skipped")
 
 
+class Notify(Section):
+    """Who is told of each tick."""
+
+    url: WebAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
+    secret: SecretStr | None = Field(None, description="key that signs the report, as stats are signed")
+
+
 class Logs(Section):
     """What the log looks like."""
 
@@ -200,6 +207,7 @@ class Settings(BaseSettings):
     store: Store = Store()
     discovery: Discovery = Discovery()
     budget: Budget = Budget()
+    notify: Notify = Notify()
     logs: Logs = Logs()
     pipelines: dict[str, dict[str, Any]] = Field({}, description="overrides of built-in pipelines, and new ones")
 

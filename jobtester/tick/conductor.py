@@ -59,6 +59,7 @@ class Conductor:
     watchers: tuple[Watcher, ...] = ()
     selection: Selection = Selection()  # noqa: RUF009 - an immutable value
     clock: Callable[[], float] = time.time
+    told: Callable[[Report], None] | None = None
     before: Callable[[], Awaitable[None]] | None = None
     progress: Progress | None = None
     orchestrators: Sequence[Orchestrator] = ()
@@ -170,6 +171,8 @@ class Conductor:
             await self.ticks.finish(tick, report.state, report.finished_at, report.as_json())
         except StoreError as error:
             log.error("tick_not_kept", tick=tick, problem=str(error))
+        if self.told is not None:
+            self.told(report)
         log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
         return report
 

@@ -1,0 +1,76 @@
+"""Notification: each tick's job report as JSON to an address of the operator's, so that a chat bot can be attached."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+import orjson
+import structlog
+
+from jobtester import __version__
+from jobtester.domain.report import Report
+from jobtester.settings import Notify
+
+log = structlog.get_logger()
+
+_TIMEOUT_S = 15.0
+_WAITING = 50
+
+
+@dataclass(slots=True)
+class Notifier:
+    """Posts reports one after the other. `settings` is asked anew for each; without a URL reports are dropped."""
+
+    settings: Callable[[], Notify]
+    first_pause_s: float = 1.0
+    tries: int = 5
+    _reports: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(_WAITING))
+
+    def tell(self, report: Report) -> None:
+        """Take a report without waiting; when too many wait, the oldest is dropped."""
+        if self.settings().url is None:
+            return
+        if self._reports.full():
+            self._reports.get_nowait()
+            log.warning("notification_dropped", problem="too many wait")
+        self._reports.put_nowait(report)
+
+    async def run(self) -> None:
+        """Post what comes, for as long as the daemon runs."""
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S, ceil_threshold=86_400),
+            headers={"User-Agent": f"livepeer-job-tester/{__version__}", "Content-Type": "application/json"},
+            trust_env=True,
+        ) as session:
+            while True:
+                await self._post(session, await self._reports.get())
+
+    async def _post(self, session: aiohttp.ClientSession, report: Report) -> None:
+        """Post one report, a few times if need be; what is answered 4xx is not tried again."""
+        how = self.settings()
+        if how.url is None:
+            return
+        body = orjson.dumps(report.as_json())
+        headers = {}
+        if how.secret is not None:
+            key = how.secret.get_secret_value().encode()
+            headers["Authorization"] = hmac.new(key, body, hashlib.sha256).hexdigest()
+        problem = ""
+        for number in range(self.tries):
+            if number:
+                await asyncio.sleep(self.first_pause_s * 2 ** (number - 1))
+            try:
+                async with session.post(how.url, data=body, headers=headers, allow_redirects=False) as answer:
+                    if answer.status < 300:
+                        return
+                    problem = f"answered {answer.status}"
+                    if 400 <= answer.status < 500 and answer.status not in (408, 429):
+                        break
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                problem = str(error) or type(error).__name__
+        log.error("notification_lost", tick=report.tick, url=how.url, problem=f"notify.url: {problem}")
