@@ -19,10 +19,13 @@ def sparkline(points: Sequence[Point], width: int = 96, height: int = 20) -> Mar
     bars = []
     for index, point in enumerate(points):
         tall = max(3.0, (height - 2) * point.round_trip_s / slowest)
+        left, top, wide = index * step + 1, height - tall, step - 2
         bars.append(
-            f'<rect class="{escape(point.outcome)}" x="{index * step + 1:.1f}" y="{height - tall:.1f}" '
-            f'width="{step - 2:.1f}" height="{tall:.1f}"/>'
+            f'<rect class="{escape(point.outcome)}" x="{left:.1f}" y="{top:.1f}" '
+            f'width="{wide:.1f}" height="{tall:.1f}"/>'
         )
+        if point.outcome == "failed":
+            bars.append(f'<path d="M{left:.1f} {top:.1f}l{wide:.1f} {tall:.1f}m0-{tall:.1f}l-{wide:.1f} {tall:.1f}"/>')
     words = ", ".join(f"{point.outcome} {point.round_trip_s:.2f} s" for point in points)
     return Markup(
         f'<svg class="spark" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -36,7 +39,7 @@ def latency(points: Sequence[Point], width: int = 720, height: int = 180) -> Mar
         return Markup("")
     first, last = points[0].started_at, points[-1].started_at
     top = _nice(max(point.round_trip_s for point in points))
-    left, bottom = 44, height - 22
+    left, bottom = 64, height - 22
 
     def place(point: Point) -> tuple[float, float]:
         share = (point.started_at - first) / (last - first) if last > first else 0.5

@@ -1,0 +1,86 @@
+"""A real browser: Debian's chromium with its driver, where both are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+DRIVER = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver") or ""
+_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) if (!one.hadRecentInput) window.shifts.push(one.value);
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[webdriver.Chrome]:
+    """Start a browser that notes layout shifts and what is written to the console."""
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("no chromium with chromedriver is installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(20)
+    driver.set_script_timeout(30)
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _SHIFTS})
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """Give the browser with nothing open and a clean console, and leave it so."""
+    _clear(chromium)
+    yield chromium
+    _clear(chromium)
+
+
+def _clear(driver: webdriver.Chrome) -> None:
+    driver.get("about:blank")
+    console(driver)
+
+
+def console(driver: webdriver.Chrome) -> list[Any]:
+    """Give what was written to the console since the last look."""
+    return list(driver.get_log("browser"))  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give axe-core's source: of AXE, or fetched by npm for this run only."""
+    given = os.environ.get("AXE")
+    if given:
+        return Path(given).read_text("utf-8")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm to fetch axe-core with; AXE may name an axe.min.js")
+    folder = tmp_path_factory.mktemp("axe")
+    command: list[Any] = [
+        npm,
+        "install",
+        "--prefix",
+        folder,
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "axe-core@4",
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("axe-core cannot be fetched by npm; AXE may name an axe.min.js")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")

@@ -1,0 +1,222 @@
+"""People see what happens, in a real browser: alive without reload, two clicks to the evidence, nothing jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from jobtester.simulator.scenario import GatewaySpec, generate
+from tests.browser.conftest import console
+from tests.integration.test_pages import TICK, poisoned
+from tests.running import Stage, staged
+
+pytestmark = pytest.mark.browser
+
+SLUGS = ("llm", "text-to-image", "text-to-speech")
+WIDTHS = (375, 1440)
+_ITEMS = """
+return [...document.querySelectorAll("li")].filter((one) => one.querySelector(`a[href="${arguments[0]}"]`))
+  .map((one) => one.textContent);
+"""
+
+
+@asynccontextmanager
+async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[Stage, str]]:
+    """Start a tester that has run one tick over a network in which half misbehave; jobs take about `slow` seconds."""
+    scenario = generate(
+        seed=5,
+        orchestrators=8,
+        models_per_pipeline=3,
+        pipelines=SLUGS,
+        latency_s=(slow, slow * 1.5),
+        fault_share=0.5,
+        fault_probability=0.6,
+        gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
+    )
+    pipelines = {slug: {"timeout": "3s", "cold_timeout": "3s"} for slug in SLUGS}
+    async with staged(scenario, folder, pipelines=pipelines) as stage:
+        await stage.tick()
+        yield stage, f"http://127.0.0.1:{stage.daemon.port}"
+
+
+def sized(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
+    """Make the browser's window as wide as a phone's or a desk's, and light or dark."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 812 if width < 600 else 900, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+
+
+def quiet(browser: webdriver.Chrome) -> None:
+    """Assert that nothing was written to the console since the last look."""
+    assert console(browser) == []
+
+
+def steady(browser: webdriver.Chrome, width: int) -> None:
+    """Assert that the page does not jump, and that nothing is wider than the window."""
+    where = browser.current_url
+    assert sum(browser.execute_script("return window.shifts")) < 0.1, where
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width, where
+
+
+def wait(until: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Look again and again until something is so."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def read(browser: webdriver.Chrome, name: str) -> str:
+    """Read one of the texts that change, at one instant."""
+    return str(browser.execute_script(f"return document.querySelector('[data-live={name}]').textContent"))
+
+
+def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
+    """Watch the overview while a tick runs, until its number of settled jobs has moved three times."""
+    sized(browser, width)
+    browser.get(f"{base}/")
+    wait(lambda: read(browser, "state") == "running")
+    browser.execute_script("window.sameDocument = true")
+    seen: list[int] = []
+    airborne: set[str] = set()
+
+    def moved() -> bool:
+        now = int(read(browser, "settled"))
+        if not seen or now != seen[-1]:
+            seen.append(now)
+        airborne.add(read(browser, "air"))
+        return len(seen) >= 4
+
+    wait(moved)
+    assert read(browser, "planned") == "72"
+    assert any(one.strip().startswith("gateway: 0x") for one in airborne)
+    assert browser.execute_script("return window.sameDocument === true")
+    steady(browser, width)
+    quiet(browser)
+    return seen
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_progress_moves_without_reload(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """The numbers of the running tick rise on the open page, which neither jumps nor complains; its end is shown."""
+    async with shown(tmp_path) as (stage, base):
+        running = asyncio.create_task(stage.tick())
+        seen = await asyncio.to_thread(watch, browser, base, width)
+        assert seen == sorted(seen)
+        report = await running
+
+        def closed() -> bool:
+            return any("finished" in one for one in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
+
+        await asyncio.to_thread(wait, closed)
+        await asyncio.to_thread(steady, browser, width)
+
+
+def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int) -> str:
+    """Go from the overview to a failed job's evidence by two clicks; give the id of the result that was found."""
+    sized(browser, width)
+    browser.get(f"{base}/")
+    browser.find_element(By.CSS_SELECTOR, f".matrix a[href='/o/{address}']").click()
+    row = "//section[@aria-labelledby='results']//tr[td//span[text()='failed']]"
+    browser.find_element(By.XPATH, f"({row})[1]//a").click()
+    assert "/r/" in browser.current_url
+    quiet(browser)
+    return browser.current_url.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
+    async with shown(tmp_path, slow=0.01) as (stage, base):
+        row = next(row for row in await stage.results() if row.outcome == "failed")
+        found_id = await asyncio.to_thread(find_evidence, browser, base, row.address, width)
+        found = await stage.daemon.results.get(found_id)
+        assert found is not None
+        assert (found.address, found.outcome) == (row.address, "failed")
+        text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)
+        for part in (found.reason, found.message, *found.evidence):
+            assert " ".join(part.split()) in " ".join(text.split())
+        assert '"' in await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "pre").text)
+        await asyncio.to_thread(steady, browser, width)
+
+
+async def paths(stage: Stage) -> list[str]:
+    """Give one page of each kind, with results of each outcome."""
+    rows = await stage.results()
+    some = {row.outcome: row for row in rows}
+    return ["/", f"/o/{rows[0].address}", f"/t/{rows[0].tick}", "/outbox", *(f"/r/{row.id}" for row in some.values())]
+
+
+def visited(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tuple[str, int]]:
+    """Open pages at each width, light and dark."""
+    for width in WIDTHS:
+        for scheme in ("light", "dark"):
+            sized(browser, width, scheme)
+            for path in found:
+                browser.get(base + path)
+                yield f"{path} at {width} px, {scheme}", width
+
+
+async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """No page of any kind is wider than the window, jumps while it loads, or writes to the console."""
+    async with shown(tmp_path, slow=0.01) as (stage, base):
+        found = await paths(stage)
+
+        def look() -> None:
+            for _, width in visited(browser, base, found):
+                steady(browser, width)
+                quiet(browser)
+
+        await asyncio.to_thread(look)
+
+
+async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """With markup, controls and 100 kB in every text from outside, no script runs and no page grows too wide."""
+    async with poisoned(tmp_path) as (stage, ids):
+        found = ["/", "/outbox", f"/t/{TICK}", f"/o/0x{1:040x}", *(f"/r/{one}" for one in ids.values())]
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+
+        def look() -> None:
+            for _, width in visited(browser, base, found):
+                assert not browser.find_elements(By.CSS_SELECTOR, "main img, main script, main b, main [onmouseover]")
+                steady(browser, width)
+                quiet(browser)
+
+        await asyncio.to_thread(look)
+
+
+async def test_pages_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
+    """axe-core finds no serious or critical violation on any page, light or dark, on a phone or a desk."""
+    async with shown(tmp_path, slow=0.01) as (stage, base):
+        found = await paths(stage)
+
+        def look() -> list[str]:
+            wrong: list[str] = []
+            for what, _ in visited(browser, base, found):
+                browser.execute_script(axe)
+                answer: dict[str, Any] = browser.execute_async_script(
+                    "const done = arguments[0]; axe.run().then(done, (error) => done({problem: String(error)}));"
+                )
+                assert "problem" not in answer, answer
+                assert len(answer["passes"]) > 10
+                wrong += [
+                    f"{what}: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+                    for one in answer["violations"]
+                    if one["impact"] in ("serious", "critical")
+                ]
+            return wrong
+
+        assert await asyncio.to_thread(look) == []
