@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from jobtester import __version__
+from jobtester.domain import outcome, plan
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+MOST_SERIES = 5_000
 _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+
+
+class _Latest(Gauge):
+    """A gauge whose labels come from the network: only the series that were set of late are kept."""
+
+    def labels(self, *values: Any, **named: Any) -> _Latest:
+        """Give a series, and let go of the one that was not asked for the longest, if there are too many."""
+        known: dict[tuple[str, ...], None] = self.__dict__.setdefault("known", {})
+        key = tuple(map(str, values))
+        known.pop(key, None)
+        known[key] = None
+        if len(known) > MOST_SERIES:
+            oldest = next(iter(known))
+            del known[oldest]
+            self.remove(*oldest)
+        return super().labels(*values, **named)
 
 
 class Metrics:
@@ -32,7 +59,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=own,
         )
-        self.last_success = Gauge(
+        self.last_success = _Latest(
             "jobtester_last_success_timestamp_seconds",
             "When a job of this kind passed last",
             ["orchestrator", "pipeline", "model"],
@@ -72,6 +99,9 @@ class Metrics:
         self.build = Gauge("jobtester_build_info", "The program's version", ["version"], registry=own)
         self.build.labels(__version__).set(1)
         self.reloads_ok.set(1)
+        ProcessCollector(registry=own)
+        for reason in plan.SKIP_REASONS:
+            self.skipped.labels(reason)
         for kind in ("proven", "presumed", "missing", "refuted"):
             self.attribution.labels(kind)
         for state in ("finished", "aborted", "failed", "suspect"):
@@ -86,8 +116,13 @@ class Metrics:
     def know_pipelines(self, slugs: Iterable[str]) -> None:
         """Start the series of each pipeline at 0."""
         for slug in slugs:
-            for outcome in ("passed", "failed", "unscored"):
-                self.jobs.labels(slug, outcome)
+            for came_to in outcome.Outcome:
+                self.jobs.labels(slug, came_to.value)
+            for row in outcome.REASONS.values():
+                if row.outcome is not outcome.Outcome.PASSED and "*" not in row.code:
+                    self.failures.labels(slug, row.code)
+            for warm in ("true", "false"):
+                self.round_trip.labels(slug, warm)
 
     def render(self) -> bytes:
         """Write everything in Prometheus' text format."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -30,7 +31,8 @@ async def prometheus(request: web.Request) -> web.Response:
     """Give everything to Prometheus."""
     parts = request.app[PARTS]
     await parts.refresh_metrics()
-    return web.Response(body=parts.metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+    body = await asyncio.to_thread(parts.metrics.render)
+    return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 def _checks(checks: dict[str, dict[str, Any]]) -> web.Response:

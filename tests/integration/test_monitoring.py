@@ -1,0 +1,204 @@
+"""What alerts and dashboard ask for is what a real tester exports, and each alert is shown firing and silent."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobtester import metrics
+from jobtester.simulator.scenario import GatewaySpec, generate
+from tests.running import staged
+
+HOME = Path(__file__).parents[2]
+MONITORING = HOME / "monitoring"
+DASHBOARD = MONITORING / "grafana/dashboards/jobtester.json"
+_OTHERS = {"up"}
+_SELECTOR = re.compile(r"\b([a-z_]+)\{([^}]*)\}")
+_NAME = re.compile(r"\b((?:jobtester|process)_[a-z_]+|up)\b(?!\()")
+_MATCHER = re.compile(r'(\w+)(=~|!=|!~|=)"([^"]*)"')
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring) \(([^)]*)\)")
+
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool; Debian's package is prometheus")
+
+
+def dashboard() -> dict[str, Any]:
+    """Read the dashboard."""
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
+    return found
+
+
+def rules() -> dict[str, str]:
+    """Give each alert's expression, read with nothing but what YAML of this file needs."""
+    found: dict[str, str] = {}
+    for part in (MONITORING / "alerts.yml").read_text("utf-8").split("- alert: ")[1:]:
+        name = part.partition("\n")[0].strip()
+        expression = re.search(r"expr: (?:\|\n)?(.*?)\n        (?=for:|labels:)", part, re.DOTALL)
+        assert expression is not None, name
+        found[name] = expression[1]
+    return found
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Give every query of the rules and of the dashboard, with where it stands."""
+    yield from rules().items()
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]
+    for variable in dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            yield variable["name"], re.sub(r"label_values\((.*), \w+\)", r"\1", variable["query"]["query"])
+    for note in dashboard()["annotations"]["list"]:
+        yield note["name"], note["expr"]
+
+
+async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_path: Path) -> None:
+    """Names, labels, and the values that are matched exactly: a tester that has run one tick has them all."""
+    scenario = generate(
+        seed=3, orchestrators=4, pipelines=("llm",), latency_s=(0.0, 0.01), gateways=(GatewaySpec("one"),)
+    )
+    async with staged(scenario, tmp_path) as stage, aiohttp.ClientSession() as session:
+        await stage.tick()
+        async with session.get(f"http://127.0.0.1:{stage.daemon.port}/metrics") as answer:
+            text = await answer.text()
+    series: dict[str, list[dict[str, str]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            series.setdefault(sample.name, []).append(sample.labels)
+    asked = set()
+    for where, expression in expressions():
+        names = set(_NAME.findall(re.sub(r'"[^"]*"|' + _GROUPING.pattern, "", expression)))
+        assert names, where
+        assert names <= series.keys() | _OTHERS, (where, names - series.keys())
+        asked |= names
+        labels = {label for name in names - _OTHERS for one in series[name] for label in one} | {
+            "job",
+            "instance",
+            "le",
+        }
+        for grouping in _GROUPING.findall(expression):
+            assert {label.strip() for label in grouping.split(",")} <= labels, (where, grouping)
+        for name, inside in _SELECTOR.findall(expression):
+            for label, how, value in _MATCHER.findall(inside):
+                if label in ("job", "instance") or "$" in value:
+                    continue
+                values = value.split("|") if how.endswith("~") else [value]
+                for one in values:
+                    assert any(found.get(label) == one for found in series[name]), (where, name, label, one)
+    unused = {name for name in series if name.startswith("jobtester_")} - asked
+    assert {re.sub("_(count|sum|bucket)$", "", name) for name in unused} <= {
+        "jobtester_round_trip_seconds", "jobtester_tick_running",
+    }  # fmt: skip
+
+
+def test_known_series_start_at_nothing() -> None:
+    """Every pipeline has its outcomes, reasons and buckets at 0 before the first job: a first rise is seen."""
+    fresh = metrics.Metrics()
+    fresh.know_pipelines(["llm"])
+    samples = {
+        (sample.name, frozenset(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(fresh.render().decode())
+        for sample in family.samples
+    }
+    for key in (
+        ("jobtester_jobs_total", ("llm", "passed")),
+        ("jobtester_jobs_total", ("llm", "failed")),
+        ("jobtester_job_failures_total", ("llm", "timeout")),
+        ("jobtester_job_failures_total", ("llm", "not_targeted")),
+        ("jobtester_round_trip_seconds_count", ("llm", "true")),
+        ("jobtester_attribution_total", ("refuted",)),
+        ("jobtester_jobs_skipped_total", ("deadline",)),
+        ("jobtester_ticks_missed_total", ()),
+    ):
+        assert samples[key[0], frozenset(key[1])] == 0, key
+    assert samples["jobtester_config_reload_successful", frozenset()] == 1
+    assert not any(name.endswith("_created") for name, _ in samples)
+
+
+def test_series_stay_bounded_whatever_the_network_names() -> None:
+    """Of orchestrators and models that come and go, only those that passed last keep a series."""
+    fresh = metrics.Metrics()
+    for number in range(metrics.MOST_SERIES + 500):
+        fresh.last_success.labels(f"0x{number:040x}", "llm", f"model\n\"{number}'").set(number)
+    lines = [line for line in fresh.render().decode().splitlines() if line.startswith("jobtester_last_success")]
+    assert len(lines) == metrics.MOST_SERIES
+    assert f"0x{499:040x}" not in "".join(lines)
+    assert f"0x{500:040x}" in "".join(lines)
+
+
+def test_the_dashboard_is_sound() -> None:
+    """Ids are unique, no panel covers another, and every data source is the one that can be chosen."""
+    found = dashboard()
+    ids = [panel["id"] for panel in found["panels"]]
+    assert len(ids) == len(set(ids))
+    taken: set[tuple[int, int]] = set()
+    for panel in found["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+        for target in panel.get("targets", ()):
+            assert target["datasource"]["uid"] == "${datasource}"
+    assert "uid: prometheus" in (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text("utf-8")
+
+
+def test_each_alert_is_tested_both_ways() -> None:
+    """The rules' own tests show every alert firing once and silent once, and each tells what it means."""
+    text = (MONITORING / "alerts.test.yml").read_text("utf-8")
+    for name in rules():
+        assert re.search(rf"alertname: {name}\n\s+exp_alerts:\n\s+- exp_labels", text), f"{name} is never shown firing"
+        silent = rf"alertname: {name}, exp_alerts: \[\]"
+        assert re.search(silent, text) or name == "JobTesterPipelineFailing", f"{name} is never shown silent"
+    alerts = (MONITORING / "alerts.yml").read_text("utf-8")
+    assert alerts.count("summary:") == alerts.count("description:") == alerts.count("severity:") == len(rules())
+
+
+@promtool
+def test_promtool_finds_nothing_wrong() -> None:
+    """Configuration, rules and their tests pass Prometheus' own tool."""
+    for arguments in (
+        ("check", "config", "prometheus.yml"),
+        ("check", "rules", "alerts.yml"),
+        ("test", "rules", "alerts.test.yml"),
+    ):
+        done = subprocess.run(["promtool", *arguments], cwd=MONITORING, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("> 2 * jobtester", "> 9 * jobtester"), ("> 3600", "> 36000"), ('kind="refuted"', 'kind="missing"'),
+     ('outcome="passed"}[3h])) == 0', 'outcome="passed"}[3h])) >= 0'), ("successful == 0", "successful == 2"),
+     ("gateway_up == 0", "gateway_up >= 0")],
+)  # fmt: skip
+def test_the_rules_tests_notice_a_wrong_rule(before: str, after: str, tmp_path: Path) -> None:
+    """A rule that is changed fails its test: the tests of the rules are worth something."""
+    text = (MONITORING / "alerts.yml").read_text("utf-8")
+    assert before in text
+    (tmp_path / "alerts.yml").write_text(text.replace(before, after))
+    shutil.copy(MONITORING / "alerts.test.yml", tmp_path)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts.test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+
+
+def test_the_port_that_is_scraped_is_the_one_that_is_served() -> None:
+    """The scrape example names the shipped configuration's port."""
+    port = tomllib.loads((HOME / "config.toml").read_text("utf-8")).get("server", {}).get("port", 7934)
+    assert f"job-tester:{port}" in (MONITORING / "prometheus.yml").read_text("utf-8")
