@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
 
-.PHONY: demo run test container-test bench-image browser-test lint docs docs-check format lock clean help
+.PHONY: demo run test container-test bench-image browser-test bench lint docs docs-check format lock clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,14 +29,17 @@ run: $(VENV)/.runtime  ## the daemon against a simulated network, staying up
 test: $(VENV)/.dev  ## the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
+browser-test: $(VENV)/.dev  ## the pages in a real browser (chromium and chromedriver)
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+bench: $(VENV)/.dev  ## every benchmark: one table, and benchmarks/latest.json (PARTS="targeting" for one)
+	@$(BIN)/python -m benchmarks $(PARTS)
+
 container-test: $(VENV)/.dev  ## build the image and try docker-compose.yml, on a Docker engine
 	@$(BIN)/python -m pytest -m container tests/container $(ARGS)
 
 bench-image: $(VENV)/.runtime  ## the image's size, its start to healthy, its memory when idle
 	@$(BIN)/python benchmarks/image.py
-
-browser-test: $(VENV)/.dev  ## the pages in a real browser (chromium and chromedriver)
-	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
