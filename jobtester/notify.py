@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -72,5 +73,6 @@ class Notifier:
                     if 400 <= answer.status < 500 and answer.status not in (408, 429):
                         break
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                problem = str(error) or type(error).__name__
-        log.error("notification_lost", tick=report.tick, url=how.url, problem=f"notify.url: {problem}")
+                problem = type(error).__name__
+        host = urlsplit(how.url).hostname  # the rest of such an address may be a secret
+        log.error("notification_lost", tick=report.tick, host=host, problem=f"notify.url: {problem}")
