@@ -37,8 +37,7 @@ class Stat:
 def of(result: Result, region: str) -> Stat:
     """Make the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one.
 
-    The round trip is not rounded: it is the key by which a row is found again. `input_parameters` carries the job's
-    id, so that a stat can be identified whatever else is equal.
+    The round trip is not rounded: with the timestamp it is the key by which a row is found again.
     """
     job = result.job
     passed = result.verdict.outcome is Outcome.PASSED
