@@ -22,7 +22,7 @@ from jobtester.domain import outcome, plan
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-MOST_SERIES = 5_000
+MOST_SERIES = 3_000
 _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 

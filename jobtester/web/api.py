@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -60,8 +61,8 @@ async def orchestrators(request: web.Request) -> web.Response:
     cells = await request.app[PARTS].views.cells(
         after=after, limit=limit + 1, pipeline=given.text("pipeline"), recent=_RECENT
     )
-    found = shapes.orchestrators(cells)
-    return _page(found, limit, lambda one: str(one["address"]), lambda one: one)
+    found = await asyncio.to_thread(shapes.orchestrators, cells)
+    return await _page(found, limit, lambda one: str(one["address"]), lambda one: one)
 
 
 @routes.get("/api/orchestrators/{address}")
@@ -91,7 +92,7 @@ async def results(request: web.Request) -> web.Response:
     )
     limit = given.limit()
     rows = await request.app[PARTS].results.page(filters, before=given.cursor(), limit=limit + 1)
-    return _page(rows, limit, lambda row: str(row.seq), shapes.result)
+    return await _page(rows, limit, lambda row: str(row.seq), shapes.result)
 
 
 @routes.get("/api/results/{id}")
@@ -117,7 +118,7 @@ async def ticks(request: web.Request) -> web.Response:
         before = last.started_at
     found = await parts.ticks.newest(limit + 1, before)
     running = parts.progress()
-    return _page(found, limit, lambda one: str(one.id), lambda one: shapes.tick(one, running))
+    return await _page(found, limit, lambda one: str(one.id), lambda one: shapes.tick(one, running))
 
 
 @routes.get("/api/ticks/{id}")
@@ -163,7 +164,7 @@ async def outbox(request: web.Request) -> web.Response:
     state = given.one_of("state", STATES)
     found = await parts.views.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
     counts = await parts.outbox.counts()
-    return _page(found, limit, lambda one: str(one.seq), shapes.entry, counts=counts)
+    return await _page(found, limit, lambda one: str(one.seq), shapes.entry, counts=counts)
 
 
 @routes.get("/api/received")
@@ -172,7 +173,7 @@ async def received(request: web.Request) -> web.Response:
     given = query.read(request.query, ("limit", "cursor"))
     limit = given.limit()
     found = await request.app[PARTS].views.forwarded(before=given.cursor(), limit=limit + 1)
-    return _page(found, limit, lambda one: str(one.seq), shapes.forwarded)
+    return await _page(found, limit, lambda one: str(one.seq), shapes.forwarded)
 
 
 def problem(status: int, message: str) -> web.Response:
@@ -212,20 +213,24 @@ def _id(request: web.Request) -> str:
     return given
 
 
-def _page(
+async def _page(
     found: Sequence[T], limit: int, key: Callable[[T], str], shape: Callable[[T], Any], **more: Any
 ) -> web.Response:
     """Give a page of one more than was asked for, which tells whether another page follows."""
     shown = found[:limit]
-    return _json(
-        {"items": [shape(one) for one in shown], "next": key(shown[-1]) if len(found) > limit else None, **more}
+    following = key(shown[-1]) if len(found) > limit else None
+    return _answer(
+        await asyncio.to_thread(
+            lambda: orjson.dumps({"items": [shape(one) for one in shown], "next": following, **more})
+        )
     )
 
 
 def _json(content: Any, status: int = 200) -> web.Response:
+    return _answer(orjson.dumps(content), status)
+
+
+def _answer(body: bytes, status: int = 200) -> web.Response:
     return web.Response(
-        body=orjson.dumps(content) + b"\n",
-        status=status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        body=body + b"\n", status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )

@@ -56,7 +56,7 @@ async def overview(request: web.Request) -> web.Response:
     rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for cell in cells:
         rows.setdefault((cell.address, cell.service_uri), {}).setdefault(cell.pipeline, []).append(cell)
-    return _page(
+    return await _page(
         request,
         "overview.html",
         {"progress": progress(parts), "peers": parts.health.peers(), "pipelines": pipelines, "rows": rows,
@@ -75,7 +75,7 @@ async def orchestrator(request: web.Request) -> web.Response:
     before = _number(request.query.get("before"))
     recent = await parts.results.page(Filters(address=address), before=before, limit=_ON_A_PAGE)
     plotted = [(cell, plots.latency(cell.recent)) for cell in cells]
-    return _page(
+    return await _page(
         request, "orchestrator.html", {"address": address, "cells": plotted, "results": recent, "more": _more(recent)}
     )
 
@@ -86,7 +86,7 @@ async def result(request: web.Request) -> web.Response:
     found = await request.app[PARTS].results.get(request.match_info["id"])
     if found is None:
         raise web.HTTPNotFound(text="no such result is kept\n")
-    return _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
+    return await _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
 
 
 @routes.get("/t/{id}")
@@ -102,7 +102,7 @@ async def tick(request: web.Request) -> web.Response:
         before=before,
         limit=_ON_A_PAGE,
     )
-    return _page(
+    return await _page(
         request,
         "tick.html",
         {"tick": found, "report": found.report, "slowest": await parts.views.slowest(found.id), "results": recent,
@@ -114,7 +114,7 @@ async def tick(request: web.Request) -> web.Response:
 async def outbox(request: web.Request) -> web.Response:
     """Show what has not reached the Leaderboard, and why."""
     parts = request.app[PARTS]
-    return _page(
+    return await _page(
         request,
         "outbox.html",
         {"counts": await parts.outbox.counts(), "entries": await parts.outbox.entries(limit=200),
@@ -169,11 +169,13 @@ def progress(parts: Parts) -> dict[str, Any]:
     return shown
 
 
-def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:
+async def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:
+    """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
     parts = request.app[PARTS]
     shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region}
-    response = aiohttp_jinja2.render_template(template, request, {**shared, **context})
-    response.headers["Content-Security-Policy"] = _POLICY
+    text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **context})
+    response = web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+    response.enable_compression()
     return response
 
 
