@@ -97,6 +97,11 @@ class Board:
             chain.lane = ""
         self._offer(job.target, chain)
 
+    def let_go(self, lane: str) -> None:
+        """Free the orchestrator that a lane holds, since the lane can take nothing more now."""
+        if lane in self._held:
+            self._free(lane)
+
     def settled(self, _job: Job) -> None:
         """Note that a job is done with, one way or another."""
         self._unsettled -= 1

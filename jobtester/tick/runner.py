@@ -114,7 +114,10 @@ class Runner:
         if self._closed:
             self._skip_rest(self._closed)
             return None
-        if not lane.usable or lane.waits_for_turn:
+        if not lane.usable:
+            self._board.let_go(lane.name)
+            return None
+        if lane.waits_for_turn:
             return None
         lane.refresh()
         job = self._board.take(lane.name, now=self._now(), serial=lane.serial, suits=lane.suits)
