@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Literal, TextIO
@@ -45,4 +46,7 @@ def set_up(
 
 def _json(event: dict[str, object], **_: object) -> str:
     first = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
-    return orjson.dumps({**first, **event}, default=str).decode()
+    try:
+        return orjson.dumps({**first, **event}, default=str).decode()
+    except TypeError:  # a whole number of more than 64 bits, such as a price in wei
+        return json.dumps({**first, **event}, default=str)

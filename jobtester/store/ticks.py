@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Ticks:
             report["seed"],
             report["trigger"],
             state,
-            orjson.dumps(report).decode(),
+            json.dumps(report),  # prices may be longer than 64 bits
         )
         await self._database.write(
             lambda db: db.execute(
