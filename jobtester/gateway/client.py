@@ -17,6 +17,7 @@ from yarl import URL
 from jobtester import __version__
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
+from jobtester.proxies import Proxies
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
 _KEPT_HEADERS = ("content-type", "x-orchestrator-url", "livepeer-balance", "retry-after", "location")
@@ -62,6 +63,7 @@ class Client:
     clock: Callable[[], float] = time.time
     _jobs: aiohttp.ClientSession | None = None
     _rest: aiohttp.ClientSession | None = None
+    _proxies: Proxies = field(default_factory=Proxies.of_environment)
     _flights: dict[str, _Flight] = field(default_factory=dict)
 
     async def open(self) -> None:
@@ -77,12 +79,9 @@ class Client:
             headers=headers,
             timeout=unbounded,
             trace_configs=[trace],
-            trust_env=True,
             auto_decompress=False,
         )
-        self._rest = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(**limits), headers=headers, timeout=unbounded, trust_env=True
-        )
+        self._rest = aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits), headers=headers, timeout=unbounded)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -124,8 +123,9 @@ class Client:
         try:
             async with scope:
                 request = self._jobs.post(
-                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight
-                )
+                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight,
+                    **self._proxies.way(self.url),
+                )  # fmt: skip
                 async with request as response:
                     ending = await answer.read(response)
                 if ending is Ending.TOO_LARGE:
@@ -168,8 +168,9 @@ class Client:
     async def alive(self, timeout_s: float = 5.0) -> bool:
         """Tell whether anything speaks HTTP at the gateway's job address."""
         assert self._rest is not None, "open() comes first"
+        way = self._proxies.way(self.url)
         try:
-            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False):
+            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False, **way):
                 return True
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
@@ -179,8 +180,9 @@ class Client:
         if not self.cli_url:
             raise GatewayError(f"gateways.{self.name}: cli_url is not set, and {path} is only there")
         assert self._rest is not None, "open() comes first"
+        way = self._proxies.way(self.cli_url)
         try:
-            async with asyncio.timeout(timeout_s), self._rest.get(self.cli_url + path) as response:
+            async with asyncio.timeout(timeout_s), self._rest.get(self.cli_url + path, **way) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
@@ -203,7 +205,8 @@ class Client:
                     problem = await self._forbidden(where)
                     if problem:
                         return Artefact(url, problem=problem)
-                    async with self._rest.get(URL(where, encoded=True), allow_redirects=False) as response:
+                    way = self._proxies.way(where)
+                    async with self._rest.get(URL(where, encoded=True), allow_redirects=False, **way) as response:
                         if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                             where = urljoin(where, response.headers["Location"])
                             continue
