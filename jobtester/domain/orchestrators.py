@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -68,6 +69,7 @@ def normal_address(text: str) -> str:
     return text.strip().lower()
 
 
+@lru_cache(maxsize=16_384)
 def endpoint(uri: str) -> tuple[str, int] | None:
     """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 

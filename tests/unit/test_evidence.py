@@ -81,20 +81,25 @@ class Weighing:
     def __init__(self, *known: Orchestrator) -> None:
         self.reader = MetricsReader(Client("g", "http://127.0.0.1:1"))
         self.evidence = Evidence("g", self.reader, None, Known(known or (A, B)))
-        self.reader.latest = Snapshot(0.0)
+        self._takes(Snapshot(0.0))
 
     def reads(self, at: float, **passed_or_failed: tuple[tuple[Orchestrator, float], ...]) -> None:
         """Make the next reading say this."""
-        self.reader.latest = Snapshot(
-            at,
-            {PAIR: {Named(one.service_uri, one.local_address): value for one, value in passed_or_failed.get("ok", ())}},
-            {
-                PAIR: {
-                    (Named(one.service_uri, one.local_address), "cause"): value
-                    for one, value in passed_or_failed.get("bad", ())
-                }
-            },
+        self._takes(
+            Snapshot(
+                at,
+                {PAIR: {_named(one): value for one, value in passed_or_failed.get("ok", ())}},
+                {PAIR: {(_named(one), "cause"): value for one, value in passed_or_failed.get("bad", ())}},
+            )
         )
+
+    def _takes(self, snapshot: Snapshot) -> None:
+        ledger = self.reader.ledger
+        ledger.take(snapshot, series.moves(ledger.snapshot, snapshot))
+
+
+def _named(one: Orchestrator) -> Named:
+    return Named(one.service_uri, one.local_address)
 
 
 async def test_only_our_series_moved_proves() -> None:
