@@ -131,6 +131,7 @@ class Evidence:
     _lives: defaultdict[Pair, list[Life]] = field(default_factory=lambda: defaultdict(list))
     _in_air: Counter[Pair] = field(default_factory=Counter)
     _last_end: dict[Pair, float] = field(default_factory=dict)
+    _forget_at: defaultdict[Pair, int] = field(default_factory=lambda: defaultdict(lambda: _FORGET_FROM))
 
     async def begin(self, orchestrators: Iterable[Orchestrator]) -> None:
         """Start a tick: who may be named, and how the metrics stand before anything is sent."""
@@ -138,6 +139,7 @@ class Evidence:
         self._lives.clear()
         self._in_air.clear()
         self._last_end.clear()
+        self._forget_at.clear()
         if self.metrics is not None:
             await self.metrics.after(time.monotonic())
 
@@ -167,7 +169,7 @@ class Evidence:
     def _forget(self, pair: Pair) -> None:
         """Let go of jobs that were weighed and ended before anything that is still to be weighed began."""
         lives = self._lives[pair]
-        if len(lives) < _FORGET_FROM:
+        if len(lives) < self._forget_at[pair]:
             return
         latest = self.metrics.latest.begun if self.metrics is not None and self.metrics.latest is not None else 0.0
         begun = [one.before.begun if one.before is not None else one.sent for one in lives if not one.weighed]
@@ -178,6 +180,7 @@ class Evidence:
             for one in lives
             if not one.weighed or one.ended is None or one.ended >= horizon or one.ended_at >= events_since
         ]
+        self._forget_at[pair] = max(_FORGET_FROM, 2 * len(self._lives[pair]))
 
     def separable(self, pair: Pair) -> bool:
         """Tell whether a job of this pair, sent now, could be told apart from every other."""
@@ -305,5 +308,5 @@ def looks_passed(exchange: Exchange) -> bool:
 def _understood(body: bytes, begun: float, before: series.Snapshot) -> tuple[series.Snapshot, series.Moves, float]:
     """Read metrics, compare them with the reading before, and give how many seconds that took."""
     began = time.perf_counter()
-    snapshot = series.parse(body.decode("utf-8", "replace"), begun)
+    snapshot = series.parse(body, begun)
     return snapshot, series.moves(before, snapshot), time.perf_counter() - began

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +17,7 @@ K = TypeVar("K")
 _SUCCESS = "livepeer_ai_request_latency_score"
 _ERRORS = "livepeer_ai_request_errors"
 _START = "process_start_time_seconds"
+_WANTED = tuple(name.encode() for name in (_SUCCESS, _ERRORS, _START))
 _HEAD = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _NOTHING: Mapping[Any, float] = {}
@@ -117,14 +120,15 @@ class Ledger:
         return Change(frozenset(_newer(self._passed.get(pair, {}), reading.number)), failed)
 
 
-def parse(text: str, begun: float) -> Snapshot:
-    """Read Prometheus text. Lines that are not understood are passed over."""
+def parse(body: bytes, begun: float) -> Snapshot:
+    """Read Prometheus text, a line at a time. Lines that are not understood are passed over."""
     passed: dict[Pair, dict[Named, float]] = {}
     failed: dict[Pair, dict[tuple[Named, str], float]] = {}
     started = None
-    for line in text.splitlines():
-        if not line.startswith((_SUCCESS, _ERRORS, _START)):
+    for raw in io.BytesIO(body):
+        if not raw.startswith(_WANTED):
             continue
+        line = raw.decode("utf-8", "replace").rstrip()
         head, brace, tail = line.rpartition("}")
         head, _, tail = (head + brace, "", tail) if brace else line.partition(" ")
         try:
@@ -165,7 +169,9 @@ def _series(head: str) -> _Series | None:
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:
     for name, value in _LABEL.findall(text):
-        yield name, re.sub(r"\\.", lambda match: _ESCAPES.get(match[0], match[0]), value)
+        if "\\" in value:
+            value = re.sub(r"\\.", lambda match: _ESCAPES.get(match[0], match[0]), value)
+        yield name, sys.intern(value)  # thousands of series share a few values
 
 
 def _to_end(order: dict[K, int], key: K, number: int) -> None:

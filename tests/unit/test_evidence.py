@@ -69,7 +69,7 @@ def test_metrics_text_is_read_with_its_escapes() -> None:
         "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
         "process_start_time_seconds 1.7e+09\n"
     )
-    found = series.parse(text, 5.0)
+    found = series.parse(text.encode(), 5.0)
     assert found.passed == {Pair("llm", 'a "q" \\ b'): {Named("https://a", "0x1"): 0.25}}
     assert found.failed == {Pair("llm", "m"): {(Named("u", ""), "OrchestratorCapped"): 3.0}}
     assert found.started == 1.7e9
