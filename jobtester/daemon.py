@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from jobtester import configuration, heap, supervision
+from jobtester import configuration, interpreter, supervision
 from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection
 from jobtester.domain.received import Received
@@ -295,7 +295,7 @@ async def opened(
                 raise
             runner, daemon.port = await webapp.listen(webapp.make(parts), settings.server.host, 0)
         stack.push_async_callback(runner.cleanup)
-        heap.settle()
+        interpreter.settle()
         yield daemon
 
 

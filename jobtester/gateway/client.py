@@ -26,11 +26,12 @@ _CONNECT_S = 10.0
 
 @dataclass(slots=True)
 class _Flight:
-    """A request on its way: when its bytes could go out, and the scope that ends it."""
+    """A request on its way: when its connection stood, when its bytes went out, and the scope that ends it."""
 
     scope: asyncio.Timeout
     timeout_s: float
     ready: float | None = None
+    left: float | None = None
     ended_by: Ending | None = None
     detail: str = ""
 
@@ -74,6 +75,7 @@ class Client:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_connected)
         trace.on_connection_reuseconn.append(_connected)
+        trace.on_request_chunk_sent.append(_leaving)
         self._jobs = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, **limits),
             headers=headers,
@@ -104,9 +106,9 @@ class Client:
     ) -> Exchange:
         """Send one job and wait for the last byte of its answer, or for the end of `timeout_s` seconds.
 
-        Never raises for what the network does: the exchange says how it ended. The clock runs from the moment the
-        connection stands and the request is handed to it. With `first_token` the time of the first chunk containing
-        these bytes is noted, for streamed answers.
+        Never raises for what the network does: the exchange says how it ended. The clock runs from the moment at which
+        the request is handed to the socket of a connection that stands. With `first_token` the time of the first chunk
+        containing these bytes is noted, for streamed answers.
         """
         assert self._jobs is not None, "open() comes first"
         out = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
@@ -140,7 +142,7 @@ class Client:
             ending, detail = self._broken(flight, answer, error)
         finally:
             del self._flights[job_id]
-        sent = flight.ready if flight.ready is not None else begun
+        sent = flight.left or flight.ready or begun
         return Exchange(
             ending=ending,
             started_at=started_at,
@@ -302,6 +304,13 @@ async def _connected(_session: aiohttp.ClientSession, context: Any, _params: obj
     flight.ready = time.monotonic()
     if flight.ended_by is None:
         flight.scope.reschedule(asyncio.get_running_loop().time() + flight.timeout_s)
+
+
+async def _leaving(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    """Note when the first bytes are about to be written: a busy loop may have come to it late."""
+    flight: _Flight = context.trace_request_ctx
+    if flight.left is None:
+        flight.left = time.monotonic()
 
 
 def _reason(error: BaseException) -> str:

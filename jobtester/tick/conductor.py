@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from jobtester import heap
+from jobtester import interpreter
 from jobtester.domain import budget
 from jobtester.domain import plan as planning
 from jobtester.domain.attribution import Kind
@@ -175,7 +175,7 @@ class Conductor:
         if self.told is not None:
             self.told(report)
         log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
-        heap.tidy()
+        interpreter.tidy()
         return report
 
     def stop(self, reason: str = "stopped") -> None:
