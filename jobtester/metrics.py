@@ -80,7 +80,12 @@ class Metrics:
         )
         self.tick_running = Gauge("jobtester_tick_running", "1 while a tick runs", registry=own)
         self.tick_interval = Gauge(
-            "jobtester_tick_interval_seconds", "The time between ticks that is set", registry=own
+            "jobtester_tick_interval_seconds",
+            "The time between ticks; with a cron schedule the longest of those around now",
+            registry=own,
+        )
+        self.tick_due = Gauge(
+            "jobtester_next_tick_timestamp_seconds", "When the next tick is due by the schedule", registry=own
         )
         self.ticks = Counter("jobtester_ticks", "Ticks by how they ended", ["state"], registry=own)
         self.ticks_missed = Counter("jobtester_ticks_missed", "Scheduled ticks that did not run", registry=own)

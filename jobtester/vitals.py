@@ -62,7 +62,7 @@ class Vitals:
         due = self.ticker.clock.next_at
         if due is not None:
             overdue = self.wall() - due
-            checks["clock"] = {"ok": overdue < 2 * self.ticker.schedule.period_s, "next_tick_at": due}
+            checks["clock"] = {"ok": overdue < 2 * self.ticker.clock.interval_s, "next_tick_at": due}
         return checks
 
     async def ready(self) -> dict[str, dict[str, Any]]:
