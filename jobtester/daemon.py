@@ -176,6 +176,7 @@ class Daemon:
                     task.cancel()
 
         others: list[asyncio.Task[None]] = []
+        running = self.vitals.parts
         try:
             async with asyncio.TaskGroup() as group:
                 parts: dict[str, Coroutine[Any, Any, None]] = {
@@ -188,11 +189,16 @@ class Daemon:
                 if self.live is not None:
                     parts["configuration"] = self.live.run()
                 if self.delivery is not None:
-                    group.create_task(supervision.named("delivery", self.delivery.run(delivered)), name="delivery")
-                others += [group.create_task(supervision.named(name, part), name=name) for name, part in parts.items()]
-                group.create_task(supervision.named("ticks", first()), name="ticks")
+                    delivering = self.delivery.run(delivered)
+                    group.create_task(supervision.named("delivery", delivering, running), name="delivery")
+                others += [
+                    group.create_task(supervision.named(name, part, running), name=name) for name, part in parts.items()
+                ]
+                group.create_task(supervision.named("ticks", first(), running), name="ticks")
         except* JobTesterError as errors:
             raise errors.exceptions[0] from errors
+        finally:
+            running.clear()
 
     async def _flush(self) -> None:
         """Give delivery a short time to post what is due; the rest stays in the outbox."""
