@@ -91,6 +91,11 @@ class Daemon:
         """Begin to stop, in order."""
         self._asked_to_stop.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Tell whether it has been asked to stop."""
+        return self._asked_to_stop.is_set()
+
     def heard(self, gateway: Lane, event: Completed) -> None:
         """Take an event of a gateway's sink without waiting; when too many come at once, some are lost."""
         try:

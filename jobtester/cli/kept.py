@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from jobtester import settings
@@ -51,19 +49,9 @@ def results(options: argparse.Namespace) -> int:
     if options.json:
         _print_json([asdict(row) for row in found])
         return 0
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in (
-        "recorded",
-        "tick",
-        "orchestrator",
-        "pipeline",
-        "model",
-        "outcome",
-        "reason",
-        "round trip",
-        "attribution",
-    ):
-        table.add_column(name, overflow="fold")
+    table = tables.headed(
+        "recorded", "tick", "orchestrator", "pipeline", "model", "outcome", "reason", "round trip", "attribution"
+    )
     for row in found:
         table.add_row(
             _instant(row.recorded_at), row.tick, tables.short(row.address), Text(row.pipeline), Text(row.model),
@@ -85,9 +73,7 @@ def outbox_list(options: argparse.Namespace) -> int:
         shown = [{**asdict(entry), "body": entry.body.decode("utf-8", "replace")} for entry in entries]
         _print_json({"counts": counts, "entries": shown})
         return 0
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("number", "state", "age", "orchestrator", "pipeline", "model", "tries", "problem"):
-        table.add_column(name, overflow="fold")
+    table = tables.headed("number", "state", "age", "orchestrator", "pipeline", "model", "tries", "problem")
     now = datetime.now(UTC).timestamp()
     for entry in entries:
         table.add_row(

@@ -24,7 +24,7 @@ def plan(options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")
         return 0
     console = tables.console()
-    for table in tables.plan(planned):
+    for table in tables.plan(planned, width=console.width):
         console.print(table)
     unknown = sum(job.price_wei is None for job in planned.jobs)
     note = f" (of {unknown} jobs the price is not known)" if unknown else ""
