@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 import structlog
 
 from jobtester import __version__
@@ -56,7 +56,7 @@ class Notifier:
         how = self.settings()
         if how.url is None:
             return
-        body = json.dumps(report.as_json()).encode()  # prices may be longer than 64 bits
+        body = orjson.dumps(report.as_json())
         headers = {}
         if how.secret is not None:
             key = how.secret.get_secret_value().encode()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobtester import settings
 from jobtester.cli import tables
-from jobtester.domain import durations
+from jobtester.domain import durations, prices
 from jobtester.errors import StoreError
 from jobtester.store.database import Database
 from jobtester.store.outbox import Entry, Outbox
@@ -47,7 +47,7 @@ def results(options: argparse.Namespace) -> int:
 
     found = _with_store(options, find)
     if options.json:
-        _print_json([asdict(row) for row in found])
+        _print_json([{**asdict(row), "price_wei": prices.text(row.price_wei)} for row in found])
         return 0
     table = tables.headed(
         "recorded", "tick", "orchestrator", "pipeline", "model", "outcome", "reason", "round trip", "attribution"

@@ -13,6 +13,7 @@ from jobtester import configuration, daemon
 from jobtester.cli import tables
 from jobtester.cli.run import selection
 from jobtester.configuration import Configuration
+from jobtester.domain import prices
 from jobtester.domain.plan import Plan, Selection
 
 
@@ -47,10 +48,10 @@ def _document(planned: Plan) -> dict[str, object]:
                 "model": job.model,
                 "warm": job.warm,
                 "timeout_s": job.timeout_s,
-                "estimated_price_wei": job.price_wei,
+                "estimated_price_wei": prices.text(job.price_wei),
             }
             for job in planned.jobs
         ],
         "skipped": [asdict(skip) for skip in planned.skipped],
-        "estimated_price_wei": planned.price_wei,
+        "estimated_price_wei": prices.text(planned.price_wei),
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobtester.domain import prices
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
@@ -66,7 +67,7 @@ class Report:
         return max(self.chains.values(), default=0) / 1_000_000
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values."""
+        """Give everything as plain values, the price as decimal text."""
         return {
             "tick": self.tick,
             "trigger": self.trigger,
@@ -84,7 +85,7 @@ class Report:
             "pipelines": {slug: _plain(counts) for slug, counts in sorted(self.pipelines.items())},
             "skipped": _plain(self.skipped),
             "deferred": _plain(self.deferred),
-            "estimated_price_wei": self.price_wei,
+            "estimated_price_wei": prices.text(self.price_wei),
             "work_s": round(self.work_s, 3),
             "longest_chain_s": round(self.longest_chain_s, 3),
         }
