@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -17,10 +15,13 @@ from yarl import URL
 from jobtester import __version__
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
+from jobtester.gateway.artefacts import Artefact, Files
 from jobtester.proxies import Proxies
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
-_KEPT_HEADERS = ("content-type", "x-orchestrator-url", "livepeer-balance", "retry-after", "location")
+_KEPT_HEADERS = (
+    "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
+)  # fmt: skip
 _CONNECT_S = 10.0
 
 
@@ -34,18 +35,6 @@ class _Flight:
     left: float | None = None
     ended_by: Ending | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Artefact:
-    """A file that an answer names, fetched: `problem` says why there is no usable body."""
-
-    url: str
-    status: int | None = None
-    body: bytes = b""
-    content_type: str = ""
-    seconds: float = 0.0
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -64,6 +53,7 @@ class Client:
     clock: Callable[[], float] = time.time
     _jobs: aiohttp.ClientSession | None = None
     _rest: aiohttp.ClientSession | None = None
+    _files: Files | None = None
     _proxies: Proxies = field(default_factory=Proxies.of_environment)
     _flights: dict[str, _Flight] = field(default_factory=dict)
 
@@ -81,13 +71,22 @@ class Client:
             headers=headers,
             timeout=unbounded,
             trace_configs=[trace],
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
-        self._rest = aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits), headers=headers, timeout=unbounded)
+        self._rest = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(**limits),
+            headers=headers,
+            timeout=unbounded,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._files = Files(
+            self.url, token=self.token, verify_tls=self.verify_tls, connect_s=_CONNECT_S, user_agent=USER_AGENT
+        )
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in (self._jobs, self._rest):
+        for session in (self._jobs, self._rest, self._files):
             if session is not None:
                 await session.close()
 
@@ -198,54 +197,8 @@ class Client:
 
     async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
         """Fetch a file that an answer names, relative to the gateway or absolute; never raises for what it meets."""
-        assert self._rest is not None, "open() comes first"
-        began = time.monotonic()
-        try:
-            where = urljoin(self.url + "/", url)
-            async with asyncio.timeout(timeout_s):
-                for _ in range(4):
-                    problem = await self._forbidden(where)
-                    if problem:
-                        return Artefact(url, problem=problem)
-                    way = self._proxies.way(where)
-                    async with self._rest.get(URL(where, encoded=True), allow_redirects=False, **way) as response:
-                        if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                            where = urljoin(where, response.headers["Location"])
-                            continue
-                        answer = _Answer(max_body)
-                        ending = await answer.read(response)
-                    problem = "" if response.status == 200 else f"GET answered {response.status}"
-                    if ending is Ending.TOO_LARGE:
-                        problem = f"larger than {max_body} bytes"
-                    seconds = time.monotonic() - began
-                    kind = answer.headers.get("content-type", "")
-                    return Artefact(url, response.status, b"" if problem else answer.body(), kind, seconds, problem)
-                problem = "too many redirects"
-        except TimeoutError:
-            problem = f"GET did not end within {timeout_s:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = f"GET failed: {_reason(error)}"
-        return Artefact(url, seconds=time.monotonic() - began, problem=problem)
-
-    async def _forbidden(self, url: str) -> str:
-        """Say why an address must not be fetched: answers come from strangers, and may point at our own network."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return f"not an http(s) address: {url[:100]}"
-        own = urlsplit(self.url)
-        if (parts.hostname, parts.port) == (own.hostname, own.port):
-            return ""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
-            )
-        except OSError as error:
-            return f"the host of {url[:100]} is not known: {_reason(error)}"
-        for *_, address in found:
-            ip = ipaddress.ip_address(str(address[0]).split("%")[0])
-            if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
-                return f"points at an address of the tester itself: {url[:100]}"
-        return ""
+        assert self._files is not None, "open() comes first"
+        return await self._files.fetch(url, timeout_s=timeout_s, max_body=max_body)
 
     def _timed_out(self, flight: _Flight) -> tuple[Ending, str]:
         if flight.ended_by is not None:

@@ -14,7 +14,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.results import Result
 from jobtester.gateway import byoc, evidence
-from jobtester.gateway.client import Artefact
+from jobtester.gateway.artefacts import Artefact
 from jobtester.gateway.lane import Lane
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
