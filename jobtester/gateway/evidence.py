@@ -25,6 +25,7 @@ log = structlog.get_logger()
 _SHARE = 10
 _FORGET_FROM = 64
 _EVENTS_S = 120.0
+_NOBODY = series.Named("", "")  # whom the gateway names where it could select nobody
 
 
 @dataclass(slots=True)
@@ -231,11 +232,12 @@ class Evidence:
     def _from_metrics(self, life: Life, exchange: Exchange, moved: series.Change, since: float) -> list[Testimony]:
         """Weigh what moved in the metrics since the reading before the job, which began at `since`.
 
-        A job that passed made its server's series move. So if ours alone moved, it was ours; if ours did not move and
-        somebody else's did, it was not.
+        A job that passed made its server's series move, and one that failed the error series of each that was tried. So
+        if ours alone moved, it was ours; if ours did not move and somebody else's did, it was not; and if it failed
+        without ours while the gateway somewhere found nobody, ours cannot be held to have failed.
         """
         passed = looks_passed(exchange)
-        names = moved.passed if passed else frozenset(moved.failed)
+        names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}
         others = self._beside(life, since)
         target = life.job.target
         means = {name: self.known.meant(name.uri, name.address) for name in names}
@@ -248,6 +250,9 @@ class Evidence:
             return [Testimony(Kind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause)]
         if ours:
             return [Testimony(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
+        if not passed and not unexplained and _NOBODY in moved.failed:
+            cause = "; ".join(moved.failed[_NOBODY])
+            return [Testimony(None, f"metric: the gateway found nobody to give the job to: {cause}", cause)]
         if unexplained and len(foreign) == len(names):
             name = unexplained[0]
             return [Testimony(Kind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead")]

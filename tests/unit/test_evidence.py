@@ -34,7 +34,8 @@ def passed(sent: float, ended: float) -> Exchange:
 
 def failed(sent: float, ended: float) -> Exchange:
     """Make an exchange that the gateway gave up on."""
-    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, b"{}")
+    body = b'{"error":{"message":"Service Unavailable Error"}}'
+    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, body)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,47 @@ async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
     gathered = await weighing.evidence.gather(life, failed(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
     assert gathered.cause == "cause"
+
+
+def nobody(weighing: Weighing, at: float, **more: float) -> None:
+    """Make the next reading say that the gateway found nobody, and with `a` that A failed too."""
+    moved = {(Named("", ""), "no orchestrators available within 2s timeout"): 1.0}
+    if more:
+        moved[Named(A.service_uri, A.local_address), "dial tcp: i/o timeout"] = more["a"]
+    weighing.reader.latest = Snapshot(at, {}, {PAIR: moved})
+
+
+async def test_that_nobody_was_found_is_a_cause_of_its_own() -> None:
+    """The gateway counts it without a name; alone it means that the orchestrator was never asked."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0)
+    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    assert gathered.cause.startswith("no orchestrators available")
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
+
+
+async def test_that_nobody_was_left_hides_no_failure() -> None:
+    """Where ours failed first, the cause is that, and it is proven."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0, a=1.0)
+    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    assert gathered.cause == "dial tcp: i/o timeout"
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
+
+
+async def test_that_nobody_was_found_tells_two_apart() -> None:
+    """Of two jobs in the air, the one whose orchestrator has an error was asked, the other was not."""
+    weighing = Weighing()
+    one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
+    for life in (one, other):
+        weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0, a=1.0)
+    assert (await weighing.evidence.gather(one, failed(1, 2))).cause == "dial tcp: i/o timeout"
+    assert (await weighing.evidence.gather(other, failed(1, 2))).cause.startswith("no orchestrators available")
 
 
 async def test_metrics_that_do_not_move_say_nothing() -> None:
