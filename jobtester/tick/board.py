@@ -97,6 +97,12 @@ class Board:
             heapq.heappush(self._heap, entry)
         return found
 
+    def hasten(self, until: float) -> None:
+        """Try deferred jobs again at `until` at the latest, if they are all that is left."""
+        if len(self._waiting) == self._unsettled:
+            self._waiting = [(min(due, until), number, job) for due, number, job in self._waiting]
+            heapq.heapify(self._waiting)
+
     def answered(self, job: Job) -> None:
         """Note that a job has its answer: its orchestrator may get another one."""
         chain = self._chains[job.target]

@@ -231,6 +231,7 @@ class Conductor:
             deadline_s=self.settings.schedule.deadline,
             busy_retries=limits.busy_retries,
             busy_backoff_s=limits.busy_backoff,
+            busy_patience_s=limits.busy_patience,
         )
         self._runner = Runner(plan, self.lanes, trial, recorder, self.progress, pace)
         if self._stopping:
