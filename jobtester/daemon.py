@@ -25,6 +25,7 @@ from jobtester.leaderboard.delivery import Delivery
 from jobtester.live import Live
 from jobtester.metrics import Metrics
 from jobtester.notify import Notifier
+from jobtester.pipelines.catalogue import writing
 from jobtester.pipelines.examiner import Examiner
 from jobtester.settings import Gateway, Settings
 from jobtester.store.cleanup import Cleanup
@@ -248,7 +249,7 @@ async def opened(
     settings = configuration.settings
     async with AsyncExitStack() as stack:
         metrics = Metrics()
-        metrics.know_pipelines(configuration.catalogue)
+        metrics.know_pipelines(configuration.catalogue, writing(configuration.catalogue))
         database = Database(Path(settings.store.path))
         await database.open(owner=owner)
         stack.push_async_callback(database.close)

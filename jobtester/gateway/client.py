@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _KEPT_HEADERS = (
     "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
 )  # fmt: skip
 _CONNECT_S = 10.0
+_OVERHANG = 64  # bytes of a first token that may have come in the piece before
 
 
 @dataclass(slots=True)
@@ -101,13 +103,13 @@ class Client:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_body: int,
-        first_token: bytes = b"",
+        first_token: re.Pattern[bytes] | None = None,
     ) -> Exchange:
         """Send one job and wait for the last byte of its answer, or for the end of `timeout_s` seconds.
 
         Never raises for what the network does: the exchange says how it ended. The clock runs from the moment at which
-        the request is handed to the socket of a connection that stands. With `first_token` the time of the first chunk
-        containing these bytes is noted, for streamed answers.
+        the request is handed to the socket of a connection that stands. With `first_token` it is noted when the first
+        bytes that match it are there, for streamed answers.
         """
         assert self._jobs is not None, "open() comes first"
         out = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
@@ -221,35 +223,34 @@ class Client:
 class _Answer:
     """Collects an answer's bytes up to a bound, and when they came."""
 
-    def __init__(self, max_body: int, first_token: bytes = b"") -> None:
+    def __init__(self, max_body: int, first_token: re.Pattern[bytes] | None = None) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.ended: float | None = None
         self.first_token_at: float | None = None
         self._max = max_body
         self._first_token = first_token
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
 
     async def read(self, response: aiohttp.ClientResponse) -> Ending:
         """Read to the last byte, or until there is more than is allowed."""
         self.status = response.status
         self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        size = 0
         async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > self._max:
+            known = len(self._body)
+            if known + len(chunk) > self._max:
                 response.close()
-                self._chunks.clear()
+                self._body.clear()
                 return Ending.TOO_LARGE
-            self._chunks.append(chunk)
-            if self._first_token and self.first_token_at is None and self._first_token in chunk:
-                self.first_token_at = time.monotonic()
+            self._body += chunk
+            if self._first_token is not None and self._first_token.search(self._body, max(0, known - _OVERHANG)):
+                self.first_token_at, self._first_token = time.monotonic(), None
         self.ended = time.monotonic()
         return Ending.ANSWERED
 
     def body(self) -> bytes:
         """Give what was read in one piece."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return bytes(self._body)
 
 
 async def _connected(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:

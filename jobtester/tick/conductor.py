@@ -26,7 +26,7 @@ from jobtester.gateway.lane import Lane
 from jobtester.gateway.targeting import Webhook
 from jobtester.metrics import Metrics
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.catalogue import Catalogue, writing
 from jobtester.pipelines.examiner import Examiner
 from jobtester.pipelines.request import Requests
 from jobtester.settings import Settings
@@ -78,7 +78,7 @@ class Conductor:
     def change(self, settings: Settings, catalogue: Catalogue, assets: Assets, lanes: Sequence[Lane]) -> None:
         """Use these from the next tick on; new webhook gateways learn at once who is known."""
         self.settings, self.catalogue, self.assets, self.lanes = settings, catalogue, assets, lanes
-        self.metrics.know_pipelines(catalogue)
+        self.metrics.know_pipelines(catalogue, writing(catalogue))
         self._know(self.orchestrators)
 
     async def discover(self) -> Sequence[Orchestrator]:

@@ -57,6 +57,9 @@ class Progress:
         metrics.attribution.labels(result.attribution.kind.value).inc()
         if verdict.outcome is Outcome.PASSED:
             metrics.round_trip.labels(job.pipeline, str(job.warm).lower()).observe(result.round_trip_s)
+            for name, measured in (("first_token_s", metrics.first_token), ("tokens_per_s", metrics.token_rate)):
+                if name in result.measures:
+                    measured.labels(job.pipeline, str(job.warm).lower()).observe(result.measures[name])
             metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
         else:
             metrics.failures.labels(job.pipeline, verdict.code).inc()

@@ -104,5 +104,6 @@ def _log(result: Result) -> None:
         gateway=result.gateway,
         warm=job.warm,
         status=result.status,
+        **result.measures,
         message="" if verdict.outcome is Outcome.PASSED else verdict.message,
     )
