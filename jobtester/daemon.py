@@ -256,7 +256,7 @@ async def opened(
         results, outbox, ticks = Results(database), Outbox(database), Ticks(database)
         if owner:
             await ticks.abandon_unfinished(time.time())
-            await outbox.recover()
+            await outbox.recover(hold=not settings.leaderboard.post_suspect)
         posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
         delivery = _delivery(settings, outbox) if posting else None
         if delivery is not None:
