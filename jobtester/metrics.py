@@ -49,7 +49,7 @@ class Metrics:
     def __init__(self) -> None:
         """Register everything; label sets that are known start at 0."""
         own = self.registry = CollectorRegistry()
-        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome"], registry=own)
+        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome", "warm"], registry=own)
         self.failures = Counter(
             "jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"], registry=own
         )
@@ -140,13 +140,13 @@ class Metrics:
                 self.first_token.labels(slug, warm)
                 self.token_rate.labels(slug, warm)
         for slug in slugs:
-            for came_to in outcome.Outcome:
-                self.jobs.labels(slug, came_to.value)
             for row in outcome.REASONS.values():
                 if row.outcome is not outcome.Outcome.PASSED and "*" not in row.code:
                     self.failures.labels(slug, row.code)
             for warm in ("true", "false"):
                 self.round_trip.labels(slug, warm)
+                for came_to in outcome.Outcome:
+                    self.jobs.labels(slug, came_to.value, warm)
 
     def render(self) -> bytes:
         """Write everything in Prometheus' text format."""

@@ -50,12 +50,14 @@ def results(options: argparse.Namespace) -> int:
         _print_json([{**asdict(row), "price_wei": prices.text(row.price_wei)} for row in found])
         return 0
     table = tables.headed(
-        "recorded", "tick", "orchestrator", "pipeline", "model", "outcome", "reason", "round trip", "attribution"
-    )
+        "recorded", "tick", "orchestrator", "pipeline", "model", "state", "outcome", "reason", "round trip",
+        "attribution",
+    )  # fmt: skip
     for row in found:
         table.add_row(
             _instant(row.recorded_at), row.tick, tables.short(row.address), Text(row.pipeline), Text(row.model),
-            row.outcome, "" if row.outcome == "passed" else row.reason, f"{row.round_trip_s:.3f} s", row.attribution,
+            "warm" if row.warm else "cold", row.outcome, "" if row.outcome == "passed" else row.reason,
+            f"{row.round_trip_s:.3f} s", row.attribution,
         )  # fmt: skip
     tables.console().print(table if found else "no results")
     return 0

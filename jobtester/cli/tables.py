@@ -48,11 +48,15 @@ def results(found: Iterable[Result], *, title: str, width: int) -> Table:
     """Show results: who, what, how it went, how long it took, and how sure it is who served."""
     rows = sorted(found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pair))
     return _paired(
-        (("orchestrator", "service URI"), ("pipeline", "model"), ("outcome", "reason"), ("round trip", "attribution")),
+        (
+            ("orchestrator", "service URI"), ("pipeline", "model"), ("state", ""), ("outcome", "reason"),
+            ("round trip", "attribution"),
+        ),
         (
             (
                 (short(one.job.orchestrator.address), one.job.target.service_uri),
                 (one.job.pipeline, one.job.model),
+                ("warm" if one.job.warm else "cold", ""),
                 (
                     Text(one.verdict.outcome.value, style=_STYLES[one.verdict.outcome]),
                     "" if one.verdict.outcome is Outcome.PASSED else one.verdict.code,
@@ -63,7 +67,7 @@ def results(found: Iterable[Result], *, title: str, width: int) -> Table:
         ),
         title=title,
         width=width,
-    )
+    )  # fmt: skip
 
 
 def plan(planned: Plan, *, width: int) -> list[Table]:
@@ -148,6 +152,8 @@ def report(found: Report) -> list[str]:
     ]
     for name, counts in (
         ("reasons", found.reasons),
+        ("warm", found.warmth["warm"]),
+        ("cold", found.warmth["cold"]),
         ("attribution", found.attribution),
         ("skipped", found.skipped),
         ("put off", found.deferred),

@@ -28,6 +28,7 @@ class Report:
     reasons: Counter[str] = field(default_factory=Counter)
     attribution: Counter[str] = field(default_factory=Counter)
     pipelines: dict[str, Counter[str]] = field(default_factory=dict)
+    warmth: dict[str, Counter[str]] = field(default_factory=lambda: {"warm": Counter(), "cold": Counter()})
     skipped: Counter[str] = field(default_factory=Counter)
     deferred: Counter[str] = field(default_factory=Counter)
     chains: Counter[str] = field(default_factory=Counter)
@@ -53,6 +54,7 @@ class Report:
             self.reasons[verdict.code] += 1
         self.attribution[result.attribution.kind] += 1
         self.pipelines.setdefault(result.job.pipeline, Counter())[verdict.outcome] += 1
+        self.warmth["warm" if result.job.warm else "cold"][verdict.outcome] += 1
         self.chains[result.job.target.service_uri] += int(result.round_trip_s * 1_000_000)
         self.work_s += result.round_trip_s
 
@@ -83,6 +85,7 @@ class Report:
             "reasons": _plain(self.reasons),
             "attribution": _plain(self.attribution),
             "pipelines": {slug: _plain(counts) for slug, counts in sorted(self.pipelines.items())},
+            "warmth": {state: _plain(counts) for state, counts in self.warmth.items()},
             "skipped": _plain(self.skipped),
             "deferred": _plain(self.deferred),
             "estimated_price_wei": prices.text(self.price_wei),
