@@ -138,7 +138,7 @@ def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> 
         shown.until("stopping: jobs under way may end; Ctrl-C again aborts")
         assert shown.close() == 1
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
-    assert re.search(r"0x100000…0001 +llm +passed", closing)
+    assert re.search(r"0x100000…0001 +llm +warm +passed", closing)
     assert re.search(r"unscored[\s\S]*shutdown", closing)
     assert "aborted in" in closing
     assert "Traceback" not in shown.text

@@ -82,11 +82,11 @@ class Weighing:
     def __init__(self, *known: Orchestrator) -> None:
         self.reader = MetricsReader(Client("g", "http://127.0.0.1:1"))
         self.evidence = Evidence("g", self.reader, None, Known(known or (A, B)))
-        self._takes(Snapshot(0.0))
+        self.takes(Snapshot(0.0))
 
     def reads(self, at: float, **passed_or_failed: tuple[tuple[Orchestrator, float], ...]) -> None:
         """Make the next reading say this."""
-        self._takes(
+        self.takes(
             Snapshot(
                 at,
                 {PAIR: {_named(one): value for one, value in passed_or_failed.get("ok", ())}},
@@ -94,7 +94,8 @@ class Weighing:
             )
         )
 
-    def _takes(self, snapshot: Snapshot) -> None:
+    def takes(self, snapshot: Snapshot) -> None:
+        """Take this as the next reading."""
         ledger = self.reader.ledger
         ledger.take(snapshot, series.moves(ledger.snapshot, snapshot))
 
@@ -162,7 +163,7 @@ def nobody(weighing: Weighing, at: float, **more: float) -> None:
     moved = {(Named("", ""), "no orchestrators available within 2s timeout"): 1.0}
     if more:
         moved[Named(A.service_uri, A.local_address), "dial tcp: i/o timeout"] = more["a"]
-    weighing.reader.latest = Snapshot(at, {}, {PAIR: moved})
+    weighing.takes(Snapshot(at, {}, {PAIR: moved}))
 
 
 async def test_that_nobody_was_found_is_a_cause_of_its_own() -> None:
