@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+_LONGEST_ASKED_S = 3600.0
+
 
 @dataclass(slots=True)
 class Breaker:
@@ -32,11 +34,13 @@ class Breaker:
         return recovered
 
     def failed(self, now: float, retry_after_s: float | None = None) -> bool:
-        """Note a failure; tell whether it is the first of its row."""
-        self.failures += 1
-        pause = min(self.most_s, self.first_s * 2 ** min(self.failures - 1, 16))
-        pause *= 0.5 + self.random.random() / 2
+        """Note a failure; tell whether it is the first of its row. Those of posts sent together count as one."""
+        fresh, pause = now >= self.shut_until, 0.0
+        if fresh:
+            self.failures += 1
+            pause = min(self.most_s, self.first_s * 2 ** min(self.failures - 1, 16))
+            pause *= 0.5 + self.random.random() / 2
         if retry_after_s is not None:
-            pause = max(pause, min(retry_after_s, 3600.0))
+            pause = max(pause, min(retry_after_s, _LONGEST_ASKED_S))
         self.shut_until = max(self.shut_until, now + pause)
-        return self.failures == 1
+        return fresh and self.failures == 1
