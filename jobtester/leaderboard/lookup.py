@@ -59,6 +59,7 @@ class Lookup:
         """Look for one stat and say where it belongs now."""
         sent_at = entry.last_sent_at or entry.created_at
         async with slots:
+            age_s = self.clock() - sent_at  # what is answered may be as old as the question
             try:
                 found = await self.client.count(
                     _wanted(entry),
@@ -70,7 +71,6 @@ class Lookup:
                 self.standing.read_back(str(error))
                 return self._unreadable(entry, str(error))
         now = self.clock()
-        age_s = now - sent_at
         if found:
             self.standing.last_stored_at = now
             log.info("stat_found", result=entry.result, rows=found)

@@ -26,7 +26,8 @@ _SUSPECT = (
 class Entry:
     """One stat: the exact bytes, the fields by which its row is found again, and what happened so far.
 
-    Instants are Unix seconds; `due_at` is when it may be tried next. `maybe_double` says that it was posted again
+    Instants are Unix seconds; `due_at` is when it may be tried next. `first_sent_at` and `last_sent_at` enclose every
+    instant at which it can have been sent. `maybe_double` says that it was posted again
     without anybody having been able to look whether it was there.
     """
 
@@ -81,14 +82,16 @@ class Outbox:
         A tick that died is judged like one that ended, by the rule of `Suspicion.holds`: its held stats are suspect, or
         may be posted. `hold` False says that they always may.
         """
+        now = self._clock()
 
         def work(db: sqlite3.Connection) -> int:
             if hold:
                 db.execute(_SUSPECT)
             db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'")
             return db.execute(
-                "UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending'"
-                " WHERE state = 'sending'"
+                "UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending',"
+                " last_sent_at = ? WHERE state = 'sending'",
+                (now,),
             ).rowcount
 
         return await self._database.write(work)
@@ -114,20 +117,22 @@ class Outbox:
     async def settle(self, moves: Sequence[Move]) -> None:
         """Note what became of entries, all in one transaction.
 
-        The sending instants of an uncertain one are never later than now, even after the clock was set back: what was
-        sent is looked for from there on.
+        What was being sent had left by now at the latest: a claimed stat may wait for its turn, so only this instant
+        says from when on a miss can be believed. Sending instants are never later than now, even after the clock was
+        set back: what was sent is looked for from there on.
         """
         now = self._clock()
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(
                 "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
-                " settled_at = ?, first_sent_at = min(first_sent_at, ?), last_sent_at = min(last_sent_at, ?)"
-                " WHERE seq = ?",
+                " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
+                " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?)) WHERE seq = ?",
                 [
                     (
                         move.state, move.due_at, move.problem, int(move.maybe_double),
-                        now if move.state in ("delivered", "refused") else None, now, now, move.seq,
+                        now if move.state in ("delivered", "refused") else None, now, now, now,
+                        move.seq,
                     )
                     for move in moves
                 ],
