@@ -45,9 +45,10 @@ class Vitals:
         looked = float("-inf")
         while True:
             self._beat = self.clock()
+            if self._beat - looked >= _PROBE_S or not self.database.writable:
+                await self.database.probe()
             if self._beat - looked >= _PROBE_S:
                 looked = self._beat
-                await self.database.probe()
                 await self._look_at_gateways()
             await asyncio.sleep(_BEAT_S)
 

@@ -153,9 +153,9 @@ class Conductor:
         self.metrics.tick_started.set(began)
         try:
             await self._run(report)
-        except (DiscoveryError, StoreError) as error:
-            report.state, report.problem = "failed", str(error)
-            log.error("tick_failed", tick=tick, problem=str(error))
+        except* (DiscoveryError, StoreError) as errors:  # jobs run side by side, and may fail so
+            report.state, report.problem = "failed", str(errors.exceptions[0])
+            log.error("tick_failed", tick=tick, problem=report.problem)
         finally:
             report.finished_at = self.clock()
             if report.state == "running":

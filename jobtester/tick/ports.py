@@ -12,6 +12,15 @@ from jobtester.domain.results import Result
 class Recorder(Protocol):
     """Keeps results; each call returns when the result cannot be lost any more."""
 
+    @property
+    def waits(self) -> bool:
+        """Tell whether results wait because nothing can be kept now: then no job should begin."""
+        ...
+
+    def give_up(self) -> None:
+        """Wait no longer: what cannot be kept raises StoreError."""
+        ...
+
     async def record(self, result: Result) -> None:
         """Keep one result, and what has to be posted of it."""
         ...

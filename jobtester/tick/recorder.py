@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import structlog
 
@@ -11,9 +15,13 @@ from jobtester.domain import stats
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.suspicion import Suspicion
+from jobtester.errors import StoreError
 from jobtester.store.results import Results
 
 log = structlog.get_logger()
+
+_AGAIN_S = 1.0
+Write = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,10 @@ class Posting:
 
 @dataclass(slots=True)
 class StoreRecorder:
-    """Records one tick's results. A pass is posted at once; a failure waits until the path is known to work."""
+    """Records one tick's results. A pass is posted at once; a failure waits until the path is known to work.
+
+    While the store cannot be written, e.g. because the disk is full, results wait and are tried again.
+    """
 
     results: Results
     posting: Posting
@@ -37,9 +48,20 @@ class StoreRecorder:
     delivered: Callable[[], None]
     clock: Callable[[], float]
     _suspicions: dict[str, Suspicion] = field(default_factory=dict)
+    _waiting: set[Write] = field(default_factory=set)
+    _given_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether results wait because the store cannot be written now."""
+        return bool(self._waiting)
+
+    def give_up(self) -> None:
+        """Wait no longer: what cannot be written raises StoreError."""
+        self._given_up.set()
 
     async def record(self, result: Result) -> None:
-        """Keep a result and its stat in one transaction."""
+        """Keep a result and its stat in one transaction. Raises StoreError only after give_up()."""
         suspicion = self._suspicions.setdefault(result.gateway, Suspicion())
         passed, waited = result.verdict.outcome is Outcome.PASSED, suspicion.waits
         first = passed and suspicion.passed == 0
@@ -47,17 +69,14 @@ class StoreRecorder:
         stat = self._stat(result)
         held = stat is not None and suspicion.waits and not passed
         wait = self.posting.evidence_wait_s.get(result.gateway, 0.0)
-        await self.results.record(
-            result,
-            stat,
-            state="held" if held else "pending",
-            not_before=self.clock() + wait if wait else 0.0,
-        )
+        not_before = self.clock() + wait if wait else 0.0
+        state: Literal["held", "pending"] = "held" if held else "pending"
+        await self._insist(partial(self.results.record, result, stat, state=state, not_before=not_before))
         _log(result)
         if first:
-            await self.results.give_up_suspects(result.gateway)
+            await self._insist(partial(self.results.give_up_suspects, result.gateway))
         if waited and not suspicion.waits:
-            await self.results.release_held(self.tick, result.gateway)
+            await self._insist(partial(self.results.release_held, self.tick, result.gateway))
         if stat is not None and not held:
             self.delivered()
 
@@ -67,16 +86,34 @@ class StoreRecorder:
         for gateway, suspicion in self._suspicions.items():
             if suspicion.holds and not self.posting.suspect:
                 suspect = True
-                await self.results.suspect_held(self.tick, gateway)
+                await self._insist(partial(self.results.suspect_held, self.tick, gateway))
                 log.error(
                     "tick_suspect", tick=self.tick, gateway=gateway, jobs=suspicion.jobs, passed=suspicion.passed,
                     reason=next(iter(suspicion.reasons)),
                     problem="nearly all failed alike, so nothing of it is posted; if true: jobtester tick release",
                 )  # fmt: skip
             else:
-                await self.results.release_held(self.tick, gateway)
+                await self._insist(partial(self.results.release_held, self.tick, gateway))
         self.delivered()
         return suspect
+
+    async def _insist(self, write: Write) -> None:
+        """Write, again and again until it goes well. Raises StoreError only after give_up()."""
+        try:
+            while True:
+                try:
+                    await write()
+                    return
+                except StoreError as error:
+                    if self._given_up.is_set():
+                        raise
+                    if not self._waiting:
+                        log.error("tick_waits", tick=self.tick, problem=str(error))
+                    self._waiting.add(write)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._given_up.wait(), _AGAIN_S)
+        finally:
+            self._waiting.discard(write)
 
     def _stat(self, result: Result) -> stats.Stat | None:
         if not self.posting.post or not (result.verdict.scored or self.posting.unscored):

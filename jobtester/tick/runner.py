@@ -92,9 +92,10 @@ class Runner:
         self._changes.announce()
 
     def abort(self) -> None:
-        """End running jobs now; they are recorded as unscored, reason shutdown."""
+        """End running jobs now; they are recorded as unscored, reason shutdown, if anything can be recorded."""
         for lane in self.lanes:
             lane.client.abort()
+        self.recorder.give_up()
 
     async def _pass(self, jobs: Sequence[Job]) -> None:
         self._board = Board(jobs, per_orchestrator=self.pace.per_orchestrator)
@@ -127,7 +128,7 @@ class Runner:
         if not lane.usable:
             self._board.let_go(lane.name)
             return None
-        if lane.waits_for_turn:
+        if lane.waits_for_turn or self.recorder.waits:
             return None
         lane.refresh()
         job = self._board.take(lane.name, now=self._now(), serial=lane.serial, suits=lane.suits)
