@@ -137,6 +137,7 @@ class Daemon:
                     uncertain=how.uncertain,
                     max_age_s=how.max_age,
                     parallel=how.parallel,
+                    miss_after_s=how.miss_after,
                 )
             for lane in before:
                 if lane not in after:
@@ -323,6 +324,7 @@ def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
         uncertain=how.uncertain,
         max_age_s=how.max_age,
         parallel=how.parallel,
+        miss_after_s=how.miss_after,
     )
 
 

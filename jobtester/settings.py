@@ -132,6 +132,11 @@ class Delivery(Section):
     uncertain: Literal["resend", "hold"] = Field("resend", description="what to do where reading back is impossible")
     max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
     parallel: int = Field(4, ge=1, le=32, description="posts in flight")
+    miss_after: PositiveDuration | None = Field(
+        None,
+        description="a stat that is not found is believed lost, and sent again, this long after it was sent; "
+        "longer than the server may still be storing it. Unset: 90 s, on Vercel 5 min",
+    )
 
 
 class Store(Section):

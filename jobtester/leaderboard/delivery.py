@@ -24,6 +24,8 @@ _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
 _EXPIRE_EVERY_S = 30.0
+_MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
+_MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
 _STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 
 
@@ -31,7 +33,8 @@ _STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 class Delivery:
     """The worker between outbox and Leaderboard. Everything it knows is in the outbox; it can die at any moment.
 
-    `max_age_s`, `miss_after_s` and `give_up_reading_s` are seconds. See `Lookup` for the last two and `uncertain`.
+    `max_age_s`, `miss_after_s` and `give_up_reading_s` are seconds. See `Lookup` for the last two and `uncertain`;
+    `miss_after_s` None goes by the address. `clock` gives Unix seconds, `monotonic` measures pauses.
     """
 
     outbox: Outbox
@@ -44,6 +47,7 @@ class Delivery:
     miss_after_s: float | None = None
     give_up_reading_s: float = 600.0
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     standing: Standing = field(init=False)
     client: Client = field(init=False)
     gate: Gate = field(init=False)
@@ -51,17 +55,16 @@ class Delivery:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _expired_at: float = float("-inf")
+    _unsettled: list[Move] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
         self.client = Client(self.url, self.secret)
-        self.standing = Standing(self.url)
-        self.gate = Gate(self.client, self.region, self.standing)
-        if self.miss_after_s is None:
-            self.miss_after_s = 300.0 if "vercel" in self.url else 90.0
+        self.standing = Standing(self.url, monotonic=self.monotonic)
+        self.gate = Gate(self.client, self.region, self.standing, self.monotonic)
         self.lookup = Lookup(
             self.outbox, self.client, self.gate, self.standing, self.uncertain, self.parallel,
-            self.miss_after_s, self.give_up_reading_s, self.clock,
+            self._patience(self.miss_after_s), self.give_up_reading_s, self.clock,
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -77,11 +80,13 @@ class Delivery:
         self._woken.set()
 
     def change(
-        self, region: str, uncertain: Literal["resend", "hold"], max_age_s: float, parallel: int
+        self, region: str, uncertain: Literal["resend", "hold"], max_age_s: float, parallel: int,
+        miss_after_s: float | None,
     ) -> None:  # fmt: skip
         """Follow changed settings from the next post on."""
         self.max_age_s, self.parallel = max_age_s, parallel
         self.lookup.uncertain, self.lookup.parallel = uncertain, parallel
+        self.lookup.miss_after_s = self._patience(miss_after_s)
         if region != self.region:
             self.region = self.gate.region = region
             self.gate.doubt()
@@ -120,6 +125,7 @@ class Delivery:
 
     async def _work(self) -> bool:
         """Do what can be done now; tell whether there may be more at once."""
+        await self._settle()
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:
             self._expired_at = self.clock()
             await self.outbox.expire(self.max_age_s)
@@ -131,8 +137,15 @@ class Delivery:
         entries = await self.outbox.claim(most) if most else []
         if entries:
             slots = asyncio.Semaphore(self.parallel)
-            await self.outbox.settle(await asyncio.gather(*(self._send(entry, slots) for entry in entries)))
+            self._unsettled += await asyncio.gather(*(self._send(entry, slots) for entry in entries))
+            await self._settle()
         return looked or bool(entries)
+
+    async def _settle(self) -> None:
+        """Note what became of what was sent; where the store fails, it is kept in mind and noted as soon as it can."""
+        if self._unsettled:
+            await self.outbox.settle(self._unsettled)
+            self._unsettled.clear()
 
     async def _send(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
         """Send one stat and say where it belongs now."""
@@ -174,6 +187,12 @@ class Delivery:
         if answer.fate is Fate.REGION:
             self.gate.doubt()
         return self._later(entry, answer.problem)
+
+    def _patience(self, miss_after_s: float | None) -> float:
+        """Give how many seconds after a post the server has surely stored it or never will."""
+        if miss_after_s is not None:
+            return miss_after_s
+        return _MISS_AFTER_ON_VERCEL_S if "vercel" in self.url else _MISS_AFTER_S
 
     def _later(self, entry: Entry, problem: str) -> Move:
         return Move(entry.seq, "pending", self.clock() + self.standing.shut_for_s, problem)

@@ -57,6 +57,7 @@ EXAMPLES: Mapping[str, object] = {
     "discovery.orchestrators.service_uri": "https://orchestrator.example:8935",
     "discovery.orchestrators.capabilities.pipeline": "text-to-image",
     "discovery.orchestrators.capabilities.model": "ByteDance/SDXL-Lightning",
+    "delivery.miss_after": "5m",
     "notify.url": "https://hooks.example/jobtester",
     "pipelines.name": "My own",
     "pipelines.enabled": False,
