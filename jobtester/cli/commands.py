@@ -106,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--leaderboard-secret-file", metavar="FILE", help="file with the Leaderboard's secret (default: demo-secret)"
     )
+    simulate.add_argument(
+        "--leaderboard-rows", metavar="FILE", help="keep the Leaderboard's rows in a file, through restarts"
+    )
     demo = command(
         "demo", "demo", "demo", "simulated network and daemon in one process: one tick, then exit", config=False
     )

@@ -38,7 +38,13 @@ async def _simulate(options: argparse.Namespace) -> None:
         leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
     )
-    network = Network(scenario, host=options.host, ports=ports, secret=_secret(options.leaderboard_secret_file))
+    network = Network(
+        scenario,
+        host=options.host,
+        ports=ports,
+        secret=_secret(options.leaderboard_secret_file),
+        leaderboard_rows=Path(options.leaderboard_rows) if options.leaderboard_rows else None,
+    )
     try:
         await network.start()
     except OSError as error:

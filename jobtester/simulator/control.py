@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from jobtester.simulator import scenario
+from jobtester.simulator import leaderboard_faults, scenario
 
 if TYPE_CHECKING:
     from jobtester.simulator.network import Network
@@ -15,7 +15,7 @@ _PATCHABLE = {"fault", "fault_pipelines", "fault_probability", "down", "service_
 
 
 class Control:
-    """Show the log, stop and start gateways, and change what orchestrators do wrong."""
+    """Show the log, stop and start gateways and the Leaderboard, and change what goes wrong."""
 
     def __init__(self, network: Network) -> None:
         """Control this network."""
@@ -27,6 +27,9 @@ class Control:
         app.router.add_get("/log", self._log)
         app.router.add_get("/rows", self._rows)
         app.router.add_post("/gateways/{name}/{action:stop|start}", self._gateway)
+        app.router.add_post("/leaderboard/{action:stop|start}", self._leaderboard)
+        app.router.add_put("/leaderboard/faults", self._faults)
+        app.router.add_get("/leaderboard/next/{moment:arrived|stored}", self._moment)
         app.router.add_patch("/orchestrators/{address}", self._orchestrator)
         return app
 
@@ -48,6 +51,25 @@ class Control:
             return _refuse(404, f"no gateway {request.match_info['name']}")
         await (gateway.stop() if request.match_info["action"] == "stop" else gateway.start())
         return web.json_response({"name": gateway.name, "running": gateway.running})
+
+    async def _leaderboard(self, request: web.Request) -> web.Response:
+        board = self._network.leaderboard
+        await (board.stop() if request.match_info["action"] == "stop" else board.start())
+        return web.json_response({"rows": len(board.rows)})
+
+    async def _faults(self, request: web.Request) -> web.Response:
+        """Take the Leaderboard's faults anew; those that are not named are off."""
+        try:
+            self._network.leaderboard.faults = leaderboard_faults.of(await request.json())
+        except (ValueError, TypeError, AttributeError) as error:
+            return _refuse(400, str(error))
+        return web.json_response({})
+
+    async def _moment(self, request: web.Request) -> web.Response:
+        """Answer when the next post has arrived, or has been stored and not answered yet."""
+        moment: leaderboard_faults.Moment = "stored" if request.match_info["moment"] == "stored" else "arrived"
+        await self._network.leaderboard.moments.next(moment)
+        return web.json_response({"moment": moment})
 
     async def _orchestrator(self, request: web.Request) -> web.Response:
         try:

@@ -10,7 +10,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,8 @@ from aiohttp import web
 
 from jobtester.simulator import leaderboard_scores as scores
 from jobtester.simulator import leaderboard_stats as stats
+from jobtester.simulator.leaderboard_faults import Faults, Moments
+from jobtester.simulator.leaderboard_rows import Row, RowsFile
 
 Region = tuple[str, str, str]
 _TRANSCODING = "GLOBAL ATL ATL2 MDW FRA HOU LON LAX MAD MIA MOS2 ASH NYC PRG SJO SAO SEA SIN STO SYD HND TOR"
@@ -33,35 +34,6 @@ _READ_HEADERS = {
     "Cache-Control": "public, max-age=30, stale-while-revalidate=15",
 }
 _DAY_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One stored event: `stat` as the server shows it, `body` as it arrived, `insert_time` on the server's clock."""
-
-    id: int
-    insert_time: float
-    stat: dict[str, Any]
-    body: bytes
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong; probabilities 0 to 1, times in seconds. Everything off means a healthy server."""
-
-    database_down: Literal["", "region", "500"] = ""
-    slow_insert_s: float = 0.0
-    drop_before_store: float = 0.0
-    drop_after_store: float = 0.0
-    status: int = 0
-    status_body: str = "<html>Bad Gateway</html>"
-    status_times: int = -1
-    retry_after: str = ""
-    reset_mid_body: float = 0.0
-    refuse_signature: bool = False
-    raw_stats_down: bool = False
-    raw_stats_cached: bool = False
-    gone_regions: set[str] = field(default_factory=set)
 
 
 class Leaderboard:
@@ -83,15 +55,14 @@ class Leaderboard:
         """Be ready to start; `body_limit` answers 413 to larger bodies, as the Vercel platform does."""
         self.secret, self.regions, self.style = secret, tuple(regions), style
         self.host, self.port, self.clock, self.body_limit = host, port, clock, body_limit
-        self.rows: list[Row] = []
         self.faults = Faults()
+        self.moments = Moments()
         self.posts: Counter[str] = Counter()
-        self._rows_path = rows_path
+        self._file = RowsFile(rows_path) if rows_path is not None else None
+        self.rows: list[Row] = self._file.load() if self._file is not None else []
         self._random = random.Random(seed)
         self._cache: dict[str, tuple[float, bytes]] = {}
         self._runner: web.AppRunner | None = None
-        if rows_path is not None and rows_path.exists():
-            self._load(rows_path)
 
     async def __aenter__(self) -> Leaderboard:
         await self.start()
@@ -156,9 +127,14 @@ class Leaderboard:
         problem = "connection refused" if faults.database_down == "500" else stats.unstorable(stat)
         if problem:
             return self._error(500, problem, after=b"ok")
-        if faults.slow_insert_s:
-            await asyncio.sleep(faults.slow_insert_s)
+        await self.moments.tell("arrived")
+        await asyncio.sleep(faults.slow_insert_s)
         self._insert(stat, body)
+        await self.moments.tell("stored")
+        await asyncio.sleep(faults.slow_answer_s)
+        if self._random.random() < faults.fail_after_store:
+            self.posts["failed_after"] += 1
+            return self._error(500, "timeout: context deadline exceeded", after=b"ok")
         if self._random.random() < faults.drop_after_store:
             return self._drop(request, "dropped_after")
         if self._random.random() < faults.reset_mid_body:
@@ -177,16 +153,9 @@ class Leaderboard:
             self.posts["silently_dropped"] += 1
             return
         row = Row(len(self.rows) + 1, self.clock(), stats.stored(stat), body)
+        if self._file is not None:
+            self._file.append(row)
         self.rows.append(row)
-        if self._rows_path is not None:
-            with self._rows_path.open("a", encoding="utf-8") as file:
-                line = {"id": row.id, "insert_time": row.insert_time, "stat": row.stat, "body": body.decode("latin-1")}
-                file.write(json.dumps(line) + "\n")
-
-    def _load(self, path: Path) -> None:
-        for line in path.read_text("utf-8").splitlines():
-            kept = json.loads(line)
-            self.rows.append(Row(kept["id"], kept["insert_time"], kept["stat"], kept["body"].encode("latin-1")))
 
     def _drop(self, request: web.Request, how: str) -> web.Response:
         """Close the connection without an answer."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,41 +16,17 @@ import tomli_w
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, generate
+from tests import processes
+from tests.processes import Serving
 from tests.running import tables
 
 
-class Serving:
-    """The shipped daemon as a process, with what it logs."""
+class Followed(Serving):
+    """A running daemon with the file that it follows."""
 
     def __init__(self, process: asyncio.subprocess.Process, path: Path, content: dict[str, Any]) -> None:
-        self.process, self.path, self.content = process, path, content
-        self.lines: list[dict[str, Any]] = []
-        self._seen = 0
-        self._grew = asyncio.Event()
-        self._reader = asyncio.ensure_future(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.lines.append(json.loads(line))
-            self._grew.set()
-
-    async def event(self, name: str) -> dict[str, Any]:
-        """Wait for the next log line of this name."""
-        try:
-            async with asyncio.timeout(20):
-                return await self._next(name)
-        except TimeoutError:
-            raise AssertionError(f"no {name} in {json.dumps(self.lines, indent=1)}") from None
-
-    async def _next(self, name: str) -> dict[str, Any]:
-        while True:
-            while self._seen < len(self.lines):
-                self._seen += 1
-                if self.lines[self._seen - 1]["event"] == name:
-                    return self.lines[self._seen - 1]
-            self._grew.clear()
-            await self._grew.wait()
+        super().__init__(process)
+        self.path, self.content = path, content
 
     def write(self, **sections: dict[str, Any]) -> None:
         """Replace the file as editors do: a new one is renamed over it."""
@@ -64,7 +38,7 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network, Serving, str]]:
+async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network, Followed, str]]:
     """Start a small network and the daemon for it."""
     scenario = generate(
         seed=3, orchestrators=2, pipelines=("llm", "text-to-image"), gateways=(GatewaySpec("a"), GatewaySpec("b"))
@@ -74,22 +48,15 @@ async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network,
         content["gateways"] = [{**content["gateways"][0], "url": network.gateways["a"].url}]
         path = folder / "config.toml"
         path.write_text(tomli_w.dumps(content))
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "jobtester", "serve", cwd=folder, stderr=asyncio.subprocess.PIPE,
-            env={**clean, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )  # fmt: skip
-        running = Serving(process, path, content)
+        process = await processes.start("serve", folder=folder, stderr=asyncio.subprocess.PIPE)
+        running = Followed(process, path, content)
         try:
             port = (await running.event("serving"))["port"]
             for gateway in network.gateways.values():
                 gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
             yield network, running, f"http://127.0.0.1:{port}"
         finally:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), 20)
-            assert process.returncode == 0
-            assert not [line for line in running.lines if "Traceback" in json.dumps(line)]
+            await running.stop()
 
 
 async def metric(base: str, name: str) -> float:

@@ -1,0 +1,280 @@
+"""The shipped daemon is killed outright again and again, and yet every scored result is counted exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import tomli_w
+
+from tests import processes
+from tests.processes import Serving
+
+KILLS = 52
+NETWORK_KILLS = (17, 35)
+SLOW_S = 0.4  # far kinder than miss_after, as the real server's own time-outs are
+MISS_AFTER = "4s"
+SECRET = "demo-secret"
+FAULTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"drop_after_store": 0.3},
+    {"drop_before_store": 0.3},
+    {"reset_mid_body": 0.3},
+    {"fail_after_store": 0.3},
+    {"status": 500, "status_body": '{"error":"connection refused"}ok', "status_times": 3},
+    {"status": 502, "status_times": 2},
+    {"database_down": "region"},
+    {"slow_insert_s": SLOW_S, "drop_after_store": 0.2},
+)
+MOMENTS = ("booting", "sending", "recording", "arrived", "stored", "any")
+Key = tuple[str, str, str, int, float]
+
+
+def scenario() -> dict[str, Any]:
+    """Make up a network of which one orchestrator in three fails now and then."""
+    models = [
+        {"pipeline": pipeline, "model": f"sim/{pipeline}", "latency_s": [0.01, 0.15]}
+        for pipeline in ("llm", "image-to-text")
+    ]
+    return {
+        "gateways": [{"name": "g", "mode": "query", "retry_window": 0.1}],
+        "orchestrators": [
+            {
+                "address": f"0x{number:040x}", "service_uri": f"https://node-{number}.example:8935", "models": models,
+                **({"fault": "error_503", "fault_probability": 0.5} if number % 3 == 0 else {}),
+            }
+            for number in range(1, 13)
+        ],
+    }  # fmt: skip
+
+
+def configuration(base: int, port: int, **schedule: Any) -> dict[str, Any]:
+    """Configure a daemon that ticks as fast as it can."""
+    return {
+        "region": "FRA",
+        "schedule": {"interval": "500ms", "deadline": "30s", "run_at_start": True, **schedule},
+        "server": {"host": "127.0.0.1", "port": port},
+        "gateways": [{"name": "g", "url": f"http://127.0.0.1:{base}", "cli_url": f"http://127.0.0.1:{base - 1000}",
+                      "targeting": "query"}],
+        "limits": {"jobs": 24, "per_orchestrator": 2, "busy_backoff": "50ms"},
+        "leaderboard": {"url": f"http://127.0.0.1:{base + 1000}", "secret": SECRET},
+        "delivery": {"miss_after": MISS_AFTER},
+        "store": {"path": "jobtester.db"},
+        "discovery": {"patience": "5s"},
+        "logs": {"format": "json"},
+    }  # fmt: skip
+
+
+def free_ports() -> tuple[int, int]:
+    """Find a first port for the network, whose neighbours it needs are free too, and one for the daemon."""
+    for base in random.Random().sample(range(21_000, 30_000), 200):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in (base, base - 1000, base + 1000, base + 2000, base + 1):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return base, base + 1
+    raise AssertionError("no free ports")
+
+
+@dataclass
+class Simulated:
+    """The network as a process, steered through its control port. Its Leaderboard's rows are in a file."""
+
+    folder: Path
+    base: int
+    client: aiohttp.ClientSession
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.process = await processes.start(
+            "simulate", "--scenario", "network.toml", "--port", str(self.base), "--leaderboard-rows", "rows.jsonl",
+            folder=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await self.ask("GET", "/log")
+                    return
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """Kill it outright."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    async def restart_leaderboard(self, rng: random.Random) -> None:
+        """Stop and start the Leaderboard alone, about when the daemon begins to post."""
+        await asyncio.sleep(rng.uniform(0.5, 1))
+        await self.ask("POST", "/leaderboard/stop")
+        await asyncio.sleep(rng.uniform(0, 0.3))
+        await self.ask("POST", "/leaderboard/start")
+
+    async def ask(self, method: str, path: str, **given: Any) -> Any:
+        """Say or ask something at the control port."""
+        async with self.client.request(method, f"http://127.0.0.1:{self.base + 2000}{path}", **given) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+    async def rows(self) -> Counter[Key]:
+        """Give what the Leaderboard has stored, by what makes a row recognisable."""
+        stats = [row["stat"] for row in await self.ask("GET", "/rows")]
+        assert {stat["region"] for stat in stats} <= {"FRA"}
+        return Counter(
+            (stat["orchestrator"], stat["pipeline"], stat["model"], stat["timestamp"], stat["round_trip_time"])
+            for stat in stats
+        )
+
+
+@dataclass
+class Seen:
+    """What the kills met, counted by facts that were found afterwards."""
+
+    lives: int = 0
+    in_tick: int = 0
+    just_recorded: int = 0
+    while_sending: int = 0
+    stored_unanswered: int = 0
+    uncertain: int = 0
+    moments: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    recorded: set[str] = field(default_factory=set, repr=False)
+
+    async def look(self, daemon: Serving, network: Simulated) -> None:
+        """Look at what a killed daemon left behind."""
+        self.lives += 1
+        names = [line["event"] for line in daemon.lines]
+        self.events.update(names)
+        self.in_tick += names.count("tick_started") > names.count("tick_done")
+        self.just_recorded += names[-1:] == ["job_done"]
+        self.recorded |= {line["job"] for line in daemon.lines if line["event"] == "job_done"}
+        left = read(network.folder, "SELECT state, address, pipeline, model, timestamp, round_trip_s FROM outbox")
+        rows = await network.rows()
+        self.while_sending += any(state == "sending" for state, *_ in left)
+        self.uncertain += any(state == "uncertain" for state, *_ in left)
+        self.stored_unanswered += any(state == "sending" and tuple(key) in rows for state, *key in left)
+
+
+def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    """Ask a copy of the daemon's file, so that nobody but the daemon itself repairs what a kill left behind."""
+    with tempfile.TemporaryDirectory() as aside:
+        for name in ("jobtester.db", "jobtester.db-wal"):
+            if (folder / name).exists():
+                shutil.copy(folder / name, aside)
+        with contextlib.closing(sqlite3.connect(Path(aside) / "jobtester.db")) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone():
+                return []
+            return db.execute(query).fetchall()
+
+
+async def moment(kind: str, daemon: Serving, network: Simulated, rng: random.Random) -> None:
+    """Wait for the moment at which to kill."""
+    match kind:
+        case "booting":
+            await asyncio.sleep(rng.uniform(0.1, 0.6))
+        case "sending":
+            await daemon.event("tick_started")
+            await asyncio.sleep(rng.uniform(0, 0.15))
+        case "recording":
+            for _ in range(rng.randint(1, 15)):
+                await daemon.event("job_done")
+        case "arrived" | "stored":
+            await network.ask("GET", f"/leaderboard/next/{kind}")
+        case _:
+            await asyncio.sleep(rng.uniform(0.6, 2))
+
+
+async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.Random) -> None:
+    """Start the daemon, let things go wrong around it, and kill it."""
+    kind = MOMENTS[number % len(MOMENTS)]
+    faults = dict(rng.choice(FAULTS))
+    if kind in ("arrived", "stored"):
+        faults = {"slow_insert_s": SLOW_S / 2, "slow_answer_s": SLOW_S}
+    await network.ask("PUT", "/leaderboard/faults", json=faults)
+    daemon = await Serving.start(network.folder)
+    try:
+        if number in NETWORK_KILLS:
+            await daemon.event("job_done")
+            await network.kill()
+            await network.start()
+        async with asyncio.TaskGroup() as group:
+            if number % 7 == 3:
+                group.create_task(network.restart_leaderboard(rng))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(4):
+                    await moment(kind, daemon, network, rng)
+                    seen.moments[kind] += 1
+    finally:
+        await daemon.kill()
+    await seen.look(daemon, network)
+
+
+async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
+    """Let a last daemon, which runs no ticks, deliver what is left, and stop it in order."""
+    await network.ask("PUT", "/leaderboard/faults", json={})
+    config = configuration(network.base, port, interval="1h", run_at_start=False)
+    (network.folder / "config.toml").write_text(tomli_w.dumps(config))
+    daemon = await Serving.start(network.folder)
+    await daemon.event("serving")
+    async with asyncio.timeout(60):
+        while read(network.folder, "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"):  # noqa: ASYNC110 -- nobody tells when
+            await asyncio.sleep(0.3)
+    await daemon.stop()
+    seen.events.update(line["event"] for line in daemon.lines)
+
+
+async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) -> None:
+    """Killed in every phase, beside a Leaderboard that fails and is restarted: rows and results agree one to one."""
+    seed = int(os.environ.get("CRASH_SEED", "0")) or random.Random().randrange(1, 10**6)
+    rng, seen, began = random.Random(seed), Seen(), time.monotonic()
+    print(f"CRASH_SEED={seed}")  # noqa: T201 -- by which to repeat it
+    base, port = free_ports()
+    (tmp_path / "network.toml").write_text(tomli_w.dumps(scenario()))
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(configuration(base, port)))
+    async with aiohttp.ClientSession() as client:
+        network = Simulated(tmp_path, base, client)
+        await network.start()
+        try:
+            for number in range(KILLS):
+                await live_and_die(number, network, seen, rng)
+            await come_to_rest(network, port, seen)
+            rows = await network.rows()
+        finally:
+            await network.kill()
+    print(seen, f"{time.monotonic() - began:.0f} s")  # noqa: T201
+    scored = read(
+        tmp_path,
+        "SELECT address, pipeline_name, model, CAST(started_at AS INTEGER), round_trip_s FROM results"
+        " WHERE outcome != 'unscored'",
+    )
+    results = Counter(tuple(key) for key in scored)
+    twice = {key: count for key, count in rows.items() if count > 1}
+    assert twice == {}, "counted twice"
+    assert results - rows == Counter(), "lost"
+    assert rows == results
+    assert len(scored) > 4 * KILLS
+    kept = {id_ for (id_,) in read(tmp_path, "SELECT id FROM results")}
+    assert seen.recorded <= kept, "what was said to be recorded is"
+    assert read(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
+        ("delivered", 0, len(scored))
+    ]
+    assert seen.lives == KILLS
+    assert seen.in_tick >= 15
+    assert seen.just_recorded >= 3
+    assert seen.while_sending >= 15
+    assert seen.stored_unanswered >= 5
+    assert seen.events["stat_found"] >= 5
+    assert len(read(tmp_path, "SELECT 1 FROM outbox WHERE attempts > 1")) >= 5, "some were lost, and sent again"
+    assert seen.events["noise"] == 0

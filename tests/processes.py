@@ -1,0 +1,82 @@
+"""The shipped command as a process of its own, with what it logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_HOME = Path(__file__).parents[1]
+
+
+async def start(
+    *arguments: str, folder: Path, stdout: int | None = None, stderr: int | None = None
+) -> asyncio.subprocess.Process:
+    """Start the shipped command in a folder, with nothing of ours in its environment."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jobtester", *arguments,
+        cwd=folder, env={**clean, "PYTHONPATH": str(_HOME)}, stdout=stdout, stderr=stderr,
+    )  # fmt: skip
+
+
+class Serving:
+    """A running daemon; `lines` is its log so far, a line that is not JSON as the event `noise`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+        self._seen = 0
+        self._grew = asyncio.Event()
+        self.reader = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(cls, folder: Path) -> Serving:
+        """Start `jobtester serve` with the folder's config.toml."""
+        return cls(await start("serve", folder=folder, stderr=asyncio.subprocess.PIPE))
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            if not line.endswith(b"\n"):
+                break  # it was killed while it wrote this
+            try:
+                self.lines.append(json.loads(line))
+            except ValueError:
+                self.lines.append({"event": "noise", "text": line.decode("utf-8", "replace")})
+            self._grew.set()
+        self._grew.set()
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Wait for the next log line of this name."""
+        try:
+            async with asyncio.timeout(30):
+                return await self._next(name)
+        except TimeoutError:
+            raise AssertionError(f"no {name} in {json.dumps(self.lines, indent=1)}") from None
+
+    async def _next(self, name: str) -> dict[str, Any]:
+        while True:
+            while self._seen < len(self.lines):
+                self._seen += 1
+                if self.lines[self._seen - 1]["event"] == name:
+                    return self.lines[self._seen - 1]
+            self._grew.clear()
+            await self._grew.wait()
+
+    async def kill(self) -> None:
+        """Kill it outright, and read what it had still said."""
+        self.process.kill()
+        await self.process.wait()
+        await self.reader
+
+    async def stop(self) -> None:
+        """Stop it in order; it has to end well, and must not have met anything it did not expect."""
+        self.process.terminate()
+        await asyncio.wait_for(self.process.wait(), 40)
+        await self.reader
+        assert self.process.returncode == 0, self.lines[-20:]
+        assert not [line for line in self.lines if "Traceback" in json.dumps(line)]
