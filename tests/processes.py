@@ -30,7 +30,7 @@ class Serving:
         self.process = process
         self.lines: list[dict[str, Any]] = []
         self._seen = 0
-        self._grew = asyncio.Event()
+        self._grew = asyncio.Condition()
         self.reader = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -47,25 +47,30 @@ class Serving:
                 self.lines.append(json.loads(line))
             except ValueError:
                 self.lines.append({"event": "noise", "text": line.decode("utf-8", "replace")})
-            self._grew.set()
-        self._grew.set()
+            async with self._grew:
+                self._grew.notify_all()
 
     async def event(self, name: str) -> dict[str, Any]:
-        """Wait for the next log line of this name."""
+        """Wait for the next log line of this name, after the one that was waited for last."""
+        self._seen = await self._find(name, self._seen) + 1
+        return self.lines[self._seen - 1]
+
+    async def ever(self, name: str) -> None:
+        """Wait until there is or has been a log line of this name."""
+        await self._find(name, 0)
+
+    async def _find(self, name: str, since: int) -> int:
+        def found() -> int | None:
+            return next((at for at in range(since, len(self.lines)) if self.lines[at]["event"] == name), None)
+
         try:
-            async with asyncio.timeout(30):
-                return await self._next(name)
+            async with asyncio.timeout(30), self._grew:
+                await self._grew.wait_for(lambda: found() is not None)
         except TimeoutError:
             raise AssertionError(f"no {name} in {json.dumps(self.lines, indent=1)}") from None
-
-    async def _next(self, name: str) -> dict[str, Any]:
-        while True:
-            while self._seen < len(self.lines):
-                self._seen += 1
-                if self.lines[self._seen - 1]["event"] == name:
-                    return self.lines[self._seen - 1]
-            self._grew.clear()
-            await self._grew.wait()
+        at = found()
+        assert at is not None
+        return at
 
     async def kill(self) -> None:
         """Kill it outright, and read what it had still said."""
