@@ -13,7 +13,9 @@ from jobtester.store.database import Database
 
 STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
 _OPEN = ("pending", "sending", "uncertain")
-_BOGUS_WAIT_S = 7200.0  # nothing waits that long on purpose: the clock has been set back since
+# Nothing waits so long to be posted, or to be looked for, on purpose: the clock has been set back since.
+_BOGUS_WAIT_S = 7200.0
+_BOGUS_LOOK_S = 60.0
 _SUSPECT = (
     "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
     " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
@@ -146,7 +148,7 @@ class Outbox:
         found = await self._database.read(
             lambda db: db.execute(
                 f"{_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?",
-                (now + 1e-6, now + _BOGUS_WAIT_S, limit),
+                (now + 1e-6, now + _BOGUS_LOOK_S, limit),
             ).fetchall()
         )
         return [_entry(row) for row in found]
