@@ -33,8 +33,9 @@ _STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 class Delivery:
     """The worker between outbox and Leaderboard. Everything it knows is in the outbox; it can die at any moment.
 
-    `max_age_s`, `miss_after_s` and `give_up_reading_s` are seconds. See `Lookup` for the last two and `uncertain`;
-    `miss_after_s` None goes by the address. `clock` gives Unix seconds, `monotonic` measures pauses.
+    `max_age_s`, `miss_after_s`, `give_up_reading_s` and `answer_within_s`, for each call, are seconds. See `Lookup` for
+    `uncertain` and the second and third; `miss_after_s` None goes by the address. `clock` gives Unix seconds,
+    `monotonic` measures pauses.
     """
 
     outbox: Outbox
@@ -46,6 +47,7 @@ class Delivery:
     parallel: int = 4
     miss_after_s: float | None = None
     give_up_reading_s: float = 600.0
+    answer_within_s: float = 30.0
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     standing: Standing = field(init=False)
@@ -59,7 +61,7 @@ class Delivery:
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
-        self.client = Client(self.url, self.secret)
+        self.client = Client(self.url, self.secret, timeout_s=self.answer_within_s)
         self.standing = Standing(self.url, monotonic=self.monotonic)
         self.gate = Gate(self.client, self.region, self.standing, self.monotonic)
         self.lookup = Lookup(
@@ -106,7 +108,7 @@ class Delivery:
             while not stop.is_set():
                 self._woken.clear()
                 try:
-                    busy = await self._work()
+                    busy = await self.work()
                     pause = 0.0 if busy else await self._pause()
                 except StoreError:
                     pause = _STORE_AGAIN_S
@@ -123,7 +125,7 @@ class Delivery:
             self.wake()
             await asyncio.sleep(0.05)
 
-    async def _work(self) -> bool:
+    async def work(self) -> bool:
         """Do what can be done now; tell whether there may be more at once."""
         await self._settle()
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:

@@ -1,0 +1,131 @@
+"""A delivery at its desk, for tests: a real outbox file, the Leaderboard's double, and time that is moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobtester.domain import outcome, stats
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.results import Result
+from jobtester.leaderboard.delivery import Delivery
+from jobtester.simulator.leaderboard import Leaderboard
+from jobtester.simulator.leaderboard_faults import Faults
+from jobtester.store.database import Database
+from jobtester.store.outbox import Entry, Outbox
+from jobtester.store.results import Results
+
+SECRET = "desk"
+
+
+@dataclass
+class Times:
+    """A wall clock and a monotonic one."""
+
+    wall_s: float = 1_800_000_000.0
+    monotonic_s: float = 1000.0
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wall_s += seconds
+        self.monotonic_s += seconds
+
+    def set_back(self, seconds: float) -> None:
+        """Set the wall clock back, as somebody may."""
+        self.wall_s -= seconds
+
+    def wall(self) -> float:
+        """Give Unix seconds."""
+        return self.wall_s
+
+    def monotonic(self) -> float:
+        """Give seconds that only grow."""
+        return self.monotonic_s
+
+
+@dataclass
+class Desk:
+    """Results go in at one side, and rows come out at the other."""
+
+    database: Database
+    results: Results
+    outbox: Outbox
+    delivery: Delivery
+    board: Leaderboard
+    times: Times
+    _count: int = field(default=0)
+
+    async def put(self, count: int = 1, *, region: str = "FRA") -> None:
+        """Record results, a second apart, with their stats."""
+        for _ in range(count):
+            self._count += 1
+            self.times.advance(1)
+            one = made(self._count, self.times.wall())
+            assert await self.results.record(one, stats.of(one, region))
+
+    async def work(self, seconds: float = 0.0) -> None:
+        """Let time pass, and delivery do all that it can do then."""
+        self.times.advance(seconds)
+        while await self.delivery.work():
+            pass
+
+    async def states(self) -> dict[str, int]:
+        """Count entries by state."""
+        return {state: count for state, count in (await self.outbox.counts()).items() if count}
+
+    async def entry(self, number: int = 1) -> Entry:
+        """Give one entry, by the order in which they were put."""
+        found = await self.outbox.entries(states=tuple(await self.outbox.counts()))
+        return found[number - 1]
+
+    def fail(self, **faults: Any) -> None:
+        """Let these go wrong at the Leaderboard from now on, and nothing else."""
+        self.board.faults = Faults(**faults)
+
+    def rows(self) -> list[int]:
+        """Give the numbers of the results that the Leaderboard has stored, in the order in which it did."""
+        return [int(row.stat["model"].removeprefix("model-")) for row in self.board.rows]
+
+
+def made(number: int, started_at: float) -> Result:
+    """Make up a passed result; the number is in its model."""
+    job = Job(
+        id=f"job-{number}",
+        tick="t",
+        orchestrator=Orchestrator(f"0x{number:040x}", f"https://o{number}.example:8935", ()),
+        capability=Capability("llm", f"model-{number}"),
+        pipeline_name="Llm",
+        timeout_s=60,
+        expected_s=1,
+    )
+    return Result(
+        job, outcome.verdict("ok"), Attribution(Kind.PROVEN), "g", "query", started_at, 0.25 + number / 7, 200,
+        request='{"prompt": "what is six times seven?"}', response='{"answer": "42"}',
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def desk(folder: Path, *, region: str = "FRA", **how: Any) -> AsyncIterator[Desk]:
+    """Open everything; `how` are fields of Delivery. Nothing is posted until `work()`."""
+    times = Times()
+    database = Database(folder / "jobtester.db")
+    await database.open()
+    try:
+        clock: Callable[[], float] = times.wall
+        outbox = Outbox(database, clock)
+        async with Leaderboard(secret=SECRET, clock=clock) as board:
+            delivery = Delivery(
+                outbox, board.url, SECRET, region, clock=clock, monotonic=times.monotonic, **{"parallel": 1, **how}
+            )
+            await delivery.open()
+            try:
+                yield Desk(database, Results(database, clock), outbox, delivery, board, times)
+            finally:
+                await delivery.close()
+    finally:
+        await database.close()

@@ -1,0 +1,379 @@
+"""Whatever the Leaderboard does, each stat is there once, is on its way, or is kept with the reason why it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.delivering import desk
+
+HTML = "<html>Please log in</html>"
+PAUSE_S = 2.0  # longer than a first pause of the breaker
+
+
+async def test_a_healthy_leaderboard_gets_each_stat_once(tmp_path: Path) -> None:
+    """The measure of all the others."""
+    async with desk(tmp_path) as one:
+        await one.put(3)
+        await one.work()
+        await one.work(3600)
+        assert await one.states() == {"delivered": 3}
+        assert one.rows() == [1, 2, 3]
+
+
+async def test_nothing_listens(tmp_path: Path) -> None:
+    """A refused connection proves that nothing arrived: the stat stays to be posted, and is as soon as it can be."""
+    async with desk(tmp_path) as one:
+        await one.board.stop()
+        await one.put(2)
+        await one.work()
+        assert await one.states() == {"pending": 2}
+        assert "no connection" in one.delivery.standing.problem or "Cannot connect" in one.delivery.standing.problem
+        await one.board.start()
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+        assert one.delivery.standing.problem == ""
+
+
+async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> None:
+    """A post that is given up while the server is still storing is not sent again, and is found afterwards."""
+    async with desk(tmp_path, answer_within_s=0.2) as one:
+        one.fail(slow_insert_s=0.6)
+        await one.put()
+        await one.work()
+        assert await one.states() == {"uncertain": 1}
+        await one.work(PAUSE_S)
+        assert await one.states() == {"uncertain": 1}, "it is not there yet, but it is too early to believe that"
+        async with asyncio.timeout(10):
+            while not one.rows():  # noqa: ASYNC110 -- the double tells nobody
+                await asyncio.sleep(0.02)
+        await one.work(30)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+        assert (await one.entry()).attempts == 1
+
+
+async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tmp_path: Path) -> None:
+    """A miss counts from when the stat left, not from when it was claimed: slow ones may have been before it."""
+    async with desk(tmp_path, answer_within_s=0.5) as one:
+        one.fail(slow_insert_s=0.1)
+        await one.put(2)
+        working = asyncio.ensure_future(one.work())
+        await one.board.moments.next("arrived")
+        one.times.advance(100)
+        one.fail(slow_insert_s=1.2)
+        await working
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 1, "uncertain": 1}
+        async with asyncio.timeout(10):
+            while len(one.rows()) < 2:  # noqa: ASYNC110 -- the double tells nobody
+                await asyncio.sleep(0.02)
+        one.fail()
+        await one.work(89)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+
+
+async def test_500_with_ok_is_no_ok(tmp_path: Path) -> None:
+    """The database is down: nothing is stored, and 89 s later that is not yet believed; then it is sent again."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(status=500, status_body='{"error":"connection refused"}ok', status_times=1)
+        await one.put()
+        await one.work()
+        assert await one.states() == {"delivered": 1, "uncertain": 1}
+        await one.work(60)
+        await one.work(29)
+        assert await one.states() == {"delivered": 1, "uncertain": 1}
+        assert (await one.entry(2)).attempts == 1
+        await one.work(5)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+
+
+async def test_500_although_it_was_stored(tmp_path: Path) -> None:
+    """A time limit struck during the commit: the row is found, and not sent again."""
+    async with desk(tmp_path) as one:
+        one.fail(fail_after_store=1.0)
+        await one.put(2)
+        for _ in range(3):
+            await one.work(30)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+
+
+@pytest.mark.parametrize("code", ["22P05", "22001", "54000"])
+async def test_500_of_a_stat_that_cannot_be_stored_is_final(tmp_path: Path, code: str) -> None:
+    """It is kept as refused with the server's words, others go on, and it is never sent again."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(status=500, status_body=f'{{"error":"ERROR: no (SQLSTATE {code})"}}ok', status_times=1)
+        await one.put(2)
+        await one.work()
+        await one.work(7200)
+        assert await one.states() == {"refused": 1, "delivered": 2}
+        assert code in (await one.entry(2)).problem
+        assert one.rows() == [1, 3]
+        assert one.board.posts["500"] == 1
+
+
+async def test_a_wrong_secret_is_told_and_can_be_mended(tmp_path: Path) -> None:
+    """403 refuses for good and says what to check; by hand it is posted again."""
+    async with desk(tmp_path) as one:
+        one.fail(refuse_signature=True)
+        await one.put(2)
+        await one.work()
+        await one.work(600)
+        assert await one.states() == {"refused": 2}
+        assert "leaderboard.secret" in one.delivery.standing.problem
+        one.fail()
+        assert await one.outbox.retry() == 2
+        await one.work()
+        assert await one.states() == {"delivered": 2}
+        assert one.delivery.standing.problem == ""
+
+
+async def test_a_stat_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    """413 is final, and concerns the one stat only."""
+    async with desk(tmp_path) as one:
+        one.board.body_limit = 10
+        await one.put()
+        await one.work()
+        one.board.body_limit = None
+        await one.put()
+        await one.work(600)
+        assert await one.states() == {"refused": 1, "delivered": 1}
+        assert "too large" in (await one.entry(1)).problem
+        assert one.delivery.standing.problem == ""
+
+
+@pytest.mark.parametrize("status", [200, 502, 504])
+async def test_html_proves_nothing(tmp_path: Path, status: int) -> None:
+    """A proxy's page, with whatever status, is neither stored nor lost: it is read back, then sent again once."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(status=status, status_body=HTML)
+        await one.put()
+        await one.work()
+        assert await one.states() == {"delivered": 1, "uncertain": 1}
+        await one.work(100)
+        assert await one.states() == {"delivered": 1, "uncertain": 1}, "nothing can be read back either"
+        assert one.delivery.standing.problem != ""
+        assert one.board.posts[str(status)] == 1
+        one.fail()
+        await one.work(60)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+
+
+async def test_an_answer_cut_in_the_middle(tmp_path: Path) -> None:
+    """`o` is not `ok`: the row is looked for and found."""
+    async with desk(tmp_path) as one:
+        one.fail(reset_mid_body=1.0)
+        await one.put()
+        await one.work()
+        assert await one.states() == {"uncertain": 1}
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [("drop_after_store", 1), ("drop_before_store", 2)])
+async def test_a_dropped_connection(tmp_path: Path, fault: str, attempts: int) -> None:
+    """Stored before the drop: found. Not stored: sent again, when that is sure."""
+    async with desk(tmp_path) as one:
+        one.fail(**{fault: 1.0})
+        await one.put()
+        await one.work()
+        assert await one.states() == {"uncertain": 1}
+        one.fail()
+        for _ in range(10):
+            await one.work(15)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+        assert (await one.entry()).attempts == attempts
+
+
+async def test_a_cached_answer_is_no_proof(tmp_path: Path) -> None:
+    """A cache in front of the server that still shows the time before the post does not lead to a second one."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_after_store=1.0, raw_stats_cached=True)
+        await one.put()
+        await one.work()
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+
+
+async def test_a_region_that_vanishes_is_waited_for(tmp_path: Path) -> None:
+    """400 invalid region after it was valid: nothing is lost or hammered, the reason is told, it goes on by itself."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(gone_regions={"FRA"})
+        await one.put(2)
+        await one.work()
+        assert await one.states() == {"delivered": 1, "pending": 2}
+        await one.work(PAUSE_S)
+        assert "FRA" in one.delivery.standing.problem
+        one.fail()
+        await one.work(30)
+        assert await one.states() == {"delivered": 1, "pending": 2}, "it is asked for once a minute only"
+        await one.work(40)
+        assert await one.states() == {"delivered": 3}
+        assert one.rows() == [1, 2, 3]
+        assert one.delivery.standing.problem == ""
+
+
+async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path) -> None:
+    """The region list still knows it: tried again with growing pauses, never given up."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(database_down="region")
+        await one.put()
+        for _ in range(6):
+            await one.work(120)
+        assert await one.states() == {"delivered": 1, "pending": 1}
+        one.fail()
+        await one.work(120)
+        assert await one.states() == {"delivered": 2}
+
+
+async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> None:
+    """Such a post would be answered `ok` and dropped: none is made, and the reason is told."""
+    async with desk(tmp_path, region="NYC") as one:
+        await one.put(region="NYC")
+        await one.work()
+        await one.work(600)
+        assert await one.states() == {"pending": 1}
+        assert one.board.posts["silently_dropped"] == 0
+        assert "NYC" in one.delivery.standing.problem
+        assert "FRA" in one.delivery.standing.problem, "those that would do are named"
+
+
+async def test_a_clock_that_is_set_back_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """By a day, with one stat unsure and one waiting: the first is looked for and sent again, the other just sent."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_before_store=1.0)
+        await one.put(2)
+        await one.work()
+        assert await one.states() == {"uncertain": 1, "pending": 1}
+        one.fail()
+        one.times.set_back(86_400)
+        await one.work(PAUSE_S)
+        assert await one.states() == {"uncertain": 1, "delivered": 1}
+        for _ in range(8):
+            await one.work(15)
+        assert await one.states() == {"delivered": 2}
+        assert sorted(one.rows()) == [1, 2]
+
+
+async def test_a_clock_that_is_set_back_after_a_stat_was_stored(tmp_path: Path) -> None:
+    """The row is dated in what is now the future, and yet found."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_after_store=1.0)
+        await one.put()
+        await one.work()
+        one.times.set_back(3600)
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+
+
+async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
+    """Rows are dated by their arrival: what is older than delivery.max_age expires, and stays for people to see."""
+    async with desk(tmp_path, max_age_s=3600.0) as one:
+        await one.board.stop()
+        await one.put(2)
+        await one.work()
+        one.times.advance(3500)
+        await one.put()
+        await one.board.start()
+        await one.work(200)
+        assert await one.states() == {"expired": 2, "delivered": 1}
+        assert one.rows() == [3]
+        assert "delivery.max_age" in (await one.entry(1)).problem
+        assert await one.outbox.retry([1]) == 1
+        await one.work()
+        assert one.rows() == [3, 1]
+
+
+async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_path: Path) -> None:
+    """While it is down each pause ends in one post; when that goes well the rest follows in order."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(status=503, status_body="postgres is not configured")
+        await one.put(40)
+        await one.work()
+        for probes in range(1, 7):
+            assert one.board.posts["503"] == probes
+            pause_s = one.delivery.standing.shut_for_s
+            assert 2 ** (probes - 2) <= pause_s <= 2 ** (probes - 1)
+            await one.work(0.98 * pause_s)
+            assert one.board.posts["503"] == probes, "not before the pause is over"
+            await one.work(0.03 * pause_s)
+        one.fail()
+        one.times.advance(one.delivery.standing.shut_for_s + 0.01)
+        assert await one.delivery.work()
+        assert one.rows() == [1, 2], "the probe is the oldest, alone"
+        await one.work()
+        assert one.rows() == list(range(1, 42))
+        assert await one.states() == {"delivered": 41}
+
+
+@pytest.mark.parametrize(("status", "body"), [(429, "slow down"), (503, "postgres is not configured")])
+async def test_retry_after_is_respected(tmp_path: Path, status: int, body: str) -> None:
+    """The server says when: not before, and then at once."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(status=status, status_body=body, status_times=1, retry_after="600")
+        await one.put()
+        await one.work()
+        await one.work(300)
+        await one.work(299)
+        assert await one.states() == {"delivered": 1, "pending": 1}
+        await one.work(2)
+        assert await one.states() == {"delivered": 2}
+        assert one.board.posts[str(status)] == 1
+
+
+@pytest.mark.parametrize(("uncertain", "state"), [("resend", "delivered"), ("hold", "uncertain")])
+async def test_where_nothing_can_be_read_back(tmp_path: Path, uncertain: str, state: str) -> None:
+    """`resend` posts after ten minutes more and says that it may be double; `hold` keeps it."""
+    async with desk(tmp_path, uncertain=uncertain) as one:
+        one.fail(drop_before_store=1.0, raw_stats_down=True)
+        await one.put()
+        await one.work()
+        one.fail(raw_stats_down=True)
+        for _ in range(45):
+            await one.work(15)
+        assert await one.states() == {"uncertain": 1}
+        for _ in range(3):
+            await one.work(15)
+        assert await one.states() == {state: 1}
+        assert (await one.entry()).maybe_double is (uncertain == "resend")
+
+
+async def test_what_a_dead_process_was_sending_is_looked_for(tmp_path: Path) -> None:
+    """Claimed, stored, and then dead: a new start finds the row; claimed and never sent: it is sent once."""
+    async with desk(tmp_path) as one:
+        await one.put(2)
+        claimed = await one.outbox.claim(2)
+        await one.delivery.client.post(claimed[0].body)
+        one.times.advance(1000)
+        assert await one.outbox.recover() == 2
+        await one.work()
+        assert await one.states() == {"delivered": 1, "uncertain": 1}, "it may have left just before the end"
+        for _ in range(7):
+            await one.work(15)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
