@@ -65,5 +65,8 @@ def pause_of(retry_after: str) -> float | None:
     text = retry_after.strip()
     if text.isdecimal():
         return float(text)
-    date = email.utils.parsedate_tz(text) if text else None
-    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+    try:
+        date = email.utils.parsedate_tz(text) if text else None
+        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+    except (ValueError, OverflowError):  # a date that no calendar has
+        return None
