@@ -109,13 +109,13 @@ def _claim(path: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
-        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA synchronous = FULL")
-        if path.stat().st_size < _CHECKED_BYTES:
+        if path.stat().st_size < _CHECKED_BYTES:  # before anything that may write: a damaged file is kept as it is
             found = writer.execute("PRAGMA quick_check(1)").fetchone()
             if found != ("ok",):
                 raise _damaged(str(found[0]))
+        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = FULL")
         schema.migrate(writer, str(path))
         touch(writer)
     except BaseException:
