@@ -25,8 +25,9 @@ from tests.processes import Serving
 
 KILLS = 52
 NETWORK_KILLS = (17, 35)
-SLOW_S = 0.4  # far kinder than miss_after, as the real server's own time-outs are
-MISS_AFTER = "4s"
+SLOW_S = 0.4
+VERY_SLOW_S = 2.5  # the next daemon is up before the row is there; below miss_after, as the real server's time-outs are
+MISS_AFTER = "5s"
 SECRET = "demo-secret"
 FAULTS: tuple[dict[str, Any], ...] = (
     {},
@@ -192,7 +193,7 @@ async def moment(kind: str, daemon: Serving, network: Simulated, rng: random.Ran
             for _ in range(rng.randint(1, 16)):
                 await daemon.event("job_done")
         case "arrived" | "stored":
-            for _ in range(rng.choice((1, 5))):  # four at a time
+            for _ in range(rng.randint(1, 4)):
                 await network.ask("GET", f"/leaderboard/next/{kind}")
         case _:
             await daemon.ever("serving")
@@ -203,7 +204,9 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
     """Start the daemon, let things go wrong around it, and kill it."""
     kind = MOMENTS[number % len(MOMENTS)]
     faults = dict(rng.choice(FAULTS))
-    if kind in ("arrived", "stored"):
+    if kind == "arrived":
+        faults = {"slow_insert_s": VERY_SLOW_S}
+    elif kind == "stored":
         faults = {"slow_insert_s": SLOW_S / 2, "slow_answer_s": SLOW_S}
     await network.ask("PUT", "/leaderboard/faults", json=faults)
     daemon = await Serving.start(network.folder)
@@ -275,9 +278,9 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
         ("delivered", 0, len(scored))
     ]
     assert seen.lives == KILLS
-    assert seen.in_tick >= 15
+    assert seen.in_tick >= 10
     assert seen.just_recorded >= 3
-    assert seen.while_sending >= 15
+    assert seen.while_sending >= 10
     assert seen.stored_unanswered >= 5
     assert seen.events["stat_found"] >= 5
     assert len(read(tmp_path, "SELECT 1 FROM outbox WHERE attempts > 1")) >= 5, "some were lost, and sent again"

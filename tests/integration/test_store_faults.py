@@ -1,0 +1,296 @@
+"""Whatever happens to the file or its disk: what was recorded stays, the reason is told, and it goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from jobtester.domain.report import Report
+from jobtester.errors import StoreError
+from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.store.database import Database
+from tests.delivering import desk
+from tests.running import Stage, staged
+
+
+def network() -> Scenario:
+    """Make up a network for a tick of 48 short jobs."""
+    return generate(
+        seed=5, orchestrators=12, models_per_pipeline=2, pipelines=("llm", "image-to-text"), latency_s=(0.05, 0.1),
+        gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of 16 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take up all room that is left, and say with which file."""
+    filler = disk / "filler"
+    filler.touch()
+    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)
+    assert shutil.disk_usage(disk).free == 0
+    return filler
+
+
+def names(folder: Path) -> list[str]:
+    """List what is in a folder."""
+    return sorted(one.name for one in folder.iterdir())
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that the daemon brings about."""
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110 -- nobody tells when
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def serving(stage: Stage) -> AsyncIterator[asyncio.Future[None]]:
+    """Let the daemon serve, a tick at once, and stop it in order at the end."""
+    stage.daemon.ticker.start("test")
+    running = asyncio.ensure_future(stage.daemon.serve())
+    try:
+        yield running
+    finally:
+        stage.daemon.stop()
+        await asyncio.wait_for(running, 30)
+
+
+async def readiness(stage: Stage) -> dict[str, Any]:
+    """Ask /readyz."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{stage.daemon.port}/readyz") as answer,
+    ):
+        found: dict[str, Any] = await answer.json()
+        assert answer.status == (200 if found["ok"] else 503)
+        return found
+
+
+async def fill_mid_tick(stage: Stage, disk: Path) -> Path:
+    """Fill the disk while jobs are in the air, and wait until each of them has its answer and cannot be recorded."""
+
+    async def some_recorded() -> bool:
+        return len(await stage.results()) >= 5
+
+    async def not_writable() -> bool:
+        return not stage.daemon.database.writable
+
+    async def all_answered() -> bool:
+        progress = stage.daemon.conductor.progress
+        assert progress is not None
+        return 0 < len(progress.in_air) == len(stage.network.served) - len(await stage.results())
+
+    await until(some_recorded)
+    filler = fill(disk)
+    await until(not_writable)
+    await until(all_answered)
+    return filler
+
+
+async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -> None:
+    """No job begins, readiness says why, nothing is lost; once there is room the same tick ends whole."""
+    path = str(small_disk / "jobtester.db")
+    async with staged(network(), tmp_path, store={"path": path}, limits={"jobs": 4}) as stage, serving(stage):
+        filler = await fill_mid_tick(stage, small_disk)
+        before = [row.id for row in await stage.results()]
+        sent = len(stage.network.served)
+        found = await readiness(stage)
+        assert not found["ok"]
+        assert "make room" in found["checks"]["store"]["problem"]
+        await asyncio.sleep(2.5)  # two tries later nothing has changed
+        assert len(stage.network.served) == sent < 48
+        assert [row.id for row in await stage.results()] == before
+
+        filler.unlink()
+        report = await ended(stage)
+        results = await stage.results()
+        assert (report.state, report.planned, report.settled) == ("finished", 48, 48)
+        assert {row.outcome for row in results} == {"passed"}
+        assert len(results) == 48
+        assert {row.id for row in results} >= set(before)
+
+        async def all_posted() -> bool:
+            return (await stage.daemon.outbox.counts())["delivered"] == 48
+
+        await until(all_posted)
+        assert len(stage.network.leaderboard.rows) == 48
+        assert (await readiness(stage))["checks"]["store"] == {"ok": True}
+
+
+async def ended(stage: Stage) -> Report:
+    """Wait for the end of the first tick."""
+
+    async def one_report() -> bool:
+        return bool(stage.daemon.conductor.reports)
+
+    await until(one_report)
+    return stage.daemon.conductor.reports[0]
+
+
+async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
+    """It gives up what it cannot record, keeps what it has, and a new one opens the file as it was."""
+    path = str(small_disk / "jobtester.db")
+    keys: dict[str, Any] = {
+        "store": {"path": path},
+        "limits": {"jobs": 4, "grace": "200ms"},
+        "leaderboard": {"post": False},
+    }
+    async with staged(network(), tmp_path, **keys) as stage:
+        async with serving(stage):
+            filler = await fill_mid_tick(stage, small_disk)
+            before = [row.id for row in await stage.results()]
+        report = stage.daemon.conductor.reports[0]
+        assert report.state == "failed"
+        assert "make room" in report.problem
+    filler.unlink()
+    async with staged(network(), tmp_path, **keys) as stage:
+        assert [row.id for row in await stage.results()] == before
+
+
+async def test_a_disk_that_is_full_at_the_start_is_told(small_disk: Path) -> None:
+    """Nothing is begun half."""
+    fill(small_disk)
+    with pytest.raises(StoreError, match=r"store\.path: .*(make room|No space left)"):
+        await Database(small_disk / "jobtester.db").open()
+
+
+async def test_a_disk_that_may_only_be_read_is_told(small_disk: Path) -> None:
+    """The message names the key; what is there is not touched."""
+    path = small_disk / "jobtester.db"
+    first = Database(path)
+    await first.open()
+    await first.close()
+    before = path.read_bytes()
+    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match=r"store\.path: .*(may only be read|Read-only file system)"):
+        await Database(path).open()
+    assert path.read_bytes() == before
+    assert names(small_disk) == ["jobtester.db", "jobtester.db.lock"]
+
+
+async def test_a_file_that_may_only_be_read_is_told(tmp_path: Path) -> None:
+    """So is a file of somebody else."""
+    path = tmp_path / "jobtester.db"
+    first = Database(path)
+    await first.open()
+    await first.close()
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip("root may write every file; see the test of a disk that may only be read")
+    with pytest.raises(StoreError, match=r"store\.path: .*may only be read"):
+        await Database(path).open()
+
+
+async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
+    """The second one says so at once, and the first goes on."""
+    first, second = Database(tmp_path / "jobtester.db"), Database(tmp_path / "jobtester.db")
+    await first.open()
+    try:
+        with pytest.raises(StoreError, match="in use by another jobtester"):
+            await second.open()
+        assert await first.probe()
+    finally:
+        await first.close()
+    await second.open()
+    await second.close()
+
+
+async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> None:
+    """By another program, which is named as the cause; afterwards the file can be used."""
+    path = tmp_path / "jobtester.db"
+    first = Database(path)
+    await first.open()
+    await first.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="another program holds it locked"):
+            await Database(path).open()
+        other.execute("ROLLBACK")
+    await first.open()
+    await first.close()
+
+
+async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_path: Path) -> None:
+    """The answer came and cannot be noted: it is noted later, without another post and without a restart."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(slow_insert_s=0.3)
+        await one.put()
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobtester.db", isolation_level=None)) as other:
+            working = asyncio.ensure_future(one.work())
+            await one.board.moments.next("arrived")
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="another program holds it locked"):
+                await working
+            assert "locked" in one.database.problem
+            assert one.rows() == [1, 2]
+            assert await one.states() == {"delivered": 1, "sending": 1}
+            other.execute("ROLLBACK")
+        await one.work(7200)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+        assert one.database.problem == ""
+
+
+def no_header(content: bytes) -> bytes:
+    """Overwrite what tells that it is a database."""
+    return b"garbage!" * 16 + content[128:]
+
+
+def no_pages(content: bytes) -> bytes:
+    """Overwrite everything after the first page."""
+    return content[:4096] + b"\xa5" * (len(content) - 4096)
+
+
+def half(content: bytes) -> bytes:
+    """Cut it, as a crashing disk does."""
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("damage", [no_header, no_pages, half])
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Never overwritten, also not the second one; the daemon works with a new file, and readiness is loud about it."""
+    path = tmp_path / "jobtester.db"
+    async with desk(tmp_path) as one:
+        await one.put(5)
+    kept = set()
+    for _ in range(2):
+        path.write_bytes(damage(path.read_bytes()))
+        kept.add(path.read_bytes())
+        async with staged(network(), tmp_path) as stage:
+            found = await readiness(stage)
+            assert found["checks"]["store"]["ok"] is False
+            assert "jobtester.db.damaged-20" in found["checks"]["store"]["problem"]
+            report = await stage.tick()
+            assert (report.settled, len(await stage.results())) == (48, 48)
+    aside = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
+    assert {(tmp_path / name).read_bytes() for name in aside} == kept
+    assert len(aside) == 2
+    async with staged(network(), tmp_path) as stage:
+        assert (await readiness(stage))["checks"]["store"] == {"ok": True}
+        assert len(await stage.results()) == 48
