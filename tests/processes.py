@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 _HOME = Path(__file__).parents[1]
 
 
@@ -71,6 +73,17 @@ class Serving:
         at = found()
         assert at is not None
         return at
+
+    async def all_delivered(self, count: int) -> None:
+        """Wait until that many stats are delivered, by what /metrics tells."""
+        port = next(line["port"] for line in self.lines if line["event"] == "serving")
+        wanted = f'jobtester_outbox_entries{{state="delivered"}} {float(count)}'
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                    if wanted in (await answer.text()).splitlines():
+                        return
+                await asyncio.sleep(0.1)
 
     async def kill(self) -> None:
         """Kill it outright, and read what it had still said."""

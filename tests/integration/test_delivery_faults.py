@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.delivering import desk
+from tests.running import staged
 
 HTML = "<html>Please log in</html>"
 PAUSE_S = 2.0  # longer than a first pause of the breaker
@@ -21,6 +23,37 @@ async def test_a_healthy_leaderboard_gets_each_stat_once(tmp_path: Path) -> None
         await one.work(3600)
         assert await one.states() == {"delivered": 3}
         assert one.rows() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("down", [True, False])
+async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path: Path, down: bool) -> None:
+    """For the whole tick: it ends as ever with every result recorded, and afterwards each is posted once."""
+    scenario = generate(
+        seed=5, orchestrators=10, models_per_pipeline=2, pipelines=("llm",), latency_s=(0.02, 0.05),
+        gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
+    )  # fmt: skip
+    async with staged(scenario, tmp_path) as stage:
+        board = stage.network.leaderboard
+        if down:
+            await board.stop()
+        board.faults.slow_insert_s = 2.0
+        stage.daemon.ticker.start("test")
+        serving = asyncio.ensure_future(stage.daemon.serve())
+        async with asyncio.timeout(30):
+            while not stage.daemon.conductor.reports:  # noqa: ASYNC110 -- nobody tells when
+                await asyncio.sleep(0.02)
+            report = stage.daemon.conductor.reports[0]
+            assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
+            assert {row.outcome for row in await stage.results()} == {"passed"}
+            assert await stage.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
+            board.faults.slow_insert_s = 0.0
+            if down:
+                await board.start()
+            while len(board.rows) < 20 or await stage.daemon.outbox.waiting():  # noqa: ASYNC110 -- nor this
+                await asyncio.sleep(0.02)
+        stage.daemon.stop()
+        await serving
+        assert len(board.rows) == (await stage.daemon.outbox.counts())["delivered"] == 20
 
 
 async def test_nothing_listens(tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Take up all room that is left, and say with which file."""
     filler = disk / "filler"
-    filler.touch()
     subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)
     assert shutil.disk_usage(disk).free == 0
     return filler

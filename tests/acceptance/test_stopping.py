@@ -1,0 +1,77 @@
+"""SIGTERM in the middle of a tick: the daemon ends in order, and nothing that was begun is without its record."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.processes import Serving
+from tests.running import tables
+
+
+def network() -> Scenario:
+    """Make up eight quick orchestrators with six models each, and two that take very long."""
+
+    def node(number: int, latency_s: float) -> OrchestratorSpec:
+        return OrchestratorSpec(
+            address=f"0x{number:040x}",
+            service_uri=f"https://node-{number}.example:8935",
+            models=tuple(ModelSpec("llm", f"m{model}", latency_s=(latency_s, latency_s)) for model in range(6)),
+        )
+
+    nodes = tuple(node(number, 60.0 if number <= 2 else 0.3) for number in range(1, 11))
+    return Scenario("stopping", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes)
+
+
+def kept(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    """Ask the file of a daemon that has ended."""
+    with contextlib.closing(sqlite3.connect(folder / "jobtester.db")) as db:
+        return db.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None:
+    """Running jobs get their grace, then are unscored with reason shutdown; every scored one is posted once.
+
+    What the Leaderboard could not take before the end is posted by the next daemon.
+    """
+    async with Network(network()) as running:
+        content = tables(running, tmp_path, limits={"jobs": 10, "grace": "1s"}, schedule={"run_at_start": True})
+        content["pipelines"] = {"llm": {"timeout": "90s", "cold_timeout": "90s"}}
+        (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
+        if not up:
+            await running.leaderboard.stop()
+        daemon = await Serving.start(tmp_path)
+        for _ in range(4):
+            await daemon.event("job_done")
+        await daemon.stop()
+        assert [line["event"] for line in daemon.lines if line["event"] in ("stopping", "tick_done", "stopped")] == [
+            "stopping", "tick_done", "stopped",
+        ]  # fmt: skip
+        assert next(line["state"] for line in daemon.lines if line["event"] == "tick_done") == "aborted"
+
+        outcomes = dict(kept(tmp_path, "SELECT outcome, count(*) FROM results GROUP BY outcome"))
+        assert kept(tmp_path, "SELECT DISTINCT reason FROM results WHERE outcome = 'unscored'") == [("shutdown",)]
+        assert outcomes["unscored"] == 2, "the two that take very long were in the air"
+        assert 4 <= outcomes["passed"] < 48, "others ended well, and most had not begun"
+        assert sum(outcomes.values()) == sum(line["event"] == "job_done" for line in daemon.lines)
+        states = dict(kept(tmp_path, "SELECT state, count(*) FROM outbox GROUP BY state"))
+        assert states == {"delivered" if up else "pending": outcomes["passed"]}
+        if not up:
+            await running.leaderboard.start()
+            content["schedule"]["run_at_start"] = False
+            (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
+            following = await Serving.start(tmp_path)
+            await following.event("serving")
+            await following.all_delivered(outcomes["passed"])
+            await following.stop()
+        rows = [row.stat["round_trip_time"] for row in running.leaderboard.rows]
+        scored = kept(tmp_path, "SELECT round_trip_s FROM results WHERE outcome = 'passed'")
+        assert sorted(rows) == sorted(took for (took,) in scored)
