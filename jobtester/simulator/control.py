@@ -66,9 +66,12 @@ class Control:
         return web.json_response({})
 
     async def _moment(self, request: web.Request) -> web.Response:
-        """Answer when the next post has arrived, or has been stored and not answered yet."""
+        """Answer when `count` more posts have arrived, or have been stored and the last is not answered yet."""
+        count = request.query.get("count", "1")
+        if not count.isdecimal():
+            return _refuse(400, "count must be a number")
         moment: leaderboard_faults.Moment = "stored" if request.match_info["moment"] == "stored" else "arrived"
-        await self._network.leaderboard.moments.next(moment)
+        await self._network.leaderboard.moments.next(moment, int(count))
         return web.json_response({"moment": moment})
 
     async def _orchestrator(self, request: web.Request) -> web.Response:

@@ -87,8 +87,8 @@ class Moments:
         async with self._happened:
             self._happened.notify_all()
 
-    async def next(self, moment: Moment) -> None:
-        """Wait until another post has got so far."""
-        before = self._counts[moment]
+    async def next(self, moment: Moment, count: int = 1) -> None:
+        """Wait until so many more posts have got so far."""
+        wanted = self._counts[moment] + count
         async with self._happened:
-            await self._happened.wait_for(lambda: self._counts[moment] > before)
+            await self._happened.wait_for(lambda: self._counts[moment] >= wanted)
