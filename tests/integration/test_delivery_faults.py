@@ -102,6 +102,7 @@ async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tm
         await working
         await one.work(PAUSE_S)
         assert await one.states() == {"delivered": 1, "uncertain": 1}
+        assert (await one.entry(2)).attempts == 1
         async with asyncio.timeout(10):
             while len(one.rows()) < 2:  # noqa: ASYNC110 -- the double tells nobody
                 await asyncio.sleep(0.02)

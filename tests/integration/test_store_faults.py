@@ -106,7 +106,9 @@ async def fill_mid_tick(stage: Stage, disk: Path) -> Path:
     await until(some_recorded)
     filler = fill(disk)
     await until(not_writable)
+    sent = len(stage.network.served)
     await until(all_answered)
+    assert len(stage.network.served) - sent <= stage.daemon.conductor.settings.limits.jobs, "only what was in the air"
     return filler
 
 
