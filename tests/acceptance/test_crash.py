@@ -23,7 +23,7 @@ import tomli_w
 from tests import processes
 from tests.processes import Serving
 
-KILLS = 52
+KILLS = 50
 NETWORK_KILLS = (17, 35)
 SLOW_S = 0.4
 VERY_SLOW_S = 2.5  # the next daemon is up before the row is there; below miss_after, as the real server's time-outs are
@@ -196,7 +196,7 @@ async def moment(kind: str, daemon: Serving, network: Simulated, rng: random.Ran
             await network.ask("GET", f"/leaderboard/next/{kind}?count={rng.randint(1, 4)}")  # four are sent at a time
         case _:
             await daemon.ever("serving")
-            await asyncio.sleep(rng.uniform(0, 0.6))
+            await asyncio.sleep(rng.uniform(0, 0.4))
 
 
 async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.Random) -> None:
@@ -215,7 +215,7 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
             await network.kill()
             await network.start()
         async with asyncio.TaskGroup() as group:
-            if number % 7 == 3:
+            if number % 7 == 3 and kind != "arrived":
                 group.create_task(network.restart_leaderboard(daemon, rng))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(4):
@@ -280,7 +280,7 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
     assert seen.in_tick >= 10
     assert seen.just_recorded >= 3
     assert seen.while_sending >= 10
-    assert seen.stored_unanswered >= 5
+    assert seen.stored_unanswered >= 3
     assert seen.events["stat_found"] >= 5
     assert len(read(tmp_path, "SELECT 1 FROM outbox WHERE attempts > 1")) >= 5, "some were lost, and sent again"
     assert seen.events["noise"] == 0
