@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,7 @@ from jobtester.domain.plan import SKIP_REASONS, Plan, Skip
 from jobtester.domain.report import Report
 from jobtester.domain.results import Result
 
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.UNSCORED: "yellow"}
 
 
@@ -28,6 +30,11 @@ def console(*, stderr: bool = False) -> Console:
 def short(address: str) -> str:
     """Shorten an address so that it can still be told apart."""
     return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
+
+
+def plain(text: str) -> Text:
+    """Give free text as a terminal may have it: what would steer the terminal is shown as U+FFFD."""
+    return Text(_CONTROLS.sub("\ufffd", text))
 
 
 def results(found: Iterable[Result], *, title: str) -> Table:
@@ -48,11 +55,11 @@ def results(found: Iterable[Result], *, title: str) -> Table:
         verdict = one.verdict
         table.add_row(
             short(one.job.orchestrator.address),
-            Text(one.job.target.service_uri),
-            Text(one.job.pipeline),
-            Text(one.job.model),
+            plain(one.job.target.service_uri),
+            plain(one.job.pipeline),
+            plain(one.job.model),
             Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
-            "" if verdict.outcome is Outcome.PASSED else Text(verdict.code),
+            "" if verdict.outcome is Outcome.PASSED else plain(verdict.code),
             f"{one.round_trip_s:.3f} s",
             one.attribution.kind.value,
         )
@@ -67,9 +74,9 @@ def plan(planned: Plan) -> list[Table]:
     for job in planned.jobs:
         jobs.add_row(
             short(job.orchestrator.address),
-            Text(job.target.service_uri),
-            Text(job.pipeline),
-            Text(job.model),
+            plain(job.target.service_uri),
+            plain(job.pipeline),
+            plain(job.model),
             "warm" if job.warm else "cold",
             durations.show(job.timeout_s),
             "unknown" if job.price_wei is None else wei(job.price_wei),
@@ -84,7 +91,7 @@ def skipped(skips: Sequence[Skip]) -> Table:
         table.add_column(name, overflow="fold")
     for skip in skips:
         table.add_row(
-            short(skip.address), Text(skip.service_uri), Text(skip.pipeline), Text(skip.model), skip.reason,
+            short(skip.address), plain(skip.service_uri), plain(skip.pipeline), plain(skip.model), skip.reason,
             SKIP_REASONS.get(skip.reason, ""),
         )  # fmt: skip
     return table
