@@ -154,18 +154,8 @@ class Results:
 
     async def page(self, filters: Filters, *, before: int | None = None, limit: int = 100) -> list[Row]:
         """Give results, newest first, recorded before the one with seq `before`."""
-        wanted = {
-            name: getattr(filters, name)
-            for name in ("tick", "address", "pipeline", "model", "outcome", "reason")
-            if getattr(filters, name)
-        }
-        where = "".join(f" AND {column} = ?" for column in _columns(wanted))
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?",
-                (before if before is not None else 2**62, *wanted.values(), limit),
-            ).fetchall()
-        )
+        statement, values = page_query(filters, before, limit)
+        found = await self._database.read(lambda db: db.execute(statement, values).fetchall())
         return [rows.of(row) for row in found]
 
     async def get(self, job_id: str) -> Row | None:
@@ -226,15 +216,21 @@ class Results:
         )
 
 
+def page_query(filters: Filters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
+    """Write the query for a page of results, and its values."""
+    wanted = {name: value for name in _BY_FEWNESS if (value := getattr(filters, name))}
+    where = "".join(f" AND {column} = ?" for column in _columns(wanted))
+    values = (before if before is not None else 2**62, *wanted.values(), limit)
+    return f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
+
+
 def _columns(wanted: Mapping[str, str]) -> list[str]:
     """Name the columns that filter, so that the one with the fewest rows of a value is looked up and the rest checked.
 
     SQLite would pick any; a `+` keeps it from a column's index. Most results pass, so that outcome finds little.
     """
-    order = [name for name in _BY_FEWNESS if name in wanted]
-    if wanted.get("outcome") == "passed":
-        order = [*(name for name in order if name != "outcome"), "outcome"]
-    looked_up = {"address", "pipeline", "model"} if order[:1] == ["address"] else set(order[:1])
+    few = [name for name in wanted if (name, wanted[name]) != ("outcome", "passed")] or list(wanted)
+    looked_up = {"address", "pipeline", "model"} if few[:1] == ["address"] else set(few[:1])
     return [f"r.{name}" if name in looked_up else f"+r.{name}" for name in wanted]
 
 

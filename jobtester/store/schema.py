@@ -61,17 +61,21 @@ STEPS: tuple[str, ...] = (_V1, _V2, _V3)
 VERSION = len(STEPS)
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a file to this program's version. Raises StoreError for a file that is newer than the program.
-
-    Each step is one transaction; where another process is about to take the same, one of both finds it taken.
-    """
+def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError for a file that is newer than the program; nothing of it is touched."""
     if (version := _version(connection)) > VERSION:
         raise StoreError(
             f"store.path: {path} has version {version}, this program knows {VERSION}; "
             "use the newer program, or set another path"
         )
-    for step in range(version, VERSION):
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to this program's version.
+
+    Each step is one transaction; where another process is about to take the same, one of both finds it taken.
+    """
+    for step in range(_version(connection), VERSION):
         connection.execute("BEGIN IMMEDIATE")
         try:
             if _version(connection) == step:
