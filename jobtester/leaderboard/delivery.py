@@ -23,6 +23,7 @@ log = structlog.get_logger()
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _EXPIRE_EVERY_S = 30.0
+_LOOK_EVERY_S = 2.0
 _STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 
 
@@ -177,13 +178,13 @@ class Delivery:
     def _later(self, entry: Entry, problem: str) -> Move:
         return Move(entry.seq, "pending", self.clock() + self.standing.shut_for_s, problem)
 
-    async def _pause(self) -> float | None:
-        """Say how many seconds to wait if nobody wakes us, None for as long as it takes."""
+    async def _pause(self) -> float:
+        """Say how many seconds to wait if nobody wakes us; commands beside us change the outbox and tell nobody."""
         now, shut = self.clock(), self.standing.shut_for_s
         posted, looked_up = await self.outbox.next_due("pending"), await self.outbox.next_due("uncertain")
-        waits = []
+        waits = [_LOOK_EVERY_S]
         if posted is not None:
             waits.append(max(posted - now, shut, self.gate.again_in_s))
         if looked_up is not None:
             waits.append(max(looked_up - now, shut))
-        return max(0.05, min(waits)) if waits else None
+        return max(0.05, min(waits))
