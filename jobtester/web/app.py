@@ -75,16 +75,17 @@ async def _safely(
             error.headers.setdefault("Content-Security-Policy", _POLICY)
             raise
         response = _as_json(error)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        response = _failure(404, "there is no file of such a name", for_programs)
+    except ConnectionError:
+        raise  # the peer is gone, and the server lets go of it
     except StoreError as error:
         log.error("request_not_answered", path=request.path, problem=str(error))
         response = _failure(503, "the store cannot be read or written just now; /healthz has more", for_programs)
-    except Exception:
-        log.exception("request_failed", path=request.path)
-        response = _failure(500, "something went wrong here; the log has it", for_programs)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            response = _failure(404, "there is no file of such a name", for_programs)
+        else:
+            log.exception("request_failed", path=request.path)
+            response = _failure(500, "something went wrong here; the log has it", for_programs)
     if not response.prepared:
         response.headers.update(_HEADERS)
         response.headers.setdefault("Content-Security-Policy", _POLICY)
