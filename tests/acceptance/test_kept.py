@@ -167,8 +167,13 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                 assert "\x1b" not in "".join(lines), "only colours steer the terminal"
                 assert max(len(line) for line in lines) <= width
                 whole = "\n".join(lines)
-                assert re.search(r"\d\d-\d\d \d\d:\d\d:\d\dZ|delivered +\d+s ", whole), "no instant is folded"
-                assert arguments[1:2] == ("--received",) or f"{address[:8]}…{address[-4:]}" in whole
+                instants = len(re.findall(r"\d\d-\d\d \d\d:\d\d:\d\dZ", whole))
+                if arguments == ("results",):
+                    assert instants == len(everything), "no instant is folded"
+                    assert all(f"{row['address'][:8]}…{row['address'][-4:]}" in whole for row in everything)
+                    assert (whole.count("passed"), whole.count("failed"), whole.count("unscored")) == (4, 2, 0)
+                elif arguments[0] == "results":
+                    assert instants == 1
                 assert len(lines) <= (3 + 3 * 7 + 3), "a row takes few lines"
 
 

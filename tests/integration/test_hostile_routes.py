@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -146,6 +147,9 @@ async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
             half = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nabc".encode()
             for sent in (half, half[:-80], chunked(path, b"4\r\nab"), request("GET", path)):
                 await exchange(daemon.port, sent, hang_up=True)
+        async with asyncio.timeout(30):
+            while not re.search(rb'received_total\{outcome="refused"\} [1-9]', await metrics(daemon)):
+                pass
         for path in ("/live", "/", "/metrics", "/static/style.css"):
             await exchange(daemon.port, request("GET", path, close=b"keep-alive"), hang_up=True)
         silent = [await asyncio.open_connection("127.0.0.1", daemon.port) for _ in range(200)]
@@ -157,6 +161,11 @@ async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
         assert {status(answer) for answer in answers} == {200}
         for _, writer in silent:
             writer.transport.abort()
+
+
+async def metrics(daemon: Serving) -> bytes:
+    """Read /metrics."""
+    return await exchange(daemon.port, request("GET", "/metrics"))
 
 
 async def test_two_requests_on_one_line_stay_two(tmp_path: Path) -> None:
