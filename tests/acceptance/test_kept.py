@@ -29,6 +29,7 @@ from tests.receiving import AI
 from tests.shipped import command, configure, environment, serving
 
 SECRET = "others"
+LONG = "-with-a-name-as-long-as-those-of-real-models"
 SECTIONS: dict[str, Any] = {
     "schedule": {"interval": "1h", "run_at_start": True},
     "server": {"host": "127.0.0.1", "port": 0, "results_secret": SECRET},
@@ -41,7 +42,10 @@ def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
         seed=6, orchestrators=orchestrators, pipelines=("llm", "image-to-text"), latency_s=(0.0, 0.01),
         gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
     )  # fmt: skip
-    nodes = tuple(dataclasses.replace(one, fault=fault, fault_probability=1.0) for one in made.orchestrators)
+    models = tuple(dataclasses.replace(one, model=one.model + LONG) for one in made.orchestrators[0].models)
+    nodes = tuple(
+        dataclasses.replace(one, fault=fault, fault_probability=1.0, models=models) for one in made.orchestrators
+    )
     return dataclasses.replace(made, orchestrators=nodes)
 
 
@@ -145,7 +149,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
         for wanted in (
             {"tick": tick, "orchestrator": address.upper().replace("X", "x")},
             {"outcome": "passed", "pipeline": "llm"},
-            {"model": "sim/llm-0", "reason": "503"},
+            {"model": f"sim/llm-0{LONG}", "reason": "503"},
         ):
             given = [f"--{name}={value}" for name, value in wanted.items()]
             keys = {("address" if name == "orchestrator" else name): value for name, value in wanted.items()}
