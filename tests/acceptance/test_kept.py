@@ -178,7 +178,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                     assert (whole.count("passed"), whole.count("failed"), whole.count("unscored")) == (4, 2, 0)
                 elif arguments[0] == "results":
                     assert instants == 1
-                assert len(lines) <= (3 + 3 * 7 + 3), "a row takes few lines"
+                assert len(lines) <= 6 + 4 * 6, "a row takes few lines"
 
 
 def on_a_terminal(folder: Path, width: int, *arguments: str) -> str:
