@@ -59,7 +59,7 @@ def outbox(entries: Sequence[Entry], now: float, width: int) -> Table:
                 str(entry.seq),
                 _coloured(entry.state),
                 _age(entry, now),
-                tables.short(entry.address),
+                tables.plain(tables.short(entry.address)),
                 tables.plain(entry.pipeline),
                 tables.plain(entry.model),
                 str(entry.attempts),
@@ -70,7 +70,11 @@ def outbox(entries: Sequence[Entry], now: float, width: int) -> Table:
     for entry in entries:
         what = "\n".join(line for line in (entry.pipeline, entry.model, entry.problem) if line)
         table.add_row(
-            str(entry.seq), _coloured(entry.state), _age(entry, now), tables.short(entry.address), tables.plain(what)
+            str(entry.seq),
+            _coloured(entry.state),
+            _age(entry, now),
+            tables.plain(tables.short(entry.address)),
+            tables.plain(what),
         )
     return table
 
