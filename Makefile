@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
 
-.PHONY: demo run test container-test bench-image browser-test bench lint docs docs-check format lock clean help
+.PHONY: demo run test container-test bench-image browser-test bench soak lint docs docs-check format lock clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -34,6 +34,10 @@ browser-test: $(VENV)/.dev  ## the pages in a real browser (chromium and chromed
 
 bench: $(VENV)/.dev  ## every benchmark: one table, and benchmarks/latest.json (PARTS="targeting" for one)
 	@$(BIN)/python -m benchmarks $(PARTS)
+
+MINUTES ?= 10
+soak: $(VENV)/.dev  ## ticks back to back, with faults, for MINUTES; then what is held is compared
+	@SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s tests/integration/test_soak.py $(ARGS)
 
 container-test: $(VENV)/.dev  ## build the image and try docker-compose.yml, on a Docker engine
 	@$(BIN)/python -m pytest -m container tests/container $(ARGS)

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks import rows
 from jobtester import logs
 
-PARTS = ("targeting", "throughput", "keeping", "planning", "starting", "pages")
+PARTS = ("targeting", "throughput", "growing", "keeping", "planning", "starting", "pages")
 
 
 def main() -> None:

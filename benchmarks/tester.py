@@ -76,10 +76,11 @@ class Tester:
 async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
-    `more` are keys of [limits]; `lane` holds those of every gateway, `server` those of [server]. `post` False posts
-    nothing.
+    `more` are keys of [limits]; `lane` holds those of every gateway, `server` those of [server], `pipelines` those of
+    [pipelines]. `post` False posts nothing.
     """
     lane, post, server = more.pop("lane", {}), more.pop("post", True), more.pop("server", {})
+    pipelines = more.pop("pipelines", {})
     lanes = [
         {
             "name": one["name"],
@@ -99,6 +100,7 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
             "gateways": lanes,
             "limits": {"jobs": 64, **more},
             "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},
+            "pipelines": pipelines,
             "store": {"path": str(Path(folder) / "bench.db")},
         }
         loaded = configuration.of(content, origin="benchmark")

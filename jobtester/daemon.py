@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from jobtester import configuration, supervision
+from jobtester import configuration, interpreter, supervision
 from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection
 from jobtester.domain.received import Received, UnfitError
@@ -25,6 +25,7 @@ from jobtester.leaderboard.delivery import Delivery
 from jobtester.live import Live
 from jobtester.metrics import Metrics
 from jobtester.notify import Notifier
+from jobtester.pipelines.catalogue import writing
 from jobtester.pipelines.examiner import Examiner
 from jobtester.settings import Gateway, Settings
 from jobtester.store.cleanup import Cleanup
@@ -90,6 +91,11 @@ class Daemon:
     def stop(self) -> None:
         """Begin to stop, in order."""
         self._asked_to_stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether it has been asked to stop."""
+        return self._asked_to_stop.is_set()
 
     def heard(self, gateway: Lane, event: Completed) -> None:
         """Take an event of a gateway's sink without waiting; when too many come at once, some are lost."""
@@ -178,6 +184,7 @@ class Daemon:
                     task.cancel()
 
         others: list[asyncio.Task[None]] = []
+        running = self.vitals.parts
         try:
             async with asyncio.TaskGroup() as group:
                 parts: dict[str, Coroutine[Any, Any, None]] = {
@@ -190,11 +197,16 @@ class Daemon:
                 if self.live is not None:
                     parts["configuration"] = self.live.run()
                 if self.delivery is not None:
-                    group.create_task(supervision.named("delivery", self.delivery.run(delivered)), name="delivery")
-                others += [group.create_task(supervision.named(name, part), name=name) for name, part in parts.items()]
-                group.create_task(supervision.named("ticks", first()), name="ticks")
+                    delivering = self.delivery.run(delivered)
+                    group.create_task(supervision.named("delivery", delivering, running), name="delivery")
+                others += [
+                    group.create_task(supervision.named(name, part, running), name=name) for name, part in parts.items()
+                ]
+                group.create_task(supervision.named("ticks", first(), running), name="ticks")
         except* JobTesterError as errors:
             raise errors.exceptions[0] from errors
+        finally:
+            running.clear()
 
     async def _flush(self) -> None:
         """Give delivery a short time to post what is due; the rest stays in the outbox."""
@@ -239,14 +251,14 @@ async def opened(
     settings = configuration.settings
     async with AsyncExitStack() as stack:
         metrics = Metrics()
-        metrics.know_pipelines(configuration.catalogue)
+        metrics.know_pipelines(configuration.catalogue, writing(configuration.catalogue))
         database = Database(Path(settings.store.path))
         await database.open(owner=owner)
         stack.push_async_callback(database.close)
         results, outbox, ticks = Results(database), Outbox(database), Ticks(database)
         if owner:
             await ticks.abandon_unfinished(time.time())
-            await outbox.recover()
+            await outbox.recover(hold=not settings.leaderboard.post_suspect)
         posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
         delivery = _delivery(settings, outbox) if posting else None
         if delivery is not None:
@@ -297,6 +309,7 @@ async def opened(
                 raise
             runner, daemon.port = await webapp.listen(webapp.make(parts), settings.server.host, 0)
         stack.push_async_callback(runner.cleanup)
+        interpreter.settle()
         yield daemon
 
 

@@ -24,6 +24,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MOST_SERIES = 3_000
 _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+_RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class _Latest(Gauge):
@@ -48,7 +49,7 @@ class Metrics:
     def __init__(self) -> None:
         """Register everything; label sets that are known start at 0."""
         own = self.registry = CollectorRegistry()
-        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome"], registry=own)
+        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome", "warm"], registry=own)
         self.failures = Counter(
             "jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"], registry=own
         )
@@ -57,6 +58,20 @@ class Metrics:
             "From handing a job to the gateway to the last byte of its answer; passed jobs",
             ["pipeline", "warm"],
             buckets=_BUCKETS,
+            registry=own,
+        )
+        self.first_token = Histogram(
+            "jobtester_first_token_seconds",
+            "From handing a job to the gateway to the first token of a streamed answer; passed jobs",
+            ["pipeline", "warm"],
+            buckets=_BUCKETS,
+            registry=own,
+        )
+        self.token_rate = Histogram(
+            "jobtester_tokens_per_second",
+            "How fast passed jobs wrote: from the first token where the answer was streamed, else over the round trip",
+            ["pipeline", "warm"],
+            buckets=_RATES,
             registry=own,
         )
         self.last_success = _Latest(
@@ -80,7 +95,12 @@ class Metrics:
         )
         self.tick_running = Gauge("jobtester_tick_running", "1 while a tick runs", registry=own)
         self.tick_interval = Gauge(
-            "jobtester_tick_interval_seconds", "The time between ticks that is set", registry=own
+            "jobtester_tick_interval_seconds",
+            "The time between ticks; with a cron schedule the longest of those around now",
+            registry=own,
+        )
+        self.tick_due = Gauge(
+            "jobtester_next_tick_timestamp_seconds", "When the next tick is due by the schedule", registry=own
         )
         self.ticks = Counter("jobtester_ticks", "Ticks by how they ended", ["state"], registry=own)
         self.ticks_missed = Counter("jobtester_ticks_missed", "Scheduled ticks that did not run", registry=own)
@@ -113,16 +133,20 @@ class Metrics:
         for what in ("used", "ignored", "refused"):
             self.events.labels(what)
 
-    def know_pipelines(self, slugs: Iterable[str]) -> None:
-        """Start the series of each pipeline at 0."""
+    def know_pipelines(self, slugs: Iterable[str], writing: Iterable[str] = ()) -> None:
+        """Start the series of each pipeline at 0, and the tokens' of those that may stream what they write."""
+        for slug in writing:
+            for warm in ("true", "false"):
+                self.first_token.labels(slug, warm)
+                self.token_rate.labels(slug, warm)
         for slug in slugs:
-            for came_to in outcome.Outcome:
-                self.jobs.labels(slug, came_to.value)
             for row in outcome.REASONS.values():
                 if row.outcome is not outcome.Outcome.PASSED and "*" not in row.code:
                     self.failures.labels(slug, row.code)
             for warm in ("true", "false"):
                 self.round_trip.labels(slug, warm)
+                for came_to in outcome.Outcome:
+                    self.jobs.labels(slug, came_to.value, warm)
 
     def render(self) -> bytes:
         """Write everything in Prometheus' text format."""

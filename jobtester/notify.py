@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 import structlog
 
 from jobtester import __version__
 from jobtester.domain.report import Report
+from jobtester.proxies import Proxies
 from jobtester.settings import Notify
 
 log = structlog.get_logger()
@@ -46,7 +47,6 @@ class Notifier:
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}", "Content-Type": "application/json"},
-            trust_env=True,
         ) as session:
             while True:
                 await self._post(session, await self._reports.get())
@@ -56,17 +56,17 @@ class Notifier:
         how = self.settings()
         if how.url is None:
             return
-        body = json.dumps(report.as_json()).encode()  # prices may be longer than 64 bits
+        body = orjson.dumps(report.as_json())
         headers = {}
         if how.secret is not None:
             key = how.secret.get_secret_value().encode()
             headers["Authorization"] = hmac.new(key, body, hashlib.sha256).hexdigest()
-        problem = ""
+        problem, way = "", Proxies.of_environment().way(how.url)
         for number in range(self.tries):
             if number:
                 await asyncio.sleep(self.first_pause_s * 2 ** (number - 1))
             try:
-                async with session.post(how.url, data=body, headers=headers, allow_redirects=False) as answer:
+                async with session.post(how.url, data=body, headers=headers, allow_redirects=False, **way) as answer:
                     if answer.status < 300:
                         return
                     problem = f"answered {answer.status}"

@@ -113,6 +113,9 @@ class Limits(Section):
     busy_backoff: Duration = Field(
         "15s", description="pause before a busy orchestrator is tried again, doubled each time"
     )  # type: ignore[assignment]
+    busy_patience: Duration = Field(
+        "15s", description="how long a tick goes on for busy orchestrators alone, shared by the tries that are left"
+    )  # type: ignore[assignment]
 
 
 class Leaderboard(Section):

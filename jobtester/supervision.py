@@ -16,8 +16,9 @@ log = structlog.get_logger()
 _AGAIN_S = 2.0
 
 
-async def named(name: str, part: Coroutine[Any, Any, None]) -> None:
-    """Run a part under its name: if it dies, say which, and let everything stop."""
+async def named(name: str, part: Coroutine[Any, Any, None], running: dict[str, bool]) -> None:
+    """Run a part under its name, by which `running` tells whether it runs: if it dies, say which, and let all stop."""
+    running[name] = True
     try:
         await part
     except (asyncio.CancelledError, JobTesterError):
@@ -25,6 +26,8 @@ async def named(name: str, part: Coroutine[Any, Any, None]) -> None:
     except Exception as error:
         log.exception("part_died", part=name)
         raise JobTesterError(f"the {name} part died ({type(error).__name__}: {error}); see the log") from error
+    finally:
+        running[name] = False
 
 
 async def steady(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> None:

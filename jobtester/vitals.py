@@ -26,7 +26,7 @@ _PROBE_S = 60.0
 
 @dataclass(slots=True)
 class Vitals:
-    """Watches over the daemon from within. `run()` is its own heartbeat."""
+    """Watches over the daemon from within. `run()` is its own heartbeat; `parts` tells by name whether each runs."""
 
     conductor: Conductor
     ticker: Ticker
@@ -36,6 +36,7 @@ class Vitals:
     metrics: Metrics
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
+    parts: dict[str, bool] = field(default_factory=dict)
     _beat: float = field(default_factory=time.monotonic)
     _peers: dict[str, bool] = field(default_factory=dict)
 
@@ -51,10 +52,13 @@ class Vitals:
             await asyncio.sleep(_BEAT_S)
 
     async def live(self) -> dict[str, dict[str, Any]]:
-        """Check what makes the daemon alive: its loop, its store, its clock."""
+        """Check what makes the daemon alive: its loop, its parts, its store, its clock."""
         late = self.clock() - self._beat
+        ended = [name for name, runs in self.parts.items() if not runs]
         checks: dict[str, dict[str, Any]] = {
-            "event_loop": {"ok": late < _LATE_BEAT_S, "last_beat_s": round(late, 1)},
+            "event_loop": _check(f"no beat for {late:.0f} s" if late >= _LATE_BEAT_S else "")
+            | {"last_beat_s": round(late, 1)},
+            "parts": _check(f"no longer running: {', '.join(ended)}" if ended else ""),
             "store": {"ok": self.database.writable},
         }
         if not self.database.writable:
@@ -62,7 +66,8 @@ class Vitals:
         due = self.ticker.clock.next_at
         if due is not None:
             overdue = self.wall() - due
-            checks["clock"] = {"ok": overdue < 2 * self.ticker.schedule.period_s, "next_tick_at": due}
+            late_s = 2 * self.ticker.clock.interval_s
+            checks["clock"] = _check(f"overdue by {overdue:.0f} s" if overdue > late_s else "") | {"next_tick_at": due}
         return checks
 
     async def ready(self) -> dict[str, dict[str, Any]]:

@@ -69,7 +69,7 @@ def tables(
         "pipelines": {slug: {"timeout": "4s", "cold_timeout": "6s"} for slug in BATCH},
     }
     for section, values in sections.items():
-        content[section] = {**content[section], **values} if isinstance(values, dict) else values
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     return content
 
 

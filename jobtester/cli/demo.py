@@ -45,6 +45,7 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
                     console.print(line, markup=False)
                 await running.serve()
                 return 0
+            display.stopping = lambda: running.stopping
             with display:
                 report = await running.once("demo")
         stored = len(network.leaderboard.rows)

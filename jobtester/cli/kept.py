@@ -16,7 +16,7 @@ import orjson
 
 from jobtester import settings
 from jobtester.cli import listings, tables
-from jobtester.domain import outcome
+from jobtester.domain import outcome, prices
 from jobtester.domain.orchestrators import normal_address
 from jobtester.errors import StoreError, UsageError
 from jobtester.store.database import Database
@@ -44,7 +44,7 @@ def results(options: argparse.Namespace) -> int:
 
     found = _with_store(options, find)
     if options.json:
-        _print_json([asdict(row) for row in found])
+        _print_json([{**asdict(row), "price_wei": prices.text(row.price_wei)} for row in found])
         return 0
     console = tables.console()
     console.print(listings.results(found, console.width) if found else "no results")

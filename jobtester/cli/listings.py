@@ -18,6 +18,7 @@ from jobtester.store.rows import Row
 from jobtester.store.views import Forwarded
 
 _WIDE = 130
+_NUMBERS = ("number", "tries", "success", "round trip", "round trip, state")
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
 
 
@@ -25,7 +26,8 @@ def results(rows: Sequence[Row], width: int) -> Table:
     """Show results: when, who, what, how it went and how long it took."""
     if width >= _WIDE:
         table = _table(
-            "recorded", "tick", "orchestrator", "pipeline", "model", "outcome", "reason", "round trip", "attribution"
+            "recorded", "tick", "orchestrator", "pipeline", "model", "state", "outcome", "reason", "round trip",
+            "attribution",
         )  # fmt: skip
         for row in rows:
             table.add_row(
@@ -34,18 +36,19 @@ def results(rows: Sequence[Row], width: int) -> Table:
                 tables.short(row.address),
                 tables.plain(row.pipeline),
                 tables.plain(row.model),
+                _state(row),
                 _coloured(row.outcome),
                 _reason(row),
                 f"{row.round_trip_s:.3f} s",
                 row.attribution,
             )
         return table
-    table = _table("recorded", "orchestrator", "pipeline, model", "outcome", "round trip")
+    table = _table("recorded", "orchestrator", "pipeline, model", "outcome, reason", "round trip, state")
     for row in rows:
         outcome = Text("\n").join([one for one in (_coloured(row.outcome), _reason(row)) if one])
         table.add_row(
             _instant(row.recorded_at), tables.short(row.address), tables.plain(f"{row.pipeline}\n{row.model}"), outcome,
-            f"{row.round_trip_s:.3f} s",
+            f"{row.round_trip_s:.3f} s\n{_state(row)}",
         )  # fmt: skip
     return table
 
@@ -107,8 +110,8 @@ def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in names:
         free = any(word in name for word in ("pipeline", "model", "problem"))
-        justify: Literal["right", "left"] = "right" if name in ("number", "tries", "success", "round trip") else "left"
-        table.add_column(name, no_wrap=not free, overflow="fold", justify=justify)
+        justify: Literal["right", "left"] = "right" if name in _NUMBERS else "left"
+        table.add_column(name.replace(", ", ",\n"), no_wrap=not free, overflow="fold", justify=justify)
     return table
 
 
@@ -119,6 +122,10 @@ def counted(counts: Mapping[str, int] | Iterable[tuple[str, int]]) -> str:
 
 def _coloured(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
+
+
+def _state(row: Row) -> str:
+    return "warm" if row.warm else "cold"
 
 
 def _reason(row: Row) -> Text:

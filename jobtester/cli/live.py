@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -22,6 +23,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         """Show on this console."""
         self.results: list[Result] = []
+        self.stopping: Callable[[], bool] = lambda: False
         self._console = console
         self._plain = not console.is_terminal
         self._lanes: dict[str, dict[str, Job]] = {}
@@ -32,6 +34,7 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
+            TextColumn("[dim]left"),
             TimeRemainingColumn(),
             console=console,
         )
@@ -41,6 +44,7 @@ class Display:
     def __enter__(self) -> Display:
         if not self._plain:
             self._live.start()
+            self._console.show_cursor(True)  # a second Ctrl-C ends the process at once, with nobody left to show it
         return self
 
     def __exit__(
@@ -96,4 +100,6 @@ class Display:
                     no_wrap=True,
                 )
             )
+        if self.stopping():
+            lines.append(Text("  stopping: jobs under way may end; Ctrl-C again aborts", style="yellow"))
         return Group(self._bar, *lines)

@@ -13,6 +13,7 @@ from jobtester import configuration, daemon
 from jobtester.cli import tables
 from jobtester.cli.run import selection
 from jobtester.configuration import Configuration
+from jobtester.domain import prices
 from jobtester.domain.plan import Plan, Selection
 
 
@@ -24,7 +25,7 @@ def plan(options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")
         return 0
     console = tables.console()
-    for table in tables.plan(planned):
+    for table in tables.plan(planned, width=console.width):
         console.print(table)
     unknown = sum(job.price_wei is None for job in planned.jobs)
     note = f" (of {unknown} jobs the price is not known)" if unknown else ""
@@ -47,10 +48,10 @@ def _document(planned: Plan) -> dict[str, object]:
                 "model": job.model,
                 "warm": job.warm,
                 "timeout_s": job.timeout_s,
-                "estimated_price_wei": job.price_wei,
+                "estimated_price_wei": prices.text(job.price_wei),
             }
             for job in planned.jobs
         ],
         "skipped": [asdict(skip) for skip in planned.skipped],
-        "estimated_price_wei": planned.price_wei,
+        "estimated_price_wei": prices.text(planned.price_wei),
     }

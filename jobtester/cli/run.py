@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(loaded: Configuration, display: Display, chosen: Selection, *, post: bool) -> Report:
     async with daemon.opened(loaded, post=post, watchers=(display,), selection=chosen) as running:
+        display.stopping = lambda: running.stopping
         with display:
             return await running.once("run")
 
@@ -54,6 +55,6 @@ def conclude(display: Display, report: Report, *, as_json: bool, simulated: bool
         return
     console = tables.console()
     title = "Results on a simulated network" if simulated else "Results"
-    console.print(tables.results(display.results, title=title))
+    console.print(tables.results(display.results, title=title, width=console.width))
     for line in tables.report(report):
         console.print(line, markup=False)

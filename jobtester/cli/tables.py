@@ -17,7 +17,13 @@ from jobtester.domain.plan import SKIP_REASONS, Plan, Skip
 from jobtester.domain.report import Report
 from jobtester.domain.results import Result
 
+_WIDE = 170
+_NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries"})
+_PROSE = frozenset({"which means", "problem"})
+_CUT = frozenset({"orchestrator", "service URI", "pipeline", "model", "reason"})
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+Pair = tuple[str | Text, str | Text]
+
 _STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.UNSCORED: "yellow"}
 
 
@@ -37,64 +43,112 @@ def plain(text: str) -> Text:
     return Text(_CONTROLS.sub("\ufffd", text))
 
 
-def results(found: Iterable[Result], *, title: str) -> Table:
-    """Show results, one a line: who, what, how it went, how long it took, and how sure it is who served."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", expand=False)
-    for name, justify in (
-        ("orchestrator", "left"),
-        ("service URI", "left"),
-        ("pipeline", "left"),
-        ("model", "left"),
-        ("outcome", "left"),
-        ("reason", "left"),
-        ("round trip", "right"),
-        ("attribution", "left"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name not in ("model", "service URI"), overflow="fold")  # type: ignore[arg-type]
-    for one in sorted(found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pair)):
-        verdict = one.verdict
-        table.add_row(
-            short(one.job.orchestrator.address),
-            plain(one.job.target.service_uri),
-            plain(one.job.pipeline),
-            plain(one.job.model),
-            Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
-            "" if verdict.outcome is Outcome.PASSED else plain(verdict.code),
-            f"{one.round_trip_s:.3f} s",
-            one.attribution.kind.value,
-        )
+def headed(*names: str, title: str | None = None) -> Table:
+    """Start a table of one line a row: where the terminal is narrow, names from outside are cut, and prose folds."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    for name in names:
+        _column(table, name, name)
     return table
 
 
-def plan(planned: Plan) -> list[Table]:
+def results(found: Iterable[Result], *, title: str, width: int) -> Table:
+    """Show results: who, what, how it went, how long it took, and how sure it is who served."""
+    rows = sorted(found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pair))
+    return _paired(
+        (
+            ("orchestrator", "service URI"), ("pipeline", "model"), ("state", ""), ("outcome", "reason"),
+            ("round trip", "attribution"),
+        ),
+        (
+            (
+                (short(one.job.orchestrator.address), one.job.target.service_uri),
+                (one.job.pipeline, one.job.model),
+                ("warm" if one.job.warm else "cold", ""),
+                (
+                    Text(one.verdict.outcome.value, style=_STYLES[one.verdict.outcome]),
+                    "" if one.verdict.outcome is Outcome.PASSED else one.verdict.code,
+                ),
+                (f"{one.round_trip_s:.3f} s", one.attribution.kind.value),
+            )
+            for one in rows
+        ),
+        title=title,
+        width=width,
+    )  # fmt: skip
+
+
+def plan(planned: Plan, *, width: int) -> list[Table]:
     """Show the jobs of a plan, and what is skipped with the reason."""
-    jobs = Table(title=f"{len(planned.jobs)} jobs", box=box.SIMPLE_HEAD, title_style="bold")
-    for name in ("orchestrator", "service URI", "pipeline", "model", "state", "limit", "estimated price"):
-        jobs.add_column(name, justify="right" if name in ("limit", "estimated price") else "left", overflow="fold")
-    for job in planned.jobs:
-        jobs.add_row(
-            short(job.orchestrator.address),
-            plain(job.target.service_uri),
-            plain(job.pipeline),
-            plain(job.model),
-            "warm" if job.warm else "cold",
-            durations.show(job.timeout_s),
-            "unknown" if job.price_wei is None else wei(job.price_wei),
-        )
-    return [jobs, *([skipped(planned.skipped)] if planned.skipped else [])]
+    jobs = _paired(
+        (("orchestrator", "service URI"), ("pipeline", "model"), ("limit", "state"), ("estimated price", "")),
+        (
+            (
+                (short(job.orchestrator.address), job.target.service_uri),
+                (job.pipeline, job.model),
+                (durations.show(job.timeout_s), "warm" if job.warm else "cold"),
+                ("unknown" if job.price_wei is None else wei(job.price_wei), ""),
+            )
+            for job in planned.jobs
+        ),
+        title=f"{len(planned.jobs)} jobs",
+        width=width,
+    )
+    return [jobs, *([skipped(planned.skipped, width=width)] if planned.skipped else [])]
 
 
-def skipped(skips: Sequence[Skip]) -> Table:
+def skipped(skips: Sequence[Skip], *, width: int) -> Table:
     """Show what is not tested, and why."""
-    table = Table(title=f"{len(skips)} skipped", box=box.SIMPLE_HEAD, title_style="bold")
-    for name in ("orchestrator", "service URI", "pipeline", "model", "reason", "which means"):
-        table.add_column(name, overflow="fold")
-    for skip in skips:
-        table.add_row(
-            short(skip.address), plain(skip.service_uri), plain(skip.pipeline), plain(skip.model), skip.reason,
-            SKIP_REASONS.get(skip.reason, ""),
-        )  # fmt: skip
+    return _paired(
+        (("orchestrator", "service URI"), ("pipeline", "model"), ("reason", "which means")),
+        (
+            (
+                (short(skip.address), skip.service_uri),
+                (skip.pipeline, skip.model),
+                (skip.reason, SKIP_REASONS.get(skip.reason, "")),
+            )
+            for skip in skips
+        ),
+        title=f"{len(skips)} skipped",
+        width=width,
+    )
+
+
+def _paired(names: Sequence[Pair], rows: Iterable[Sequence[Pair]], *, title: str, width: int) -> Table:
+    """Lay pairs out as neighbours on a wide terminal, and one below the other on a narrow one."""
+    wide = width >= _WIDE
+    table = headed(*(name for pair in names for name in map(str, pair) if name) if wide else (), title=title)
+    if not wide:
+        for above, below in names:
+            _column(table, str(above), _below(above, below))
+    for row in rows:
+        if wide:
+            table.add_row(
+                *(_text(one) for pair, named in zip(row, names, strict=True) for one in pair[: 1 + bool(named[1])])
+            )
+        else:
+            table.add_row(*(_below(above, below) for above, below in row))
     return table
+
+
+def _column(table: Table, name: str, header: str | Text) -> None:
+    table.add_column(
+        header,
+        justify="right" if name in _NUMBERS else "left",
+        no_wrap=name not in _CUT | _PROSE,  # what may wrap gives way first
+        overflow="fold" if name in _PROSE else "ellipsis",
+    )
+
+
+def _below(above: str | Text, below: str | Text) -> Text:
+    return (
+        Text.assemble(_text(above), "\n", Text(_CONTROLS.sub("\ufffd", str(below)), style="dim"))
+        if below
+        else _text(above)
+    )
+
+
+def _text(value: str | Text) -> Text:
+    return value if isinstance(value, Text) else plain(value)
 
 
 def report(found: Report) -> list[str]:
@@ -109,6 +163,8 @@ def report(found: Report) -> list[str]:
     ]
     for name, counts in (
         ("reasons", found.reasons),
+        ("warm", found.warmth["warm"]),
+        ("cold", found.warmth["cold"]),
         ("attribution", found.attribution),
         ("skipped", found.skipped),
         ("put off", found.deferred),

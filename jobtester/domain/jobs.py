@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, Target
@@ -22,6 +22,7 @@ class Job:
     `id` is unique for ever and travels as X-Request-ID. `pipeline` is the slug (for BYOC the capability's name),
     `pipeline_name` what the Leaderboard gets. `timeout_s` > 0 seconds from handing the request over to the last byte
     of the answer. `price_wei` is the estimate, None where unknown. `expected_s` is how long it probably takes.
+    `pair` is under what the gateway speaks of the job, `target` whom it is aimed at.
     """
 
     id: str
@@ -32,11 +33,13 @@ class Job:
     timeout_s: float
     expected_s: float
     price_wei: int | None = None
+    pair: Pair = field(init=False, repr=False, compare=False)
+    target: Target = field(init=False, repr=False, compare=False)
 
-    @property
-    def target(self) -> Target:
-        """Give whom the job is aimed at."""
-        return self.orchestrator.target
+    def __post_init__(self) -> None:
+        """Make once what is asked for all the time."""
+        object.__setattr__(self, "pair", Pair(self.capability.pipeline, self.capability.model))
+        object.__setattr__(self, "target", self.orchestrator.target)
 
     @property
     def pipeline(self) -> str:
@@ -47,11 +50,6 @@ class Job:
     def model(self) -> str:
         """Give the model's id, exactly as advertised."""
         return self.capability.model
-
-    @property
-    def pair(self) -> Pair:
-        """Give the (pipeline, model) under which the gateway speaks of the job."""
-        return Pair(self.capability.pipeline, self.capability.model)
 
     @property
     def warm(self) -> bool:

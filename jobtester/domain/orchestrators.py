@@ -6,6 +6,7 @@ import ipaddress
 import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -71,6 +72,7 @@ def normal_address(text: str) -> str:
     return text.strip().lower()
 
 
+@lru_cache(maxsize=16_384)
 def endpoint(uri: str) -> tuple[str, int] | None:
     """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 

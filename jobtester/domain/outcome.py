@@ -238,12 +238,13 @@ def judge(
     early = _before_content(exchange, gateway_alive)
     if early is not None:
         return early
-    status = exchange.status or 0
-    lost = _lost(exchange)
-    if lost is not None:
-        found = lost
-    elif not 200 <= status < 300:
+    status = exchange.status
+    if status is None or exchange.ending is Ending.CUT_SHORT:
+        found = _lost(exchange, byoc)
+    elif status != 200:
         found = _byoc_status(exchange, status) if byoc else _batch_status(exchange, status)
+    elif exchange.ending is not Ending.ANSWERED:
+        found = _lost(exchange, byoc)
     else:
         found = _content(exchange, findings, byoc)
     found = _explained(found, cause)
@@ -269,22 +270,28 @@ def _before_content(exchange: Exchange, gateway_alive: bool) -> Verdict | None:
     return None
 
 
-def _lost(exchange: Exchange) -> Verdict | None:
-    """Judge an exchange that ended without a whole answer; None where there is one."""
+def _lost(exchange: Exchange, byoc: bool) -> Verdict:
+    """Judge an exchange that ended without a whole answer.
+
+    For an external capability the gateway has a limit of its own, below ours, and always answers: silence is its fault.
+    """
     match exchange.ending:
+        case Ending.TIMEOUT if byoc and exchange.status is None:
+            return verdict("gateway_fault", f"The gateway did not keep its own time limit: {exchange.detail}")
         case Ending.TIMEOUT:
             return verdict("timeout", exchange.detail)
         case Ending.TOO_LARGE:
             return verdict("too_large", exchange.detail)
-        case Ending.CUT_SHORT:
-            return verdict("gateway_fault", f"The answer broke off: {exchange.detail}")
-        case Ending.NO_REPLY:
+        case Ending.NO_REPLY if not byoc and exchange.status is None:
             return verdict("no_reply", exchange.detail)
         case _:
-            return None
+            return verdict("gateway_fault", f"There is no whole answer: {exchange.detail}")
 
 
 def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Verdict:
+    coding = exchange.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        return verdict("gateway_fault", f"The answer comes as {coding[:20]}, although it was asked for as it is.")
     body = exchange.body.strip()
     if not body:
         if byoc and "x-orchestrator-url" not in exchange.headers:
@@ -299,7 +306,7 @@ def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Ver
             continue
         if finding.fault is Fault.GATEWAY:
             return verdict("artefact_unreachable", finding.message)
-        if finding.fault is Fault.TESTER:
+        if finding.fault is not Fault.ORCHESTRATOR:
             return verdict("tester_fault", finding.message)
         code = finding.problem if finding.problem in ("bad_json", "too_large") else f"check:{finding.check}"
         return verdict(code, finding.message)
@@ -310,10 +317,12 @@ def _batch_status(exchange: Exchange, status: int) -> Verdict:
     text = _excerpt(exchange)
     if status == 410:
         return verdict("retired")
+    if status in (400, 503) and _GATEWAYS_OWN.match(exchange.body) is None:
+        return verdict("gateway_fault", f"{status} from a proxy: {text}")
     if status == 503:
-        return verdict("gateway_fault", f"503 from a proxy: {text}") if _html(exchange) else verdict("503")
-    if status == 400 and not _html(exchange):
-        if _RUNNERS_OWN.search(exchange.body):
+        return verdict("503")
+    if status == 400:
+        if _RUNNERS_OWN.match(exchange.body):
             return verdict("400", f"The runner refused the input: {text}")
         return verdict("tester_fault", f"The gateway refused the request: {text}")
     return verdict(str(status), f"The gateway answered {status}: {text}")
@@ -333,8 +342,12 @@ def _byoc_status(exchange: Exchange, status: int) -> Verdict:
         return verdict("tester_fault", text)
     if status in (404, 405) and text.startswith(("404 page not found", "Method not allowed")):
         return verdict("gateway_fault", f"The gateway has no BYOC route: {text}")
-    if 400 <= status < 500 and not _html(exchange):
+    if 400 <= status < 500 and exchange.body.endswith(_PASSED_ON):
+        if status == 429:
+            return verdict("busy", f"The worker has too much to do: {text}")
         return verdict("worker_4xx", f"The worker answered {status}: {text}")
+    if str(status) in REASONS:  # those rows are about batch pipelines
+        return verdict("gateway_fault", f"{status} is no answer of the gateway's: {text}")
     return verdict(str(status), f"The gateway answered {status}: {text}")
 
 
@@ -359,11 +372,10 @@ def _explained(found: Verdict, cause: str) -> Verdict:
     return Verdict(found.outcome, found.code, f"{found.message} The gateway says: {cause}")
 
 
-_RUNNERS_OWN = re.compile(rb'"message"\s*:\s*": ')
-
-
-def _html(exchange: Exchange) -> bool:
-    return exchange.body.lstrip()[:1] == b"<" or "text/html" in exchange.headers.get("content-type", "")
+# What only the gateway writes: a proxy before it has errors of its own.
+_GATEWAYS_OWN = re.compile(rb'\s*\{\s*"error"\s*:\s*\{\s*"message"\s*:\s*"')
+_RUNNERS_OWN = re.compile(_GATEWAYS_OWN.pattern + rb": ")
+_PASSED_ON = b"\n\n"  # one for the orchestrator, one for the gateway; what is the gateway's own ends with one
 
 
 def _excerpt(exchange: Exchange, length: int = 200) -> str:

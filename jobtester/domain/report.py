@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobtester.domain import prices
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
@@ -27,6 +28,7 @@ class Report:
     reasons: Counter[str] = field(default_factory=Counter)
     attribution: Counter[str] = field(default_factory=Counter)
     pipelines: dict[str, Counter[str]] = field(default_factory=dict)
+    warmth: dict[str, Counter[str]] = field(default_factory=lambda: {"warm": Counter(), "cold": Counter()})
     skipped: Counter[str] = field(default_factory=Counter)
     deferred: Counter[str] = field(default_factory=Counter)
     chains: Counter[str] = field(default_factory=Counter)
@@ -52,6 +54,7 @@ class Report:
             self.reasons[verdict.code] += 1
         self.attribution[result.attribution.kind] += 1
         self.pipelines.setdefault(result.job.pipeline, Counter())[verdict.outcome] += 1
+        self.warmth["warm" if result.job.warm else "cold"][verdict.outcome] += 1
         self.chains[result.job.target.service_uri] += int(result.round_trip_s * 1_000_000)
         self.work_s += result.round_trip_s
 
@@ -66,7 +69,7 @@ class Report:
         return max(self.chains.values(), default=0) / 1_000_000
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values."""
+        """Give everything as plain values, the price as decimal text."""
         return {
             "tick": self.tick,
             "trigger": self.trigger,
@@ -82,9 +85,10 @@ class Report:
             "reasons": _plain(self.reasons),
             "attribution": _plain(self.attribution),
             "pipelines": {slug: _plain(counts) for slug, counts in sorted(self.pipelines.items())},
+            "warmth": {state: _plain(counts) for state, counts in self.warmth.items()},
             "skipped": _plain(self.skipped),
             "deferred": _plain(self.deferred),
-            "estimated_price_wei": self.price_wei,
+            "estimated_price_wei": prices.text(self.price_wei),
             "work_s": round(self.work_s, 3),
             "longest_chain_s": round(self.longest_chain_s, 3),
         }

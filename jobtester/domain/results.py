@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobtester.domain import prices
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
 from jobtester.domain.outcome import Verdict
@@ -42,7 +43,7 @@ class Result:
         return self.job.id
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values."""
+        """Give everything as plain values, the price as decimal text."""
         job = self.job
         return {
             "id": self.id,
@@ -66,7 +67,7 @@ class Result:
             "status": self.status,
             "measures": dict(self.measures),
             "deferred": self.deferred,
-            "estimated_price_wei": job.price_wei,
+            "estimated_price_wei": prices.text(job.price_wei),
             "request": self.request,
             "response": self.response,
         }

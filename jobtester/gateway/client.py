@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -17,33 +16,27 @@ from yarl import URL
 from jobtester import __version__
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
+from jobtester.gateway.artefacts import Artefact, Files
+from jobtester.proxies import Proxies
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
-_KEPT_HEADERS = ("content-type", "x-orchestrator-url", "livepeer-balance", "retry-after", "location")
+_KEPT_HEADERS = (
+    "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
+)  # fmt: skip
 _CONNECT_S = 10.0
+_OVERHANG = 64  # bytes of a first token that may have come in the piece before
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A request on its way: when its bytes could go out, and the scope that ends it."""
+    """A request on its way: when its connection stood, when its bytes went out, and the scope that ends it."""
 
     scope: asyncio.Timeout
     timeout_s: float
     ready: float | None = None
+    left: float | None = None
     ended_by: Ending | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Artefact:
-    """A file that an answer names, fetched: `problem` says why there is no usable body."""
-
-    url: str
-    status: int | None = None
-    body: bytes = b""
-    content_type: str = ""
-    seconds: float = 0.0
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -62,6 +55,8 @@ class Client:
     clock: Callable[[], float] = time.time
     _jobs: aiohttp.ClientSession | None = None
     _rest: aiohttp.ClientSession | None = None
+    _files: Files | None = None
+    _proxies: Proxies = field(default_factory=Proxies.of_environment)
     _flights: dict[str, _Flight] = field(default_factory=dict)
 
     async def open(self) -> None:
@@ -72,21 +67,28 @@ class Client:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_connected)
         trace.on_connection_reuseconn.append(_connected)
+        trace.on_request_chunk_sent.append(_leaving)
         self._jobs = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, **limits),
             headers=headers,
             timeout=unbounded,
             trace_configs=[trace],
-            trust_env=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
         self._rest = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(**limits), headers=headers, timeout=unbounded, trust_env=True
+            connector=aiohttp.TCPConnector(**limits),
+            headers=headers,
+            timeout=unbounded,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._files = Files(
+            self.url, token=self.token, verify_tls=self.verify_tls, connect_s=_CONNECT_S, user_agent=USER_AGENT
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in (self._jobs, self._rest):
+        for session in (self._jobs, self._rest, self._files):
             if session is not None:
                 await session.close()
 
@@ -101,13 +103,13 @@ class Client:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_body: int,
-        first_token: bytes = b"",
+        first_token: re.Pattern[bytes] | None = None,
     ) -> Exchange:
         """Send one job and wait for the last byte of its answer, or for the end of `timeout_s` seconds.
 
-        Never raises for what the network does: the exchange says how it ended. The clock runs from the moment the
-        connection stands and the request is handed to it. With `first_token` the time of the first chunk containing
-        these bytes is noted, for streamed answers.
+        Never raises for what the network does: the exchange says how it ended. The clock runs from the moment at which
+        the request is handed to the socket of a connection that stands. With `first_token` it is noted when the first
+        bytes that match it are there, for streamed answers.
         """
         assert self._jobs is not None, "open() comes first"
         out = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
@@ -124,8 +126,9 @@ class Client:
         try:
             async with scope:
                 request = self._jobs.post(
-                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight
-                )
+                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight,
+                    **self._proxies.way(self.url),
+                )  # fmt: skip
                 async with request as response:
                     ending = await answer.read(response)
                 if ending is Ending.TOO_LARGE:
@@ -140,7 +143,7 @@ class Client:
             ending, detail = self._broken(flight, answer, error)
         finally:
             del self._flights[job_id]
-        sent = flight.ready if flight.ready is not None else begun
+        sent = flight.left or flight.ready or begun
         return Exchange(
             ending=ending,
             started_at=started_at,
@@ -168,8 +171,9 @@ class Client:
     async def alive(self, timeout_s: float = 5.0) -> bool:
         """Tell whether anything speaks HTTP at the gateway's job address."""
         assert self._rest is not None, "open() comes first"
+        way = self._proxies.way(self.url)
         try:
-            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False):
+            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False, **way):
                 return True
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
@@ -179,8 +183,9 @@ class Client:
         if not self.cli_url:
             raise GatewayError(f"gateways.{self.name}: cli_url is not set, and {path} is only there")
         assert self._rest is not None, "open() comes first"
+        way = self._proxies.way(self.cli_url)
         try:
-            async with asyncio.timeout(timeout_s), self._rest.get(self.cli_url + path) as response:
+            async with asyncio.timeout(timeout_s), self._rest.get(self.cli_url + path, **way) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
@@ -194,53 +199,8 @@ class Client:
 
     async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
         """Fetch a file that an answer names, relative to the gateway or absolute; never raises for what it meets."""
-        assert self._rest is not None, "open() comes first"
-        began = time.monotonic()
-        try:
-            where = urljoin(self.url + "/", url)
-            async with asyncio.timeout(timeout_s):
-                for _ in range(4):
-                    problem = await self._forbidden(where)
-                    if problem:
-                        return Artefact(url, problem=problem)
-                    async with self._rest.get(URL(where, encoded=True), allow_redirects=False) as response:
-                        if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                            where = urljoin(where, response.headers["Location"])
-                            continue
-                        answer = _Answer(max_body)
-                        ending = await answer.read(response)
-                    problem = "" if response.status == 200 else f"GET answered {response.status}"
-                    if ending is Ending.TOO_LARGE:
-                        problem = f"larger than {max_body} bytes"
-                    seconds = time.monotonic() - began
-                    kind = answer.headers.get("content-type", "")
-                    return Artefact(url, response.status, b"" if problem else answer.body(), kind, seconds, problem)
-                problem = "too many redirects"
-        except TimeoutError:
-            problem = f"GET did not end within {timeout_s:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = f"GET failed: {_reason(error)}"
-        return Artefact(url, seconds=time.monotonic() - began, problem=problem)
-
-    async def _forbidden(self, url: str) -> str:
-        """Say why an address must not be fetched: answers come from strangers, and may point at our own network."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return f"not an http(s) address: {url[:100]}"
-        own = urlsplit(self.url)
-        if (parts.hostname, parts.port) == (own.hostname, own.port):
-            return ""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
-            )
-        except OSError as error:
-            return f"the host of {url[:100]} is not known: {_reason(error)}"
-        for *_, address in found:
-            ip = ipaddress.ip_address(str(address[0]).split("%")[0])
-            if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast:
-                return f"points at an address of the tester itself: {url[:100]}"
-        return ""
+        assert self._files is not None, "open() comes first"
+        return await self._files.fetch(url, timeout_s=timeout_s, max_body=max_body)
 
     def _timed_out(self, flight: _Flight) -> tuple[Ending, str]:
         if flight.ended_by is not None:
@@ -263,35 +223,34 @@ class Client:
 class _Answer:
     """Collects an answer's bytes up to a bound, and when they came."""
 
-    def __init__(self, max_body: int, first_token: bytes = b"") -> None:
+    def __init__(self, max_body: int, first_token: re.Pattern[bytes] | None = None) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.ended: float | None = None
         self.first_token_at: float | None = None
         self._max = max_body
         self._first_token = first_token
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
 
     async def read(self, response: aiohttp.ClientResponse) -> Ending:
         """Read to the last byte, or until there is more than is allowed."""
         self.status = response.status
         self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        size = 0
         async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > self._max:
+            known = len(self._body)
+            if known + len(chunk) > self._max:
                 response.close()
-                self._chunks.clear()
+                self._body.clear()
                 return Ending.TOO_LARGE
-            self._chunks.append(chunk)
-            if self._first_token and self.first_token_at is None and self._first_token in chunk:
-                self.first_token_at = time.monotonic()
+            self._body += chunk
+            if self._first_token is not None and self._first_token.search(self._body, max(0, known - _OVERHANG)):
+                self.first_token_at, self._first_token = time.monotonic(), None
         self.ended = time.monotonic()
         return Ending.ANSWERED
 
     def body(self) -> bytes:
         """Give what was read in one piece."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return bytes(self._body)
 
 
 async def _connected(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
@@ -299,6 +258,13 @@ async def _connected(_session: aiohttp.ClientSession, context: Any, _params: obj
     flight.ready = time.monotonic()
     if flight.ended_by is None:
         flight.scope.reschedule(asyncio.get_running_loop().time() + flight.timeout_s)
+
+
+async def _leaving(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    """Note when the first bytes are about to be written: a busy loop may have come to it late."""
+    flight: _Flight = context.trace_request_ctx
+    if flight.left is None:
+        flight.left = time.monotonic()
 
 
 def _reason(error: BaseException) -> str:

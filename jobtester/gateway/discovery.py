@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 import structlog
@@ -30,6 +32,8 @@ _EXTERNAL = 37
 _NETWORK = "/getNetworkCapabilities"
 _REGISTERED = "/registeredOrchestrators"
 _AI = "/getOrchestratorAICapabilities"
+_LONG = re.compile(rb"\d{19}")
+_MOST_WEI = 2**256 - 1  # what the chain can carry; whoever asks for more is too dear for everybody
 
 Announce = Callable[[Sequence[Orchestrator]], None]
 
@@ -220,15 +224,21 @@ def _unique(capabilities: Iterable[Capability]) -> tuple[Capability, ...]:
 
 def _price(entry: dict[str, Any]) -> Price | None:
     per_unit, units = entry.get("pricePerUnit"), entry.get("pixelsPerUnit")
-    if isinstance(per_unit, int | float) and per_unit >= 0:
-        return Price(int(per_unit), int(units) if isinstance(units, int | float) and units >= 1 else 1)
-    return None
+    if not _finite(per_unit) or per_unit < 0:
+        return None
+    return Price(min(int(per_unit), _MOST_WEI), int(units) if _finite(units) and units >= 1 else 1)
+
+
+def _finite(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a number at all; JSON's true is an int to Python, and Infinity a float."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _json(client: Client, path: str, body: bytes) -> object:
-    """Parse an answer, also with integers beyond 64 bits, which the fast parser does not take."""
+    """Parse an answer to the last digit, also prices beyond 64 bits, which the fast parser would round."""
     try:
-        return orjson.loads(body)
+        if _LONG.search(body) is None:
+            return orjson.loads(body)
     except orjson.JSONDecodeError:
         pass
     try:
@@ -250,7 +260,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0
+    return int(value) if _finite(value) and value > 0 else 0
 
 
 def _excerpt(body: bytes) -> str:

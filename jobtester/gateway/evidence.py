@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ log = structlog.get_logger()
 _SHARE = 10
 _FORGET_FROM = 64
 _EVENTS_S = 120.0
+_NOBODY = series.Named("", "")  # whom the gateway names where it could select nobody
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Life:
 
     job: Job
     sent: float
-    before: series.Snapshot | None
+    before: series.Reading | None
     ended: float | None = None
     ended_at: float = 0.0
     round_trip_s: float = 0.0
@@ -84,10 +85,15 @@ class MetricsReader:
         self._least_pause_s = self._pause_s = pause_s
         self._clock = clock
         self._reading = asyncio.Lock()
-        self.latest: series.Snapshot | None = None
+        self.ledger = series.Ledger()
         self.problem = ""
 
-    async def after(self, moment: float) -> series.Snapshot | None:
+    @property
+    def latest(self) -> series.Reading | None:
+        """Give the newest reading."""
+        return self.ledger.latest
+
+    async def after(self, moment: float) -> series.Reading | None:
         """Give a reading that began at or after `moment`, monotonic seconds; None if it cannot be had."""
         async with self._reading:
             if self.latest is not None and self.latest.begun >= moment:
@@ -96,7 +102,7 @@ class MetricsReader:
                 await asyncio.sleep(max(0.0, self.latest.begun + self._pause_s - self._clock()))
             return await self._read()
 
-    async def _read(self) -> series.Snapshot | None:
+    async def _read(self) -> series.Reading | None:
         begun = self._clock()
         try:
             status, body = await self._client.cli("/metrics", timeout_s=5)
@@ -110,9 +116,9 @@ class MetricsReader:
         if self.problem:
             log.info("metrics_readable_again", gateway=self._client.name)
             self.problem = ""
-        self.latest, took_s = await asyncio.to_thread(_timed, body, begun)
+        snapshot, moved, took_s = await asyncio.to_thread(_understood, body, begun, self.ledger.snapshot)
         self._pause_s = max(self._least_pause_s, _SHARE * took_s)
-        return self.latest
+        return self.ledger.take(snapshot, moved)
 
 
 @dataclass(slots=True)
@@ -124,11 +130,17 @@ class Evidence:
     events: EventLog | None
     known: Known = field(default_factory=lambda: Known(()))
     _lives: defaultdict[Pair, list[Life]] = field(default_factory=lambda: defaultdict(list))
+    _in_air: Counter[Pair] = field(default_factory=Counter)
+    _last_end: dict[Pair, float] = field(default_factory=dict)
+    _forget_at: defaultdict[Pair, int] = field(default_factory=lambda: defaultdict(lambda: _FORGET_FROM))
 
     async def begin(self, orchestrators: Iterable[Orchestrator]) -> None:
         """Start a tick: who may be named, and how the metrics stand before anything is sent."""
         self.known = Known(orchestrators)
         self._lives.clear()
+        self._in_air.clear()
+        self._last_end.clear()
+        self._forget_at.clear()
         if self.metrics is not None:
             await self.metrics.after(time.monotonic())
 
@@ -143,10 +155,14 @@ class Evidence:
         life = Life(job, now, self.metrics.latest if self.metrics is not None else None)
         self._forget(job.pair)
         self._lives[job.pair].append(life)
+        self._in_air[job.pair] += 1
         return life
 
     def ended(self, life: Life, exchange: Exchange) -> None:
         """Note that a job has its answer."""
+        pair = life.job.pair
+        self._in_air[pair] -= 1
+        self._last_end[pair] = max(exchange.ended, self._last_end.get(pair, exchange.ended))
         life.ended = exchange.ended
         life.round_trip_s = exchange.round_trip_s
         life.ended_at = exchange.started_at + exchange.round_trip_s
@@ -154,7 +170,7 @@ class Evidence:
     def _forget(self, pair: Pair) -> None:
         """Let go of jobs that were weighed and ended before anything that is still to be weighed began."""
         lives = self._lives[pair]
-        if len(lives) < _FORGET_FROM:
+        if len(lives) < self._forget_at[pair]:
             return
         latest = self.metrics.latest.begun if self.metrics is not None and self.metrics.latest is not None else 0.0
         begun = [one.before.begun if one.before is not None else one.sent for one in lives if not one.weighed]
@@ -165,13 +181,14 @@ class Evidence:
             for one in lives
             if not one.weighed or one.ended is None or one.ended >= horizon or one.ended_at >= events_since
         ]
+        self._forget_at[pair] = max(_FORGET_FROM, 2 * len(self._lives[pair]))
 
     def separable(self, pair: Pair) -> bool:
         """Tell whether a job of this pair, sent now, could be told apart from every other."""
         since = float("inf")
         if self.metrics is not None and self.metrics.latest is not None and not self.metrics.problem:
             since = self.metrics.latest.begun
-        return all(life.ended is not None and life.ended <= since for life in self._lives[pair])
+        return not self._in_air[pair] and self._last_end.get(pair, float("-inf")) <= since
 
     async def gather(self, life: Life, exchange: Exchange) -> Gathered:
         """Collect what is known now that a job has been answered; waits for one reading of the metrics at most."""
@@ -182,7 +199,8 @@ class Evidence:
             if after is not None:
                 restarted = bool(after.started and life.before.started and abs(after.started - life.before.started) > 1)
                 if not restarted:
-                    found += self._from_metrics(life, exchange, life.before, after)
+                    moved = self.metrics.ledger.since(life.before, life.job.pair)
+                    found += self._from_metrics(life, exchange, moved, life.before.begun)
         header = exchange.headers.get("x-orchestrator-url", "")
         if life.job.capability.byoc and header:
             found.append(self._named(life.job.target, header, "", f"X-Orchestrator-Url says {header}"))
@@ -211,18 +229,16 @@ class Evidence:
         testimony = self._from_event(fitting[0], event)
         return (fitting[0].job.id, testimony[0]) if testimony else None
 
-    def _from_metrics(
-        self, life: Life, exchange: Exchange, before: series.Snapshot, after: series.Snapshot
-    ) -> list[Testimony]:
-        """Weigh what moved in the metrics while the job was in the air.
+    def _from_metrics(self, life: Life, exchange: Exchange, moved: series.Change, since: float) -> list[Testimony]:
+        """Weigh what moved in the metrics since the reading before the job, which began at `since`.
 
-        A job that passed made its server's series move. So if ours alone moved, it was ours; if ours did not move and
-        somebody else's did, it was not.
+        A job that passed made its server's series move, and one that failed the error series of each that was tried. So
+        if ours alone moved, it was ours; if ours did not move and somebody else's did, it was not; and if it failed
+        without ours while the gateway somewhere found nobody, ours cannot be held to have failed.
         """
-        moved = series.change(before, after, life.job.pair)
         passed = looks_passed(exchange)
-        names = moved.passed if passed else frozenset(moved.failed)
-        others = self._beside(life, before.begun)
+        names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}
+        others = self._beside(life, since)
         target = life.job.target
         means = {name: self.known.meant(name.uri, name.address) for name in names}
         ours = [name for name, meant in means.items() if proves(meant, target)]
@@ -234,6 +250,9 @@ class Evidence:
             return [Testimony(Kind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause)]
         if ours:
             return [Testimony(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
+        if not passed and not unexplained and _NOBODY in moved.failed:
+            cause = "; ".join(moved.failed[_NOBODY])
+            return [Testimony(None, f"metric: the gateway found nobody to give the job to: {cause}", cause)]
         if unexplained and len(foreign) == len(names):
             name = unexplained[0]
             return [Testimony(Kind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead")]
@@ -291,7 +310,8 @@ def looks_passed(exchange: Exchange) -> bool:
     return exchange.body.strip() not in (b"", b"null") if len(exchange.body) < 16 else True
 
 
-def _timed(body: bytes, begun: float) -> tuple[series.Snapshot, float]:
-    """Read metrics and give how many seconds that took."""
+def _understood(body: bytes, begun: float, before: series.Snapshot) -> tuple[series.Snapshot, series.Moves, float]:
+    """Read metrics, compare them with the reading before, and give how many seconds that took."""
     began = time.perf_counter()
-    return series.parse(body.decode("utf-8", "replace"), begun), time.perf_counter() - began
+    snapshot = series.parse(body, begun)
+    return snapshot, series.moves(before, snapshot), time.perf_counter() - began

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from jobtester.domain.orchestrators import Orchestrator, Target, endpoint, normal_address
 
+_NOBODY: frozenset[Target] = frozenset()
+
 
 class Known:
     """Finds orchestrators by what they say of themselves: host and port first, else either address.
@@ -15,21 +17,22 @@ class Known:
 
     def __init__(self, orchestrators: Iterable[Orchestrator]) -> None:
         """Index everybody once; looking up is then cheap."""
-        self._by_endpoint: dict[tuple[str, int], set[Target]] = {}
-        self._by_address: dict[str, set[Target]] = {}
+        self._by_endpoint: dict[tuple[str, int], frozenset[Target]] = {}
+        self._by_address: dict[str, frozenset[Target]] = {}
         for one in orchestrators:
+            mine = frozenset((one.target,))
             where = endpoint(one.service_uri) if one.service_uri else None
             if where is not None:
-                self._by_endpoint.setdefault(where, set()).add(one.target)
+                self._by_endpoint[where] = self._by_endpoint.get(where, _NOBODY) | mine
             for address in {one.address, one.local_address} - {""}:
-                self._by_address.setdefault(address, set()).add(one.target)
+                self._by_address[address] = self._by_address.get(address, _NOBODY) | mine
 
     def meant(self, uri: str, address: str) -> frozenset[Target]:
         """Give everybody whom a URI and an address may mean; empty if that is nobody known."""
         where = endpoint(uri) if uri else None
         if where is not None and where in self._by_endpoint:
-            return frozenset(self._by_endpoint[where])
-        return frozenset(self._by_address.get(normal_address(address), ()))
+            return self._by_endpoint[where]
+        return self._by_address.get(normal_address(address), _NOBODY)
 
 
 def proves(meant: frozenset[Target], target: Target) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobtester.domain.jobs import Job
+from jobtester.domain.jobs import Job, Pair
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.client import Client
 from jobtester.gateway.events import EventLog
@@ -20,7 +21,7 @@ from jobtester.settings import Gateway
 class Lane:
     """One gateway: how it is aimed, what proves who served, and whether it can be trusted in this tick.
 
-    `aimed` are the jobs it has taken that are not answered, `leaving` how many of them still wait for their turn.
+    `aimed` counts the jobs it has taken that are not answered, by pair, `leaving` those that still wait for their turn.
     """
 
     settings: Gateway
@@ -29,7 +30,7 @@ class Lane:
     evidence: Evidence
     trust: Trust = field(default_factory=Trust)
     lost: bool = False
-    aimed: dict[str, Job] = field(default_factory=dict)
+    aimed: Counter[Pair] = field(default_factory=Counter)
     leaving: int = 0
 
     @property
@@ -53,7 +54,7 @@ class Lane:
         return not self.lost and not self.trust.lost
 
     def suits(self, job: Job) -> bool:
-        """Tell whether this job may go through this gateway now.
+        """Tell whether this job may go through this gateway now: the same for all jobs of its pair.
 
         Where proof is needed, jobs of one (pipeline, model) do not run side by side: nobody could tell them apart.
         """
@@ -66,7 +67,7 @@ class Lane:
         )
         if not careful:
             return True
-        return self.evidence.separable(job.pair) and all(one.pair != job.pair for one in self.aimed.values())
+        return not self.aimed[job.pair] and self.evidence.separable(job.pair)
 
     @property
     def waits_for_turn(self) -> bool:
@@ -75,7 +76,7 @@ class Lane:
 
     def took(self, job: Job) -> None:
         """Note that a job will go through this gateway."""
-        self.aimed[job.id] = job
+        self.aimed[job.pair] += 1
         self.leaving += 1
 
     def sent(self) -> None:
@@ -84,7 +85,7 @@ class Lane:
 
     def answered(self, job: Job) -> None:
         """Note that a job has its answer."""
-        del self.aimed[job.id]
+        self.aimed[job.pair] -= 1
 
     async def begin(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Start a tick on this lane."""

@@ -20,6 +20,7 @@ from jobtester import __version__
 from jobtester.errors import LeaderboardError
 from jobtester.leaderboard import answers
 from jobtester.leaderboard.answers import Answer, Fate
+from jobtester.proxies import Proxies
 
 _MAX_READ = 32 * 2**20
 _MAX_ANSWER = 64 * 1024
@@ -57,6 +58,7 @@ class Client:
         self._secret = secret.encode()
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._way = Proxies.of_environment().way(self.url)
 
     async def __aenter__(self) -> Client:
         await self.open()
@@ -73,7 +75,6 @@ class Client:
             connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}"},
-            trust_env=True,
         )
 
     async def close(self) -> None:
@@ -96,7 +97,7 @@ class Client:
         sent = body if len(body) < _LONG else io.BytesIO(body)  # what is long is handed over piece by piece
         try:
             async with self._session.post(
-                f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False
+                f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
                 return answers.classify(response.status, text, response.headers.get("Retry-After", ""))
@@ -139,7 +140,7 @@ class Client:
         assert self._session is not None, "open() comes first"
         url = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            async with self._session.get(url) as response:
+            async with self._session.get(url, **self._way) as response:
                 body = await _bounded(response, _MAX_READ)
         except ValueError as error:
             raise LeaderboardError(f"{self.url}{path}: {error}") from error

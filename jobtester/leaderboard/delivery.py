@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
+_NOTICE_S = 2.0
 _EXPIRE_EVERY_S = 30.0
-_LOOK_EVERY_S = 2.0
 _STOPPED = Answer(Fate.UNKNOWN, "the tester stopped before the answer")
 
 
@@ -179,10 +179,10 @@ class Delivery:
         return Move(entry.seq, "pending", self.clock() + self.standing.shut_for_s, problem)
 
     async def _pause(self) -> float:
-        """Say how many seconds to wait if nobody wakes us; commands beside us change the outbox and tell nobody."""
+        """Say how many seconds to wait if nobody wakes us: people's commands change the outbox from other processes."""
         now, shut = self.clock(), self.standing.shut_for_s
         posted, looked_up = await self.outbox.next_due("pending"), await self.outbox.next_due("uncertain")
-        waits = [_LOOK_EVERY_S]
+        waits = [_NOTICE_S]
         if posted is not None:
             waits.append(max(posted - now, shut, self.gate.again_in_s))
         if looked_up is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobtester.pipelines.checks import paths, strictjson
 from jobtester.pipelines.checks.sample import Wrong
+
+_DATA = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*)")
+_FASTEST = 10_000  # tokens/s that nobody writes for one reader
 
 
 def parse(body: bytes, *, stream: bool = False) -> Any:
@@ -26,13 +30,16 @@ def parse(body: bytes, *, stream: bool = False) -> Any:
 def chat_from_stream(body: bytes) -> dict[str, Any]:
     """Put the events of a streamed chat completion together into the answer that would have come without streaming.
 
-    `chunks` counts the events that carried text, for makers that do not count tokens. Raises Wrong for an error in
-    the stream and where there is no event at all.
+    `chunks` counts the events that carried text, for makers that do not count tokens; `ended` tells whether the stream
+    came to its end. Raises Wrong for an error in the stream and where there is no event at all.
     """
     answer: dict[str, Any] = {}
     content: list[str] = []
-    role, reason = "assistant", None
+    role, reason, done = "assistant", None, False
     for event in _events(body):
+        if event is None:
+            done = True
+            break
         if "error" in event:
             raise Wrong("stream_error", f"the stream broke off: {paths.show(event['error'])}")
         answer.update({key: event[key] for key in ("id", "model", "created", "usage") if event.get(key)})
@@ -48,7 +55,7 @@ def chat_from_stream(body: bytes) -> dict[str, Any]:
         raise Wrong("bad_json", f"the stream has no events: {paths.show(body[:200].decode('utf-8', 'replace'), 60)}")
     message = {"role": role, "content": "".join(content)}
     answer["choices"] = [{"index": 0, "finish_reason": reason, "message": message}]
-    answer["chunks"] = len(content)
+    answer["chunks"], answer["ended"] = len(content), done or bool(reason)
     return answer
 
 
@@ -67,25 +74,24 @@ def measures(count: int | None, round_trip_s: float, first_token_s: float | None
     """Give what is measured on a completion of `count` tokens: time to the first one in seconds, and tokens/s.
 
     Short completions have low rates, since the way there and back is in them, unless the first token's time is known.
+    A stream that came in one piece has no rate: it was written before, and nobody knows how fast.
     """
     found = {}
     if first_token_s is not None:
         found["first_token_s"] = round(first_token_s, 6)
     if count is not None:
         writing = round_trip_s - (first_token_s if first_token_s is not None and count > 1 else 0.0)
-        if writing > 0:
+        if writing * _FASTEST > count:
             found["tokens_per_s"] = round(count / writing, 3)
     return found
 
 
-def _events(body: bytes) -> Iterator[dict[str, Any]]:
-    """Give the tables in a stream of events; whatever else is in between says nothing of a completion."""
-    for line in body.splitlines():
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
+def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
+    """Give the tables in a stream of events, None for its end; what else is in between says nothing of a completion."""
+    for line in _DATA.finditer(body):
+        data = line[1].strip()
         if data == b"[DONE]":
-            return
+            yield None
         try:
             event = strictjson.read(data)
         except ValueError as error:

@@ -49,6 +49,11 @@ def load(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -> Catalogu
     return MappingProxyType(found)
 
 
+def writing(catalogue: Catalogue) -> list[str]:
+    """Give the pipelines that write, and may stream it: of those, tokens are measured."""
+    return [one.slug for one in catalogue.values() if one.stream is not None]
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one table over another: tables key by key, anything else replaced."""
     whole = dict(below)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from jobtester.pipelines.checks.sample import Expectation
 from jobtester.pipelines.definition import Definition, Override
 
 _JSON = "application/json"
-_FIRST_TOKEN = b'"content"'
+_FIRST_TOKEN = re.compile(rb'"content"\s*:\s*"[^"]')  # the role comes before, often with an empty text
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Request:
     """What is sent: POST `body` to `path`.
 
     `parameters` is what is shown of it, files by name. `expectation` is what a right answer looks like. `first_token`
-    are the bytes that come with a streamed answer's first token, empty where nothing is streamed.
+    matches what comes with a streamed answer's first token, None where nothing is streamed.
     """
 
     path: str
@@ -32,7 +33,7 @@ class Request:
     body: bytes
     parameters: Mapping[str, Any]
     expectation: Expectation
-    first_token: bytes = b""
+    first_token: re.Pattern[bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class Requests:
             body=body,
             parameters={**fields, **whole.files},
             expectation=Expectation(checks, fields, truths),
-            first_token=_FIRST_TOKEN if definition.stream else b"",
+            first_token=_FIRST_TOKEN if definition.stream else None,
         )
 
     def _variant(self, definition: Definition) -> Override | None:

@@ -16,7 +16,8 @@ from aiohttp import web
 from jobtester.simulator import byoc_workers, events, orchestrator, pool, scenario, served, spoilt
 
 Candidate = tuple[orchestrator.Orchestrator, scenario.ByocSpec, str]
-_TOKEN_S = 0.5
+_ASKING_S = 0.5
+_TOKEN_S = 0.01
 _TEXT = "text/plain; charset=utf-8"
 _REFUSED = "Unable to parse job request, err="
 
@@ -121,6 +122,7 @@ class ByocPort:
             if "[DONE]" in line:
                 await response.write(b'data: {"balance": 1000000}\n\n')
             await response.write(f"{line}\n\n".encode())
+            await asyncio.sleep(_TOKEN_S)
         await response.write_eof()
         return response
 
@@ -206,7 +208,7 @@ def _inner(data: dict[str, Any], name: str, refusal: str) -> Any:
 
 async def _token(node: orchestrator.Orchestrator) -> bool:
     try:
-        async with asyncio.timeout(_TOKEN_S):
+        async with asyncio.timeout(_ASKING_S):
             await node.info()
     except TimeoutError:
         return False

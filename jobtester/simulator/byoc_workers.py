@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +52,17 @@ def _chat(asked: dict[str, Any], model: str, fault: str) -> Reply:
     answer = {"object": "chat.completion", **answers.chat(model, plain, int(asked.get("max_tokens") or 256), fault)}
     if not asked.get("stream"):
         return Reply(200, _json(answer))
-    text = answer["choices"][0]["message"]["content"]
-    delta = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
-    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    chunks = ({**answer, "object": "chat.completion.chunk", "choices": [choice]} for choice in (delta, end))
+    words = re.findall(r"\S+\s*", answer["choices"][0]["message"]["content"])
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+    chunks = [
+        {
+            **answer,
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}],
+            "usage": None if delta else answer["usage"],
+        }
+        for delta in deltas
+    ]
     return Reply(200, lines=(*(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"))
 
 

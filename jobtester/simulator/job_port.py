@@ -12,6 +12,7 @@ from aiohttp import web
 from jobtester.simulator import batch, names, requests, spoilt, tasks
 
 _JSON = {"Content-Type": "application/json"}
+_TOKEN_S = 0.01
 
 
 class JobPort:
@@ -94,4 +95,4 @@ async def _chunks(payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
             "finish_reason": "stop" if last else "",
         }
         yield {**payload, "choices": [choice], "usage": payload["usage"] if last else None}
-        await asyncio.sleep(0)
+        await asyncio.sleep(0 if last else _TOKEN_S)

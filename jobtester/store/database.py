@@ -40,7 +40,8 @@ class Database:
         self.path = path
         self.set_aside: Path | None = None
         self.problem = ""
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
+        self._gathered: list[Waiting] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: file.Opened | None = None
@@ -72,6 +73,7 @@ class Database:
         thread, readers, opened = self._thread, self._readers, self._opened
         self._thread = self._readers = self._opened = None
         if thread is not None:
+            self._hand_over()
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
         if readers is not None:
@@ -90,7 +92,9 @@ class Database:
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((work, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append((work, future))
         return await asyncio.shield(future)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -107,6 +111,12 @@ class Database:
             return False
         return True
 
+    def _hand_over(self) -> None:
+        """Give the writer what one turn of the event loop has gathered: waking it costs more than many a statement."""
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             reader: sqlite3.Connection | None = getattr(self._reading, "connection", None)
@@ -121,14 +131,17 @@ class Database:
         """Take waiting work in groups until the end is announced."""
         ending = False
         while not ending:
-            group = [self._queue.get()]
+            waiting: list[Waiting] = []
+            given = self._queue.get()
             with contextlib.suppress(queue.Empty):
-                while len(group) < _MOST_AT_ONCE:
-                    group.append(self._queue.get_nowait())
-            ending = None in group
-            waiting = [item for item in group if item is not None]
-            if waiting:
-                self._commit(writer, waiting)
+                while given is not None:
+                    waiting += given
+                    if len(waiting) >= _MOST_AT_ONCE:
+                        break
+                    given = self._queue.get_nowait()
+            ending = given is None
+            for start in range(0, len(waiting), _MOST_AT_ONCE):
+                self._commit(writer, waiting[start : start + _MOST_AT_ONCE])
 
     def _commit(self, writer: sqlite3.Connection, group: list[Waiting]) -> None:
         assert self._loop is not None

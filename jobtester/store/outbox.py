@@ -8,12 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobtester.domain.suspicion import FEWEST_JOBS, PASSING
 from jobtester.store.database import Database
 
 STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
 _OPEN = ("pending", "sending", "uncertain")
 _BOGUS_WAIT_S = 7200.0  # nothing waits that long on purpose: the clock has been set back since
-_SUSPECT_JOBS = 10
+_SUSPECT = (
+    "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
+    " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
+    f" HAVING count(*) >= {FEWEST_JOBS} AND sum(outcome = 'passed') * {PASSING} < count(*)"
+    " AND count(DISTINCT CASE WHEN outcome = 'failed' THEN reason END) = 1)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +75,16 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    async def recover(self) -> int:
+    async def recover(self, *, hold: bool = True) -> int:
         """Make uncertain what an earlier process was sending when it died, and settle what it held; count the former.
 
-        A tick that died is judged like one that ended: where ten or more jobs went through a gateway, none passed and
-        all failed alike, its held stats are suspect; else they may be posted.
+        A tick that died is judged like one that ended, by the rule of `Suspicion.holds`: its held stats are suspect, or
+        may be posted. `hold` False says that they always may.
         """
 
         def work(db: sqlite3.Connection) -> int:
-            db.execute(
-                "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
-                " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
-                f" HAVING count(*) >= {_SUSPECT_JOBS} AND sum(outcome = 'passed') = 0 AND count(DISTINCT reason) = 1)"
-            )
+            if hold:
+                db.execute(_SUSPECT)
             db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'")
             return db.execute(
                 "UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending'"

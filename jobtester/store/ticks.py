@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +49,7 @@ class Ticks:
             report["seed"],
             report["trigger"],
             state,
-            json.dumps(report),  # prices may be longer than 64 bits
+            orjson.dumps(report).decode(),
         )
         await self._database.write(
             lambda db: db.execute(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from jobtester.domain.jobs import Job
+from jobtester.domain.jobs import Job, Pair
 from jobtester.domain.orchestrators import Target
 
 
@@ -54,13 +54,21 @@ class Board:
     def take(self, lane: str, *, now: float, serial: bool, suits: Callable[[Job], bool]) -> Job | None:
         """Give the next job for a lane; None if there is none that may begin now.
 
-        A serial lane keeps to one orchestrator until all its jobs are answered.
+        A serial lane keeps to one orchestrator until all its jobs are answered. `suits` is asked once for each pair.
         """
+        known: dict[Pair, bool] = {}
+
+        def fits(job: Job) -> bool:
+            answer = known.get(job.pair)
+            if answer is None:
+                answer = known[job.pair] = suits(job)
+            return answer
+
         while self._waiting and self._waiting[0][0] <= now:
             self._enqueue(heapq.heappop(self._waiting)[2], front=False)
         if serial and lane in self._held:
             chain = self._chains[self._held[lane]]
-            job = self._pick(chain, suits) if chain.in_air < self._cap else None
+            job = self._pick(chain, fits) if chain.in_air < self._cap else None
             if job is not None:
                 return self._taken(chain, job, lane)
             if chain.in_air:
@@ -76,7 +84,7 @@ class Board:
                 self._offer(entry[2], chain)
                 continue
             mine = chain.lane in ("", lane)
-            job = self._pick(chain, suits) if mine else None
+            job = self._pick(chain, fits) if mine else None
             if job is None:
                 passed_over.append(entry)
                 continue
@@ -88,6 +96,12 @@ class Board:
         for entry in passed_over:
             heapq.heappush(self._heap, entry)
         return found
+
+    def hasten(self, until: float) -> None:
+        """Try deferred jobs again at `until` at the latest, if they are all that is left."""
+        if len(self._waiting) == self._unsettled:
+            self._waiting = [(min(due, until), number, job) for due, number, job in self._waiting]
+            heapq.heapify(self._waiting)
 
     def answered(self, job: Job) -> None:
         """Note that a job has its answer: its orchestrator may get another one."""
@@ -142,8 +156,8 @@ class Board:
             chain.queued = True
             heapq.heappush(self._heap, (-chain.rest_s, chain.order, target))
 
-    def _pick(self, chain: _Chain, suits: Callable[[Job], bool]) -> Job | None:
-        return next((job for job in chain.jobs if suits(job)), None)
+    def _pick(self, chain: _Chain, fits: Callable[[Job], bool]) -> Job | None:
+        return next((job for job in chain.jobs if fits(job)), None)
 
     def _taken(self, chain: _Chain, job: Job, lane: str) -> Job:
         chain.jobs.remove(job)

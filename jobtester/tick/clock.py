@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -14,6 +16,7 @@ from jobtester.settings import Schedule
 from jobtester.tick import cron
 
 _MOST_MISSED = 10_000
+_REMEMBERED = 3
 
 
 class Aligned(BaseTrigger):
@@ -43,6 +46,16 @@ def trigger(schedule: Schedule) -> BaseTrigger:
     return Aligned(schedule.period_s, schedule.offset)
 
 
+def longest_s(trigger: BaseTrigger, instants: Sequence[datetime]) -> float:
+    """Give the longest time from one of these instants to the next, and to the one that a trigger lets follow.
+
+    A cron schedule may have pauses, over a weekend for instance: near one, nobody is late who is not late by it.
+    """
+    follows = trigger.get_next_fire_time(instants[-1], instants[-1])
+    known = [*instants, *([follows] if follows is not None else [])]
+    return max(((later - before).total_seconds() for before, later in pairwise(known)), default=0.0)
+
+
 class Clock:
     """Calls `due(missed)` at every scheduled instant; `missed` counts instants that passed unnoticed before it."""
 
@@ -51,6 +64,7 @@ class Clock:
         self._due = due
         self._trigger = trigger(schedule)
         self._expected: datetime | None = None
+        self._passed: deque[datetime] = deque(maxlen=_REMEMBERED)
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._job: Job | None = None
 
@@ -60,7 +74,7 @@ class Clock:
             self._fire, self._trigger, id="tick", misfire_grace_time=None, coalesce=True, max_instances=1
         )
         self._scheduler.start()
-        self._expected = self._job.next_run_time
+        self._begin(self._job)
 
     def stop(self) -> None:
         """Fire no more."""
@@ -72,18 +86,31 @@ class Clock:
         self._trigger = trigger(schedule)
         if self._job is not None:
             self._job.reschedule(self._trigger)
-            self._expected = self._job.next_run_time
+            self._begin(self._job)
 
     @property
     def next_at(self) -> float | None:
         """Say when the next tick is due, in Unix seconds; None before the start."""
         return self._expected.timestamp() if self._expected is not None else None
 
+    @property
+    def interval_s(self) -> float:
+        """Give how long it may be from one tick to the next around now, in seconds."""
+        expected = self._expected or self._trigger.get_next_fire_time(None, datetime.now(UTC))
+        return longest_s(self._trigger, [*self._passed, expected]) if expected is not None else 0.0
+
+    def _begin(self, job: Job) -> None:
+        """Take the schedule up from now on."""
+        self._passed.clear()
+        self._passed.append(datetime.now(UTC))
+        self._expected = job.next_run_time
+
     async def _fire(self) -> None:
         now = datetime.now(UTC)
         missed = -1
         while self._expected is not None and self._expected <= now and missed < _MOST_MISSED:
             missed += 1
+            self._passed.append(self._expected)
             self._expected = self._trigger.get_next_fire_time(self._expected, now)
         self._due(max(0, missed))
 

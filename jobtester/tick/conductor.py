@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from jobtester import interpreter
 from jobtester.domain import budget
 from jobtester.domain import plan as planning
 from jobtester.domain.attribution import Kind
@@ -25,7 +26,7 @@ from jobtester.gateway.lane import Lane
 from jobtester.gateway.targeting import Webhook
 from jobtester.metrics import Metrics
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.catalogue import Catalogue, writing
 from jobtester.pipelines.examiner import Examiner
 from jobtester.pipelines.request import Requests
 from jobtester.settings import Settings
@@ -77,7 +78,7 @@ class Conductor:
     def change(self, settings: Settings, catalogue: Catalogue, assets: Assets, lanes: Sequence[Lane]) -> None:
         """Use these from the next tick on; new webhook gateways learn at once who is known."""
         self.settings, self.catalogue, self.assets, self.lanes = settings, catalogue, assets, lanes
-        self.metrics.know_pipelines(catalogue)
+        self.metrics.know_pipelines(catalogue, writing(catalogue))
         self._know(self.orchestrators)
 
     async def discover(self) -> Sequence[Orchestrator]:
@@ -174,6 +175,7 @@ class Conductor:
         if self.told is not None:
             self.told(report)
         log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
+        interpreter.tidy()
         return report
 
     def stop(self, reason: str = "stopped") -> None:
@@ -229,6 +231,7 @@ class Conductor:
             deadline_s=self.settings.schedule.deadline,
             busy_retries=limits.busy_retries,
             busy_backoff_s=limits.busy_backoff,
+            busy_patience_s=limits.busy_patience,
         )
         self._runner = Runner(plan, self.lanes, trial, recorder, self.progress, pace)
         if self._stopping:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
@@ -35,12 +36,16 @@ def trigger(expression: str, timezone: str) -> BaseTrigger:
 
     try:
         if weekday == "*":
-            return build(day=day)
-        if day == "*":
-            return build(day_of_week=_weekdays(weekday))
-        return OrTrigger([build(day=day), build(day_of_week=_weekdays(weekday))])
+            found: BaseTrigger = build(day=day)
+        elif day == "*":
+            found = build(day_of_week=_weekdays(weekday))
+        else:
+            found = OrTrigger([build(day=day), build(day_of_week=_weekdays(weekday))])
     except ValueError as error:
         raise ValueError(f"{expression!r} is not a cron expression: {error}") from error
+    if found.get_next_fire_time(None, datetime.now(zone)) is None:
+        raise ValueError(f"{expression!r} is a cron expression of an instant that never comes")
+    return found
 
 
 def _weekdays(field: str) -> str:

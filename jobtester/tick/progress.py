@@ -51,12 +51,16 @@ class Progress:
     def recorded(self, result: Result) -> None:
         """Count a result."""
         job, verdict, metrics = result.job, result.verdict, self.metrics
+        warm = str(job.warm).lower()
         self._landed(job)
         self.report.add(result)
-        metrics.jobs.labels(job.pipeline, verdict.outcome.value).inc()
+        metrics.jobs.labels(job.pipeline, verdict.outcome.value, warm).inc()
         metrics.attribution.labels(result.attribution.kind.value).inc()
         if verdict.outcome is Outcome.PASSED:
-            metrics.round_trip.labels(job.pipeline, str(job.warm).lower()).observe(result.round_trip_s)
+            metrics.round_trip.labels(job.pipeline, warm).observe(result.round_trip_s)
+            for name, measured in (("first_token_s", metrics.first_token), ("tokens_per_s", metrics.token_rate)):
+                if name in result.measures:
+                    measured.labels(job.pipeline, warm).observe(result.measures[name])
             metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
         else:
             metrics.failures.labels(job.pipeline, verdict.code).inc()

@@ -10,8 +10,8 @@ import structlog
 from jobtester.domain import stats
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.results import Result
+from jobtester.domain.suspicion import Suspicion
 from jobtester.store.results import Results
-from jobtester.tick.suspicion import Suspicion
 
 log = structlog.get_logger()
 
@@ -41,10 +41,11 @@ class StoreRecorder:
     async def record(self, result: Result) -> None:
         """Keep a result and its stat in one transaction."""
         suspicion = self._suspicions.setdefault(result.gateway, Suspicion())
-        opened = not suspicion.path_works and result.verdict.outcome is Outcome.PASSED
+        passed, waited = result.verdict.outcome is Outcome.PASSED, suspicion.waits
+        first = passed and suspicion.passed == 0
         suspicion.add(result)
         stat = self._stat(result)
-        held = stat is not None and not suspicion.path_works
+        held = stat is not None and suspicion.waits and not passed
         wait = self.posting.evidence_wait_s.get(result.gateway, 0.0)
         await self.results.record(
             result,
@@ -53,9 +54,10 @@ class StoreRecorder:
             not_before=self.clock() + wait if wait else 0.0,
         )
         _log(result)
-        if opened:
-            await self.results.release_held(self.tick, result.gateway)
+        if first:
             await self.results.give_up_suspects(result.gateway)
+        if waited and not suspicion.waits:
+            await self.results.release_held(self.tick, result.gateway)
         if stat is not None and not held:
             self.delivered()
 
@@ -104,5 +106,6 @@ def _log(result: Result) -> None:
         gateway=result.gateway,
         warm=job.warm,
         status=result.status,
+        **result.measures,
         message="" if verdict.outcome is Outcome.PASSED else verdict.message,
     )

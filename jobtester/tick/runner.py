@@ -31,8 +31,14 @@ class Pace:
     deadline_s: float = 3000.0
     busy_retries: int = 3
     busy_backoff_s: float = 15.0
+    busy_patience_s: float = 15.0
     lost_patience_s: float = 60.0
     probe_s: float = 2.0
+
+    @property
+    def busy_pause_s(self) -> float:
+        """Give the longest pause before a busy orchestrator's next try where nothing else is left to do."""
+        return self.busy_patience_s / max(1, self.busy_retries)
 
 
 @dataclass(slots=True)
@@ -51,6 +57,7 @@ class Runner:
     _judging: asyncio.Semaphore = field(init=False)
     _deferrals: dict[str, int] = field(default_factory=dict)
     _aside: dict[str, Result] = field(default_factory=dict)
+    _put_off: dict[str, Result] = field(default_factory=dict)
     _final: bool = False
     _closed: str = ""
     _now: Callable[[], float] = field(init=False)
@@ -74,6 +81,8 @@ class Runner:
                 await self._pass(again)
             for result in self._aside.values():
                 await self._record(unowned(result))
+            for result in self._put_off.values():
+                await self._record(result)
         finally:
             deadline.cancel()
 
@@ -106,6 +115,7 @@ class Runner:
             if self._board.over:  # what was left has just been given up, and nobody else will tell
                 break
             lane.targeting.rest()
+            self._board.hasten(self._now() + self.pace.busy_pause_s)
             due = self._board.next_due
             await self._changes.wait(None if due is None else max(0.0, due - self._now()))
         self._changes.announce()
@@ -161,6 +171,7 @@ class Runner:
         if judged.ownerless:
             if not self._final and not self._closed:
                 self._aside[job.id] = result
+                self._put_off.pop(job.id, None)
                 log.info("set_aside", tick=self.plan.tick, job=job.id, evidence=result.attribution.evidence)
                 self.watcher.deferred(job, lane.name, "set aside")
                 self._board.settled(job)
@@ -168,6 +179,7 @@ class Runner:
             result = unowned(result)
         self._weigh(result, lane)
         self._aside.pop(job.id, None)
+        self._put_off.pop(job.id, None)
         await self._record(result)
         self._board.settled(job)
 
@@ -176,12 +188,14 @@ class Runner:
         self.watcher.recorded(result)
 
     def _busy_again(self, judged: Judged, lane: Lane) -> bool:
-        """Put a busy orchestrator's job off to later in the tick, within bounds."""
+        """Put a busy orchestrator's job off to later in the tick, within bounds; what it came to counts till then."""
         job = judged.result.job
         times = self._deferrals.get(job.id, 0)
         if judged.result.verdict.code != "busy" or times >= self.pace.busy_retries or self._closed:
             return False
         self._deferrals[job.id] = times + 1
+        self._put_off[job.id] = judged.result
+        self._aside.pop(job.id, None)
         self._board.defer(job, self._now() + self.pace.busy_backoff_s * 2**times)
         self.watcher.deferred(job, lane.name, "busy")
         return True
@@ -229,9 +243,9 @@ class Runner:
             await self._changes.wait(self.pace.probe_s if lost else None)
 
     def _skip_rest(self, reason: str) -> None:
-        """Give up every job that has not begun; what was set aside keeps its ownerless answer, unscored."""
+        """Give up every job that has not begun; what was set aside or put off keeps its answer, unscored."""
         for job in self._board.drain():
-            if job.id in self._aside:
+            if job.id in self._aside or job.id in self._put_off:
                 continue
             self.watcher.skipped(
                 Skip(job.orchestrator.address, job.orchestrator.service_uri, job.pipeline, job.model, reason)

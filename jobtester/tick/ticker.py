@@ -30,11 +30,12 @@ class Ticker:
     def __post_init__(self) -> None:
         """Set the clock; it runs from run() on."""
         self.clock = Clock(self.schedule, self._fired)
-        self.metrics.tick_interval.set(self.schedule.period_s if self.schedule.cron is None else 0)
+        self._tell()
 
     async def run(self) -> None:
         """Run ticks as they fall due; return after stop(), when the running one has ended."""
         self.clock.start()
+        self._tell()
         if self.schedule.run_at_start:
             self.start("start")
         stopped = asyncio.ensure_future(self._stop.wait())
@@ -63,7 +64,7 @@ class Ticker:
         """Follow another schedule from now on; a running tick is not touched."""
         self.schedule = schedule
         self.clock.change(schedule)
-        self.metrics.tick_interval.set(schedule.period_s if schedule.cron is None else 0)
+        self._tell()
 
     def stop(self) -> None:
         """Start no more ticks and let no further job begin."""
@@ -71,7 +72,13 @@ class Ticker:
         self.clock.stop()
         self.conductor.stop()
 
+    def _tell(self) -> None:
+        """Let Prometheus know when the next tick is due, and how long it may at most be until a tick."""
+        self.metrics.tick_interval.set(self.clock.interval_s)
+        self.metrics.tick_due.set(self.clock.next_at or 0)
+
     def _fired(self, missed: int) -> None:
+        self._tell()
         if not self.start("schedule"):
             missed += 1
         if missed:

@@ -14,7 +14,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.results import Result
 from jobtester.gateway import byoc, evidence
-from jobtester.gateway.client import Artefact
+from jobtester.gateway.artefacts import Artefact
 from jobtester.gateway.lane import Lane
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
@@ -22,6 +22,7 @@ from jobtester.pipelines.request import Request, Requests
 
 _ARTEFACT_TIMEOUT_S = 30.0
 _KEPT_RESPONSE = 16 * 1024
+_LOST = (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT, Ending.TIMEOUT)  # as a gateway that is gone leaves a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Trial:
         job, exchange = sent.job, sent.exchange
         definition = self.catalogue[job.pipeline]
         alive = True
-        if exchange.ending in (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT):
+        if exchange.ending in _LOST:
             alive = await lane.client.alive()
         gathering = asyncio.ensure_future(lane.evidence.gather(sent.life, exchange))
         findings: tuple[outcome.Finding, ...] = ()
@@ -109,7 +110,7 @@ class Trial:
             gathered = await gathering
         attribution = gathered.applied_to(sent.attribution)
         cause = gathered.cause
-        if not cause and job.capability.busy and exchange.status != 200:
+        if not cause and job.capability.busy and not evidence.looks_passed(exchange):
             cause = "insufficient capacity: every slot was advertised as taken"
         verdict = outcome.judge(
             exchange,

@@ -101,7 +101,8 @@ _REPORT = _object(
         "estimated_price_wei": _WEI,
         "work_s": _SECONDS,
         "longest_chain_s": _SECONDS,
-    }
+    },
+    {"warmth": {**_map(_COUNTS), "description": "outcomes by what was advertised, warm or cold; not in old reports"}},
 )
 _TICK: dict[str, Schema] = {
     "id": _TEXT,

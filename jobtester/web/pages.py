@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp_jinja2
 import jinja2
@@ -16,6 +17,8 @@ from aiohttp import web
 from jobtester import __version__
 from jobtester.domain import outcome
 from jobtester.store.results import Filters
+from jobtester.store.rows import Row
+from jobtester.store.ticks import Kept
 from jobtester.web import plots, texts
 from jobtester.web.parts import PARTS, Parts
 
@@ -28,6 +31,7 @@ _POLICY = (
 )
 _EVERY_S = 1.0
 _ON_A_PAGE = 50
+_DELETED = "It may be older than what store.keep lets stay, or the address may be mistyped."
 
 
 def set_up(app: web.Application) -> None:
@@ -51,7 +55,7 @@ def set_up(app: web.Application) -> None:
 async def overview(request: web.Request) -> web.Response:
     """Show the running tick, the next one, the peers, and every orchestrator × pipeline."""
     parts = request.app[PARTS]
-    cells = await parts.views.matrix()
+    cells, ticks = await parts.views.matrix(), await parts.ticks.newest(10)
     pipelines = sorted({cell.pipeline for cell in cells})
     rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for cell in cells:
@@ -59,8 +63,8 @@ async def overview(request: web.Request) -> web.Response:
     return await _page(
         request,
         "overview.html",
-        {"progress": progress(parts), "peers": parts.health.peers(), "pipelines": pipelines, "rows": rows,
-         "ticks": await parts.ticks.newest(10)},
+        {"progress": _newest(progress(parts), ticks), "peers": parts.health.peers(), "pipelines": pipelines,
+         "rows": rows, "ticks": ticks},
     )  # fmt: skip
 
 
@@ -71,12 +75,18 @@ async def orchestrator(request: web.Request) -> web.Response:
     address = request.match_info["address"].lower()
     cells = await parts.views.matrix(address, recent=200)
     if not cells:
-        raise web.HTTPNotFound(text="no result of this orchestrator is kept\n")
+        return await _missing(
+            request,
+            "No result of this orchestrator is kept.",
+            "The address may be mistyped, no gateway may know it, or none of its jobs has been tested yet.",
+        )
     before = _number(request.query.get("before"))
     recent = await parts.results.page(Filters(address=address), before=before, limit=_ON_A_PAGE)
-    plotted = [(cell, plots.latency(cell.recent)) for cell in cells]
+    plotted = await asyncio.to_thread(lambda: [(cell, plots.latency(cell.recent)) for cell in cells])
     return await _page(
-        request, "orchestrator.html", {"address": address, "cells": plotted, "results": recent, "more": _more(recent)}
+        request,
+        "orchestrator.html",
+        {"address": address, "cells": plotted, "results": recent, "older": _older(recent), "shapes": plots.SHAPES},
     )
 
 
@@ -85,7 +95,7 @@ async def result(request: web.Request) -> web.Response:
     """Show one result with everything behind it."""
     found = await request.app[PARTS].results.get(request.match_info["id"])
     if found is None:
-        raise web.HTTPNotFound(text="no such result is kept\n")
+        return await _missing(request, "No such result is kept.", _DELETED)
     return await _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
 
 
@@ -95,18 +105,16 @@ async def tick(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     found = await parts.ticks.get(request.match_info["id"])
     if found is None:
-        raise web.HTTPNotFound(text="no such tick is kept\n")
+        return await _missing(request, "No such tick is kept.", _DELETED)
+    chosen = {name: request.query.get(name, "") for name in ("outcome", "reason")}
     before = _number(request.query.get("before"))
-    recent = await parts.results.page(
-        Filters(tick=found.id, outcome=request.query.get("outcome", ""), reason=request.query.get("reason", "")),
-        before=before,
-        limit=_ON_A_PAGE,
-    )
+    recent = await parts.results.page(Filters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
+    jobs = await parts.views.timeline(found.id)
     return await _page(
         request,
         "tick.html",
         {"tick": found, "report": found.report, "slowest": await parts.views.slowest(found.id), "results": recent,
-         "more": _more(recent), "timeline": plots.timeline(await parts.views.timeline(found.id))},
+         "older": _older(recent, chosen), "chosen": chosen, "timeline": await asyncio.to_thread(plots.timeline, jobs)},
     )  # fmt: skip
 
 
@@ -132,7 +140,10 @@ async def live(request: web.Request) -> web.StreamResponse:
     while not parts.closing.is_set():
         now = orjson.dumps(progress(parts))
         if now != last:
-            await response.write(b"data: " + now + b"\n\n")
+            try:
+                await response.write(b"data: " + now + b"\n\n")
+            except ConnectionError:
+                break  # the page was closed
             last = now
         try:
             async with asyncio.timeout(_EVERY_S):
@@ -169,12 +180,28 @@ def progress(parts: Parts) -> dict[str, Any]:
     return shown
 
 
-async def _page(request: web.Request, template: str, context: Mapping[str, Any]) -> web.Response:
+def _newest(shown: dict[str, Any], ticks: Sequence[Kept]) -> dict[str, Any]:
+    """Show the newest kept tick where none has run since the start."""
+    if shown["tick"] or not ticks or not ticks[0].report:
+        return shown
+    report = ticks[0].report
+    return shown | {"tick": ticks[0].id} | {name: report[name] for name in ("planned", "settled", "outcomes")}
+
+
+async def _missing(request: web.Request, problem: str, advice: str) -> web.Response:
+    """Say on a page that something is not there; what was asked for is not repeated."""
+    return await _page(request, "missing.html", {"problem": problem, "advice": advice}, status=404)
+
+
+async def _page(request: web.Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> web.Response:
     """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
     parts = request.app[PARTS]
-    shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region}
+    shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region,
+              "here": request.path}  # fmt: skip
     text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **context})
-    response = web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+    response = web.Response(
+        text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": _POLICY}
+    )
     response.enable_compression()
     return response
 
@@ -183,5 +210,9 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) < 18 else None
 
 
-def _more(found: list[Any]) -> int | None:
-    return found[-1].seq if len(found) == _ON_A_PAGE else None
+def _older(found: Sequence[Row], chosen: Mapping[str, str] | None = None) -> str:
+    """Give the address of what comes after a full page, with the same choice; empty if there is no more."""
+    if len(found) < _ON_A_PAGE:
+        return ""
+    kept = {name: value for name, value in (chosen or {}).items() if value}
+    return f"?{urlencode({**kept, 'before': found[-1].seq})}#results"

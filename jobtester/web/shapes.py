@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from jobtester.domain import outcome
+from jobtester.domain import outcome, prices
 from jobtester.store.outbox import Entry
 from jobtester.store.rows import Row
 from jobtester.store.ticks import Kept
@@ -39,7 +39,7 @@ def result(row: Row) -> dict[str, Any]:
         "status": row.status,
         "measures": row.measures,
         "deferred": row.deferred,
-        "estimated_price_wei": str(row.price_wei) if row.price_wei is not None else None,
+        "estimated_price_wei": prices.text(row.price_wei),
     }
 
 
@@ -86,7 +86,7 @@ def tick(kept: Kept, running: Progress | None) -> dict[str, Any]:
         report = running.report.as_json()
     if report is not None:
         report = {
-            name: str(value) if name == "estimated_price_wei" else value
+            name: prices.text(value) if name == "estimated_price_wei" else value
             for name, value in report.items()
             if name not in ("tick", "trigger", "state", "started_at", "finished_at", "seed")
         }

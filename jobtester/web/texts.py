@@ -31,6 +31,11 @@ def instant(moment: float | None) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
 
 
+def iso(moment: float) -> str:
+    """Write an instant as programs read it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def seconds(value: float | None) -> str:
     """Write a length of time."""
     return "" if value is None else durations.show(value)
@@ -56,6 +61,7 @@ def pretty(text: str) -> str:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "instant": instant,
+    "iso": iso,
     "seconds": seconds,
     "sparkline": plots.sparkline,
     "short": short,

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,6 +112,11 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         assert changed["changes"]["server.admin_token"] == "- → **********"
         assert (await running.event("tick_done"))["state"] == "finished"
         assert await metric(base, "jobtester_tick_interval_seconds") == 2
+        assert 0 < await metric(base, "jobtester_next_tick_timestamp_seconds") - time.time() <= 2
+        del running.content["schedule"]["interval"]
+        running.write(schedule={"cron": "0 */2 * * *"})
+        await running.event("config_changed")
+        assert await metric(base, "jobtester_tick_interval_seconds") == 7200
         assert "very-secret-token" not in json.dumps(running.lines)
         async with asyncio.timeout(10):
             while not network.leaderboard.rows:  # noqa: ASYNC110 -- the double tells nobody

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 SLUGS = ("llm", "text-to-image", "text-to-speech")
 WIDTHS = (375, 1440)
 _ITEMS = """
-return [...document.querySelectorAll("li")].filter((one) => one.querySelector(`a[href="${arguments[0]}"]`))
+return [...document.querySelectorAll("tr")].filter((one) => one.querySelector(`a[href="${arguments[0]}"]`))
   .map((one) => one.textContent);
 """
 

@@ -68,6 +68,21 @@ def test_each_question_has_its_heading(question: str) -> None:
     assert sum(question in page.headings for page in EVERY) >= 1
 
 
+def test_the_floors_are_those_that_lint_holds() -> None:
+    """What may import what stands in CONTRIBUTING as import-linter checks it, and every module has its floor there."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floors = [re.split(r" [|:] ", layer.replace("jobtester.", "")) for layer in layers]
+    text = (ROOT / "docs/CONTRIBUTING.md").read_text("utf-8")
+    listed = re.search(r"```text\n(.*?)```", text, re.DOTALL)
+    assert listed is not None
+    assert [line.split(", ") for line in listed[1].splitlines()] == floors
+    modules = {
+        path.stem for path in (ROOT / "jobtester").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert modules - {"__init__", "__main__", "simulator"} == {name for floor in floors for name in floor}
+
+
 @each_page
 def test_links_lead_somewhere(page: Page) -> None:
     """Files and headings that are linked exist, and no link leads out of the repository."""

@@ -110,8 +110,8 @@ def test_known_series_start_at_nothing() -> None:
         for sample in family.samples
     }
     for key in (
-        ("jobtester_jobs_total", ("llm", "passed")),
-        ("jobtester_jobs_total", ("llm", "failed")),
+        ("jobtester_jobs_total", ("llm", "passed", "true")),
+        ("jobtester_jobs_total", ("llm", "failed", "false")),
         ("jobtester_job_failures_total", ("llm", "timeout")),
         ("jobtester_job_failures_total", ("llm", "not_targeted")),
         ("jobtester_round_trip_seconds_count", ("llm", "true")),

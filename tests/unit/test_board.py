@@ -105,3 +105,22 @@ def test_every_job_is_given_once_and_lanes_never_share_an_orchestrator(
             step(lane, "answer")
     assert board.over
     assert sorted(done) == sorted(one.id for one in all_jobs)
+
+
+def test_deferred_jobs_are_hastened_only_when_they_are_all_that_is_left() -> None:
+    """While others have work, or are not settled, it waits its time; then it comes soon, and never later."""
+    board = Board([job("a", 1), job("b", 2)], per_orchestrator=1)
+    busy, other = (board.take("x", now=0, serial=False, suits=anything) for _ in range(2))
+    assert busy is not None
+    assert other is not None
+    board.answered(busy)
+    board.defer(busy, 100.0)
+    board.answered(other)
+    board.hasten(5.0)
+    assert board.next_due == 100.0
+    board.settled(other)
+    board.hasten(5.0)
+    board.hasten(9.0)
+    assert board.next_due == 5.0
+    assert board.take("x", now=4.9, serial=False, suits=anything) is None
+    assert board.take("x", now=5.0, serial=False, suits=anything) is busy

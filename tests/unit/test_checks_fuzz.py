@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,7 +105,10 @@ def worker() -> Iterator[Worker]:
     """Give one worker for all damaged files; it has to live to the end."""
     started = Worker.start()
     yield started
+    status = Path(f"/proc/{started.process.pid}/status").read_text()
     started.stop()
+    peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
+    assert int(peak.split()[1]) < 200 * 1024, "kB, the most that it ever had"
 
 
 @pytest.mark.parametrize("name", MEDIA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_cron_fires_when_cron_would(expression: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["", "* * * *", "61 * * * *", "* * * * 8", "a b c d e", "* * * * 5-2", "0 0 31 2 x"]
+    "nonsense", ["", "* * * *", "61 * * * *", "* * * * 8", "a b c d e", "* * * * 5-2", "0 0 31 2 x", "0 0 30 2 *"]
 )
 def test_cron_nonsense_is_refused_with_words(nonsense: str) -> None:
     """Whatever is no cron expression raises ValueError with a sentence."""
@@ -59,3 +60,49 @@ def test_cron_may_be_shifted() -> None:
     first = shifted.get_next_fire_time(None, START)
     assert first == datetime(2026, 11, 23, 11, 1, 30, tzinfo=UTC)
     assert shifted.get_next_fire_time(first, first) == first + timedelta(hours=1)
+
+
+def walked(schedule: Schedule, start: datetime, count: int) -> list[tuple[datetime, float]]:
+    """Give each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
+    trigger = clock.trigger(schedule)
+    found: list[tuple[datetime, float]] = []
+    passed = [start]
+    for _ in range(count):
+        expected = trigger.get_next_fire_time(passed[-1] if found else None, passed[-1])
+        assert expected is not None
+        passed.append(expected)
+        follows = trigger.get_next_fire_time(expected, expected)
+        assert follows is not None
+        found.append((expected, clock.longest_s(trigger, [*passed[-3:], follows])))
+    return found
+
+
+def test_with_an_interval_nobody_is_late_before_two_of_them() -> None:
+    """Whenever it was started, the interval that is told is the one that is set."""
+    assert {told for _, told in walked(Schedule(interval="10m", offset="90s"), START, 20)} == {600.0}
+    fresh = clock.Clock(Schedule(interval="10m"), lambda _: None)
+    assert fresh.interval_s == 600.0
+
+
+def test_a_pause_of_a_cron_schedule_makes_nobody_late() -> None:
+    """Office hours: when a tick ended at its instant, twice the interval that is told is never over before the next.
+
+    And two ticks after a pause, what is told is the hour again: a tick that hangs is noticed as fast as ever.
+    """
+    told = walked(Schedule(cron="0 9-17 * * 1-5"), START, 120)
+    for (before, _), (at, interval_s) in pairwise(told):
+        assert (at - before).total_seconds() < 2 * interval_s, at
+    by_hour = {at.strftime("%a %H"): interval_s for at, interval_s in told}
+    assert by_hour["Wed 12"] == by_hour["Mon 11"] == 3600.0
+    assert by_hour["Fri 17"] == by_hour["Mon 10"] == 64 * 3600.0
+
+
+async def test_a_clock_that_follows_cron_knows_its_interval() -> None:
+    """From its start and after a change, without having fired."""
+    one = clock.Clock(Schedule(cron="0 */2 * * *"), lambda _: None)
+    assert one.interval_s == 7200.0
+    one.start()
+    assert one.interval_s == 7200.0
+    one.change(Schedule(cron="@daily"))
+    assert one.interval_s == 86400.0
+    one.stop()

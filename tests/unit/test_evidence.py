@@ -34,7 +34,8 @@ def passed(sent: float, ended: float) -> Exchange:
 
 def failed(sent: float, ended: float) -> Exchange:
     """Make an exchange that the gateway gave up on."""
-    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, b"{}")
+    body = b'{"error":{"message":"Service Unavailable Error"}}'
+    return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, body)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_metrics_text_is_read_with_its_escapes() -> None:
         "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
         "process_start_time_seconds 1.7e+09\n"
     )
-    found = series.parse(text, 5.0)
+    found = series.parse(text.encode(), 5.0)
     assert found.passed == {Pair("llm", 'a "q" \\ b'): {Named("https://a", "0x1"): 0.25}}
     assert found.failed == {Pair("llm", "m"): {(Named("u", ""), "OrchestratorCapped"): 3.0}}
     assert found.started == 1.7e9
@@ -81,20 +82,26 @@ class Weighing:
     def __init__(self, *known: Orchestrator) -> None:
         self.reader = MetricsReader(Client("g", "http://127.0.0.1:1"))
         self.evidence = Evidence("g", self.reader, None, Known(known or (A, B)))
-        self.reader.latest = Snapshot(0.0)
+        self.takes(Snapshot(0.0))
 
     def reads(self, at: float, **passed_or_failed: tuple[tuple[Orchestrator, float], ...]) -> None:
         """Make the next reading say this."""
-        self.reader.latest = Snapshot(
-            at,
-            {PAIR: {Named(one.service_uri, one.local_address): value for one, value in passed_or_failed.get("ok", ())}},
-            {
-                PAIR: {
-                    (Named(one.service_uri, one.local_address), "cause"): value
-                    for one, value in passed_or_failed.get("bad", ())
-                }
-            },
+        self.takes(
+            Snapshot(
+                at,
+                {PAIR: {_named(one): value for one, value in passed_or_failed.get("ok", ())}},
+                {PAIR: {(_named(one), "cause"): value for one, value in passed_or_failed.get("bad", ())}},
+            )
         )
+
+    def takes(self, snapshot: Snapshot) -> None:
+        """Take this as the next reading."""
+        ledger = self.reader.ledger
+        ledger.take(snapshot, series.moves(ledger.snapshot, snapshot))
+
+
+def _named(one: Orchestrator) -> Named:
+    return Named(one.service_uri, one.local_address)
 
 
 async def test_only_our_series_moved_proves() -> None:
@@ -149,6 +156,47 @@ async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
     gathered = await weighing.evidence.gather(life, failed(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
     assert gathered.cause == "cause"
+
+
+def nobody(weighing: Weighing, at: float, **more: float) -> None:
+    """Make the next reading say that the gateway found nobody, and with `a` that A failed too."""
+    moved = {(Named("", ""), "no orchestrators available within 2s timeout"): 1.0}
+    if more:
+        moved[Named(A.service_uri, A.local_address), "dial tcp: i/o timeout"] = more["a"]
+    weighing.takes(Snapshot(at, {}, {PAIR: moved}))
+
+
+async def test_that_nobody_was_found_is_a_cause_of_its_own() -> None:
+    """The gateway counts it without a name; alone it means that the orchestrator was never asked."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0)
+    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    assert gathered.cause.startswith("no orchestrators available")
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
+
+
+async def test_that_nobody_was_left_hides_no_failure() -> None:
+    """Where ours failed first, the cause is that, and it is proven."""
+    weighing = Weighing()
+    life = weighing.evidence.sent(job(A), 1.0)
+    weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0, a=1.0)
+    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    assert gathered.cause == "dial tcp: i/o timeout"
+    assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
+
+
+async def test_that_nobody_was_found_tells_two_apart() -> None:
+    """Of two jobs in the air, the one whose orchestrator has an error was asked, the other was not."""
+    weighing = Weighing()
+    one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
+    for life in (one, other):
+        weighing.evidence.ended(life, failed(1, 2))
+    nobody(weighing, 3.0, a=1.0)
+    assert (await weighing.evidence.gather(one, failed(1, 2))).cause == "dial tcp: i/o timeout"
+    assert (await weighing.evidence.gather(other, failed(1, 2))).cause.startswith("no orchestrators available")
 
 
 async def test_metrics_that_do_not_move_say_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobtester.domain import outcome
@@ -10,6 +12,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.outcome import Fault, Finding, Outcome
 
 PRESUMED = Attribution(Kind.PRESUMED)
+UNAVAILABLE = b'{"error":{"message":"Service Unavailable Error"}}\n'
 
 
 def answered(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Exchange:
@@ -23,7 +26,7 @@ def ended(ending: Ending) -> Exchange:
     return Exchange(ending, 1.7e9, 10.0, 12.0, detail="as it was")
 
 
-BATCH = [
+BATCH: list[tuple[Exchange, str, Outcome]] = [
     (answered(200, b'{"images":[]}'), "ok", Outcome.PASSED),
     (answered(200, b""), "empty", Outcome.UNSCORED),
     (answered(200, b" \n"), "empty", Outcome.UNSCORED),
@@ -31,6 +34,14 @@ BATCH = [
     (answered(200, b"<html>login</html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
     (answered(503, b'{"error":{"message":"Service Unavailable Error"}}'), "503", Outcome.FAILED),
     (answered(503, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered(503, b"upstream connect error", "text/plain"), "gateway_fault", Outcome.UNSCORED),
+    (answered(503, b'{"message":"no Route matched with those values"}'), "gateway_fault", Outcome.UNSCORED),
+    (answered(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered(400, b'{"message":": as if it were the runner"}'), "gateway_fault", Outcome.UNSCORED),
+    (answered(200, b"\x1f\x8b\x08", content_encoding="gzip"), "gateway_fault", Outcome.UNSCORED),
+    (answered(202, b'{"id":1}'), "202", Outcome.UNSCORED),
+    (replace(ended(Ending.TOO_LARGE), status=502), "502", Outcome.UNSCORED),
+    (replace(ended(Ending.TIMEOUT), status=404), "404", Outcome.UNSCORED),
     (answered(500, b'{"error":{"message":"Internal Server Error"}}'), "500", Outcome.UNSCORED),
     (answered(400, b'{"error":{"message":": Prompt must be provided."}}'), "400", Outcome.FAILED),
     (answered(400, b'{"error":{"message":"missing required fields"}}'), "tester_fault", Outcome.UNSCORED),
@@ -54,14 +65,24 @@ def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, co
     assert found.message
 
 
-BYOC = [
+BYOC: list[tuple[Exchange, str, Outcome]] = [
     (answered(200, b'{"choices":[]}', x_orchestrator_url="https://a"), "ok", Outcome.PASSED),
     (answered(200, b""), "byoc_empty", Outcome.FAILED),
     (answered(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
     (answered(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
     (answered(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
     (answered(400, b"Insufficient balance for request\n"), "gateway_fault", Outcome.UNSCORED),
-    (answered(422, b'{"detail":"no"}'), "worker_4xx", Outcome.FAILED),
+    (answered(422, b'{"detail":"no"}\n\n'), "worker_4xx", Outcome.FAILED),
+    (answered(404, b'{"error":{"message":"The model does not exist."}}\n\n'), "worker_4xx", Outcome.FAILED),
+    (answered(429, b"slow down\n\n"), "busy", Outcome.UNSCORED),
+    (answered(429, b"rate limited\n"), "429", Outcome.UNSCORED),
+    (answered(400, b"Some other refusal of the gateway\n"), "gateway_fault", Outcome.UNSCORED),
+    (answered(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered(401, b'{"message":"no token"}'), "401", Outcome.UNSCORED),
+    (answered(503, b"upstream connect error"), "gateway_fault", Outcome.UNSCORED),
+    (ended(Ending.NO_REPLY), "gateway_fault", Outcome.UNSCORED),
+    (ended(Ending.TIMEOUT), "gateway_fault", Outcome.UNSCORED),
+    (replace(ended(Ending.TIMEOUT), status=200), "timeout", Outcome.FAILED),
     (answered(404, b"404 page not found\n", "text/plain"), "gateway_fault", Outcome.UNSCORED),
     (answered(500, b"boom"), "500", Outcome.UNSCORED),
 ]
@@ -78,7 +99,7 @@ def test_nobody_is_scored_who_did_not_surely_serve() -> None:
     """Refuted and never-asked answers are unscored, whatever they contain."""
     good = answered(200, b'{"images":[]}')
     for kind, code in ((Kind.REFUTED, "refuted"), (Kind.MISSING, "not_targeted")):
-        for exchange in (good, ended(Ending.TIMEOUT), answered(503, b"{}")):
+        for exchange in (good, ended(Ending.TIMEOUT), answered(503, UNAVAILABLE)):
             found = outcome.judge(exchange, (), Attribution(kind, ("line",)))
             assert (found.code, found.outcome) == (code, Outcome.UNSCORED)
 
@@ -101,7 +122,7 @@ def test_a_lost_gateway_fails_nobody() -> None:
 )  # fmt: skip
 def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     """Busy is not failed; an explained failure keeps its code and says the cause."""
-    found = outcome.judge(answered(503, b"{}"), (), PRESUMED, cause=cause)
+    found = outcome.judge(answered(503, UNAVAILABLE), (), PRESUMED, cause=cause)
     assert found.code == code
     assert cause in found.message
 

@@ -241,8 +241,12 @@ def test_streams_are_asked_for() -> None:
     """With stream = true the request says so and the first token is looked for; else nothing is."""
     streamed = request("llm", stream=True)
     assert json.loads(streamed.body)["stream"] is True
-    assert streamed.first_token == b'"content"'
-    assert request("llm").first_token == b""
+    assert request("llm").first_token is None
+    first = streamed.first_token
+    assert first is not None
+    assert first.search(b'data: {"choices":[{"delta":{"role":"assistant","content" : "4"}}]}')
+    for early in (b'{"delta":{"role":"assistant","content":""}}', b'{"delta":{"content":null}}', b'{"delta":{}}'):
+        assert first.search(early) is None
     assert "stream" not in json.loads(request("openai-text-embeddings").body)
 
 

@@ -82,6 +82,8 @@ def decode(content: bytes, *, limit_s: float = _MAX_SECONDS) -> tuple[float, flo
         if not container.streams.audio:
             raise Wrong("no_stream", "the file has no sound in it")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise Wrong("codec", "the sound is written in a way that nobody knows")
         stream.codec_context.thread_count = 1
         resampler = AudioResampler(format="s16", layout="mono", rate=_RATE)
         for frame in container.decode(stream):

@@ -66,6 +66,8 @@ def _question(parameters: Any) -> str:
 
 
 def _check_finish(answer: dict[str, Any]) -> None:
+    if answer.get("ended") is False:
+        raise Wrong("finish", "the stream broke off before the answer was finished")
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     reason = first.get("finish_reason") if isinstance(first, dict) else answer.get("done_reason")

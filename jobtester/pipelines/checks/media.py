@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from jobtester.pipelines.checks.sample import Sample, Wrong
 
 MAX_ENTRIES = 16
 _INLINE = ("b64_json", "base64", "data")
+_OBJECT = re.compile(r"<[^>]* at 0x[0-9a-f]+>")  # as Python writes what has no name
 
 
 def entries(answer: Any, path: str) -> list[Any]:
@@ -76,8 +78,8 @@ def decoding(what: str, content: bytes) -> Iterator[None]:
     except (Wrong, MemoryError):
         raise
     except Exception as error:
-        said = error.strerror if isinstance(error, OSError) else None
-        reason = paths.show(said or str(error) or type(error).__name__)
+        said = str(getattr(error, "strerror", None) or error or type(error).__name__)
+        reason = paths.show(_OBJECT.sub("it", said))
         raise Wrong("undecodable", f"the {what} of {len(content)} bytes cannot be decoded: {reason}") from error
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.results import Result
 
-_FEWEST_JOBS = 10
-_PASSING_SHARE = 0.2
+FEWEST_JOBS = 10
+PASSING = 5  # of so many jobs one at least passes where the path is well
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class Suspicion:
             self.reasons[result.verdict.code] += 1
 
     @property
-    def path_works(self) -> bool:
-        """Tell whether something has passed: then a failure is the orchestrator's own."""
-        return self.passed > 0
+    def holds(self) -> bool:
+        """Tell whether failures are to be held back as things stand: nearly all of ten or more failed, all alike."""
+        few = self.passed * PASSING < self.jobs
+        return self.jobs >= FEWEST_JOBS and few and len(self.reasons) == 1
 
     @property
-    def holds(self) -> bool:
-        """Tell whether the tick's failures are to be held back: nearly all of ten or more failed, all alike."""
-        few = self.passed < _PASSING_SHARE * self.jobs
-        return self.jobs >= _FEWEST_JOBS and few and len(self.reasons) == 1
+    def waits(self) -> bool:
+        """Tell whether a failure is to wait now: nothing has passed yet, or so little that the path may be broken."""
+        return self.passed == 0 or self.holds

@@ -1,0 +1,85 @@
+"""What grows with the work: time, processor and memory at 100, 1,000 and 10,000 jobs a tick, and over 100 ticks.
+
+Each size is run by a tester in a process of its own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.network import network
+from benchmarks.rows import Row, row
+from benchmarks.tester import tester
+from jobtester import logs
+
+_IN_FLIGHT = 64
+_MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """One size: seconds of wall and processor time per job, memory in bytes after each tick, and the most there was."""
+
+    wall_s: float
+    cpu_s: float
+    after: list[float]
+    peak: float
+
+
+async def measure() -> list[Row]:
+    """Run the three sizes one after the other, the smallest for a hundred ticks."""
+    small, middle, large = await _run(100, ticks=100), await _run(1_000), await _run(10_000)
+    return [
+        row("wall time per job, 1,000 ÷ 100 jobs a tick", middle.wall_s / small.wall_s, "×", most=1.2),
+        row("wall time per job, 10,000 ÷ 100 jobs a tick", large.wall_s / small.wall_s, "×", most=1.2),
+        row("processor time per job, 1,000 ÷ 100 jobs a tick", middle.cpu_s / small.cpu_s, "×", most=1.2),
+        row("processor time per job, 10,000 ÷ 100 jobs a tick", large.cpu_s / small.cpu_s, "×", most=1.2),
+        row("memory, most in a tick of 10,000 jobs", large.peak / _MB, "MB", most=200),
+        row("memory, growth from 1,000 to 10,000 jobs a tick", (large.peak - middle.peak) / _MB, "MB", most=30),
+        row("memory after 100 ticks ÷ after 10", small.after[99] / small.after[9], "×", most=1.05),
+    ]
+
+
+async def _run(size: int, *, ticks: int = 1) -> Grown:
+    """Have a process run so many ticks of so many jobs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.growing", json.dumps({"size": size, "ticks": ticks}),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return Grown(**json.loads(out))
+
+
+async def _measured(size: int, ticks: int) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "seed": 7, "orchestrators": size // 10, "models_per_pipeline": 10, "pipelines": ["llm"],
+        "latency_s": [0, 0], "info_s": [0, 0],
+    }  # fmt: skip
+    walls, cpus, after = [], [], []
+    async with network("query", **made) as remote, tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
+        for _ in range(ticks):
+            tick = await running.tick()
+            done = tick.report.settled
+            assert done == tick.report.planned == size, tick.report.as_json()
+            walls.append(tick.wall_s / done)
+            cpus.append(tick.cpu_s / done)
+            after.append(_memory("VmRSS"))
+        peak = _memory("VmHWM")
+    return {"wall_s": statistics.median(walls), "cpu_s": statistics.median(cpus), "after": after, "peak": peak}
+
+
+def _memory(what: str) -> float:
+    """Give what this process holds (VmRSS), or the most it ever held (VmHWM), in bytes."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return float(lines[what].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    logs.set_up("error", "console")
+    print(json.dumps(asyncio.run(_measured(**json.loads(sys.argv[1])))))

@@ -1,0 +1,155 @@
+"""Artefacts: files that an answer names, fetched within bounds and from nowhere they must not come from."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from jobtester.gateway.reach import ForbiddenAddress, Outside, ours
+from jobtester.proxies import Proxies
+
+_HOPS = 4
+_MOVED = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that an answer names, fetched: `problem` says why there is no usable body, `seconds` how long it took."""
+
+    url: str
+    status: int | None = None
+    body: bytes = b""
+    content_type: str = ""
+    seconds: float = 0.0
+    problem: str = ""
+
+
+class Refusal(Exception):
+    """The file is not fetched, or not used; `status` is 200 where that is the file's own fault."""
+
+    def __init__(self, problem: str, status: int | None = None) -> None:
+        """Keep both."""
+        super().__init__(problem)
+        self.status = status
+
+
+class Files:
+    """Fetches files for one gateway.
+
+    Nothing is told to anybody but the gateway, not even a cookie. What comes compressed is not opened: nobody was asked
+    for that, and a few bytes of it may stand for gigabytes.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        *,
+        token: str | None = None,
+        verify_tls: bool = True,
+        connect_s: float = 10.0,
+        user_agent: str = "",
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """Fetch what is relative from `gateway`, which gets the token; connecting may take `connect_s` seconds."""
+        self._gateway = URL(gateway)
+        self._token = token
+        self._names = Outside(resolver or DefaultResolver(), self._gateway.host or "")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=verify_tls, limit=0, resolver=self._names),
+            headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, ceil_threshold=86_400),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        self._proxies = Proxies.of_environment()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+        await self._names.close()
+
+    async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
+        """Fetch a file, relative to the gateway or absolute; never raises for what it meets."""
+        began = time.monotonic()
+        status: int | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                status, kind, body = await self._followed(urljoin(f"{self._gateway}/", url), max_body)
+        except TimeoutError:
+            problem = f"GET did not end within {timeout_s:g} s"
+        except Refusal as refusal:
+            status, problem = refusal.status, str(refusal)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            problem = f"GET failed: {str(error) or type(error).__name__}"
+        else:
+            problem = "" if status == 200 else f"GET answered {status}"
+            return Artefact(url, status, b"" if problem else body, kind, time.monotonic() - began, problem)
+        return Artefact(url, status, seconds=time.monotonic() - began, problem=problem)
+
+    async def _followed(self, where: str, max_body: int) -> tuple[int, str, bytes]:
+        """Follow redirections, each looked at like the first; give status, type and content of the last."""
+        for _ in range(_HOPS):
+            url = await self._allowed(where)
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token and self._home(url) else {}
+            way = self._proxies.way(str(url))
+            async with self._session.get(url, headers=headers, allow_redirects=False, **way) as response:
+                if response.status in _MOVED and "Location" in response.headers:
+                    where = urljoin(where, response.headers["Location"])
+                    continue
+                coding = response.headers.get("Content-Encoding", "identity").lower()
+                if response.status == 200 and coding != "identity":
+                    raise Refusal(f"comes as {coding[:20]}, although it was asked for as it is")
+                content = await _body(response, max_body) if response.status == 200 else b""
+                return response.status, response.headers.get("Content-Type", ""), content
+        raise Refusal("too many redirects")
+
+    async def _allowed(self, where: str) -> URL:
+        """Give the address as it is asked for. Raises Refusal for one that leads nowhere, or to the tester itself."""
+        shown = where[:100]
+        if not where.isprintable() or " " in where:
+            raise Refusal(f"not an http(s) address: {shown!r}")
+        url = URL(where, encoded=True)
+        host = url.raw_host
+        if url.scheme not in ("http", "https") or not host:
+            raise Refusal(f"not an http(s) address: {shown}")
+        if self._home(url):
+            return url
+        try:
+            own = ours(host)
+        except ValueError:
+            own = await self._stands_for_us(host)
+        if own:
+            raise Refusal(f"points at an address of the tester itself: {shown}")
+        return url
+
+    async def _stands_for_us(self, name: str) -> bool:
+        """Tell whether a name leads to the tester itself; one that is not known here may be known to a proxy."""
+        try:
+            await self._names.resolve(name, family=socket.AF_UNSPEC)
+        except ForbiddenAddress:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _home(self, url: URL) -> bool:
+        """Tell whether an address is the gateway's own."""
+        return (url.host, url.port) == (self._gateway.host, self._gateway.port)
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > most:
+            response.close()
+            raise Refusal(f"larger than {most} bytes", 200)
+    return bytes(content)

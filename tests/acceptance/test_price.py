@@ -1,0 +1,110 @@
+"""What testing costs: exact to the last wei wherever it is shown, and bounded by the budget, in real ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+import tomli_w
+
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.running import staged, tables
+
+ODD = 10**27 + 1  # wei per unit: beyond 64 bits, and no double has it
+UNITS = 64  # max_tokens of llm
+LLM = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+
+
+def network(*prices: int, mode: str = "query") -> Scenario:
+    """Make up orchestrators that each ask one of these prices for a token."""
+    nodes = tuple(
+        OrchestratorSpec(
+            address=f"0x{number + 1:040x}",
+            service_uri=f"https://o{number}.sim.example:8935",
+            models=(ModelSpec("llm", LLM, price=price, latency_s=(0.0, 0.01)),),
+        )
+        for number, price in enumerate(prices)
+    )
+    return Scenario("prices", 1, (GatewaySpec("gateway", mode=mode),), nodes)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def configured(scenario: Scenario, folder: Path, **sections: Any) -> AsyncIterator[Network]:
+    """Start a network and write the configuration of a tester that knows it."""
+    async with Network(scenario) as made:
+        (folder / "config.toml").write_text(tomli_w.dumps(tables(made, folder, **sections)))
+        yield made
+
+
+async def jobtester(*arguments: str, folder: Path) -> bytes:
+    """Run the shipped command, and give what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jobtester", *arguments,
+        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out
+
+
+async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path: Path) -> None:
+    """`plan`, `run` and `results` print decimal text, as the API does, to the last digit; so do tables for people."""
+    right = str(ODD * UNITS)
+    async with configured(network(ODD), tmp_path):
+        planned = orjson.loads(await jobtester("plan", "--json", folder=tmp_path))
+        assert planned["estimated_price_wei"] == planned["jobs"][0]["estimated_price_wei"] == right
+        shown = (await jobtester("plan", folder=tmp_path)).decode()
+        assert f"{ODD * UNITS // 10**18}.0000000" in shown
+        ran = orjson.loads(await jobtester("run", "--json", folder=tmp_path))
+        assert ran["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
+        (kept,) = orjson.loads(await jobtester("results", "--json", folder=tmp_path))
+        assert kept["price_wei"] == right
+    async with staged(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as stage:
+        await stage.tick()
+        base = f"http://127.0.0.1:{stage.daemon.port}/api"
+        async with aiohttp.ClientSession() as session:
+            for path, key in (("results", "estimated_price_wei"), ("ticks", "report")):
+                async with session.get(f"{base}/{path}") as answer:
+                    found = json.loads(await answer.text())["items"][0][key]
+                    assert (found if isinstance(found, str) else found["estimated_price_wei"]) == right
+
+
+async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None:
+    """Thousands of digits in one orchestrator's price: it is planned as far too dear, and the others are tested."""
+    async with staged(network(10**4200, 5), tmp_path, budget={"max_price_per_job": "1 ETH"}) as stage:
+        report = await stage.tick()
+        assert (report.state, report.settled, dict(report.skipped)) == ("finished", 1, {"price": 1})
+
+
+async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tmp_path: Path) -> None:
+    """Of three equal jobs a day pays two: the first tick sends two, the second none; a larger day pays the third."""
+    budget = {"per_day": f"{2 * 1000 * UNITS} wei", "per_tick": "1 ETH"}
+    async with staged(network(1000, 1000, 1000), tmp_path, budget=budget) as stage:
+        first = await stage.tick()
+        assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
+        second = await stage.tick()
+        assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
+        known = {row.address for row in await stage.results()}
+    async with staged(network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}) as stage:
+        third = await stage.tick()
+        assert (third.settled, third.skipped["budget"]) == (1, 2)
+        (row,) = await stage.results(third.tick)
+        assert row.address not in known
+
+
+@pytest.mark.parametrize(("most", "sent"), [("63999 wei", 0), ("64000 wei", 1), ("0.000000000000064 ETH", 1)])
+async def test_a_job_dearer_than_the_bound_is_skipped(most: str, sent: int, tmp_path: Path) -> None:
+    """To the wei, however the bound is written; the skipped one is in the report with its reason."""
+    async with staged(network(1000), tmp_path, budget={"max_price_per_job": most}) as stage:
+        report = await stage.tick()
+        assert (report.settled, report.skipped["price"]) == (sent, 1 - sent)

@@ -1,0 +1,219 @@
+"""Files are fetched from where the gateway keeps them, and from nowhere that an answer must not lead the tester to."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from jobtester.gateway.artefacts import Artefact, Files
+from jobtester.gateway.client import Client
+
+PICTURE = b"\x89PNG\r\n\x1a\n and so on"
+OWN = "points at an address of the tester itself"
+
+
+@dataclass
+class Server:
+    """A server that keeps what it is asked, and answers what its `pages` say: status, headers, content."""
+
+    pages: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def port(self) -> int:
+        """Give its port."""
+        return urlsplit(self.url).port or 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; an endless page never ends."""
+        self.asked.append((request.raw_path, dict(request.headers)))
+        status, headers, content = self.pages.get(request.path, (404, {}, b"ErrNotFound"))
+        if content != b"endless":
+            return web.Response(status=status, headers=headers, body=content)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(65_536))
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str], bytes]) -> AsyncIterator[Server]:
+    """Start such a server."""
+    one = Server({f"/{name}": page for name, page in pages.items()})
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", one.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, 0).start()
+        one.url = f"http://{host}:{runner.addresses[0][1]}"
+        yield one
+    finally:
+        await runner.cleanup()
+
+
+async def fetched(gateway: Server, url: str, *, token: str | None = None, most: int = 1000) -> Artefact:
+    """Fetch as the tester does, through its client of the gateway."""
+    client = Client("gateway", gateway.url, token=token)
+    await client.open()
+    try:
+        return await client.fetch(url, timeout_s=10, max_body=most)
+    finally:
+        await client.close()
+
+
+def here() -> str:
+    """Give an address of this machine that is not its loopback's, or skip where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.77", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no network but its own")
+        address: str = probe.getsockname()[0]
+    return address
+
+
+async def test_what_the_gateway_keeps_is_fetched() -> None:
+    """Relative and absolute, in any case of the host, and through its own redirections; the token goes along."""
+    async with serving(a=(200, {"Content-Type": "image/png"}, PICTURE), b=(302, {"Location": "/a"}, b"")) as gateway:
+        for url in ("/a", "/b", f"{gateway.url}/a", f"{gateway.url.replace('http', 'HTTP')}/a", "/a?X-Signature=a%2Fb"):
+            found = await fetched(gateway, url, token="secret")
+            assert (found.problem, found.status, found.body) == ("", 200, PICTURE), url
+            assert found.content_type == "image/png"
+            assert found.seconds > 0
+        assert {headers["Authorization"] for _, headers in gateway.asked} == {"Bearer secret"}
+        assert gateway.asked[-1][0] == "/a?X-Signature=a%2Fb"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "017700000001", "127.1", "127.0.0.2",
+     "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]",
+     "[2002:7f00:1::]", "[fe80::1]", "[fe80::1%25lo]", "169.254.169.254", "[::ffff:169.254.169.254]", "224.0.0.1",
+     "user@127.0.0.1"],
+)  # fmt: skip
+async def test_the_testers_own_addresses_are_refused_however_they_are_written(host: str) -> None:
+    """A server beside the gateway, on the tester's own machine, is never asked: not directly, not by redirection."""
+    async with serving() as secret:
+        target = f"http://{host}:{secret.port}/x.png"
+        async with serving(go=(307, {"Location": target}, b"")) as gateway:
+            for url in (target, "/go", target.removeprefix("http:")):
+                found = await fetched(gateway, url)
+                assert OWN in found.problem, found.problem
+                assert (found.status, found.body) == (None, b"")
+        assert secret.asked == []
+
+
+async def test_the_machines_other_addresses_are_its_own_too() -> None:
+    """What listens on an address of the local network, or under the machine's name, is refused like loopback."""
+    address = here()
+    async with serving(address) as secret, serving() as gateway:
+        for host in (address, f"[::ffff:{address}]", socket.gethostname()):
+            found = await fetched(gateway, f"http://{host}:{secret.port}/x.png")
+            assert OWN in found.problem, (host, found.problem)
+        assert secret.asked == []
+
+
+async def test_the_gateway_may_live_anywhere() -> None:
+    """One at an address that would be refused otherwise is asked, at its own port and no other."""
+    async with serving(here(), a=(200, {}, PICTURE)) as gateway, serving(here()) as secret:
+        assert (await fetched(gateway, "/a")).body == PICTURE
+        assert OWN in (await fetched(gateway, f"{secret.url}/a")).problem
+        assert secret.asked == []
+
+
+class Turncoat(AbstractResolver):
+    """A name server that tells somebody else's address first, and ours when it is asked again."""
+
+    def __init__(self) -> None:
+        self.answers = chain(["192.0.2.77"], repeat("127.0.0.1"))
+        self.told: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Answer differently each time."""
+        self.told.append(next(self.answers))
+        return [ResolveResult(hostname=host, host=self.told[-1], port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
+    """The address is looked at again at the moment of connecting, after which nobody asks any more."""
+    async with serving() as secret, serving() as gateway:
+        names = Turncoat()
+        files = Files(gateway.url, resolver=names)
+        try:
+            found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_body=1000)
+        finally:
+            await files.close()
+        assert names.told[:2] == ["192.0.2.77", "127.0.0.1"]
+        assert "the tester itself" in found.problem
+        assert secret.asked == []
+
+
+async def test_a_store_elsewhere_is_asked_without_our_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An absolute address, here behind a proxy, since a test has no elsewhere: no token, no cookie, no name of ours."""
+    async with serving(a=(200, {"Set-Cookie": "id=1; Domain=store.example"}, PICTURE)) as proxy, serving() as gateway:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        for _ in range(2):
+            found = await fetched(gateway, "http://store.example/a", token="secret")
+            assert (found.problem, found.body) == ("", PICTURE)
+        for path, headers in proxy.asked:
+            assert path == "http://store.example/a"
+            assert not {"Authorization", "Cookie", "Referer"} & set(headers)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("ftp://127.0.0.1/x", "not an http(s) address"), ("file:///etc/passwd", "not an http(s) address"),
+     ("gopher://x/", "not an http(s) address"), ("javascript:1", "not an http(s) address"),
+     ("data:image/png;base64,AAAA", "not an http(s) address"), ("http://[::1", "GET failed"),
+     ("http://a b/", "not an http(s) address"), ("/a b HTTP/1.1", "not an http(s) address"),
+     ("http://x\\@127.0.0.1/", "GET failed"), ("http://127.0.0.1:99999/", "GET failed"),
+     ("http://nowhere.invalid/x", "GET failed"), ("http://127.0.0.1./", "GET failed"),
+     ("http://ⓛocalhost/", "GET failed"), ("/x\0y", "not an http(s) address")],
+)  # fmt: skip
+async def test_what_is_no_address_is_said_to_be_none(url: str, says: str) -> None:
+    """Odd schemes, odd hosts and odd characters end in a sentence, and in no request."""
+    async with serving() as gateway:
+        found = await fetched(gateway, url)
+        assert says in found.problem
+        assert gateway.asked == []
+
+
+async def test_files_are_read_within_bounds() -> None:
+    """Endless and compressed files, redirections without end and errors give no body, and tell whose fault it is."""
+    bomb = gzip.compress(bytes(10_000_000))
+    pages: dict[str, Any] = {
+        "endless": (200, {}, b"endless"),
+        "bomb": (200, {"Content-Encoding": "gzip"}, bomb),
+        "round": (302, {"Location": "/round"}, b""),
+        "gone": (404, {}, b"ErrNotFound"),
+        "empty": (200, {}, b""),
+    }
+    async with serving(**pages) as gateway:
+        found = {name: await fetched(gateway, f"/{name}", most=100_000) for name in pages}
+        assert all(one.body == b"" for one in found.values())
+        assert (found["endless"].status, found["endless"].problem) == (200, "larger than 100000 bytes")
+        assert (found["bomb"].status, "gzip" in found["bomb"].problem) == (None, True)
+        assert found["round"].problem == "too many redirects"
+        assert (found["gone"].status, found["gone"].problem) == (404, "GET answered 404")
+        assert found["empty"].problem == ""
+        assert len([path for path, _ in gateway.asked if path == "/round"]) == 4

@@ -1,0 +1,135 @@
+"""Busy is not failed: it is tried again within bounds, never holds up a tick, and always being busy is shown."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from jobtester.domain.jobs import Job
+from jobtester.domain.plan import Plan, Skip
+from jobtester.domain.results import Result
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.running import Stage, staged
+
+LLM = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+CAPTION = "Salesforce/blip-image-captioning-large"
+
+
+def network(*faults: str, mode: str = "tester", metrics: bool = True, byoc: bool = False) -> Scenario:
+    """Make up orchestrators with these faults, each for two pipelines."""
+    nodes = tuple(
+        OrchestratorSpec(
+            address=f"0x{number + 1:040x}",
+            service_uri=f"https://o{number}.sim.example:8935",
+            models=(
+                ModelSpec("llm", LLM, latency_s=(0.0, 0.01)),
+                ModelSpec("image-to-text", CAPTION, latency_s=(0.0, 0.01)),
+            ),
+            byoc=(ByocSpec("openai-text-embeddings", "e", latency_s=(0.0, 0.01)),) if byoc else (),
+            fault=fault,
+        )
+        for number, fault in enumerate(faults)
+    )
+    gateway = GatewaySpec("gateway", mode=mode, retry_window=0.05, metrics=metrics)  # type: ignore[arg-type]
+    return Scenario("busy", 1, (gateway,), nodes)
+
+
+class Relenting:
+    """Looks on, and frees every orchestrator once one was put off."""
+
+    def __init__(self, stage: Stage, after: int) -> None:
+        self.network: Network = stage.network
+        self.after = after
+
+    def planned(self, plan: Plan) -> None:
+        """See the plan."""
+
+    def sent(self, job: Job, lane: str) -> None:
+        """See a job leave."""
+
+    def deferred(self, job: Job, lane: str, why: str) -> None:
+        """Count, and relent."""
+        self.after -= 1
+        if self.after == 0:
+            for node in self.network.orchestrators:
+                node.change(fault="", pipelines=(), probability=0.0, down=False)
+
+    def recorded(self, result: Result) -> None:
+        """See a result."""
+
+    def skipped(self, skip: Skip) -> None:
+        """See a skip."""
+
+
+@pytest.mark.parametrize("mode", ["tester", "query"])
+async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
+    """Busy at first and free at the second try: passed, with the number of times it was put off."""
+    async with staged(network("", "busy", mode=mode), tmp_path) as stage:
+        stage.daemon.conductor.watchers = (Relenting(stage, after=2),)
+        report = await stage.tick()
+        assert (report.outcomes, report.deferred) == ({"passed": 4}, {"busy": 2})
+        assert sorted(row.deferred for row in await stage.results()) == [0, 0, 1, 1]
+
+
+async def test_one_that_is_always_busy_holds_up_nobody(tmp_path: Path) -> None:
+    """With pauses of an hour the tick still ends soon: all tries are made within the patience."""
+    limits = {"busy_backoff": "1h", "busy_retries": 3, "busy_patience": "600ms"}
+    async with staged(network("", "busy", ""), tmp_path, limits=limits) as stage:
+        began = time.monotonic()
+        report = await stage.tick()
+        assert time.monotonic() - began < 60
+        assert report.state == "finished"
+        assert (report.outcomes, report.reasons, report.deferred) == (
+            {"passed": 4, "unscored": 2}, {"busy": 2}, {"busy": 6},
+        )  # fmt: skip
+        busy = [row for row in await stage.results() if row.reason == "busy"]
+        assert [row.deferred for row in busy] == [3, 3]
+        assert len(stage.network.leaderboard.rows) == 4
+
+
+async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> None:
+    """What was asked and had no room has a result, although the tick ended before it could be tried again."""
+    sections: dict[str, Any] = {
+        "limits": {"busy_backoff": "1h", "busy_patience": "1h"},
+        "schedule": {"deadline": "3s"},
+    }
+    async with staged(network("busy", ""), tmp_path, **sections) as stage:
+        report = await stage.tick()
+        assert (report.outcomes, report.reasons) == ({"passed": 2, "unscored": 2}, {"busy": 2})
+        assert report.skipped == {}
+        assert report.settled == report.planned == len(await stage.results())
+
+
+async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
+    """Three ticks without a score in a row are told by API and pages, and one that passes ends the run."""
+    limits = {"busy_backoff": "1ms", "busy_retries": 1}
+    async with staged(network("busy"), tmp_path, limits=limits) as stage, aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+        address = stage.network.scenario.orchestrators[0].address
+
+        async def streaks() -> set[int]:
+            async with session.get(f"{base}/api/orchestrators/{address}") as answer:
+                return {one["unscored_streak"] for one in (await answer.json())["capabilities"]}
+
+        for number in (1, 2, 3):
+            await stage.tick()
+            assert await streaks() == {number}
+        async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
+            assert "3 × unscored" in await page.text()
+            assert "3 times unscored in a row" in await other.text()
+        stage.network.orchestrators[0].change(fault="", pipelines=(), probability=0.0, down=False)
+        await stage.tick()
+        assert await streaks() == {0}
+
+
+async def test_busy_external_capabilities_are_unscored(tmp_path: Path) -> None:
+    """`No orchestrators found` may mean busy, down or unknown: nobody is failed for it."""
+    async with staged(network("busy", "", byoc=True), tmp_path, limits={"busy_retries": 0}) as stage:
+        report = await stage.tick()
+        assert report.reasons == {"busy": 2, "capacity_unknown": 1}
+        assert report.outcomes["failed"] == 0

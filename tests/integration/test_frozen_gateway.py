@@ -1,0 +1,52 @@
+"""A gateway that takes a job and then freezes fails nobody: silence is charged only while the gateway lives."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobtester import configuration, daemon
+from jobtester.store.results import Filters
+
+
+@pytest.mark.parametrize(("alive", "reason"), [(True, "timeout"), (False, "gateway_lost")])
+async def test_silence_is_judged_by_whether_the_gateway_lives(alive: bool, reason: str, tmp_path: Path) -> None:
+    """The same job without an answer: a failure where /healthz answers meanwhile, unscored where nothing does."""
+    jobs = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal jobs
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            jobs += head.startswith(b"POST /llm")
+            if head.startswith(b"GET /healthz") and (alive or not jobs):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+            else:
+                await reader.read()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        node: dict[str, Any] = {"address": "0x" + "1" * 40, "service_uri": "https://slow.example"}
+        content = {
+            "server": {"host": "127.0.0.1", "port": 0},
+            "gateways": [{"url": f"http://127.0.0.1:{port}", "targeting": "query", "metrics": False}],
+            "leaderboard": {"post": False},
+            "store": {"path": str(tmp_path / "jobtester.db")},
+            "discovery": {
+                "source": "static",
+                "orchestrators": [{**node, "capabilities": [{"pipeline": "llm", "model": "m"}]}],
+            },
+            "pipelines": {"llm": {"timeout": "1s"}},
+        }
+        async with daemon.opened(configuration.of(content, origin="test")) as running:
+            await running.once("test")
+            (row,) = await running.results.page(Filters())
+        assert (row.reason, jobs) == (reason, 1)

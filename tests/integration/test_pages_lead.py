@@ -1,0 +1,110 @@
+"""Pages lead where they say, keep what was chosen, and say so where there is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import re
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from jobtester import logs
+from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from tests.running import Stage, staged
+
+
+def scenario(orchestrators: int = 2, *, fault_share: float = 0.0, latency_s: float = 0.01) -> Scenario:
+    """Make a quick network whose gateway takes several jobs at once."""
+    return generate(
+        seed=11,
+        orchestrators=orchestrators,
+        models_per_pipeline=1,
+        pipelines=("llm",),
+        latency_s=(latency_s, latency_s),
+        fault_share=fault_share,
+        fault_probability=1.0,
+        gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
+    )
+
+
+async def read(session: aiohttp.ClientSession, stage: Stage, path: str, status: int = 200) -> str:
+    """Open a page."""
+    async with session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer:
+        text = await answer.text()
+        assert answer.status == status, (path, text)
+        assert answer.content_type == "text/html"
+        return text
+
+
+async def test_a_fresh_tester_says_that_there_is_nothing_yet(tmp_path: Path) -> None:
+    """Before the first tick no table is empty without a word, and nothing leads to a page that is not there."""
+    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
+        overview = await read(session, stage, "/")
+        assert "No tick has run yet." in overview
+        assert "No result is kept yet." in overview
+        assert re.search(r'data-live="tick" href="/t/" hidden', overview)
+        assert "<table" not in overview
+        assert "Nothing waits." in await read(session, stage, "/outbox")
+
+
+@pytest.mark.parametrize("path", [f"/o/0x{7:040x}", "/r/nosuch", "/t/nosuch", "/o/<b>"])
+async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Path) -> None:
+    """An unknown orchestrator, result or tick is a 404 for people, with what it may be and a way back."""
+    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
+        text = await read(session, stage, path, 404)
+        assert "is kept." in text
+        assert '<a href="/">Overview</a>' in text
+        assert path.rpartition("/")[2] not in text
+
+
+async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
+    """From page to page by the link that stands there: every failed result once, none of another outcome."""
+    async with staged(scenario(160, fault_share=0.7), tmp_path) as stage, aiohttp.ClientSession() as session:
+        report = await stage.tick()
+        failed = {row.id for row in await stage.results() if row.outcome == "failed"}
+        assert 50 < len(failed) < report.settled
+        seen: list[str] = []
+        path = "?outcome=failed"
+        while path:
+            text = await read(session, stage, f"/t/{report.tick}{path}")
+            table = text[text.index('<h2 id="results">') :]
+            assert 'aria-current="true">failed</a>' in table
+            seen += re.findall(r'<td class="when"><a href="/r/(\w+)"', table)
+            older = re.search(r'<a href="([^"]+)">older results</a>', table)
+            path = html.unescape(older[1]).partition("#")[0] if older else ""
+        assert len(seen) == len(set(seen))
+        assert set(seen) == failed
+
+
+async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
+    """Until it runs one itself, the overview has the figures of the last tick that is kept."""
+    async with staged(scenario(3), tmp_path) as stage:
+        report = await stage.tick()
+    async with staged(scenario(3), tmp_path) as stage, aiohttp.ClientSession() as session:
+        overview = await read(session, stage, "/")
+        assert f'href="/t/{report.tick}">{report.tick}</a>' in overview
+        assert f'<span data-live="settled">{report.settled}</span>' in overview
+        assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
+
+
+async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
+    """People leave while progress is being sent to them; the log has nothing to say about that."""
+    many = scenario(12, latency_s=0.6)
+    async with staged(many, tmp_path, limits={"jobs": 2}) as stage:
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", stage.daemon.port)
+            writer.write(b"GET /live HTTP/1.1\r\nHost: tester\r\n\r\n")
+            await reader.readuntil(b"data: ")
+            writer.transport.abort()
+        written = io.StringIO()
+        logs.set_up("info", "json", written)
+        try:
+            await stage.tick()
+        finally:
+            logs.set_up("error", "json", sys.stderr)
+    assert '"event":"tick_done"' in written.getvalue()
+    assert "request_failed" not in written.getvalue()

@@ -1,0 +1,224 @@
+"""Suspect the tester first: failures wait for proof that the path works, in real ticks and across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from jobtester import configuration, daemon
+from jobtester.daemon import Daemon
+from jobtester.domain import outcome, stats
+from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.results import Result
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from jobtester.store.database import Database
+from jobtester.store.outbox import Outbox
+from jobtester.store.results import Filters, Results
+from tests.running import aim, tables
+
+MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+
+
+def network(*faults: str) -> Scenario:
+    """Make up an orchestrator for each fault, the empty one passing."""
+    nodes = tuple(
+        OrchestratorSpec(
+            address=f"0x{number + 1:040x}",
+            service_uri=f"https://o{number}.sim.example:8935",
+            models=(ModelSpec("llm", MODEL, latency_s=(0.0, 0.01)),),
+            fault=fault,
+        )
+        for number, fault in enumerate(faults)
+    )
+    return Scenario("suspicion", 1, (GatewaySpec("gateway", mode="query", retry_window=0.05),), nodes)
+
+
+@asynccontextmanager
+async def running(network: Network, folder: Path, **sections: Any) -> AsyncIterator[Daemon]:
+    """Start a tester over a network, with the store and the file that the one before left behind."""
+    content = tables(network, folder, **sections)
+    (folder / "config.toml").write_text(tomli_w.dumps(content))
+    async with daemon.opened(configuration.of(content, origin="test")) as one:
+        aim(network, one)
+        yield one
+
+
+def change(network: Network, *faults: str) -> None:
+    """Let the orchestrators go wrong differently from now on."""
+    for node, fault in zip(network.orchestrators, faults, strict=True):
+        node.change(fault=fault, pipelines=(), probability=1.0, down=False)
+
+
+def posted(network: Network) -> list[int]:
+    """Give the success of every stat that the Leaderboard has."""
+    return [row.stat["success_rate"] for row in network.leaderboard.rows]
+
+
+async def waiting(one: Daemon) -> dict[str, int]:
+    """Count what is in the outbox by state."""
+    return {state: count for state, count in (await one.outbox.counts()).items() if count}
+
+
+async def until(met: Callable[[], bool], what: str) -> None:
+    """Wait for what another task does."""
+    began = time.monotonic()
+    while not met():
+        assert time.monotonic() - began < 60, what
+        await asyncio.sleep(0.02)
+
+
+async def jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
+    """Run the shipped command beside whatever runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jobtester", *arguments,
+        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_path_works_again(tmp_path: Path) -> None:
+    """Nothing of it is posted, not even after a restart; the next tick that passes makes it unscored for good."""
+    async with Network(network(*["eof"] * 12)) as net:
+        async with running(net, tmp_path) as one:
+            report = await one.once("test")
+            assert (report.state, report.outcomes) == ("suspect", {"failed": 12})
+            assert await waiting(one) == {"suspect": 12}
+        async with running(net, tmp_path) as one:
+            assert await waiting(one) == {"suspect": 12}
+            again = await one.once("test")
+            assert again.state == "suspect"
+            assert await waiting(one) == {"suspect": 24}
+            assert posted(net) == []
+        async with running(net, tmp_path) as one:
+            change(net, *[""] * 6, *["eof"] * 6)
+            third = await one.once("test")
+            assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
+            assert await waiting(one) == {"delivered": 12}
+            for tick in (report.tick, again.tick):
+                rows = await one.results.page(Filters(tick=tick), limit=100)
+                assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
+        assert sorted(posted(net)) == [0] * 6 + [1] * 6
+
+
+async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path) -> None:
+    """`jobtester tick release` has the daemon post what it held, once; a second time there is nothing to release."""
+    async with Network(network(*["eof"] * 10)) as net, running(net, tmp_path) as one:
+        serving = asyncio.ensure_future(one.serve())
+        try:
+            await until(lambda: one.ticker.start("test"), "no tick could be started")
+            await until(lambda: any(report.state == "suspect" for report in one.conductor.reports), "not suspect")
+            assert posted(net) == []
+            code, listed = await jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
+            assert (code, "10 suspect" in listed) == (0, True)
+            assert await jobtester("tick", "release", folder=tmp_path) == (0, "10 stats released\n")
+            await until(lambda: len(posted(net)) == 10, "not posted")
+            assert await jobtester("tick", "release", folder=tmp_path) == (1, "0 stats released\n")
+        finally:
+            one.stop()
+            await serving
+        assert posted(net) == [0] * 10
+        assert await waiting(one) == {"delivered": 10}
+
+
+@pytest.mark.parametrize(
+    ("faults", "suspect"),
+    [
+        (["eof"] * 9, False),
+        (["eof"] * 9 + ["null"], False),
+        (["eof"] * 8 + ["gateway_500"] * 2, True),
+        (["gateway_500"] * 12, False),
+        (["eof"] * 8 + [""] * 2, False),
+    ],
+    ids=["nine", "two reasons", "others unscored", "nothing failed", "one in five passed"],
+)
+async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path) -> None:
+    """Ten jobs at least, less than one in five passed, one reason among the failures; otherwise all is posted."""
+    async with Network(network(*faults)) as net, running(net, tmp_path) as one:
+        report = await one.once("test")
+        assert report.state == ("suspect" if suspect else "finished")
+        scored = report.outcomes["failed"] + report.outcomes["passed"]
+        assert len(posted(net)) == (0 if suspect else scored)
+
+
+async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
+    """`leaderboard.post_suspect = true` posts them at the tick's end."""
+    async with Network(network(*["eof"] * 12)) as net:
+        async with running(net, tmp_path, leaderboard={"post_suspect": True}) as one:
+            assert (await one.once("test")).state == "finished"
+        assert posted(net) == [0] * 12
+
+
+async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tmp_path: Path) -> None:
+    """A pass is posted at once. A few failures are posted with it; nearly all of many, all alike, stay put."""
+    limits = {"busy_retries": 20, "busy_backoff": "100ms", "busy_patience": "50s"}
+    for failing, freed in ((3, {"delivered": 4}), (12, {"delivered": 1, "suspect": 12})):
+        folder = tmp_path / str(failing)
+        folder.mkdir()
+        async with Network(network("busy", *["eof"] * failing)) as net, running(net, folder, limits=limits) as one:
+            ticking = asyncio.ensure_future(one.once("test"))
+            began = time.monotonic()
+            while len(await one.results.page(Filters(), limit=100)) < failing:
+                assert time.monotonic() - began < 60
+                await asyncio.sleep(0.02)
+            assert await waiting(one) == {"held": failing}
+            assert posted(net) == []
+            change(net, "", *["eof"] * failing)
+            report = await ticking
+            assert report.outcomes == {"passed": 1, "failed": failing}
+            assert await waiting(one) == freed
+            assert sorted(posted(net)) == [0] * (freed["delivered"] - 1) + [1]
+
+
+def result(number: int, code: str) -> Result:
+    """Make a result of a tick that dies."""
+    capability = Capability("llm", MODEL)
+    one = Orchestrator(f"0x{number + 1:040x}", f"https://o{number}", (capability,))
+    job = Job(f"j{number}", "t", one, capability, "Llm", 1.0, 1.0)
+    return Result(job, outcome.verdict(code), Attribution(Kind.PRESUMED), "g", "query", time.time(), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("codes", "hold", "left"),
+    [
+        (["no_reply"] * 12, True, {"suspect": 12}),
+        (["no_reply"] * 12, False, {"pending": 12}),
+        (["no_reply"] * 9, True, {"pending": 9}),
+        (["no_reply"] * 9 + ["null"], True, {"pending": 10}),
+        (["no_reply"] * 9 + ["busy"] * 3, True, {"suspect": 9}),
+        (["no_reply"] * 12 + ["ok"] * 2, True, {"suspect": 12, "pending": 2}),
+        (["no_reply"] * 8 + ["ok"] * 2, True, {"pending": 10}),
+    ],
+)
+async def test_what_a_dead_tester_held_is_judged_by_the_same_rule(
+    codes: list[str], hold: bool, left: dict[str, int], tmp_path: Path
+) -> None:
+    """A process that died in the middle of a tick leaves held stats; the next one settles them first of all."""
+    path = tmp_path / "jobtester.db"
+    database = Database(path)
+    await database.open(owner=True)
+    for number, code in enumerate(codes):
+        one = result(number, code)
+        stat = stats.of(one, "FRA") if one.verdict.scored else None
+        await Results(database).record(one, stat, state="pending" if code == "ok" else "held")
+    await database.close()
+    database = Database(path)
+    await database.open(owner=True)
+    try:
+        outbox = Outbox(database)
+        await outbox.recover(hold=hold)
+        assert {state: count for state, count in (await outbox.counts()).items() if count} == left
+    finally:
+        await database.close()
