@@ -15,7 +15,7 @@ import structlog
 from jobtester import configuration, interpreter, supervision
 from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection
-from jobtester.domain.received import Received
+from jobtester.domain.received import Received, UnfitError
 from jobtester.domain.report import Report
 from jobtester.errors import JobTesterError, PortInUseError
 from jobtester.gateway import lane as lanes
@@ -105,7 +105,9 @@ class Daemon:
             self.metrics.events.labels("ignored").inc()
 
     async def receive(self, body: bytes, source: str, found: list[Received]) -> bool:
-        """Keep other testers' results and forward them; False for a repeat."""
+        """Keep other testers' results and forward them; False for a repeat. Raises UnfitError for an unknown region."""
+        if self.delivery is not None and any(self.delivery.gate.lacks(one.stat.region) for one in found):
+            raise UnfitError("invalid region")
         new = await self.results.receive(body, source, found)
         if new and self.delivery is not None:
             self.delivery.wake()

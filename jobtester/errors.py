@@ -19,6 +19,12 @@ class ConfigError(JobTesterError):
     exit_code = 2
 
 
+class UsageError(JobTesterError):
+    """The command was not given what it needs; see --help."""
+
+    exit_code = 2
+
+
 class AssetError(ConfigError):
     """A test input is missing or damaged; orchestrators would be blamed for it."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobtester import sources
+from jobtester.domain.orchestrators import endpoint
 from jobtester.errors import ConfigError
 from jobtester.values import Duration, PositiveDuration, Size, Timezone, WebAddress, Wei
 
@@ -224,15 +226,21 @@ class Settings(BaseSettings):
         problems = []
         if not self.gateways:
             problems.append("gateways: at least one [[gateways]] table is needed")
-        names = [gateway.name for gateway in self.gateways]
         problems.extend(
             f"gateways: two are called {name!r}; give each its own name"
-            for name in sorted({name for name in names if names.count(name) > 1})
+            for name in _doubled((one.name.lower(), one.name) for one in self.gateways)
         )
-        urls = [gateway.url.lower() for gateway in self.gateways]
         problems.extend(
             f"gateways: {url} is given twice; one gateway has one list, so it can only be one lane"
-            for url in sorted({url for url in urls if urls.count(url) > 1})
+            for url in _doubled((_place(one.url), one.url) for one in self.gateways)
+        )
+        problems.extend(
+            f"gateways: two call themselves {name!r} in events; give each its own event_source"
+            for name in _doubled(
+                ((one.event_source or one.name).lower(), one.event_source or one.name)
+                for one in self.gateways
+                if one.events
+            )
         )
         if self.leaderboard.post and self.leaderboard.url:
             if not self.region:
@@ -261,6 +269,22 @@ class Settings(BaseSettings):
         """Read the environment (and secret files) over what is given, which is the file's content."""
         given = init_settings()
         return (sources.Environment(settings_cls, given), init_settings)
+
+
+def _doubled(named: Iterable[tuple[Hashable, str]]) -> list[str]:
+    """Give what is there again under a key that was there before, as it is written, each once."""
+    seen: set[Hashable] = set()
+    again: dict[Hashable, str] = {}
+    for key, shown in named:
+        if key in seen:
+            again.setdefault(key, shown)
+        seen.add(key)
+    return sorted(again.values())
+
+
+def _place(url: str) -> Hashable:
+    """Give where an address leads, in whichever way it is written."""
+    return endpoint(url), urlsplit(url).path.rstrip("/")
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:

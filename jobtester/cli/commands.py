@@ -74,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     found = command("results", "kept", "results", "print recorded results")
     for name in ("tick", "orchestrator", "pipeline", "model", "outcome", "reason"):
         found.add_argument(f"--{name}", help=f"only this {name}" + (", or `last`" if name == "tick" else ""))
-    found.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
+    found.add_argument("--received", action="store_true", help="results of other testers instead")
+    found.add_argument("--limit", type=_number, default=100, help="how many at the most (default: 100)")
     found.add_argument("--json", action="store_true", help="print JSON")
 
     outbox = commands.add_parser("outbox", help="what has not reached the Leaderboard").add_subparsers(
@@ -82,11 +83,11 @@ def parser() -> argparse.ArgumentParser:
     )
     listed = _means(outbox.add_parser("list", help="print what waits, and why"), "kept", "outbox_list")
     listed.add_argument("--state", action="append", default=[], help="only entries in this state; repeatable")
-    listed.add_argument("--limit", type=int, default=200, help="how many at the most (default: 200)")
+    listed.add_argument("--limit", type=_number, default=200, help="how many at the most (default: 200)")
     listed.add_argument("--json", action="store_true", help="print JSON")
     for action, text in (("retry", "post refused, expired or dropped stats again"), ("drop", "give up posting stats")):
         added = _means(outbox.add_parser(action, help=text), "kept", f"outbox_{action}")
-        added.add_argument("number", nargs="*", type=int, help="which entries; none means all that it applies to")
+        added.add_argument("number", nargs="*", type=_number, help="which entries; none means all that it applies to")
     tick = commands.add_parser("tick", help="what people may do about a tick").add_subparsers(
         metavar="ACTION", required=True
     )
@@ -121,6 +122,13 @@ def parser() -> argparse.ArgumentParser:
     health = command("healthcheck", "healthcheck", "healthcheck", "ask the running daemon whether it is healthy")
     health.add_argument("--url", help="where it runs; default: as configured, on this machine")
     return top
+
+
+def _number(text: str) -> int:
+    """Read a whole number from 1 on, which the store can hold."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 18 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _means(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -12,59 +13,66 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
-from rich.text import Text
 
 from jobtester import settings
-from jobtester.cli import tables
-from jobtester.domain import durations, prices
-from jobtester.errors import StoreError
+from jobtester.cli import listings, tables
+from jobtester.domain import outcome, prices
+from jobtester.domain.orchestrators import normal_address
+from jobtester.errors import StoreError, UsageError
 from jobtester.store.database import Database
-from jobtester.store.outbox import Entry, Outbox
+from jobtester.store.outbox import STATES, Entry, Outbox
 from jobtester.store.results import Filters, Results
 from jobtester.store.rows import Row
 from jobtester.store.ticks import Ticks
+from jobtester.store.views import Forwarded, Views
 
 T = TypeVar("T")
+
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_FILTERS = ("tick", "orchestrator", "pipeline", "model", "outcome", "reason")
 
 
 def results(options: argparse.Namespace) -> int:
     """Print recorded results, newest first."""
+    if options.received:
+        return _received(options)
+    wanted = _filters(options)
 
     async def find(database: Database) -> list[Row]:
-        tick = options.tick or ""
-        if tick == "last":
-            newest = await Ticks(database).get("last")
-            tick = newest.id if newest is not None else "none"
-        filters = Filters(
-            tick=tick,
-            address=(options.orchestrator or "").lower(),
-            pipeline=options.pipeline or "",
-            model=options.model or "",
-            outcome=options.outcome or "",
-            reason=options.reason or "",
-        )
+        filters = Filters(**wanted | {"tick": await _tick(database, wanted["tick"])} if wanted["tick"] else wanted)
         return await Results(database).page(filters, limit=options.limit)
 
     found = _with_store(options, find)
     if options.json:
         _print_json([{**asdict(row), "price_wei": prices.text(row.price_wei)} for row in found])
         return 0
-    table = tables.headed(
-        "recorded", "tick", "orchestrator", "pipeline", "model", "state", "outcome", "reason", "round trip",
-        "attribution",
-    )  # fmt: skip
-    for row in found:
-        table.add_row(
-            _instant(row.recorded_at), row.tick, tables.short(row.address), Text(row.pipeline), Text(row.model),
-            "warm" if row.warm else "cold", row.outcome, "" if row.outcome == "passed" else row.reason,
-            f"{row.round_trip_s:.3f} s", row.attribution,
-        )  # fmt: skip
-    tables.console().print(table if found else "no results")
+    console = tables.console()
+    console.print(listings.results(found, console.width) if found else "no results")
+    return 0
+
+
+def _received(options: argparse.Namespace) -> int:
+    """Print other testers' results, newest first."""
+    given = next((name for name in _FILTERS if getattr(options, name) is not None), "")
+    if given:
+        raise UsageError(f"--{given}: other testers' results (--received) are listed without filters")
+
+    async def find(database: Database) -> list[Forwarded]:
+        return await Views(database).forwarded(before=None, limit=options.limit)
+
+    found = _with_store(options, find)
+    if options.json:
+        _print_json([asdict(one) | {"stat": orjson.loads(one.stat)} for one in found])
+        return 0
+    console = tables.console()
+    console.print(listings.received(found, console.width) if found else "no results of other testers")
     return 0
 
 
 def outbox_list(options: argparse.Namespace) -> int:
     """Print what has not reached the Leaderboard, and why."""
+    for state in options.state:
+        _one_of("state", state, STATES)
 
     async def find(database: Database) -> tuple[list[Entry], dict[str, int]]:
         outbox = Outbox(database)
@@ -75,16 +83,10 @@ def outbox_list(options: argparse.Namespace) -> int:
         shown = [{**asdict(entry), "body": entry.body.decode("utf-8", "replace")} for entry in entries]
         _print_json({"counts": counts, "entries": shown})
         return 0
-    table = tables.headed("number", "state", "age", "orchestrator", "pipeline", "model", "tries", "problem")
-    now = datetime.now(UTC).timestamp()
-    for entry in entries:
-        table.add_row(
-            str(entry.seq), entry.state, durations.show(max(0.0, now - entry.created_at)), tables.short(entry.address),
-            Text(entry.pipeline), Text(entry.model), str(entry.attempts), Text(entry.problem),
-        )  # fmt: skip
     console = tables.console()
-    console.print(table if entries else "nothing waits")
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), markup=False)
+    now = datetime.now(UTC).timestamp()
+    console.print(listings.outbox(entries, now, console.width) if entries else "nothing waits")
+    console.print(listings.counted(counts), markup=False)
     return 0
 
 
@@ -102,15 +104,49 @@ def outbox_drop(options: argparse.Namespace) -> int:
 
 def release(options: argparse.Namespace) -> int:
     """Post a held, suspect tick."""
+    wanted = _text("tick", options.tick)
 
     async def do(database: Database) -> int:
-        tick = options.tick
-        if tick == "last":
-            newest = await Ticks(database).get("last")
-            tick = newest.id if newest is not None else ""
-        return await Results(database).release_suspects(tick)
+        return await Results(database).release_suspects(await _tick(database, wanted))
 
     return _said(_with_store(options, do), "released")
+
+
+def _filters(options: argparse.Namespace) -> dict[str, str]:
+    """Check what results are filtered by. Raises UsageError, so that a slip is not taken for an empty list."""
+    given = {name: _text(name, getattr(options, name)) for name in _FILTERS}
+    if given["orchestrator"] and not _ADDRESS.fullmatch(normal_address(given["orchestrator"])):
+        raise UsageError("--orchestrator: an Ethereum address, 0x and 40 hexadecimal digits")
+    if given["outcome"]:
+        _one_of("outcome", given["outcome"], [one.value for one in outcome.Outcome])
+    if given["reason"]:
+        try:
+            outcome.reason(given["reason"])
+        except KeyError as error:
+            raise UsageError(f"--reason: there is no reason {given['reason']!r}; see docs/outcomes.md") from error
+    given["address"] = normal_address(given.pop("orchestrator"))
+    return given
+
+
+def _text(name: str, given: str | None) -> str:
+    try:
+        (given or "").encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--{name}: is not text") from error
+    return given or ""
+
+
+def _one_of(name: str, given: str, known: tuple[str, ...] | list[str]) -> None:
+    if given not in known:
+        raise UsageError(f"--{name}: one of {', '.join(known)}; not {given!r}")
+
+
+async def _tick(database: Database, wanted: str) -> str:
+    """Give the id of a tick that may be called `last`."""
+    if wanted != "last":
+        return wanted
+    newest = await Ticks(database).get("last")
+    return newest.id if newest is not None else "none"
 
 
 def _said(count: int, what: str) -> int:
@@ -137,7 +173,4 @@ def _with_store(options: argparse.Namespace, work: Callable[[Database], Awaitabl
 
 def _print_json(document: object) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-
-
-def _instant(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +21,7 @@ _WIDE = 170
 _NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries"})
 _PROSE = frozenset({"which means", "problem"})
 _CUT = frozenset({"orchestrator", "service URI", "pipeline", "model", "reason"})
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Pair = tuple[str | Text, str | Text]
 
 _STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.UNSCORED: "yellow"}
@@ -34,6 +36,11 @@ def console(*, stderr: bool = False) -> Console:
 def short(address: str) -> str:
     """Shorten an address so that it can still be told apart."""
     return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
+
+
+def plain(text: str) -> Text:
+    """Give free text as a terminal may have it: what would steer the terminal is shown as U+FFFD."""
+    return Text(_CONTROLS.sub("\ufffd", text))
 
 
 def headed(*names: str, title: str | None = None) -> Table:
@@ -133,11 +140,15 @@ def _column(table: Table, name: str, header: str | Text) -> None:
 
 
 def _below(above: str | Text, below: str | Text) -> Text:
-    return Text.assemble(_text(above), "\n", Text(str(below), style="dim")) if below else _text(above)
+    return (
+        Text.assemble(_text(above), "\n", Text(_CONTROLS.sub("\ufffd", str(below)), style="dim"))
+        if below
+        else _text(above)
+    )
 
 
 def _text(value: str | Text) -> Text:
-    return value if isinstance(value, Text) else Text(value)
+    return value if isinstance(value, Text) else plain(value)
 
 
 def report(found: Report) -> list[str]:

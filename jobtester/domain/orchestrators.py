@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -73,7 +76,8 @@ def normal_address(text: str) -> str:
 def endpoint(uri: str) -> tuple[str, int] | None:
     """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 
-    A scheme may be missing, as in what an orchestrator says of itself.
+    A scheme may be missing, as in what an orchestrator says of itself. Path, user and a dot at the end make no
+    difference; an IPv6 literal and an international name are brought to one form each.
     """
     text = uri.strip()
     try:
@@ -81,9 +85,21 @@ def endpoint(uri: str) -> tuple[str, int] | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if not host:
+    host = (host or "").rstrip(".")
+    if not host or port == 0:
         return None
-    return host.rstrip("."), port or _DEFAULT_PORTS.get(parts.scheme, 443)
+    return _one_form(host), port or _DEFAULT_PORTS.get(parts.scheme, 443)
+
+
+def _one_form(host: str) -> str:
+    """Bring a host in lower case to the form in which equal ones are equal texts, and no different ones are."""
+    if ":" in host:
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(host))
+    if host.isascii():
+        return host
+    labels = unicodedata.normalize("NFC", host).split(".")
+    return ".".join(one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels)
 
 
 def slug_of(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,9 @@ _NUMBERS = ("success_rate", "round_trip_time", "seg_duration", "upload_time", "d
 _INTEGERS = ("timestamp", "segments_sent", "segments_received")
 _KNOWN = {*_STRINGS, *_NUMBERS, *_INTEGERS, "model_is_warm", "errors"}
 _MOST_ERRORS = 100
+_MOST_DIGITS = 20
+_DAY_S = 86_400
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class UnfitError(ValueError):
@@ -33,29 +38,49 @@ class Received:
 
 
 def read(body: bytes) -> list[Received]:
-    """Read one object or an array of them. Raises UnfitError with the first thing that is wrong."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UnfitError(f"not JSON: {error}") from error
-    if isinstance(document, list):
+    """Read one object or an array of them, as Go's decoder would. Raises UnfitError with what is wrong first."""
+    document = _decoded(body)
+    if isinstance(document, list) and not isinstance(document, _Members):
         if not document:
             raise UnfitError("an empty array")
         return [_received(one) for one in document]
     return [_received(document)]
 
 
+class _Members(list[tuple[str, Any]]):
+    """An object's members in their order, with every one of a name."""
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        return json.loads(
+            body.decode("utf-8", "replace"), object_pairs_hook=_Members, parse_int=_integer, parse_constant=_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise UnfitError(f"not JSON: {error}") from error
+
+
+def _integer(literal: str) -> int | float:
+    """Read a whole number; one of more digits than any integer here may have is as good as a float."""
+    return int(literal) if len(literal) <= _MOST_DIGITS else float(literal)
+
+
+def _constant(literal: str) -> float:
+    raise ValueError(f"{literal} is not JSON")
+
+
 def _received(given: object) -> Received:
-    if not isinstance(given, dict):
+    if not isinstance(given, _Members):
         raise UnfitError("a result has to be an object")
     fields: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in given:
         key = name.lower()
         if key in _KNOWN and value is not None:
             fields[key] = _checked(key, value)
-    for key in ("region", "orchestrator"):
-        if not fields.get(key, "").strip():
-            raise UnfitError(f"{key} is missing")
+    if not fields.get("region", "").strip():
+        raise UnfitError("invalid region")
+    if not fields.get("orchestrator", "").strip():
+        raise UnfitError("orchestrator is missing")
     ai = bool(fields.get("model") or fields.get("pipeline"))
     if ai and not (fields.get("model") and fields.get("pipeline")):
         raise UnfitError("model and pipeline belong together; one alone breaks reads for everybody")
@@ -88,16 +113,12 @@ def _received(given: object) -> Received:
 def _checked(key: str, value: object) -> object:
     """Check one field's type as Go's decoder does."""
     if key in _STRINGS:
-        if not isinstance(value, str):
-            raise UnfitError(f"{key} has to be a string")
-        if "\0" in value:
-            raise UnfitError(f"{key} contains U+0000")
-        return value
+        return _text(key, value)
     if key in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UnfitError(f"{key} has to be a number")
-        if value < 0:
-            raise UnfitError(f"{key} is below 0")
+        if not 0 <= value < _DAY_S:
+            raise UnfitError(f"{key} has to be from 0 to a day of seconds")
         return value
     if key in _INTEGERS:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _INT64:
@@ -110,20 +131,33 @@ def _checked(key: str, value: object) -> object:
     return _errors(value)
 
 
+def _text(key: str, value: object) -> str:
+    """Check a string; what Go replaces in one, lone surrogates, is replaced."""
+    if not isinstance(value, str):
+        raise UnfitError(f"{key} has to be a string")
+    if "\0" in value:
+        raise UnfitError(f"{key} contains U+0000")
+    return value if value.isascii() else _SURROGATES.sub("\ufffd", value)
+
+
 def _errors(value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or len(value) > _MOST_ERRORS:
+    if not isinstance(value, list) or isinstance(value, _Members) or len(value) > _MOST_ERRORS:
         raise UnfitError(f"errors has to be an array of at most {_MOST_ERRORS}")
-    found = []
-    for entry in value:
-        if not isinstance(entry, dict):
-            raise UnfitError("each of errors has to be an object")
-        named = {name.lower(): inner for name, inner in entry.items() if inner is not None}
-        code, message, count = named.get("error_code", ""), named.get("message", ""), named.get("count", 0)
-        if not isinstance(code, str) or not isinstance(message, str):
-            raise UnfitError("error_code and message have to be strings")
-        if isinstance(count, bool) or not isinstance(count, int) or not -_INT64 <= count < _INT64:
+    return [_error(entry if entry is not None else _Members()) for entry in value]
+
+
+def _error(entry: object) -> dict[str, Any]:
+    if not isinstance(entry, _Members):
+        raise UnfitError("each of errors has to be an object")
+    found: dict[str, Any] = {"error_code": "", "message": "", "count": 0}
+    for name, value in entry:
+        key = name.lower()
+        if key not in found or value is None:
+            continue
+        if key != "count":
+            found[key] = _text(key, value)
+        elif isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
             raise UnfitError("count has to be a whole number")
-        if "\0" in code or "\0" in message:
-            raise UnfitError("errors contain U+0000")
-        found.append({"error_code": code, "message": message, "count": count})
+        else:
+            found[key] = value
     return found

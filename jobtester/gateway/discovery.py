@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import orjson
@@ -17,8 +17,8 @@ from jobtester.domain.orchestrators import (
     Capability,
     Orchestrator,
     Price,
-    Target,
     batch_of,
+    endpoint,
     normal_address,
     slug_of,
 )
@@ -57,7 +57,7 @@ async def discover(
     that names every source tried and what it said.
     """
     if source == "static":
-        return list(static)
+        return merged(static)
     ways = {"network": (_network,), "tester": (_tester,), "auto": (_network, _tester)}[source]
     deadline = now() + patience_s
     while True:
@@ -146,13 +146,17 @@ def joined(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
 
 
 def merged(found: Iterable[Orchestrator]) -> list[Orchestrator]:
-    """Make one of the entries that mean the same target, keeping the order and every capability once."""
-    by_target: dict[Target, Orchestrator] = {}
+    """Make one of the entries that mean the same target, keeping the order and every capability once.
+
+    A service URI written in another way is the same as before; the first spelling stands.
+    """
+    by_target: dict[tuple[str, Hashable], Orchestrator] = {}
     for one in found:
-        before = by_target.get(one.target)
-        by_target[one.target] = Orchestrator(
+        same = one.address, endpoint(one.service_uri) or one.service_uri
+        before = by_target.get(same)
+        by_target[same] = Orchestrator(
             one.address,
-            one.service_uri,
+            before.service_uri if before else one.service_uri,
             _unique((*before.capabilities, *one.capabilities)) if before else _unique(one.capabilities),
             (before.local_address if before else "") or one.local_address,
             (before.version if before else "") or one.version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import io
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from jobtester.proxies import Proxies
 _MAX_READ = 32 * 2**20
 _MAX_ANSWER = 64 * 1024
 _CONNECT_S = 10.0
+_LONG = 512 * 1024
 _KEEPALIVE_S = 10.0  # an idle connection that the server closes first would make the next post uncertain
 
 
@@ -92,9 +94,10 @@ class Client:
         """
         assert self._session is not None, "open() comes first"
         headers = {"Authorization": self.sign(body), "Content-Type": "application/json"}
+        sent = body if len(body) < _LONG else io.BytesIO(body)  # what is long is handed over piece by piece
         try:
             async with self._session.post(
-                f"{self.url}/api/post_stats", data=body, headers=headers, allow_redirects=False, **self._way
+                f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
                 return answers.classify(response.status, text, response.headers.get("Retry-After", ""))

@@ -62,6 +62,11 @@ class Gate:
             await self.usable(afresh=True)
         return region in self._known.get(kind, ())
 
+    def lacks(self, region: str) -> bool:
+        """Tell whether the Leaderboard surely refuses a region by its name, going by what it said within a minute."""
+        fresh = self.monotonic() - self._asked_at <= _STALE_S
+        return fresh and not any(region in names for names in self._known.values())
+
     def complaint(self, known: Iterable[str]) -> str:
         """Say what is wrong with the region."""
         names = ", ".join(sorted(known)) or "none"

@@ -91,7 +91,7 @@ class Leaderboard:
         if self.style == "cspe":
             app.router.add_route("*", "/api/health", self._read(self._health))
         app.router.add_route("*", "/{anything:.*}", _not_found)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         await site.start()

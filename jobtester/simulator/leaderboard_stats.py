@@ -26,21 +26,27 @@ class _Integer(int):
     """A number that was written as an integer literal."""
 
 
+class _Object(list[tuple[str, Any]]):
+    """An object's members in their order; a name may come twice, and each of them is looked at."""
+
+
 def decode(body: bytes) -> dict[str, Any]:
     """Decode one stat; raises RefusedError where Go's decoder would."""
     try:
         text = body.decode("utf-8", "replace")
-        value = json.loads(text, parse_int=_Integer, parse_float=_finite, parse_constant=_constant)
+        value = json.loads(
+            text, parse_int=_Integer, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_Object
+        )
     except (ValueError, RecursionError) as error:
         raise RefusedError(
             "unexpected end of JSON input" if not body.strip() else f"invalid character: {error}"
         ) from error
     if value is None:
         return _zero()
-    if not isinstance(value, dict):
+    if not isinstance(value, _Object):
         raise RefusedError("json: cannot unmarshal array into Go value of type models.Stats")
     stat = _zero()
-    for name, given in value.items():
+    for name, given in value:
         key = name.lower()
         if given is None:
             continue
@@ -117,18 +123,18 @@ def _bool(value: object) -> bool:
 
 
 def _errors(value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
+    if not isinstance(value, list) or isinstance(value, _Object):
         raise RefusedError(
             f"json: cannot unmarshal {_kind(value)} into Go struct field Stats.errors of type []models.Error"
         )
     kept = []
     for entry in value:
-        if entry is not None and not isinstance(entry, dict):
+        if entry is not None and not isinstance(entry, _Object):
             raise RefusedError(
                 f"json: cannot unmarshal {_kind(entry)} into Go struct field Stats.errors of type models.Error"
             )
         error: dict[str, Any] = {"error_code": "", "message": "", "count": 0}
-        for name, given in (entry or {}).items():
+        for name, given in entry or ():
             key = name.lower()
             if given is None or key not in error:
                 continue
@@ -157,4 +163,4 @@ def _kind(value: object) -> str:
         return f"number {value}"
     if isinstance(value, str):
         return "string"
-    return "array" if isinstance(value, list) else "object"
+    return "object" if isinstance(value, _Object) else "array"

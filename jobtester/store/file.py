@@ -109,6 +109,7 @@ def _claim(path: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
+        schema.refuse_newer(writer, str(path))
         if path.stat().st_size < _CHECKED_BYTES:  # before anything that may write: a damaged file is kept as it is
             found = writer.execute("PRAGMA quick_check(1)").fetchone()
             if found != ("ok",):
@@ -116,7 +117,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
-        schema.migrate(writer, str(path))
+        schema.migrate(writer)
         touch(writer)
     except BaseException:
         writer.close()

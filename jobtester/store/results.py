@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,9 +20,10 @@ from jobtester.store import rows
 from jobtester.store.database import Database
 from jobtester.store.rows import Row
 
+REPEAT_S = 86_400.0
 _SENT = ("sending", "uncertain", "delivered")
-_REPEAT_S = 86_400.0
 _MEMORY = 0.3
+_BY_FEWNESS = ("tick", "address", "model", "reason", "outcome", "pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Results:
 
         def work(db: sqlite3.Connection) -> bool:
             before = db.execute(
-                "SELECT 1 FROM received WHERE digest = ? AND received_at > ?", (digest, now - _REPEAT_S)
+                "SELECT 1 FROM received WHERE digest = ? AND received_at > ?", (digest, now - REPEAT_S)
             ).fetchone()
             if before is not None:
                 return False
@@ -153,18 +154,8 @@ class Results:
 
     async def page(self, filters: Filters, *, before: int | None = None, limit: int = 100) -> list[Row]:
         """Give results, newest first, recorded before the one with seq `before`."""
-        wanted = {
-            name: getattr(filters, name)
-            for name in ("tick", "address", "pipeline", "model", "outcome", "reason")
-            if getattr(filters, name)
-        }
-        where = "".join(f" AND r.{name} = ?" for name in wanted)
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?",
-                (before if before is not None else 2**62, *wanted.values(), limit),
-            ).fetchall()
-        )
+        statement, values = page_query(filters, before, limit)
+        found = await self._database.read(lambda db: db.execute(statement, values).fetchall())
         return [rows.of(row) for row in found]
 
     async def get(self, job_id: str) -> Row | None:
@@ -223,6 +214,24 @@ class Results:
                 ).rowcount
             )
         )
+
+
+def page_query(filters: Filters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
+    """Write the query for a page of results, and its values."""
+    wanted = {name: value for name in _BY_FEWNESS if (value := getattr(filters, name))}
+    where = "".join(f" AND {column} = ?" for column in _columns(wanted))
+    values = (before if before is not None else 2**62, *wanted.values(), limit)
+    return f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
+
+
+def _columns(wanted: Mapping[str, str]) -> list[str]:
+    """Name the columns that filter, so that the one with the fewest rows of a value is looked up and the rest checked.
+
+    SQLite would pick any; a `+` keeps it from a column's index. Most results pass, so that outcome finds little.
+    """
+    few = [name for name in wanted if (name, wanted[name]) != ("outcome", "passed")] or list(wanted)
+    looked_up = {"address", "pipeline", "model"} if few[:1] == ["address"] else set(few[:1])
+    return [f"r.{name}" if name in looked_up else f"+r.{name}" for name in wanted]
 
 
 def post(

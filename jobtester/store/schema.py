@@ -51,21 +51,42 @@ CREATE INDEX outbox_order ON outbox (state, seq);
 CREATE INDEX results_reason ON results (reason, seq);
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+CREATE INDEX results_outcome ON results (outcome, seq);
+CREATE INDEX results_pipeline ON results (pipeline, seq);
+CREATE INDEX results_model ON results (model, seq);
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3)
 VERSION = len(STEPS)
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a file to this program's version. Raises StoreError for a file that is newer than the program."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > VERSION:
+def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError for a file that is newer than the program; nothing of it is touched."""
+    if (version := _version(connection)) > VERSION:
         raise StoreError(
             f"store.path: {path} has version {version}, this program knows {VERSION}; "
             "use the newer program, or set another path"
         )
-    for step in range(version, VERSION):
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to this program's version.
+
+    Each step is one transaction; where another process is about to take the same, one of both finds it taken.
+    """
+    for step in range(_version(connection), VERSION):
+        connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{STEPS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;")
-        except sqlite3.Error:
+            if _version(connection) == step:
+                for statement in STEPS[step].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {step + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
             connection.rollback()
             raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -43,7 +43,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """Another tester's result, its stat as JSON; `seq` is the key for paging."""
+    """Another tester's result, its stat as JSON; `seq` is the key for paging, `state` how far its stat got.
+
+    `state` is empty where the stat's way has been forgotten already.
+    """
 
     seq: int
     id: str
@@ -51,6 +54,7 @@ class Forwarded:
     source: str
     kind: str
     stat: str
+    state: str
 
 
 class Views:
@@ -113,8 +117,8 @@ class Views:
         """Give results of other testers, newest first, received before the one with seq `before`."""
         found = await self._database.read(
             lambda db: db.execute(
-                "SELECT rowid, id, received_at, source, kind, stat FROM received WHERE rowid < ?"
-                " ORDER BY rowid DESC LIMIT ?",
+                "SELECT r.rowid, r.id, r.received_at, r.source, r.kind, r.stat, coalesce(o.state, '') FROM received r"
+                " LEFT JOIN outbox o ON o.result = r.id WHERE r.rowid < ? ORDER BY r.rowid DESC LIMIT ?",
                 (before if before is not None else 2**62, limit),
             ).fetchall()
         )

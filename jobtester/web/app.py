@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from jobtester.errors import PortInUseError, StoreError
-from jobtester.web import api, health, orchestrators, pages, receiver, webhooks
+from jobtester.web import api, bodies, health, orchestrators, pages, receiver, webhooks
 from jobtester.web.parts import PARTS, Parts
 from jobtester.web.query import QueryError
 
@@ -37,7 +37,13 @@ async def _close(app: web.Application) -> None:
 
 async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
     """Start to serve and give the runner with the port it got. Raises PortInUseError."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=bodies.logger(),
+        shutdown_timeout=2.0,
+        auto_decompress=False,  # what is signed is the body as it was sent
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -69,12 +75,17 @@ async def _safely(
             error.headers.setdefault("Content-Security-Policy", _POLICY)
             raise
         response = _as_json(error)
+    except ConnectionError:
+        raise  # the peer is gone, and the server lets go of it
     except StoreError as error:
         log.error("request_not_answered", path=request.path, problem=str(error))
         response = _failure(503, "the store cannot be read or written just now; /healthz has more", for_programs)
-    except Exception:
-        log.exception("request_failed", path=request.path)
-        response = _failure(500, "something went wrong here; the log has it", for_programs)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            response = _failure(404, "there is no file of such a name", for_programs)
+        else:
+            log.exception("request_failed", path=request.path)
+            response = _failure(500, "something went wrong here; the log has it", for_programs)
     if not response.prepared:
         response.headers.update(_HEADERS)
         response.headers.setdefault("Content-Security-Policy", _POLICY)

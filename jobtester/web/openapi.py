@@ -163,7 +163,16 @@ _ENTRY = _object(
         "stat": {"type": "object", "description": "exactly what the Leaderboard gets"},
     }
 )
-_RECEIVED = _object({"id": _TEXT, "received_at": _INSTANT, "source": _TEXT, "kind": _TEXT, "stat": {"type": "object"}})
+_RECEIVED = _object(
+    {
+        "id": _TEXT,
+        "received_at": _INSTANT,
+        "source": _TEXT,
+        "kind": _TEXT,
+        "state": {**_TEXT, "description": "how far its stat got; empty where that has been forgotten"},
+        "stat": {"type": "object"},
+    }
+)
 _STATUS = _object(
     {
         "version": _TEXT,

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
 from collections import deque
 
+import orjson
 import structlog
 from aiohttp import web
 
 from jobtester.domain import received
-from jobtester.domain.received import Received
+from jobtester.domain.received import Received, UnfitError
 from jobtester.errors import StoreError
+from jobtester.web import bodies
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
 routes = web.RouteTableDef()
 
 _MOST_BYTES = 4 * 2**20
+_LONG = 64 * 1024
 _PER_MINUTE = 6_000
 _SOURCES = 1_000
 
@@ -32,20 +36,19 @@ async def results(request: web.Request) -> web.Response:
     if secret is None:
         return _error(404, "this tester takes no results: server.results_secret is not set")
     source = request.remote or "unknown"
-    if (request.content_length or 0) > _MOST_BYTES:
-        return _refused(parts, 413, f"larger than {_MOST_BYTES} bytes")
     if _too_many(parts.rates, source):
         return _refused(parts, 429, "too many results from your address in the last minute")
-    body = await _whole(request)
-    if body is None:
-        return _refused(parts, 413, f"larger than {_MOST_BYTES} bytes")
+    try:
+        body = await bodies.whole(request, _MOST_BYTES)
+    except bodies.UnreadError as error:
+        return _refused(parts, error.status, str(error))
     signed = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
     given = request.headers.get("Authorization", "").strip()
     if not hmac.compare_digest(given.encode("utf-8", "replace"), signed.encode()):
         return _refused(parts, 403, "request can not be authenticated")
     try:
-        found = received.read(body)
-    except received.UnfitError as error:
+        found = received.read(body) if len(body) < _LONG else await asyncio.to_thread(received.read, body)
+    except UnfitError as error:
         return _refused(parts, 400, str(error))
     return await _keep(parts, body, source, found)
 
@@ -55,20 +58,13 @@ async def _keep(parts: Parts, body: bytes, source: str, found: list[Received]) -
         return _refused(parts, 503, "this tester posts nothing, so it cannot forward results")
     try:
         new = await parts.receive(body, source, found)
+    except UnfitError as error:
+        return _refused(parts, 400, str(error))
     except StoreError as error:
         log.error("result_not_kept", source=source, problem=str(error))
         return _refused(parts, 503, "the result could not be kept; try again later")
     parts.metrics.received.labels("accepted" if new else "repeated").inc(len(found))
     return web.Response(text="ok")
-
-
-async def _whole(request: web.Request) -> bytes | None:
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            return None
-    return bytes(body)
 
 
 def _too_many(rates: dict[str, deque[float]], source: str) -> bool:
@@ -89,4 +85,4 @@ def _refused(parts: Parts, status: int, message: str) -> web.Response:
 
 
 def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+    return web.Response(status=status, body=orjson.dumps({"error": message}), content_type="application/json")

@@ -131,6 +131,7 @@ def forwarded(one: Forwarded) -> dict[str, Any]:
         "received_at": one.received_at,
         "source": one.source,
         "kind": one.kind,
+        "state": one.state,
         "stat": orjson.loads(one.stat),
     }
 

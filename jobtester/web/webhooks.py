@@ -12,6 +12,7 @@ from aiohttp import web
 
 from jobtester.gateway import events
 from jobtester.gateway.lane import Lane
+from jobtester.web import bodies
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
@@ -28,15 +29,11 @@ async def gateway_events(request: web.Request) -> web.Response:
     if not _allowed(request, parts):
         parts.metrics.events.labels("refused").inc()
         raise web.HTTPForbidden(text="the events token is missing or wrong\n")
-    if (request.content_length or 0) > _MOST_BYTES:
+    try:
+        body = await bodies.whole(request, _MOST_BYTES)
+    except bodies.UnreadError as error:
         parts.metrics.events.labels("refused").inc()
-        raise web.HTTPRequestEntityTooLarge(max_size=_MOST_BYTES, actual_size=request.content_length or 0)
-    body = await request.content.read(_MOST_BYTES + 1)
-    while len(body) <= _MOST_BYTES and (chunk := await request.content.read(_MOST_BYTES + 1 - len(body))):
-        body += chunk
-    if len(body) > _MOST_BYTES:
-        parts.metrics.events.labels("refused").inc()
-        raise web.HTTPRequestEntityTooLarge(max_size=_MOST_BYTES, actual_size=len(body))
+        return web.Response(status=error.status, text=f"{error}\n")
     try:
         batch = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobtester.domain.orchestrators import Price, endpoint, name_of, slug_of
+from jobtester.domain.orchestrators import Capability, Orchestrator, Price, endpoint, name_of, slug_of
 from jobtester.gateway import discovery
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -145,3 +145,27 @@ def test_names_and_slugs_are_two_forms_of_one() -> None:
     assert slug_of("Text to image") == "text-to-image"
     assert slug_of("Large language model") == slug_of("Llm") == "llm"
     assert name_of("byoc") == "byoc"
+
+
+def test_one_node_said_twice_is_tested_once() -> None:
+    """However its URI is written the second time, and whoever says so; another operator at that place is another."""
+    twice = [
+        Orchestrator("0xa", "https://o.example:8935/", (Capability("llm", "m"),)),
+        Orchestrator("0xa", "https://O.example:8935", (Capability("llm", "m"), Capability("llm", "n"))),
+        Orchestrator("0xb", "https://o.example:8935", (Capability("llm", "m"),)),
+        Orchestrator("0xa", "http://o.example:8936", (Capability("llm", "m"),)),
+        Orchestrator("0xa", "", (Capability("llm", "m"),)),
+    ]
+    found = discovery.merged(twice)
+    assert [(one.address, one.service_uri, len(one.capabilities)) for one in found] == [
+        ("0xa", "https://o.example:8935/", 2),
+        ("0xb", "https://o.example:8935", 1),
+        ("0xa", "http://o.example:8936", 1),
+        ("0xa", "", 1),
+    ]
+
+
+async def test_static_orchestrators_are_merged_as_well() -> None:
+    """A table written twice in config.toml does not send each job twice."""
+    one = Orchestrator("0xa", "https://o.example:8935", (Capability("llm", "m"),))
+    assert await discovery.discover([], source="static", static=[one, one]) == [one]

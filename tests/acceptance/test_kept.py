@@ -1,0 +1,250 @@
+"""`jobtester results`, `outbox` and `tick` as people use them: beside a running daemon and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fcntl
+import hashlib
+import hmac
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from jobtester.cli import commands
+from jobtester.simulator.network import Network
+from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from tests.receiving import AI
+from tests.shipped import command, configure, environment, serving
+
+SECRET = "others"
+LONG = "-with-a-name-as-long-as-those-of-real-models"
+SECTIONS: dict[str, Any] = {
+    "schedule": {"interval": "1h", "run_at_start": True},
+    "server": {"host": "127.0.0.1", "port": 0, "results_secret": SECRET},
+}
+
+
+def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
+    """Make a network whose orchestrators all have the same fault, or none."""
+    made = generate(
+        seed=6, orchestrators=orchestrators, pipelines=("llm", "image-to-text"), latency_s=(0.0, 0.01),
+        gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
+    )  # fmt: skip
+    models = tuple(dataclasses.replace(one, model=one.model + LONG) for one in made.orchestrators[0].models)
+    nodes = tuple(
+        dataclasses.replace(one, fault=fault, fault_probability=1.0, models=models) for one in made.orchestrators
+    )
+    return dataclasses.replace(made, orchestrators=nodes)
+
+
+async def until(what: str, told: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(60):
+        while not told():  # noqa: ASYNC110 -- what the process did is seen only by looking
+            await asyncio.sleep(0.05)
+    assert told(), what
+
+
+async def listed(folder: Path, *arguments: str) -> Any:
+    """Give a command's JSON; its stdout is nothing else, and its stderr is empty."""
+    found = await command(folder, *arguments, "--json")
+    assert (found.returncode, found.stderr) == (0, b""), found.stderr
+    return orjson.loads(found.stdout)
+
+
+async def said(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Give what a command says on stdout; no control characters are in it where there is no terminal."""
+    found = await command(folder, *arguments)
+    assert (found.returncode, found.stderr) == (code, b""), (found.stdout, found.stderr)
+    text = found.stdout.decode()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    return text
+
+
+async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: Path) -> None:
+    """Refused stats are listed with the reason; a dropped one stays away, the others are posted soon after `retry`."""
+    async with Network(network()) as remote:
+        remote.leaderboard.faults.refuse_signature = True
+        configure(remote, tmp_path, **SECTIONS)
+        async with serving(tmp_path) as daemon:
+            await until("refusals", lambda: bool(daemon.events("tick_done")) and bool(daemon.events("stat_refused")))
+            async with asyncio.timeout(60):
+                while (found := await listed(tmp_path, "outbox", "list"))["counts"]["refused"] < 6:
+                    pass
+            assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"refused": 6}
+            one = found["entries"][0]
+            assert "403" in one["problem"]
+            assert orjson.loads(one["body"])["orchestrator"] == one["address"]
+            table = await said(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
+            assert table.count("403") == 2
+            assert table.endswith("6 refused\n")
+            assert await said(tmp_path, "outbox", "list", "--state", "held") == "nothing waits\n6 refused\n"
+            assert await said(tmp_path, "outbox", "drop", str(one["seq"])) == "1 stat will not be posted\n"
+            assert await said(tmp_path, "outbox", "drop", str(one["seq"]), code=1) == "0 stats will not be posted\n"
+            remote.leaderboard.faults.refuse_signature = False
+            others = [str(entry["seq"]) for entry in found["entries"][1:]]
+            assert await said(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
+            await until("the first", lambda: len(remote.leaderboard.rows) == 1)
+            assert await said(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
+            await until("the others", lambda: len(remote.leaderboard.rows) == 5)
+        sent = {row.body for row in remote.leaderboard.rows}
+        assert sent == {entry["body"].encode() for entry in found["entries"][1:]}
+    (left,) = (await listed(tmp_path, "outbox", "list"))["entries"]
+    assert (left["seq"], left["state"]) == (one["seq"], "dropped")
+
+
+async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
+    """All jobs failed alike, so nothing is posted until a person says so; then the running daemon posts all of it."""
+    async with Network(network(orchestrators=6, fault="error_503")) as remote:
+        configure(remote, tmp_path, **SECTIONS)
+        async with serving(tmp_path) as daemon:
+            await until("the tick", lambda: bool(daemon.events("tick_done")))
+            (done,) = daemon.events("tick_done")
+            assert done["state"] == "suspect"
+            assert (await listed(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
+            assert remote.leaderboard.rows == []
+            assert await said(tmp_path, "tick", "release", "another", code=1) == "0 stats released\n"
+            assert await said(tmp_path, "tick", "release") == "12 stats released\n"
+            await until("the posts", lambda: len(remote.leaderboard.rows) == 12)
+            assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
+
+
+async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
+    """Every filter, alone and together, gives what the whole list says it should; other testers' results are apart."""
+    scenario = network()
+    nodes = (dataclasses.replace(scenario.orchestrators[0], fault="error_503"), *scenario.orchestrators[1:])
+    async with Network(dataclasses.replace(scenario, orchestrators=nodes)) as remote:
+        configure(remote, tmp_path, **SECTIONS)
+        none = await command(tmp_path, "results")
+        assert none.returncode == 1
+        assert b"does not exist yet; run a tick first" in none.stderr
+        async with serving(tmp_path) as daemon:
+            await until("the tick", lambda: bool(daemon.events("tick_done")))
+            hostile = orjson.dumps(AI | {"model": "\x1b]0;owned\x07\x1b[31m[bold]x[/bold]", "orchestrator": "0x\x9b1m"})
+            headers = {"Authorization": hmac.new(SECRET.encode(), hostile, hashlib.sha256).hexdigest()}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"http://127.0.0.1:{daemon.port}/api/post_stats", data=hostile, headers=headers) as answer,
+            ):
+                assert answer.status == 200
+            beside = await listed(tmp_path, "results")
+        everything = await listed(tmp_path, "results")
+        assert everything == beside
+        assert len(everything) == 6
+        assert [row["seq"] for row in everything] == sorted((row["seq"] for row in everything), reverse=True)
+        address = everything[0]["address"]
+        tick = everything[0]["tick"]
+        for wanted in (
+            {"tick": tick, "orchestrator": address.upper().replace("X", "x")},
+            {"outcome": "passed", "pipeline": "llm"},
+            {"model": f"sim/llm-0{LONG}", "reason": "503"},
+        ):
+            given = [f"--{name}={value}" for name, value in wanted.items()]
+            keys = {("address" if name == "orchestrator" else name): value for name, value in wanted.items()}
+            keys |= {"address": address} if "address" in keys else {}
+            expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
+            assert await listed(tmp_path, "results", *given) == expected, wanted
+        assert await listed(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
+        assert await listed(tmp_path, "results", "--tick", "none") == []
+        assert await said(tmp_path, "results", "--model", "none") == "no results\n"
+        table = await said(tmp_path, "results")
+        assert (table.count("passed"), table.count("failed"), table.count("503")) == (4, 2, 2)
+        (other,) = await listed(tmp_path, "results", "--received")
+        assert (other["source"], other["stat"]["region"]) == ("127.0.0.1", "FRA")
+        assert "[bold]x[/bold]" in await said(tmp_path, "results", "--received")
+        for width in (80, 140):
+            for arguments in (("results",), ("results", "--received"), ("outbox", "list", "--state", "delivered")):
+                shown = await asyncio.to_thread(on_a_terminal, tmp_path, width, *arguments)
+                lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+                assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines)), "only colours steer the terminal"
+                assert max(len(line) for line in lines) <= width
+                whole = "\n".join(lines)
+                instants = len(re.findall(r"\d\d-\d\d \d\d:\d\d:\d\dZ", whole))
+                if arguments == ("results",):
+                    assert instants == len(everything), "no instant is folded"
+                    assert all(f"{row['address'][:8]}…{row['address'][-4:]}" in whole for row in everything)
+                    assert (whole.count("passed"), whole.count("failed"), whole.count("unscored")) == (4, 2, 0)
+                elif arguments[0] == "results":
+                    assert instants == 1
+                assert len(lines) <= 6 + 4 * 6, "a row takes few lines"
+
+
+def on_a_terminal(folder: Path, width: int, *arguments: str) -> str:
+    """Run a command on a terminal of a width and give all that it writes there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobtester", *arguments], cwd=folder, env=environment(TERM="xterm"),
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65_536):
+            seen += chunk
+    except OSError:
+        pass  # that is how a terminal ends
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0, seen
+    return seen.decode()
+
+
+MISUSED = [
+    ("results --limit 0", "--limit"), ("results --limit -5", "--limit"), ("results --limit 1e3", "--limit"),
+    ("results --limit 99999999999999999999", "--limit"), ("results --outcome good", "passed, failed, unscored"),
+    ("results --reason because", "because"), ("results --orchestrator 0x12", "40 hexadecimal digits"),
+    ("results --model \udcff", "--model"), ("results --received --outcome failed", "--outcome"),
+    ("results --tick", "--tick"), ("results extra", "extra"), ("outbox", "ACTION"), ("outbox empty", "empty"),
+    ("outbox list --state lost", "lost"), ("outbox retry x", "'x'"), ("outbox retry 0", "'0'"),
+    ("outbox drop 99999999999999999999", "number"), ("outbox drop 1.5", "1.5"), ("tick", "ACTION"),
+    ("tick release \udcff", "--tick"), ("tick release a b", "b"),
+]  # fmt: skip
+
+
+CONFIGURATION = """
+region = "FRA"
+[leaderboard]
+post = false
+[[gateways]]
+url = "http://g"
+"""
+
+
+@pytest.mark.parametrize(("arguments", "word"), MISUSED, ids=[ascii(one) for one, _ in MISUSED])
+def test_bad_usage_is_told_in_one_message(
+    arguments: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2, nothing on stdout, one message that names what was wrong."""
+    (tmp_path / "config.toml").write_text(CONFIGURATION)
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = commands.run(arguments.split(" "))
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    told = [line for line in said.err.splitlines() if line.startswith("jobtester")]
+    assert len(told) == 1
+    assert word in told[0]
+
+
+async def test_bad_usage_ends_the_shipped_command_with_2(tmp_path: Path) -> None:
+    """Found by the parser or by the command itself: no traceback either way."""
+    (tmp_path / "config.toml").write_text(CONFIGURATION)
+    for arguments in ("results --limit 0", "outbox list --state lost"):
+        found = await command(tmp_path, *arguments.split())
+        assert (found.returncode, found.stdout) == (2, b"")
+        assert b"Traceback" not in found.stderr

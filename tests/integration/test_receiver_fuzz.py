@@ -1,0 +1,200 @@
+"""Whatever is posted to the receiver: it is never an error of ours, and nothing bad is kept or forwarded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import re
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.receiving import AI, ROUTES, TRANSCODING, Receiving, receiving, signed
+
+TEXT = st.text(max_size=12) | st.sampled_from(
+    ["", " ", "\0", "a\0b", "\ud800", "é" * 600, "x" * 3_000, "FRA", "NYC", "0xAB", "\u202e"]
+)
+NUMBER = (
+    st.integers(-3, 3)
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([0, 0.5, 1e-300, -1, 86_400, 1e308, 2**63, -(2**63), 10**400])
+)
+ANY = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+ERRORS = st.lists(
+    st.fixed_dictionaries({}, optional={"error_code": TEXT, "message": TEXT, "count": NUMBER, "Count": ANY}) | ANY,
+    max_size=3,
+)
+NAMES = sorted({*AI, *TRANSCODING})
+
+
+@st.composite
+def stats(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Take a good stat, as its members, and spoil some of them, or none."""
+    members = list(draw(st.sampled_from([AI, TRANSCODING])).items())
+    members = [(name, value + draw(st.integers(0, 10**6)) if name == "timestamp" else value) for name, value in members]
+    if draw(st.integers(0, 9)) == 0:
+        members.pop(draw(st.integers(0, len(members) - 1)))
+    for _ in range(draw(st.integers(0, 3))):
+        name = draw(st.sampled_from(NAMES))
+        like = (AI | TRANSCODING)[name]
+        usual = TEXT if isinstance(like, str) else ERRORS if isinstance(like, list) else NUMBER
+        value = draw(usual if draw(st.integers(0, 4)) else ANY)
+        members.append((draw(st.sampled_from([name, name, name.upper()]) | TEXT), value))
+    return members
+
+
+def written(value: Any) -> str:
+    """Write JSON, doubled names included, with whatever a lenient writer would write."""
+    if isinstance(value, list) and value and all(isinstance(one, tuple) for one in value):
+        return "{" + ",".join(f"{json.dumps(name)}:{written(inner)}" for name, inner in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(written(one) for one in value) + "]"
+    return json.dumps(value)
+
+
+def mangled(draw: st.DrawFn, raw: bytes) -> bytes:
+    """Cut, double, flip or nest a body."""
+    how = draw(st.sampled_from([*([""] * 15), "cut", "flip", "nest", "gap", "twice"]))
+    if how == "cut":
+        return raw[: draw(st.integers(0, len(raw)))]
+    if how == "flip" and raw:
+        at = draw(st.integers(0, len(raw) - 1))
+        return raw[:at] + draw(st.binary(min_size=1, max_size=2)) + raw[at + 1 :]
+    if how == "nest":
+        depth = draw(st.sampled_from([1, 3, 900, 5_000, 50_000]))
+        return b"[" * depth + raw + b"]" * depth
+    if how == "gap":
+        return draw(st.sampled_from([b" \n", b"\xef\xbb\xbf", b"\xff", b"\0"])) + raw
+    return raw + raw if how == "twice" else raw
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
+    """Make a body and how it is signed."""
+    kind = draw(st.sampled_from([*(["stat"] * 8), "array", "array", "json", "bytes"]))
+    if kind == "bytes":
+        raw = draw(st.binary(max_size=200))
+    else:
+        value = draw({"stat": stats(), "array": st.lists(stats(), max_size=4), "json": ANY}[kind])
+        raw = mangled(draw, written(value).encode("utf-8", "surrogatepass"))
+    return raw, draw(st.sampled_from(["right"] * 14 + ["upper", "bearer", "other", "missing", "odd"]))
+
+
+def authorization(raw: bytes, how: str) -> dict[str, str]:
+    """Sign a body in a right or a wrong way."""
+    right = signed(raw)
+    made = {
+        "right": right,
+        "upper": right.upper(),
+        "bearer": f"Bearer {right}",
+        "other": signed(raw, "x"),
+        "odd": "ÿ\udcff",
+    }
+    return {} if how == "missing" else {"Authorization": made[how]}
+
+
+def unfit(stat: Any) -> str:
+    """Judge a forwarded stat by rules of its own, after the contract and not after the code; empty if it is fit."""
+    if not isinstance(stat, dict) or set(stat) - set(AI) - set(TRANSCODING):
+        return "not a stat"
+    ai = bool(stat.get("model")) or bool(stat.get("pipeline"))
+    time_, who = stat.get("round_trip_time", math.nan), stat.get("orchestrator", "")
+    took = [stat.get(name, 0) for name in TRANSCODING if name.endswith(("_time", "duration"))]
+    texts = [str(value) for value in stat.values()] + [
+        str(value) for error in stat["errors"] for value in error.values()
+    ]
+    rules = {
+        "region": isinstance(stat.get("region"), str) and stat["region"].strip() != "",
+        "orchestrator": 0 < len(who) <= 56 and who == who.lower() == who.strip(),
+        "time": type(time_) in (int, float) and math.isfinite(time_) and 0 < time_ < 86_400,
+        "success": type(stat.get("success_rate")) in (int, float) and 0 <= stat["success_rate"] <= 1,
+        "model and pipeline": not ai or (stat["model"].strip() != "" and stat["pipeline"].strip() != ""),
+        "index": all(len(stat.get(name, "").encode()) <= 2_700 for name in ("model", "pipeline")),
+        "NUL": not any("\0" in text for text in texts),
+        "text": not any(re.search("[\ud800-\udfff]", text) for text in texts),
+        "timestamp": type(stat.get("timestamp")) is int and 0 <= stat["timestamp"] < 2**63,
+        "errors": all(
+            set(error) == {"error_code", "message", "count"} and type(error["count"]) is int
+            and type(error["error_code"]) is type(error["message"]) is str for error in stat["errors"]
+        ),
+        "warm": type(stat.get("model_is_warm", True)) is bool,
+        "durations": all(0 <= value < 86_400 for value in took),
+    }  # fmt: skip
+    return ", ".join(name for name, kept in rules.items() if not kept)
+
+
+_posts = itertools.count()
+
+
+def unlike() -> bytes:
+    """Give blanks that no other body ends with."""
+    return f"{next(_posts):b}".replace("0", " ").replace("1", "\n").encode()
+
+
+async def fuzzed(it: Receiving, cases: list[tuple[bytes, str]]) -> int:
+    """Post every case and judge what came of it; give how many stats were taken."""
+    it.board.rows.clear()
+    url = f"http://127.0.0.1:{it.stage.daemon.port}"
+    for number, (body, how) in enumerate(cases):
+        raw = body + unlike()  # else a repeat would not be looked at
+        status, _, answer = await it.at(url + ROUTES[number % 2], raw, authorization(raw, how))
+        assert status in (200, 400, 403), (status, answer, raw[:300])
+        assert (status == 403) == (how != "right"), raw[:300]
+        assert answer == b"ok" if status == 200 else list(json.loads(answer)) == ["error"]
+    taken = await it.forwarded()
+    ways = {state: count for state, count in (await it.stage.daemon.outbox.counts()).items() if count}
+    assert set(ways) <= {"delivered"}, "what is taken is delivered once and refused never"
+    for body in taken:
+        assert unfit(json.loads(body)) == "", body[:500]
+    reads: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
+    stats = [row.stat for row in it.board.rows]
+    pairs = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
+    reads += [{"model": model, "pipeline": pipeline} for model, pipeline in pairs]
+    asked = [("pipelines", {}), *(("aggregated_stats", read) for read in reads)]
+    for who in {stat["orchestrator"] for stat in stats}:
+        asked += [("raw_stats", {"orchestrator": who, "job_type": kind}) for kind in ("ai", "transcoding")]
+    for route, query in asked:
+        async with it.session.get(f"{it.board.url}/api/{route}", params=query) as response:
+            assert response.status == 200, (route, query, await response.text())
+    return len(taken)
+
+
+CASES, AT_ONCE = 2_400, 20
+
+
+def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
+    """2,400 fuzzed bodies: never a 5xx; what is forwarded is fit, and the Leaderboard's reads never fail over it."""
+    posted, taken = 0, 0
+    with asyncio.Runner() as loop:
+        stack = AsyncExitStack()
+        it = loop.run(stack.enter_async_context(receiving(tmp_path)))
+        assert it.stage.daemon.delivery is not None
+        it.board.regions = (*it.board.regions, ("NYC", "New York", "ai"))
+        assert loop.run(it.stage.daemon.delivery.gate.usable())
+
+        @seed(20)
+        @settings(
+            max_examples=CASES // AT_ONCE, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        )  # fmt: skip
+        @given(st.lists(bodies(), min_size=AT_ONCE, max_size=AT_ONCE))
+        def run(cases: list[tuple[bytes, str]]) -> None:
+            nonlocal posted, taken
+            taken += loop.run(fuzzed(it, cases))
+            posted += len(cases)
+
+        try:
+            run()
+        finally:
+            loop.run(stack.aclose())
+    assert posted >= CASES
+    assert taken >= CASES // 5, "the fuzzer makes too little that is good"

@@ -1,0 +1,51 @@
+"""Gateways that could not be told apart are refused, however they are written; those that can are taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobtester import settings
+from jobtester.errors import ConfigError
+
+ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_url": "http://gateway.example:7935"}
+
+
+def given(*gateways: dict[str, Any]) -> settings.Settings:
+    """Check a configuration with these gateways."""
+    return settings.of({"region": "FRA", "leaderboard": {"post": False}, "gateways": list(gateways)})
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"name": "a", "url": "http://other.example"}, "two are called 'a'"),
+        ({"name": "A", "url": "http://other.example"}, "two are called 'A'"),
+        ({"name": "b", "url": "http://gateway.example:8935"}, "is given twice"),
+        ({"name": "b", "url": "HTTP://Gateway.Example:8935/"}, "is given twice"),
+        ({"name": "b", "url": "http://user:pass@gateway.example.:8935"}, "is given twice"),
+        ({"name": "b", "url": "http://other.example", "events": True, "event_source": "A"}, "themselves 'A' in events"),
+        ({"name": "b", "url": "http://other.example:0"}, "gateways[1].url"),
+        ({"name": "b c", "url": "http://other.example"}, "gateways[1].name"),
+    ],
+)  # fmt: skip
+def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: str) -> None:
+    """One name, one place and one name in events each: else leases or evidence of two would be mixed up."""
+    with pytest.raises(ConfigError) as caught:
+        given(ONE | {"events": True}, other)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ONE, {"name": "b", "url": "http://gateway.example:8936"}),
+        (ONE | {"url": "http://proxy.example/one"}, {"name": "b", "url": "http://proxy.example/two"}),
+        (ONE | {"url": "http://[2001:db8::1]:8935"}, {"name": "b", "url": "http://[2001:db8::2]:8935"}),
+        (ONE | {"events": True, "event_source": "x"}, {"name": "x", "url": "http://other.example"}),
+    ],
+)
+def test_gateways_that_differ_are_taken(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """By port, by path behind one proxy, by address; and a name in events matters only where events are expected."""
+    assert len(given(one, other).gateways) == 2
