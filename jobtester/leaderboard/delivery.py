@@ -23,6 +23,7 @@ log = structlog.get_logger()
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
+_GATHER_S = 0.05  # what comes in this time goes out together: claiming and settling cost a commit each
 _EXPIRE_EVERY_S = 30.0
 _MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
 _MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
@@ -116,6 +117,7 @@ class Delivery:
                     woken = asyncio.ensure_future(self._woken.wait())
                     await asyncio.wait({woken, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                     woken.cancel()
+                    await asyncio.wait({stopped}, timeout=_GATHER_S)
         finally:
             stopped.cancel()
 
@@ -141,7 +143,7 @@ class Delivery:
             slots = asyncio.Semaphore(self.parallel)
             self._unsettled += await asyncio.gather(*(self._send(entry, slots) for entry in entries))
             await self._settle()
-        return looked or bool(entries)
+        return looked or 0 < len(entries) == most
 
     async def _settle(self) -> None:
         """Note what became of what was sent; where the store fails, it is kept in mind and noted as soon as it can."""

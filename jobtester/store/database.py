@@ -25,6 +25,7 @@ Waiting = tuple[Work, "asyncio.Future[Any]"]
 Ending = tuple[Any, Exception | None]
 
 _MOST_AT_ONCE = 256
+_GATHER_S = 0.01
 _READERS = 3
 
 
@@ -42,6 +43,7 @@ class Database:
         self.problem = ""
         self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[Waiting] = []
+        self._crowded = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: file.Opened | None = None
@@ -86,14 +88,15 @@ class Database:
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` inside a transaction and give what it returns once that is committed.
 
-        What else waits is committed with it; if `work` raises, only its own changes are undone. Raises StoreError
+        What else waits is committed with it; if `work` raises, only its own changes are undone. It may be run twice, and
+        must change nothing but the file. Raises StoreError
         where the file cannot be written, e.g. because the disk is full.
         """
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._gathered:
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_later(_GATHER_S if self._crowded else 0.0, self._hand_over)
         self._gathered.append((work, future))
         return await asyncio.shield(future)
 
@@ -112,8 +115,13 @@ class Database:
         return True
 
     def _hand_over(self) -> None:
-        """Give the writer what one turn of the event loop has gathered: waking it costs more than many a statement."""
+        """Give the writer what has gathered.
+
+        Where several write at a time, a little is waited for more: waking the writer and committing cost more than many
+        a statement, and each takes the interpreter from the event loop.
+        """
         if self._gathered:
+            self._crowded = len(self._gathered) > 1
             self._queue.put(self._gathered)
             self._gathered = []
 
@@ -162,10 +170,24 @@ class Database:
 
 
 def _transaction(writer: sqlite3.Connection, group: list[Waiting]) -> list[Ending]:
-    """Run a group of work in one transaction. Raises sqlite3.Error, everything undone, if the file is at fault."""
+    """Run a group of work in one transaction. Raises sqlite3.Error, everything undone, if the file is at fault.
+
+    Work seldom raises, so it runs without savepoints; where a piece does, all is undone and run again with them.
+    """
+    try:
+        return _committed(writer, group, lambda db, work: (work(db), None))
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and file.at_fault(error):
+            raise
+    return _committed(writer, group, _attempt)
+
+
+def _committed(
+    writer: sqlite3.Connection, group: list[Waiting], run: Callable[[sqlite3.Connection, Work], Ending]
+) -> list[Ending]:
     try:
         writer.execute("BEGIN IMMEDIATE")
-        endings = [_attempt(writer, work) for work, _ in group]
+        endings = [run(writer, work) for work, _ in group]
         writer.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
