@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from jobtester import __version__
@@ -29,14 +30,31 @@ _OVERHANG = 64  # bytes of a first token that may have come in the piece before
 
 @dataclass(slots=True)
 class _Flight:
-    """A request on its way: when its connection stood, when its bytes went out, and the scope that ends it."""
+    """A request on its way: when its bytes went out, and the scope that ends it."""
 
     scope: asyncio.Timeout
     timeout_s: float
-    ready: float | None = None
     left: float | None = None
     ended_by: Ending | None = None
     detail: str = ""
+
+    def leaves(self) -> None:
+        """Note that the first bytes are about to be written: from now on the job's own limit counts."""
+        self.left = time.monotonic()
+        if self.ended_by is None:
+            self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
+
+
+class _Body(aiohttp.payload.BytesPayload):
+    """A request's body that says when it leaves: the connection stands then, and a busy loop has come to it."""
+
+    def __init__(self, content: bytes, flight: _Flight) -> None:
+        super().__init__(content)
+        self._flight = flight
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._flight.leaves()
+        await super().write_with_length(writer, content_length)
 
 
 @dataclass(slots=True)
@@ -64,15 +82,10 @@ class Client:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
         limits: dict[str, Any] = {"ssl": True if self.verify_tls else False, "limit": 0}  # noqa: SIM210
         unbounded = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400)
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_connected)
-        trace.on_connection_reuseconn.append(_connected)
-        trace.on_request_chunk_sent.append(_leaving)
         self._jobs = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, **limits),
             headers=headers,
             timeout=unbounded,
-            trace_configs=[trace],
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -126,9 +139,8 @@ class Client:
         try:
             async with scope:
                 request = self._jobs.post(
-                    target, data=body, headers=out, allow_redirects=False, trace_request_ctx=flight,
-                    **self._proxies.way(self.url),
-                )  # fmt: skip
+                    target, data=_Body(body, flight), headers=out, allow_redirects=False, **self._proxies.way(self.url)
+                )
                 async with request as response:
                     ending = await answer.read(response)
                 if ending is Ending.TOO_LARGE:
@@ -143,7 +155,7 @@ class Client:
             ending, detail = self._broken(flight, answer, error)
         finally:
             del self._flights[job_id]
-        sent = flight.left or flight.ready or begun
+        sent = flight.left or begun
         return Exchange(
             ending=ending,
             started_at=started_at,
@@ -205,16 +217,16 @@ class Client:
     def _timed_out(self, flight: _Flight) -> tuple[Ending, str]:
         if flight.ended_by is not None:
             return flight.ended_by, flight.detail
-        if flight.ready is None:
+        if flight.left is None:
             return Ending.REFUSED, f"no connection to {self.url} within {_CONNECT_S:g} s"
         return Ending.TIMEOUT, f"no complete answer within {flight.timeout_s:g} s"
 
     def _broken(self, flight: _Flight, answer: _Answer, error: Exception) -> tuple[Ending, str]:
         """Tell a connection closed without an answer from what is not HTTP or broke off in the middle."""
-        if flight.ready is None:
-            return Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
         if answer.status is not None:
             return Ending.CUT_SHORT, _reason(error)
+        if flight.left is None:
+            return Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
         if isinstance(error, aiohttp.ClientConnectionError | OSError):
             return Ending.NO_REPLY, "the gateway closed the connection without an answer"
         return Ending.CUT_SHORT, f"the gateway's answer is not HTTP: {_reason(error)}"
@@ -251,20 +263,6 @@ class _Answer:
     def body(self) -> bytes:
         """Give what was read in one piece."""
         return bytes(self._body)
-
-
-async def _connected(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
-    flight: _Flight = context.trace_request_ctx
-    flight.ready = time.monotonic()
-    if flight.ended_by is None:
-        flight.scope.reschedule(asyncio.get_running_loop().time() + flight.timeout_s)
-
-
-async def _leaving(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
-    """Note when the first bytes are about to be written: a busy loop may have come to it late."""
-    flight: _Flight = context.trace_request_ctx
-    if flight.left is None:
-        flight.left = time.monotonic()
 
 
 def _reason(error: BaseException) -> str:

@@ -6,9 +6,9 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from jobtester.domain.jobs import Pair
 
@@ -16,11 +16,10 @@ K = TypeVar("K")
 
 _SUCCESS = "livepeer_ai_request_latency_score"
 _ERRORS = "livepeer_ai_request_errors"
-_START = "process_start_time_seconds"
-_WANTED = tuple(name.encode() for name in (_SUCCESS, _ERRORS, _START))
+_START = b"process_start_time_seconds"
+_EVIDENCE = (_SUCCESS.encode(), _ERRORS.encode())
 _HEAD = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-_NOTHING: Mapping[Any, float] = {}
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 
@@ -31,18 +30,27 @@ class Named(NamedTuple):
     address: str
 
 
+class Series(NamedTuple):
+    """One series: success or error, of which pair, of whom, and for an error its code."""
+
+    success: bool
+    pair: Pair
+    who: Named
+    code: str
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The evidence in one reading of /metrics.
 
-    `begun` is when the reading began, monotonic. `passed` and `failed` hold the value of each series by
-    pair; a failed one has an error code too. `started` is the gateway's own start in Unix seconds, None where it does
-    not say.
+    `begun` is when the reading began, monotonic. `lines` are the lines that are evidence, as they came; `fresh` is what
+    those say that were not in the reading before. `started` is the gateway's own start in Unix seconds, None where it
+    does not say.
     """
 
     begun: float
-    passed: Mapping[Pair, Mapping[Named, float]] = field(default_factory=dict)
-    failed: Mapping[Pair, Mapping[tuple[Named, str], float]] = field(default_factory=dict)
+    lines: frozenset[bytes] = frozenset()
+    fresh: tuple[tuple[Series, float], ...] = ()
     started: float | None = None
 
 
@@ -63,30 +71,6 @@ class Change:
     failed: Mapping[Named, tuple[str, ...]]
 
 
-class Moves(NamedTuple):
-    """Which series moved between two readings that follow each other."""
-
-    passed: tuple[tuple[Pair, Named], ...]
-    failed: tuple[tuple[Pair, tuple[Named, str]], ...]
-
-
-def moves(before: Snapshot, after: Snapshot) -> Moves:
-    """Compare two readings: a gauge moves to any other value, a running sum only up."""
-    passed = tuple(
-        (pair, who)
-        for pair, values in after.passed.items()
-        for who, value in values.items()
-        if before.passed.get(pair, _NOTHING).get(who) != value
-    )
-    failed = tuple(
-        (pair, key)
-        for pair, sums in after.failed.items()
-        for key, value in sums.items()
-        if value > before.failed.get(pair, _NOTHING).get(key, 0)
-    )
-    return Moves(passed, failed)
-
-
 class Ledger:
     """Remembers for each series at which reading it moved last.
 
@@ -97,18 +81,25 @@ class Ledger:
     def __init__(self) -> None:
         """Know of no reading yet."""
         self.latest: Reading | None = None
-        self.snapshot = Snapshot(float("-inf"))
+        self.lines: frozenset[bytes] = frozenset()
+        self._sums: dict[Series, float] = {}
         self._passed: dict[Pair, dict[Named, int]] = {}
         self._failed: dict[Pair, dict[tuple[Named, str], int]] = {}
 
-    def take(self, snapshot: Snapshot, moved: Moves) -> Reading:
-        """Take in a reading and what moved since the one before."""
+    def take(self, snapshot: Snapshot) -> Reading:
+        """Take in a reading: a gauge moves to any other value, a running sum only up; the first moves nothing."""
         number = self.latest.number + 1 if self.latest is not None else 0
-        for pair, who in moved.passed:
-            _to_end(self._passed.setdefault(pair, {}), who, number)
-        for pair, key in moved.failed:
-            _to_end(self._failed.setdefault(pair, {}), key, number)
-        self.snapshot = snapshot
+        for series, value in snapshot.fresh:
+            before = self._sums.get(series, 0.0)
+            if not series.success:
+                self._sums[series] = value
+            if not number:
+                continue
+            if series.success:
+                _to_end(self._passed.setdefault(series.pair, {}), series.who, number)
+            elif value > before:
+                _to_end(self._failed.setdefault(series.pair, {}), (series.who, series.code), number)
+        self.lines = snapshot.lines
         self.latest = Reading(number, snapshot.begun, snapshot.started)
         return self.latest
 
@@ -120,47 +111,42 @@ class Ledger:
         return Change(frozenset(_newer(self._passed.get(pair, {}), reading.number)), failed)
 
 
-def parse(body: bytes, begun: float) -> Snapshot:
-    """Read Prometheus text, a line at a time. Lines that are not understood are passed over."""
-    passed: dict[Pair, dict[Named, float]] = {}
-    failed: dict[Pair, dict[tuple[Named, str], float]] = {}
-    started = None
-    for raw in io.BytesIO(body):
-        if not raw.startswith(_WANTED):
-            continue
-        line = raw.decode("utf-8", "replace").rstrip()
-        head, brace, tail = line.rpartition("}")
-        head, _, tail = (head + brace, "", tail) if brace else line.partition(" ")
-        try:
-            value = float(tail.split(maxsplit=1)[0])
-        except (ValueError, IndexError):
-            continue
-        series = _series(head)
-        if head == _START:
-            started = value
-        elif series is not None and series.name == _SUCCESS:
-            passed.setdefault(series.pair, {})[series.who] = value
-        elif series is not None:
-            failed.setdefault(series.pair, {})[series.who, series.code] = value
-    return Snapshot(begun, passed, failed, started)
+def read(body: bytes, begun: float, before: frozenset[bytes] = frozenset()) -> Snapshot:
+    """Read Prometheus text, of which only lines that were not there `before` are looked at more closely.
+
+    Lines that are not understood are passed over.
+    """
+    lines, started = set(), None
+    for line in io.BytesIO(body):
+        if line.startswith(_EVIDENCE):
+            lines.add(line.rstrip())
+        elif line.startswith(_START):
+            started = _value(line.decode("utf-8", "replace").partition(" ")[2])
+    fresh = []
+    for line in lines - before:
+        head, brace, tail = line.decode("utf-8", "replace").rpartition("}")
+        value, series = _value(tail), _series(head + brace)
+        if value is not None and series is not None:
+            fresh.append((series, value))
+    return Snapshot(begun, frozenset(lines), tuple(fresh), started)
 
 
-class _Series(NamedTuple):
-    name: str
-    pair: Pair
-    who: Named
-    code: str
+def _value(text: str) -> float | None:
+    try:
+        return float(text.split(maxsplit=1)[0])
+    except (ValueError, IndexError):
+        return None
 
 
 @lru_cache(maxsize=100_000)
-def _series(head: str) -> _Series | None:
+def _series(head: str) -> Series | None:
     """Understand a series' name and labels, which are the same in every reading."""
     match = _HEAD.fullmatch(head)
     if match is None or match["name"] not in (_SUCCESS, _ERRORS, _ERRORS + "_total"):
         return None
     labels = dict(_labels(match["labels"] or ""))
-    return _Series(
-        match["name"],
+    return Series(
+        match["name"] == _SUCCESS,
         Pair(labels.get("pipeline", ""), labels.get("model_name", "")),
         Named(labels.get("orchestrator_uri", ""), labels.get("orchestrator_address", "")),
         labels.get("error_code", ""),

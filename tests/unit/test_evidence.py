@@ -13,7 +13,7 @@ from jobtester.gateway.client import Client
 from jobtester.gateway.events import EventLog
 from jobtester.gateway.evidence import Evidence, MetricsReader
 from jobtester.gateway.identity import Known, proves, refutes
-from jobtester.gateway.series import Named, Snapshot
+from jobtester.gateway.series import Change, Ledger, Named, Series, Snapshot
 
 A = Orchestrator("0xaaaa", "https://a.example:8935", local_address="0x1111")
 B = Orchestrator("0xbbbb", "https://b.example:8935", local_address="0x2222")
@@ -70,10 +70,36 @@ def test_metrics_text_is_read_with_its_escapes() -> None:
         "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
         "process_start_time_seconds 1.7e+09\n"
     )
-    found = series.parse(text.encode(), 5.0)
-    assert found.passed == {Pair("llm", 'a "q" \\ b'): {Named("https://a", "0x1"): 0.25}}
-    assert found.failed == {Pair("llm", "m"): {(Named("u", ""), "OrchestratorCapped"): 3.0}}
+    found = series.read(text.encode(), 5.0)
+    assert set(found.fresh) == {
+        (Series(True, Pair("llm", 'a "q" \\ b'), Named("https://a", "0x1"), ""), 0.25),
+        (Series(False, Pair("llm", "m"), Named("u", ""), "OrchestratorCapped"), 3.0),
+    }
     assert found.started == 1.7e9
+
+
+def test_only_what_is_new_in_a_reading_is_fresh() -> None:
+    """A series that says the same as before is not looked at again, whatever stands around it."""
+    text = 'livepeer_ai_request_latency_score{{pipeline="llm"}} {}\nprocess_start_time_seconds 1.7e+09'
+    first = series.read(text.format("0.25").encode(), 1.0)
+    again = series.read(text.format("0.25").encode() + b"\n", 2.0, first.lines)
+    moved = series.read(text.format("0.5").encode(), 3.0, again.lines)
+    assert [len(one.fresh) for one in (first, again, moved)] == [1, 0, 1]
+    assert again.started == moved.started == 1.7e9
+
+
+def test_what_moved_since_a_reading_is_what_moved_after_it() -> None:
+    """Gauges move to any other value, running sums only up; what stood at the first reading did not move."""
+    ledger, pair = Ledger(), Pair("llm", "m")
+    gauge, total = Series(True, pair, Named("a", ""), ""), Series(False, pair, Named("b", ""), "cause")
+    first = ledger.take(Snapshot(1.0, fresh=((gauge, 0.5), (total, 3.0))))
+    assert ledger.since(first, pair) == Change(frozenset(), {})
+    second = ledger.take(Snapshot(2.0, fresh=((gauge, 0.4), (total, 2.0))))
+    assert ledger.since(first, pair) == Change(frozenset({gauge.who}), {})
+    ledger.take(Snapshot(3.0, fresh=((total, 3.0),)))
+    assert ledger.since(first, pair) == Change(frozenset({gauge.who}), {total.who: ("cause",)})
+    assert ledger.since(second, pair) == Change(frozenset(), {total.who: ("cause",)})
+    assert ledger.since(first, Pair("llm", "other")) == Change(frozenset(), {})
 
 
 class Weighing:
@@ -82,22 +108,19 @@ class Weighing:
     def __init__(self, *known: Orchestrator) -> None:
         self.reader = MetricsReader(Client("g", "http://127.0.0.1:1"))
         self.evidence = Evidence("g", self.reader, None, Known(known or (A, B)))
-        self.takes(Snapshot(0.0))
+        self.takes(0.0)
 
     def reads(self, at: float, **passed_or_failed: tuple[tuple[Orchestrator, float], ...]) -> None:
         """Make the next reading say this."""
         self.takes(
-            Snapshot(
-                at,
-                {PAIR: {_named(one): value for one, value in passed_or_failed.get("ok", ())}},
-                {PAIR: {(_named(one), "cause"): value for one, value in passed_or_failed.get("bad", ())}},
-            )
+            at,
+            *((Series(True, PAIR, _named(one), ""), value) for one, value in passed_or_failed.get("ok", ())),
+            *((Series(False, PAIR, _named(one), "cause"), value) for one, value in passed_or_failed.get("bad", ())),
         )
 
-    def takes(self, snapshot: Snapshot) -> None:
+    def takes(self, at: float, *fresh: tuple[Series, float]) -> None:
         """Take this as the next reading."""
-        ledger = self.reader.ledger
-        ledger.take(snapshot, series.moves(ledger.snapshot, snapshot))
+        self.reader.ledger.take(Snapshot(at, fresh=fresh))
 
 
 def _named(one: Orchestrator) -> Named:
@@ -160,10 +183,10 @@ async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
 
 def nobody(weighing: Weighing, at: float, **more: float) -> None:
     """Make the next reading say that the gateway found nobody, and with `a` that A failed too."""
-    moved = {(Named("", ""), "no orchestrators available within 2s timeout"): 1.0}
+    moved = [(Series(False, PAIR, Named("", ""), "no orchestrators available within 2s timeout"), 1.0)]
     if more:
-        moved[Named(A.service_uri, A.local_address), "dial tcp: i/o timeout"] = more["a"]
-    weighing.takes(Snapshot(at, {}, {PAIR: moved}))
+        moved.append((Series(False, PAIR, _named(A), "dial tcp: i/o timeout"), more["a"]))
+    weighing.takes(at, *moved)
 
 
 async def test_that_nobody_was_found_is_a_cause_of_its_own() -> None:
