@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
+JOBS     ?= 2
 
 .PHONY: demo run test container-test bench-image browser-test bench soak lint docs docs-check format lock clean help
 
@@ -27,7 +28,7 @@ run: $(VENV)/.runtime  ## the daemon against a simulated network, staying up
 	@$(BIN)/jobtester demo --stay --scenario $(SCENARIO)
 
 test: $(VENV)/.dev  ## the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 browser-test: $(VENV)/.dev  ## the pages in a real browser (chromium and chromedriver)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)

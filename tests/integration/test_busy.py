@@ -120,7 +120,7 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
             await stage.tick()
             assert await streaks() == {number}
         async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
-            assert "3 × unscored" in await page.text()
+            assert "busy · 3 in a row" in await page.text()
             assert "3 times unscored in a row" in await other.text()
         stage.network.orchestrators[0].change(fault="", pipelines=(), probability=0.0, down=False)
         await stage.tick()
