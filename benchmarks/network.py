@@ -35,12 +35,6 @@ class Remote:
         assert isinstance(found, list)
         return found
 
-    async def waits_s(self) -> list[float]:
-        """Give how long each question of a gateway whom to use took, on the gateway's own clock, in seconds."""
-        found = await self.ask(do="waits")
-        assert isinstance(found, list)
-        return found
-
     async def cpu_s(self) -> float:
         """Give the processor time that the network has used, in seconds."""
         return float(await self.ask(do="cpu"))
@@ -92,8 +86,6 @@ def _answer(running: Network, command: dict[str, Any]) -> Any:
             return True
         case "cpu":
             return time.process_time()
-        case "waits":
-            return [wait for gateway in running.gateways.values() for wait in gateway.webhook_waits_s]
         case "rows":
             return len(running.leaderboard.rows)
         case _:

@@ -77,10 +77,10 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
     `more` are keys of [limits]; `lane` holds those of every gateway, `server` those of [server], `pipelines` those of
-    [pipelines]. `post` False posts nothing.
+    [pipelines]; `gateways` are tables of gateways besides the network's. `post` False posts nothing.
     """
     lane, post, server = more.pop("lane", {}), more.pop("post", True), more.pop("server", {})
-    pipelines = more.pop("pipelines", {})
+    pipelines, besides = more.pop("pipelines", {}), more.pop("gateways", [])
     lanes = [
         {
             "name": one["name"],
@@ -91,7 +91,7 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
             **lane,
         }
         for one in remote.gateways
-    ]
+    ] + besides
     with tempfile.TemporaryDirectory() as folder:
         content = {
             "region": "FRA",

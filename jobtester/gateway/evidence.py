@@ -311,7 +311,7 @@ def looks_passed(exchange: Exchange) -> bool:
     return exchange.body.strip() not in (b"", b"null") if len(exchange.body) < 16 else True
 
 
-def _timed(body: bytes, begun: float, before: frozenset[bytes]) -> tuple[series.Snapshot, float]:
+def _timed(body: bytes, begun: float, before: frozenset[int]) -> tuple[series.Snapshot, float]:
     """Read metrics and give how many seconds that took."""
     began = time.perf_counter()
     return series.read(body, begun, before), time.perf_counter() - began

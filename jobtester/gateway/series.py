@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from jobtester.domain.jobs import Pair
@@ -43,13 +42,13 @@ class Series(NamedTuple):
 class Snapshot:
     """The evidence in one reading of /metrics.
 
-    `begun` is when the reading began, monotonic. `lines` are the lines that are evidence, as they came; `fresh` is what
+    `begun` is when the reading began, monotonic. `lines` are hashes of the lines that are evidence; `fresh` is what
     those say that were not in the reading before. `started` is the gateway's own start in Unix seconds, None where it
     does not say.
     """
 
     begun: float
-    lines: frozenset[bytes] = frozenset()
+    lines: frozenset[int] = frozenset()
     fresh: tuple[tuple[Series, float], ...] = ()
     started: float | None = None
 
@@ -81,7 +80,7 @@ class Ledger:
     def __init__(self) -> None:
         """Know of no reading yet."""
         self.latest: Reading | None = None
-        self.lines: frozenset[bytes] = frozenset()
+        self.lines: frozenset[int] = frozenset()
         self._sums: dict[Series, float] = {}
         self._passed: dict[Pair, dict[Named, int]] = {}
         self._failed: dict[Pair, dict[tuple[Named, str], int]] = {}
@@ -111,19 +110,22 @@ class Ledger:
         return Change(frozenset(_newer(self._passed.get(pair, {}), reading.number)), failed)
 
 
-def read(body: bytes, begun: float, before: frozenset[bytes] = frozenset()) -> Snapshot:
+def read(body: bytes, begun: float, before: frozenset[int] = frozenset()) -> Snapshot:
     """Read Prometheus text, of which only lines that were not there `before` are looked at more closely.
 
     Lines that are not understood are passed over.
     """
-    lines, started = set(), None
+    lines, new, started = set(), [], None
     for line in io.BytesIO(body):
         if line.startswith(_EVIDENCE):
-            lines.add(line.rstrip())
+            known = hash(line.rstrip())
+            lines.add(known)
+            if known not in before:
+                new.append(line)
         elif line.startswith(_START):
             started = _value(line.decode("utf-8", "replace").partition(" ")[2])
     fresh = []
-    for line in lines - before:
+    for line in new:
         head, brace, tail = line.decode("utf-8", "replace").rpartition("}")
         value, series = _value(tail), _series(head + brace)
         if value is not None and series is not None:
@@ -138,9 +140,8 @@ def _value(text: str) -> float | None:
         return None
 
 
-@lru_cache(maxsize=100_000)
 def _series(head: str) -> Series | None:
-    """Understand a series' name and labels, which are the same in every reading."""
+    """Understand a series' name and labels; None for what is no evidence."""
     match = _HEAD.fullmatch(head)
     if match is None or match["name"] not in (_SUCCESS, _ERRORS, _ERRORS + "_total"):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from jobtester.domain import durations
 from jobtester.domain.orchestrators import Capability, name_of
@@ -107,6 +107,7 @@ class Definition(Table):
     units: tuple[Factor, ...] = Field((), description="factors whose product is what is paid for")
     per_model: dict[str, Override] = Field({}, description="what differs for models that match a pattern")
     variants: tuple[Override, ...] = Field((), description="whole alternatives, of which one is taken in each tick")
+    _units_known: dict[str, int | None] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _context: object) -> None:
         """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""
@@ -141,8 +142,13 @@ class Definition(Table):
 
     def price_wei(self, capability: Capability) -> int | None:
         """Estimate what one job costs in wei, rounded up; None where the price or the units are not known."""
-        price, units = capability.price, self.units_of(capability.model)
-        if price is None or price.units <= 0 or units is None:
+        price = capability.price
+        if price is None or price.units <= 0:
+            return None
+        if capability.model not in self._units_known:  # thousands of orchestrators offer the same few models
+            self._units_known[capability.model] = self.units_of(capability.model)
+        units = self._units_known[capability.model]
+        if units is None:
             return None
         return -(-units * price.wei_per_unit // price.units)
 

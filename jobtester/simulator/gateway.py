@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,6 @@ from jobtester.simulator import (
 )
 
 _BODY_LIMIT = 3 * 2**30
-_WAITS = 100_000
 
 
 class Gateway:
@@ -49,7 +47,6 @@ class Gateway:
         """Be ready to start on the job and CLI ports; 0 means any free one, then kept."""
         self.spec, self.name, self.host = spec, spec.name, host
         self.webhook_url: str | None = None
-        self.webhook_waits_s: deque[float] = deque(maxlen=_WAITS)
         self.events_url: str | None = None
         self.events_token = ""
         self._network, self._everybody, self._log, self._truth = network, list(everybody), log, known
@@ -80,7 +77,7 @@ class Gateway:
         self._tasks = tasks.Tasks()
         counted = meter.Meter(self.name)
         by_host = {names.same_host(node.spec.service_uri): node for node in self._everybody if node.spec.service_uri}
-        self._pool = pool.Pool(self.spec, by_host, lambda: self.webhook_url, self.webhook_waits_s)
+        self._pool = pool.Pool(self.spec, by_host, lambda: self.webhook_url)
         sink = events.Sink(self.name, self.spec.event_generation, lambda: self.events_url, lambda: self.events_token)
         if self.spec.events:
             self._tasks.start(sink.run(), f"events of {self.name}")

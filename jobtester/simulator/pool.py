@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -67,10 +66,9 @@ class Pool:
         spec: scenario.GatewaySpec,
         network: Mapping[str, orchestrator.Orchestrator],
         webhook_url: Callable[[], str | None],
-        waits_s: deque[float],
     ) -> None:
-        """Begin with an empty list; `network` is everybody by host and port, `waits_s` takes what each GET took."""
-        self._spec, self._network, self._webhook_url, self._waits_s = spec, network, webhook_url, waits_s
+        """Begin with an empty list; `network` is everybody by host and port."""
+        self._spec, self._network, self._webhook_url = spec, network, webhook_url
         self._lock = ReadWriteLock()
         self._body: bytes | None = None
         self._uris: tuple[str, ...] = ()
@@ -135,11 +133,9 @@ class Pool:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         timeout = aiohttp.ClientTimeout(total=self._spec.webhook_timeout, ceil_threshold=1e9)
-        began = time.monotonic()
         try:
             async with self._session.get(url, timeout=timeout) as response:
                 body = await response.read()
-                self._waits_s.append(time.monotonic() - began)
                 return body if 200 <= response.status < 300 else None
         except (aiohttp.ClientError, TimeoutError):
             return None
