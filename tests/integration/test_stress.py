@@ -51,7 +51,7 @@ def network(
 def limits(**more: Any) -> dict[str, Any]:
     """Give the sections that all runs share."""
     return {
-        "pipelines": {slug: {"timeout": "1500ms", "cold_timeout": "1500ms"} for slug in BATCH},
+        "pipelines": {slug: {"timeout": "5s", "cold_timeout": "5s"} for slug in BATCH},
         "limits": {"jobs": 64, "busy_backoff": "20ms", "busy_retries": 1, "grace": "1s", **more},
     }
 
