@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobtester.domain import durations
 from jobtester.domain.orchestrators import Capability, name_of
@@ -107,7 +108,6 @@ class Definition(Table):
     units: tuple[Factor, ...] = Field((), description="factors whose product is what is paid for")
     per_model: dict[str, Override] = Field({}, description="what differs for models that match a pattern")
     variants: tuple[Override, ...] = Field((), description="whole alternatives, of which one is taken in each tick")
-    _units_known: dict[str, int | None] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _context: object) -> None:
         """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""
@@ -145,12 +145,17 @@ class Definition(Table):
         price = capability.price
         if price is None or price.units <= 0:
             return None
-        if capability.model not in self._units_known:  # thousands of orchestrators offer the same few models
-            self._units_known[capability.model] = self.units_of(capability.model)
-        units = self._units_known[capability.model]
+        if capability.model not in self.known_units:  # thousands of orchestrators offer the same few models
+            self.known_units[capability.model] = self.units_of(capability.model)
+        units = self.known_units[capability.model]
         if units is None:
             return None
         return -(-units * price.wei_per_unit // price.units)
+
+    @cached_property
+    def known_units(self) -> dict[str, int | None]:
+        """Remember the units of models that were asked for; no part of what makes two definitions equal."""
+        return {}
 
     def units_of(self, model: str) -> int | None:
         """Give how many priced units a job for a model has, the most that any choice costs; None where unknown."""

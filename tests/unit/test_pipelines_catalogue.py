@@ -43,6 +43,13 @@ def problems(text: str, assets: Assets = ASSETS) -> list[str]:
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
+def test_estimating_a_price_changes_nothing() -> None:
+    """A running daemon compares its pipelines with those of the file read again: only what is written counts."""
+    before, after = load(""), load("")
+    assert after["llm"].price_wei(Capability("llm", "m", price=Price(3))) is not None
+    assert before == after
+
+
 def test_built_in_pipelines_are_complete() -> None:
     """All nine batch pipelines are there under go-livepeer's display names, and the external ones under their own."""
     known = load("")
