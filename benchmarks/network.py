@@ -35,10 +35,6 @@ class Remote:
         assert isinstance(found, list)
         return found
 
-    async def cpu_s(self) -> float:
-        """Give the processor time that the network has used, in seconds."""
-        return float(await self.ask(do="cpu"))
-
 
 @asynccontextmanager
 async def network(*modes: str, **made: Any) -> AsyncIterator[Remote]:
@@ -77,17 +73,11 @@ async def _serve(made: dict[str, Any]) -> None:
 
 
 def _answer(running: Network, command: dict[str, Any]) -> Any:
-    import time
-
     match command["do"]:
         case "webhook":
             for name, url in command["urls"].items():
                 running.gateways[name].webhook_url = url
             return True
-        case "cpu":
-            return time.process_time()
-        case "rows":
-            return len(running.leaderboard.rows)
         case _:
             return running.log.since(0)
 
