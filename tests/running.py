@@ -43,7 +43,10 @@ class Stage:
 def tables(
     network: Network, folder: Path, *, gateways: Sequence[dict[str, Any]] = (), **sections: Any
 ) -> dict[str, Any]:
-    """Configure a tester for a simulated network, with short times; `gateways` adds keys to each lane in order."""
+    """Configure a tester for a simulated network; `gateways` adds keys to each lane in order.
+
+    What a tick waits for is short, what only a slow machine would need is long.
+    """
     given = list(gateways) or [{} for _ in network.gateways]
     lanes = [
         {
@@ -52,7 +55,7 @@ def tables(
             "cli_url": gateway.cli_url,
             "targeting": "query" if gateway.spec.mode == "query" else "webhook",
             "after_disconnect": "300ms",
-            "first_ask": "5s",
+            "first_ask": "30s",
             **more,
         }
         for (name, gateway), more in zip(network.gateways.items(), given, strict=True)
@@ -66,7 +69,7 @@ def tables(
         "leaderboard": {"url": network.leaderboard.url, "secret": network.leaderboard.secret},
         "store": {"path": str(folder / "jobtester.db")},
         "discovery": {"patience": "2s"},
-        "pipelines": {slug: {"timeout": "4s", "cold_timeout": "6s"} for slug in BATCH},
+        "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH},
     }
     for section, values in sections.items():
         content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
