@@ -45,7 +45,8 @@ def tables(
 ) -> dict[str, Any]:
     """Configure a tester for a simulated network; `gateways` adds keys to each lane in order.
 
-    What a tick waits for is short, what only a slow machine would need is long.
+    What a tick waits for is short, what only a slow machine would need is long. The clock's next tick is half an hour
+    away, also just before a full hour.
     """
     given = list(gateways) or [{} for _ in network.gateways]
     lanes = [
@@ -60,9 +61,15 @@ def tables(
         }
         for (name, gateway), more in zip(network.gateways.items(), given, strict=True)
     ]
+    offset = f"{(now() + 1800) % 3600:.0f}s"
     content: dict[str, Any] = {
         "region": "FRA",
-        "schedule": {"interval": "1h", "deadline": "5m", "run_at_start": False},
+        "schedule": {
+            "interval": "1h",
+            "offset": f"{(now() + 1800) % 3600:.0f}s",
+            "deadline": "5m",
+            "run_at_start": False,
+        },
         "server": {"host": "127.0.0.1", "port": 0},
         "gateways": lanes,
         "limits": {"jobs": 64, "busy_backoff": "50ms", "grace": "1s"},
