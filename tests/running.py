@@ -66,7 +66,7 @@ def tables(
         "region": "FRA",
         "schedule": {
             "interval": "1h",
-            "offset": f"{(now() + 1800) % 3600:.0f}s",
+            "offset": offset,
             "deadline": "5m",
             "run_at_start": False,
         },
