@@ -75,7 +75,7 @@ async def test_nothing_listens(tmp_path: Path) -> None:
 async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> None:
     """A post that is given up while the server is still storing is not sent again, and is found afterwards."""
     async with desk(tmp_path, answer_within_s=0.2) as one:
-        one.fail(slow_insert_s=0.6)
+        one.fail(slow_insert_s=1.5)
         await one.put()
         await one.work()
         assert await one.states() == {"uncertain": 1}
@@ -98,7 +98,7 @@ async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tm
         working = asyncio.ensure_future(one.work())
         await one.board.moments.next("arrived")
         one.times.advance(100)
-        one.fail(slow_insert_s=1.2)
+        one.fail(slow_insert_s=2.0)
         await working
         await one.work(PAUSE_S)
         assert await one.states() == {"delivered": 1, "uncertain": 1}

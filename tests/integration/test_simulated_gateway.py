@@ -190,7 +190,7 @@ async def test_a_job_asks_the_webhook_five_times_before_it_leaves_and_twice_befo
     [
         ("llm", "busy", None, b"", 0.0),
         ("image-to-text", "busy", 200, b"null\n", 0.0),
-        ("llm", "error_503", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 2.0),
+        ("llm", "error_503", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 1.0),
         ("llm", "down", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 2.0),
         ("image-to-text", "runner_400", 400, b"bad input", 0.0),
         ("llm", "runner_400", 500, b'{"error":{"message":"Internal Server Error"}}\n', 0.0),
@@ -218,7 +218,7 @@ async def test_failures_are_retried_inside_the_window_and_hide_their_cause(
         (entry,) = network.served
         assert entry.success is False
         assert entry.fault == fault
-        assert entry.tries == {"busy": 20, "down": 1, "runner_400": 1}.get(fault, min(entry.tries, 9))
+        assert entry.tries == {"busy": 20, "down": 1, "runner_400": 1}.get(fault, min(entry.tries, 5))
         assert len(webhook.times) == 7 * entry.tries
 
 
