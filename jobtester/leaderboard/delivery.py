@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,6 +59,7 @@ class Delivery:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _expired_at: float = float("-inf")
     _unsettled: list[Move] = field(default_factory=list)
+    _posting: set[asyncio.Timeout] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
@@ -105,6 +106,7 @@ class Delivery:
         """Post until `stop` is set; a post that is then still on its way is left uncertain."""
         self._stop = stop
         stopped = asyncio.ensure_future(stop.wait())
+        stopped.add_done_callback(self._cut_short)
         try:
             while not stop.is_set():
                 self._woken.clear()
@@ -140,8 +142,8 @@ class Delivery:
         most = self.standing.may_send(self.parallel * _ROUNDS)
         entries = await self.outbox.claim(most) if most else []
         if entries:
-            slots = asyncio.Semaphore(self.parallel)
-            self._unsettled += await asyncio.gather(*(self._send(entry, slots) for entry in entries))
+            waiting = iter(entries)
+            await asyncio.gather(*(self._send_on(waiting) for _ in entries[: self.parallel]))
             await self._settle()
         return looked or 0 < len(entries) == most
 
@@ -151,29 +153,38 @@ class Delivery:
             await self.outbox.settle(self._unsettled)
             self._unsettled.clear()
 
-    async def _send(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
+    async def _send_on(self, entries: Iterator[Entry]) -> None:
+        """Send one after the other what others have not taken."""
+        for entry in entries:
+            self._unsettled.append(await self._send(entry))
+
+    async def _send(self, entry: Entry) -> Move:
         """Send one stat and say where it belongs now."""
         kind = "ai" if entry.model else "transcoding"
         if entry.region != self.region and not await self.gate.keeps(entry.region, kind):
             return Move(entry.seq, "refused", problem=f"region {entry.region!r} keeps no {kind} stats at {self.url}")
-        async with slots:
-            if self._stop.is_set():
-                return Move(entry.seq, "pending", problem="stopped before it was sent")
-            if self.standing.shut_for_s:
-                return self._later(entry, self.standing.problem)
-            answer = await self._posted(entry)
-        return self._judged(entry, answer)
+        if self._stop.is_set():
+            return Move(entry.seq, "pending", problem="stopped before it was sent")
+        if self.standing.shut_for_s:
+            return self._later(entry, self.standing.problem)
+        return self._judged(entry, await self._posted(entry))
 
     async def _posted(self, entry: Entry) -> Answer:
         """Post, but not beyond the end: what has no answer by then may or may not have arrived."""
-        post = asyncio.ensure_future(self.client.post(entry.body))
-        stopped = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({post, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return post.result() if post.done() else _STOPPED
-        finally:
-            stopped.cancel()
-            post.cancel()
+            async with asyncio.timeout(None) as scope:
+                self._posting.add(scope)
+                try:
+                    return await self.client.post(entry.body)
+                finally:
+                    self._posting.discard(scope)
+        except TimeoutError:
+            return _STOPPED
+
+    def _cut_short(self, _: object) -> None:
+        """End what is being posted: the tester stops."""
+        for scope in self._posting:
+            scope.reschedule(asyncio.get_running_loop().time())
 
     def _judged(self, entry: Entry, answer: Answer) -> Move:
         """Take in what the Leaderboard answered, and say where the stat belongs now."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import orjson
 
 from jobtester.domain.suspicion import FEWEST_JOBS, PASSING
 from jobtester.store.database import Database
@@ -104,15 +106,13 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             found = db.execute(
-                f"{_SELECT} WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?",
-                (now + 1e-6, now + _BOGUS_WAIT_S, limit),
-            ).fetchall()
-            db.executemany(
                 "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
-                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq = ?",
-                [(now, now, now, row[0]) for row in found],
-            )
-            return [_entry(row) for row in found]
+                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq IN (SELECT seq FROM outbox"
+                " WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?)"
+                f" RETURNING {', '.join(_COLUMNS)}",
+                (now, now, now, now + 1e-6, now + _BOGUS_WAIT_S, limit),
+            ).fetchall()
+            return sorted((_entry(row) for row in found), key=lambda entry: entry.seq)
 
         return await self._database.write(work)
 
@@ -125,20 +125,23 @@ class Outbox:
         """
         now = self._clock()
 
+        alike: dict[Move, list[int]] = {}  # nearly all are delivered
+        for move in moves:
+            alike.setdefault(replace(move, seq=0), []).append(move.seq)
+
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
-                " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
-                " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?)) WHERE seq = ?",
-                [
+            for move, seqs in alike.items():
+                db.execute(
+                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
+                    " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
+                    " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
+                    " WHERE seq IN (SELECT value FROM json_each(?))",
                     (
                         move.state, move.due_at, move.problem, int(move.maybe_double),
                         now if move.state in ("delivered", "refused") else None, now, now, now,
-                        move.seq,
-                    )
-                    for move in moves
-                ],
-            )  # fmt: skip
+                        orjson.dumps(seqs).decode(),
+                    ),
+                )  # fmt: skip
 
         await self._database.write(work)
 
