@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
-_GATHER_S = 0.05  # what comes in this time goes out together: claiming and settling cost a commit each
+_GATHER_S = 0.2  # what comes in this time goes out together: claiming and settling cost a commit each
 _EXPIRE_EVERY_S = 30.0
 _MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
 _MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
@@ -135,9 +135,9 @@ class Delivery:
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:
             self._expired_at = self.clock()
             await self.outbox.expire(self.max_age_s)
-        looked = await self.lookup.round()
-        due = await self.outbox.next_due("pending")
-        if due is None or self.standing.shut_for_s or not await self.gate.usable():
+        due = await self.outbox.due()
+        looked = due.looked_up is not None and await self.lookup.round()
+        if due.posted is None or self.standing.shut_for_s or not await self.gate.usable():
             return looked
         most = self.standing.may_send(self.parallel * _ROUNDS)
         entries = await self.outbox.claim(most) if most else []
@@ -215,10 +215,10 @@ class Delivery:
     async def _pause(self) -> float:
         """Say how many seconds to wait if nobody wakes us: people's commands change the outbox from other processes."""
         now, shut = self.clock(), self.standing.shut_for_s
-        posted, looked_up = await self.outbox.next_due("pending"), await self.outbox.next_due("uncertain")
+        due = await self.outbox.due()
         waits = [_NOTICE_S]
-        if posted is not None:
-            waits.append(max(posted - now, shut, self.gate.again_in_s))
-        if looked_up is not None:
-            waits.append(max(looked_up - now, shut))
+        if due.posted is not None:
+            waits.append(max(due.posted - now, shut, self.gate.again_in_s))
+        if due.looked_up is not None:
+            waits.append(max(due.looked_up - now, shut))
         return max(0.05, min(waits))

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -66,6 +66,13 @@ class Move:
     due_at: float = 0.0
     problem: str = ""
     maybe_double: bool = False
+
+
+class Due(NamedTuple):
+    """When the next entry may be posted, and when the next is to be looked for, in Unix seconds; None if none waits."""
+
+    posted: float | None
+    looked_up: float | None
 
 
 _COLUMNS = tuple(Entry.__dataclass_fields__)
@@ -169,12 +176,15 @@ class Outbox:
             )
         )
 
-    async def next_due(self, state: Literal["pending", "uncertain"]) -> float | None:
-        """Give when the next entry in a state is due, None if none waits."""
+    async def due(self) -> Due:
+        """Give when the next entries are due."""
         found = await self._database.read(
-            lambda db: db.execute("SELECT min(due_at) FROM outbox WHERE state = ?", (state,)).fetchone()
+            lambda db: db.execute(
+                "SELECT (SELECT min(due_at) FROM outbox WHERE state = 'pending'),"
+                " (SELECT min(due_at) FROM outbox WHERE state = 'uncertain')"
+            ).fetchone()
         )
-        return found[0] if found[0] is not None else None
+        return Due(*found)
 
     async def waiting(self) -> int:
         """Count what may still be posted without anybody's help."""
