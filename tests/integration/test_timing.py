@@ -31,7 +31,7 @@ async def _answers(answer: bytes, *, first_token: re.Pattern[bytes] | None = Non
             await asyncio.sleep(0)
 
     async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
-        client = Client("g", "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1]))
+        client = Client("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
         hog = asyncio.ensure_future(busy())
         try:
