@@ -100,7 +100,8 @@ async def test_what_the_gateway_keeps_is_fetched() -> None:
 
 async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() -> None:
     """What is relative goes on where the gateway's address ends; what is absolute is left as it is."""
-    async with serving(**{"one/stream/a.png": (200, {}, PICTURE), "b.png": (200, {}, PICTURE)}) as proxy:
+    async with serving() as proxy:
+        proxy.pages |= {"/one/stream/a.png": (200, {}, PICTURE), "/b.png": (200, {}, PICTURE)}
         within = Server(url=f"{proxy.url}/one")
         assert (await fetched(within, "/stream/a.png?x=1")).body == PICTURE
         assert (await fetched(within, f"{proxy.url}/b.png")).body == PICTURE
