@@ -19,7 +19,7 @@ from jobtester.domain import outcome
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
 from jobtester.store.ticks import Kept
-from jobtester.web import plots, texts
+from jobtester.web import plots, shapes, texts
 from jobtester.web.parts import PARTS, Parts
 
 routes = web.RouteTableDef()
@@ -96,7 +96,7 @@ async def result(request: web.Request) -> web.Response:
     found = await request.app[PARTS].results.get(request.match_info["id"])
     if found is None:
         return await _missing(request, "No such result is kept.", _DELETED)
-    return await _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
+    return await _page(request, "result.html", {"result": found, "row": shapes.explained(found)})
 
 
 @routes.get("/t/{id}")
