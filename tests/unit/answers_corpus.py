@@ -199,6 +199,7 @@ def _upscale() -> list[Case]:
 
 def _image_to_video() -> list[Case]:
     right = make.video()
+    half = len(right) // 2
     png = make.picture(1024, 576)
 
     def good(name: str, content: bytes, model: str = MODEL, url: str = FILE) -> Case:
@@ -236,6 +237,7 @@ def _image_to_video() -> list[Case]:
         bad("a still", "still", make.video(moving=False)),
         bad("cut off", "undecodable", right[: len(right) // 2]),
         bad("nothing but a signature", "undecodable", right[:12]),
+        bad("damaged in its middle", "undecodable", right[:half] + bytes(200) + right[half + 200 :]),
         bad("damaged", "undecodable", right[:300] + bytes(len(right) - 300)),
         *_lost_cases("image-to-video", images()),
     ]
