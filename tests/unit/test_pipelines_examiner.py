@@ -231,8 +231,9 @@ async def test_a_worker_killed_at_work_is_the_testers_fault() -> None:
 
 async def test_a_stopped_worker_is_given_up() -> None:
     """A machine so busy that a worker gets no time at all is the tester's problem, and is bounded too."""
-    worker = await asyncio.to_thread(Worker.start, wall_s=0.5)
-    worker.look(Task(SLOW, b'{"text": "aaa"}'), cpu_s=1)
+    worker = await asyncio.to_thread(Worker.start)
+    await asyncio.to_thread(worker.look, Task(SLOW, b'{"text": "aaa"}'), cpu_s=1)
+    worker.link.settimeout(0.5)  # not before it has started, which takes longer on a busy machine
     os.kill(worker.process.pid, signal.SIGSTOP)
     with pytest.raises(WorkerLost, match="in time"):
         await asyncio.to_thread(worker.look, Task(SLOW, SLOW_BODY), cpu_s=1)
