@@ -61,12 +61,13 @@ class Notifier:
         if how.secret is not None:
             key = how.secret.get_secret_value().encode()
             headers["Authorization"] = hmac.new(key, body, hashlib.sha256).hexdigest()
-        problem, way = "", Proxies.of_environment().way(how.url)
+        url = how.url.get_secret_value()
+        problem, way = "", Proxies.of_environment().way(url)
         for number in range(self.tries):
             if number:
                 await asyncio.sleep(self.first_pause_s * 2 ** (number - 1))
             try:
-                async with session.post(how.url, data=body, headers=headers, allow_redirects=False, **way) as answer:
+                async with session.post(url, data=body, headers=headers, allow_redirects=False, **way) as answer:
                     if answer.status < 300:
                         return
                     problem = f"answered {answer.status}"
@@ -74,5 +75,4 @@ class Notifier:
                         break
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 problem = type(error).__name__
-        host = urlsplit(how.url).hostname  # the rest of such an address may be a secret
-        log.error("notification_lost", tick=report.tick, host=host, problem=f"notify.url: {problem}")
+        log.error("notification_lost", tick=report.tick, host=urlsplit(url).hostname, problem=f"notify.url: {problem}")

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from jobtester import sources
 from jobtester.domain.orchestrators import endpoint
 from jobtester.errors import ConfigError
-from jobtester.values import Duration, PositiveDuration, Size, Timezone, WebAddress, Wei
+from jobtester.values import Duration, PositiveDuration, SecretAddress, Size, Timezone, WebAddress, Wei
 
 
 class Section(BaseModel):
@@ -186,7 +186,7 @@ class Budget(Section):
 class Notify(Section):
     """Who is told of each tick."""
 
-    url: WebAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
+    url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
     secret: SecretStr | None = Field(None, description="key that signs the report, as stats are signed")
 
 
@@ -325,9 +325,6 @@ def _lines(item: Mapping[str, Any]) -> list[str]:
     if not path:
         return message.split("\n")
     given = item.get("input")
-    shown = (
-        f" (given: {given!r})"
-        if isinstance(given, str | int | float | bool) and "secret" not in path and "token" not in path
-        else ""
-    )
+    private = "secret" in path or "token" in path or path == "notify.url" or "@" in str(given)
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not private else ""
     return [f"{path}: {message}{shown}"]

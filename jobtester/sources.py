@@ -101,14 +101,20 @@ def _key(file: Path) -> str:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises ConfigError that names the file and, for bad TOML, the place."""
+    """Read a TOML file. Raises ConfigError that names the file and, for bad TOML, the place.
+
+    A mark of byte order, which some editors of Windows put first, is passed over.
+    """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; write one with: jobtester config init {path}") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder, not a file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # numbers of thousands of digits and deep nesting are none of tomllib's
         raise ConfigError(f"{path}: is not valid TOML: {error}") from error

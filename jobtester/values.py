@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from jobtester.domain import durations
 
@@ -38,7 +38,16 @@ def _wei(value: object) -> int:
 
 
 def _web_address(value: str) -> str:
-    """Check an http(s) address and drop the slash at its end."""
+    """Check an http(s) address and drop the slash at its end; it is shown to everybody, so it carries no password."""
+    if "@" in _parted(value).netloc:
+        raise ValueError(
+            "has to be without user and password, since it is shown; a proxy may ask for a gateway's token"
+        )
+    return value.rstrip("/")
+
+
+def _parted(value: str) -> SplitResult:
+    """Take an http(s) address apart."""
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -46,7 +55,20 @@ def _web_address(value: str) -> str:
         usable = False
     if not usable:
         raise ValueError("has to be an http:// or https:// address with a host")
-    return value.rstrip("/")
+    return parts
+
+
+class SecretUrl(SecretStr):
+    """An address of which only scheme and host are shown, since the rest lets whoever knows it in."""
+
+    def _display(self) -> str:
+        parts = urlsplit(self.get_secret_value())
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/**********"
+
+
+def _secret_address(value: SecretUrl) -> SecretUrl:
+    _parted(value.get_secret_value())
+    return value
 
 
 def _zone(value: str) -> str:
@@ -68,4 +90,5 @@ PositiveDuration = Annotated[float, BeforeValidator(durations.parse), AfterValid
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Wei = Annotated[int, BeforeValidator(_wei)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+SecretAddress = Annotated[SecretUrl, AfterValidator(_secret_address)]
 Timezone = Annotated[str, AfterValidator(_zone)]

@@ -14,8 +14,6 @@ from pydantic import SecretStr
 from jobtester import configuration, settings
 from jobtester.errors import ConfigError
 
-MASK = "********"
-
 
 def init(options: argparse.Namespace) -> int:
     """Write a commented starter file; an existing one is kept unless --force is given."""
@@ -46,7 +44,7 @@ def effective(checked: settings.Settings) -> str:
 def _masked(value: Any) -> Any:
     """Put a mask where secrets are."""
     if isinstance(value, SecretStr):
-        return MASK
+        return str(value)
     if isinstance(value, dict):
         return {key: _masked(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -59,6 +59,7 @@ class Files:
         resolver: AbstractResolver | None = None,
     ) -> None:
         """Fetch what is relative from `gateway`, which gets the token; connecting may take `connect_s` seconds."""
+        self._base = gateway.rstrip("/")
         self._gateway = URL(gateway)
         self._token = token
         self._names = Outside(resolver or DefaultResolver(), self._gateway.host or "")
@@ -77,12 +78,18 @@ class Files:
         await self._names.close()
 
     async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
-        """Fetch a file, relative to the gateway or absolute; never raises for what it meets."""
+        """Fetch a file, relative to the gateway or absolute; never raises for what it meets.
+
+        What is relative goes on where the gateway's own address ends: it may stand behind a proxy, under a path.
+        """
         began = time.monotonic()
+        within = url.startswith("/") and not url.startswith("//")
         status: int | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                status, kind, body = await self._followed(urljoin(f"{self._gateway}/", url), max_body)
+                status, kind, body = await self._followed(
+                    f"{self._base}{url}" if within else urljoin(self._base, url), max_body
+                )
         except TimeoutError:
             problem = f"GET did not end within {timeout_s:g} s"
         except Refusal as refusal:

@@ -33,6 +33,7 @@ _NETWORK = "/getNetworkCapabilities"
 _REGISTERED = "/registeredOrchestrators"
 _AI = "/getOrchestratorAICapabilities"
 _LONG = re.compile(rb"\d{19}")
+_LONGEST_NAME = 1_000  # characters
 _MOST_WEI = 2**256 - 1  # what the chain can carry; whoever asks for more is too dear for everybody
 
 Announce = Callable[[Sequence[Orchestrator]], None]
@@ -178,7 +179,7 @@ def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capa
             state = _table(state)
             yield Capability(
                 pipeline=slug,
-                model=model,
+                model=_text(model),
                 warm=state.get("warm") is True,
                 capacity=_count(state.get("capacity")),
                 in_use=_count(state.get("capacityInUse")),
@@ -256,7 +257,8 @@ def _entries(value: object) -> list[dict[str, Any]]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Give a name or an address; what is too long to be one is none, since it would be in every log line and label."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_NAME else ""
 
 
 def _count(value: object) -> int:

@@ -40,7 +40,7 @@ def chat_from_stream(body: bytes) -> dict[str, Any]:
         if event is None:
             done = True
             break
-        if "error" in event:
+        if event.get("error"):
             raise Wrong("stream_error", f"the stream broke off: {paths.show(event['error'])}")
         answer.update({key: event[key] for key in ("id", "model", "created", "usage") if event.get(key)})
         choice = _first(event.get("choices"))
@@ -90,6 +90,8 @@ def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
     """Give the tables in a stream of events, None for its end; what else is in between says nothing of a completion."""
     for line in _DATA.finditer(body):
         data = line[1].strip()
+        if not data:
+            continue  # a sign of life
         if data == b"[DONE]":
             yield None
         try:
@@ -97,7 +99,7 @@ def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
         except ValueError as error:
             shown = paths.show(data[:200].decode("utf-8", "replace"), 60)
             raise Wrong("bad_json", f"an event of the stream is no JSON: {shown}") from error
-        if isinstance(event, dict) and ("choices" in event or "error" in event):
+        if isinstance(event, dict) and ("choices" in event or event.get("error")):
             yield event
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ def _parameters(where: str, definition: Definition, override: Override) -> Itera
         elif choices.empty(value):
             yield f"{path}: the list is empty, so there is nothing to choose"
         elif not _plain(value):
-            yield f"{path}: dates and times cannot be sent; write a text"
+            yield f"{path}: dates, times, nan, inf and integers beyond 64 bits cannot be sent; write a text"
 
 
 def _inputs(definition: Definition, assets: Assets) -> tuple[Any, list[str]]:
@@ -168,7 +169,9 @@ def _plain(value: Any) -> bool:
         return all(map(_plain, value.values()))
     if isinstance(value, list):
         return all(map(_plain, value))
-    return isinstance(value, str | int | float | bool)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _key(name: object) -> str:

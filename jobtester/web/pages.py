@@ -19,7 +19,7 @@ from jobtester.domain import outcome
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
 from jobtester.store.ticks import Kept
-from jobtester.web import plots, texts
+from jobtester.web import plots, shapes, texts
 from jobtester.web.parts import PARTS, Parts
 
 routes = web.RouteTableDef()
@@ -29,6 +29,7 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _EVERY_S = 1.0
 _ON_A_PAGE = 50
 _DELETED = "It may be older than what store.keep lets stay, or the address may be mistyped."
@@ -96,7 +97,7 @@ async def result(request: web.Request) -> web.Response:
     found = await request.app[PARTS].results.get(request.match_info["id"])
     if found is None:
         return await _missing(request, "No such result is kept.", _DELETED)
-    return await _page(request, "result.html", {"result": found, "row": outcome.reason(found.reason)})
+    return await _page(request, "result.html", {"result": found, "row": shapes.explained(found)})
 
 
 @routes.get("/t/{id}")
@@ -132,19 +133,22 @@ async def outbox(request: web.Request) -> web.Response:
 
 @routes.get("/live")
 async def live(request: web.Request) -> web.StreamResponse:
-    """Stream the running tick's progress, once a second while it changes."""
+    """Stream the running tick's progress, once a second while it changes, and now and then while it does not.
+
+    So that no proxy in front takes the silence between ticks for a dead connection, nor keeps what comes for later.
+    """
     parts = request.app[PARTS]
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    response = web.StreamResponse(headers=_STREAM)
     await response.prepare(request)
-    last = b""
+    last, said_at = b"", 0.0
     while not parts.closing.is_set():
         now = orjson.dumps(progress(parts))
-        if now != last:
+        if now != last or time.monotonic() - said_at >= parts.silence_s:
             try:
                 await response.write(b"data: " + now + b"\n\n")
             except ConnectionError:
                 break  # the page was closed
-            last = now
+            last, said_at = now, time.monotonic()
         try:
             async with asyncio.timeout(_EVERY_S):
                 await parts.closing.wait()

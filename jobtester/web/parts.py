@@ -50,7 +50,10 @@ class Health(Protocol):
 
 @dataclass(slots=True)
 class Parts:
-    """Everything routes may use. `settings` is asked anew at each request, since it may change."""
+    """Everything routes may use. `settings` is asked anew at each request, since it may change.
+
+    `silence_s` is how long in seconds a stream of progress may say nothing.
+    """
 
     settings: Callable[[], Settings]
     lanes: Callable[[], Sequence[Lane]]
@@ -67,6 +70,7 @@ class Parts:
     refresh_metrics: Callable[[], Awaitable[None]]
     heard: Callable[[Lane, Completed], None]
     receive: Callable[[bytes, str, list[Received]], Awaitable[bool]] | None = None
+    silence_s: float = 15.0
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     rates: dict[str, deque[float]] = field(default_factory=dict)
 

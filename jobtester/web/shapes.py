@@ -45,20 +45,24 @@ def result(row: Row) -> dict[str, Any]:
 
 def whole_result(row: Row) -> dict[str, Any]:
     """Give a result with everything behind it."""
-    try:
-        known = outcome.reason(row.reason)
-        fault, meaning, advice = known.fault.value, known.meaning, known.advice
-    except KeyError:
-        fault, meaning, advice = outcome.Fault.UNKNOWN.value, "", ""
+    known = explained(row)
     return {
         **result(row),
         "evidence": list(row.evidence),
-        "fault": fault,
-        "meaning": meaning,
-        "advice": advice,
+        "fault": known.fault.value,
+        "meaning": known.meaning,
+        "advice": known.advice,
         "request": row.request,
         "response": row.response,
     }
+
+
+def explained(row: Row) -> outcome.Reason:
+    """Give what the table says of a result's reason; nothing where another version knew a code that it has not."""
+    try:
+        return outcome.reason(row.reason)
+    except KeyError:
+        return outcome.Reason(row.reason, outcome.Outcome(row.outcome), outcome.Fault.UNKNOWN, "")
 
 
 def orchestrators(cells: Iterable[Cell]) -> list[dict[str, Any]]:

@@ -57,6 +57,9 @@ CASES = [
     ("interval = \"1h\"", "interval = \"1h\"\ntimezone = \"Mars/Olympus\"", ["schedule.timezone", "Mars/Olympus"]),
     ("region = \"FRA\"", "region = \"FRA\"\nregoin = 3", ["regoin", "no such key"]),
     ("region = \"FRA\"", "region = [", ["TOML"]),
+    ("region = \"FRA\"", "region = " + "[" * 5000, ["TOML", "recursion"]),
+    ("port = 0", "port = " + "9" * 5000, ["TOML", "digits"]),
+    ("post = false", "post = false\n[pipelines.text-to-image.parameters]\nwidth = nan", ["text-to-image", "width"]),
     ("port = 0", "port = \"x\"", ["server.port"]),
     ("url = \"http://127.0.0.1:1\"\n", "url = \"gopher://x\"\n", ["gateways[0].url", "http"]),
     ("name = \"g\"", "name = \"g\"\noverlap = true\nmetrics = false", ["gateways[0]", "evidence"]),
@@ -72,6 +75,27 @@ def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, ba
     """Exit 2, the key path, and no traceback."""
     (tmp_path / "config.toml").write_text(GOOD.replace(good, bad, 1))
     refused(jobtester("check", folder=tmp_path), *words)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("gateways", "gateways[0].url"), ("notify", "notify.url")], ids=["gateway", "notify"]
+)
+def test_what_is_secret_in_a_refused_address_is_not_repeated(tmp_path: Path, section: str, key: str) -> None:
+    """A password, or a hook's path, is not written to a terminal or a log because of a mistake beside it."""
+    bad = {
+        "gateways": GOOD.replace("http://127.0.0.1:1", "http://user:very-secret@127.0.0.1:1", 1),
+        "notify": f'{GOOD}\n[notify]\nurl = "hooks.example/very-secret"\n',
+    }
+    (tmp_path / "config.toml").write_text(bad[section])
+    found = jobtester("check", folder=tmp_path)
+    refused(found, key)
+    assert "very-secret" not in found.stdout + found.stderr
+
+
+def test_a_mark_of_byte_order_is_passed_over(tmp_path: Path) -> None:
+    """An editor of Windows that puts one first makes no configuration unusable."""
+    (tmp_path / "config.toml").write_text(GOOD, "utf-8-sig")
+    assert jobtester("config", "show", folder=tmp_path).returncode == 0
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -98,7 +122,9 @@ def test_the_starter_file_is_valid_but_for_its_secret(tmp_path: Path) -> None:
     """`config init` writes what `config show` reads; an existing file is kept."""
     assert jobtester("config", "init", folder=tmp_path).returncode == 0
     refused(jobtester("config", "init", folder=tmp_path), "exists")
-    shown = jobtester("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="hidden-thing")
+    hook = "https://hooks.example:8443/hidden-thing"
+    secrets = {"JOBTESTER_LEADERBOARD__SECRET": "hidden-thing", "JOBTESTER_NOTIFY__URL": hook}
+    shown = jobtester("config", "show", folder=tmp_path, **secrets)
     assert shown.returncode == 0, shown.stderr
     assert "hidden-thing" not in shown.stdout
     (tmp_path / "again.toml").write_text(shown.stdout)

@@ -85,7 +85,11 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         running.write(schedule={"cron": "0 */2 * * *"})
         await running.event("config_changed")
         assert await metric(base, "jobtester_tick_interval_seconds") == 7200
-        assert "very-secret-token" not in json.dumps(running.lines)
+        running.content["notify"] = {"url": "http://user:very-secret@127.0.0.1:9/very-secret"}
+        running.write()
+        changed = await running.event("config_changed")
+        assert changed["changes"]["notify.url"] == "- → http://127.0.0.1:9/**********"
+        assert "very-secret" not in json.dumps(running.lines)
         async with asyncio.timeout(60):
             while not network.leaderboard.rows:  # noqa: ASYNC110 -- the double tells nobody
                 await asyncio.sleep(0.05)

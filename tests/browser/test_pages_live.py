@@ -22,6 +22,10 @@ pytestmark = pytest.mark.browser
 
 SLUGS = ("llm", "text-to-image", "text-to-speech")
 WIDTHS = (375, 1440)
+_STICKING_OUT = (
+    "return [...document.querySelectorAll('.facts dd')].filter((one) => one.scrollWidth > one.clientWidth)"
+    ".map((one) => one.innerText)"
+)
 _ITEMS = """
 return [...document.querySelectorAll("tr")].filter((one) => one.querySelector(`a[href="${arguments[0]}"]`))
   .map((one) => one.textContent);
@@ -63,11 +67,12 @@ def quiet(browser: webdriver.Chrome) -> None:
 
 
 def steady(browser: webdriver.Chrome, width: int) -> None:
-    """Assert that the page does not jump, and that nothing is wider than the window."""
+    """Assert that the page does not jump, and that nothing is wider than the window, or a fact wider than its place."""
     where = browser.current_url
     assert sum(browser.execute_script("return window.shifts")) < 0.1, where
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= width, where
+    assert browser.execute_script(_STICKING_OUT) == [], where
 
 
 def wait(until: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -180,7 +180,8 @@ def _type(annotation: Any, info: FieldInfo | None = None) -> str:
 
 
 _ALIASES = {
-    name: getattr(values, name) for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "Timezone")
+    name: getattr(values, name)
+    for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "SecretAddress", "Timezone")
 }
 _NAMES = {
     "Duration": "duration",
@@ -188,6 +189,7 @@ _NAMES = {
     "Size": "size",
     "Wei": "amount",
     "WebAddress": "address",
+    "SecretAddress": "secret address",
     "Timezone": "timezone",
 }
 _READERS: Mapping[Any, str] = {

@@ -98,6 +98,16 @@ async def test_what_the_gateway_keeps_is_fetched() -> None:
         assert gateway.asked[-1][0] == "/a?X-Signature=a%2Fb"
 
 
+async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() -> None:
+    """What is relative goes on where the gateway's address ends; what is absolute is left as it is."""
+    async with serving() as proxy:
+        proxy.pages |= {"/one/stream/a.png": (200, {}, PICTURE), "/b.png": (200, {}, PICTURE)}
+        within = Server(url=f"{proxy.url}/one")
+        assert (await fetched(within, "/stream/a.png?x=1")).body == PICTURE
+        assert (await fetched(within, f"{proxy.url}/b.png")).body == PICTURE
+        assert [path for path, _ in proxy.asked] == ["/one/stream/a.png?x=1", "/b.png"]
+
+
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "017700000001", "127.1", "127.0.0.2",

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,19 @@ async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None
         assert "«script»<script>alert(1)</script>«end»" in seen[f"/t/{TICK}"].text
         assert "{{ 7 * 7 }}" in seen["/outbox"].text
         assert "49" not in seen[f"/r/{ids['template']}"].text
+
+
+async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Results are kept over updates, and a code may go: its page still shows the rest."""
+    old = replace(result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
+    async with poisoned(tmp_path) as (stage, _), aiohttp.ClientSession() as session:
+        assert await stage.daemon.results.record(replace(old, job=replace(old.job, id="old")), None)
+        for path in ("/r/old", "/api/results/old"):
+            async with session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer:
+                source = await answer.text()
+                assert answer.status == 200, source
+                assert "code_of_old" in source
+                assert "it was so then" in source
 
 
 async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:

@@ -8,12 +8,18 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from jobtester import logs
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.web import pages
+from jobtester.web.parts import PARTS, Parts
 from tests.running import Stage, staged
 
 
@@ -108,3 +114,23 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
             logs.set_up("error", "json", sys.stderr)
     assert '"event":"tick_done"' in written.getvalue()
     assert "request_failed" not in written.getvalue()
+
+
+async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None:
+    """Between ticks nothing changes for an hour, and a proxy in front would close what it takes for dead."""
+    parts = SimpleNamespace(closing=asyncio.Event(), progress=lambda: None, next_tick_at=lambda: None, silence_s=0.0)
+    app = web.Application()
+    app[PARTS] = cast("Parts", parts)
+    app.router.add_get("/live", pages.live)
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: tester\r\n\r\n")
+        try:
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                first, second = [await reader.readuntil(b"\n\n") for _ in range(2)]
+        finally:
+            parts.closing.set()
+            writer.close()
+    assert b"X-Accel-Buffering: no" in head
+    assert first.partition(b"data: ")[2] == second.partition(b"data: ")[2]

@@ -99,6 +99,7 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
         good("WebP", images(), make.picture(width, height, "WEBP")),
         good("with transparency", images(), make.picture(width, height, "PNG", "RGBA")),
         good("grey", images(), make.picture(width, height, "PNG", "L")),
+        good("grey of 16 bits", images(), make.deep_picture(width, height)),
         good("with a palette", images(), make.picture(width, height, "PNG", "P")),
         good("on an object store", images(url=S3), url=S3),
         good("fields of its own", {"images": [{"seed": 42, "url": FILE, "id": 7, "took": 1.5}], "model": "x"}),
@@ -126,6 +127,7 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
         bad("a damaged picture", "undecodable", images(), right[:60] + bytes(40) + right[100:]),
         bad("nothing but a signature", "undecodable", images(), b"\x89PNG\r\n\x1a\n"),
         bad("black", "flat", images(), make.flat_picture(width, height)),
+        bad("grey of 16 bits, all the same", "flat", images(), make.deep_picture(width, height, flat=True)),
         bad("white JPEG", "flat", images(), make.flat_picture(width, height, "white", "JPEG")),
         bad("10⁹ pixels in a header", "undecodable", images(), make.huge_png(100_000, 10_000)),
         bad("a bomb", "undecodable", images(), make.png_bomb(10_000)),
@@ -197,6 +199,7 @@ def _upscale() -> list[Case]:
 
 def _image_to_video() -> list[Case]:
     right = make.video()
+    half = len(right) // 2
     png = make.picture(1024, 576)
 
     def good(name: str, content: bytes, model: str = MODEL, url: str = FILE) -> Case:
@@ -234,6 +237,7 @@ def _image_to_video() -> list[Case]:
         bad("a still", "still", make.video(moving=False)),
         bad("cut off", "undecodable", right[: len(right) // 2]),
         bad("nothing but a signature", "undecodable", right[:12]),
+        bad("damaged in its middle", "undecodable", right[:half] + bytes(200) + right[half + 200 :]),
         bad("damaged", "undecodable", right[:300] + bytes(len(right) - 300)),
         *_lost_cases("image-to-video", images()),
     ]
@@ -407,6 +411,7 @@ def _chat(pipeline: str) -> list[Case]:
         good("in a sentence", completion(f"Sure! The answer is **{word}**.")),
         good("other case", completion(word.upper())),
         good("after thinking", completion(f"<think>They want {word[:1]}…</think>\n{word}")),
+        good("after quoting the question", completion(f"<think>They say: {question.upper()}</think>\n{word}")),
         good("ended by length", completion(word, **finished("length"))),
         good("without usage", completion(word, usage=None)),
         good("usage of nothing", completion(word, usage={})),
@@ -428,6 +433,7 @@ def _chat(pipeline: str) -> list[Case]:
         bad("glued together", "contains", completion(f"{word}{word}")),
         bad("repeats the question", "echo", completion(question)),
         bad("an echo of the messages", "echo", completion(f"user: {question}\nassistant:")),
+        bad("quotes the question and is wrong", "echo", completion(f"<think>{question}</think> 41")),
         bad("broken off", "finish", completion(word, **finished("error"))),
         bad("filtered", "finish", completion(word, **finished("content_filter"))),
         bad("usage does not add up", "usage", completion(word, **_usage(40, 3, 50))),
@@ -561,6 +567,7 @@ def _embeddings() -> list[Case]:
         bad("true within", "not_a_number", embedded([*vector, True])),
         bad("a list within", "not_a_number", embedded([*vector, [0.1]])),
         bad("zeros", "constant", embedded([0.0] * 384)),
+        bad("one number", "constant", embedded([0.5])),
         bad("the same throughout", "constant", embedded([0.25] * 384)),
     ]
 
@@ -588,6 +595,8 @@ def _image_generation() -> list[Case]:
         good("both", one(url=S3, b64_json=""), fetched(right, S3)),
         good("a data: URI", one(url="data:image/png;base64," + base64.b64encode(right).decode())),
         good("JPEG", inline(make.picture(1024, 1024, "JPEG"))),
+        good("JPEG alone", {"data": [base64.b64encode(make.picture(1024, 1024, "JPEG")).decode()]}),
+        good("base64 in lines", one(b64_json=base64.encodebytes(right).decode())),
         bad("not JSON", "bad_json", right[:500]),
         bad("an error with 200", "missing", {"error": {"message": "out of memory"}}),
         bad("no picture", "none", {"data": []}),

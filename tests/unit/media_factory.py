@@ -28,6 +28,13 @@ def flat_picture(width: int, height: int, colour: str = "black", form: str = "PN
     return _saved(Image.new("RGB", (width, height), colour), form)
 
 
+@cache
+def deep_picture(width: int, height: int, *, flat: bool = False) -> bytes:
+    """Draw a gradient in 16 bits of grey, all of it far above what 8 bits hold; or one grey alone."""
+    rows = [struct.pack("<H", 5000 if flat else 1000 + 60_000 * y // height) * width for y in range(height)]
+    return _saved(Image.frombytes("I;16", (width, height), b"".join(rows)), "PNG")
+
+
 def huge_png(width: int, height: int) -> bytes:
     """Give a few bytes of PNG whose header claims a size."""
     return (

@@ -89,6 +89,25 @@ def test_null_sections_and_unknown_numbers_do_no_harm() -> None:
     ]
 
 
+def test_names_too_long_to_be_any_are_none() -> None:
+    """An orchestrator may call its model whatever it likes, but not fill logs, labels and the store with it."""
+    long = "m" * 1_001
+    models: dict[str, Any] = {long: {}, long[:1_000]: {}}
+    (one,) = discovery.network(
+        {
+            "orchestrators": [
+                {
+                    "address": "0x1", "orch_uri": f"https://{long}",
+                    "capabilities": {"constraints": {"PerCapability": {"27": {"models": models}}}},
+                    "capabilities_prices": [{"capability": 37, "constraint": long, "pricePerUnit": 5}],
+                }
+            ]
+        }
+    )  # fmt: skip
+    assert one.service_uri == ""
+    assert [(c.pipeline, len(c.model)) for c in one.capabilities] == [("text-to-image", 0), ("text-to-image", 1_000)]
+
+
 def test_byoc_without_a_known_model_uses_its_own_name() -> None:
     """The Leaderboard needs a model; go-livepeer itself takes the capability's name for one."""
     (one,) = discovery.network(

@@ -31,9 +31,14 @@ OPENAI = events(
 )
 BYOC = events(delta("42", reason="stop"), {"balance": 1200}, end="data: [DONE]\n\n\n\n\n\n")
 COMMENTED = b": keep-alive\r\n\r\n" + GATEWAY.replace(b"\n", b"\r\n")
+NO_ERROR = b"data:\n\n" + events(*(delta(text, error=None) for text in (None, "4", "2")), delta("", reason="stop"))
 
 
-@pytest.mark.parametrize("stream", [GATEWAY, OPENAI, BYOC, COMMENTED], ids=["gateway", "openai", "byoc", "comments"])
+@pytest.mark.parametrize(
+    "stream",
+    [GATEWAY, OPENAI, BYOC, COMMENTED, NO_ERROR],
+    ids=["gateway", "openai", "byoc", "comments", "null for an error"],
+)
 def test_streams_become_answers(stream: bytes) -> None:
     """Whoever streams, what was said is put together with its finish reason."""
     answer = answers.parse(stream, stream=True)

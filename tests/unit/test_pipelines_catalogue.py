@@ -157,7 +157,9 @@ def test_a_new_external_capability_needs_no_code() -> None:
         ("[pipelines.upscale.parameters]\nmodel_id = 'x'", "pipelines.upscale.parameters.model_id: is filled in"),
         ("[pipelines.llm.parameters]\nstream = true", "pipelines.llm.parameters.stream: write it beside parameters"),
         ("[pipelines.upscale.parameters]\nimage = 'x'", "pipelines.upscale.parameters.image: is a file already"),
-        ("[pipelines.upscale.parameters]\nday = 2026-01-01", "pipelines.upscale.parameters.day: dates and times"),
+        ("[pipelines.upscale.parameters]\nday = 2026-01-01", "pipelines.upscale.parameters.day: dates, times, nan"),
+        ("[pipelines.upscale.parameters]\nx = [1, nan]", "pipelines.upscale.parameters.x: dates, times, nan"),
+        ("[pipelines.llm.parameters]\nx.y = 18446744073709551616", "pipelines.llm.parameters.x: dates, times, nan"),
         ("[pipelines.upscale.files]\nimage = 'no.png'", "pipelines.upscale.files.image: no.png: no such file"),
         ("[pipelines.upscale.files]\nimage = '../x'", "pipelines.upscale.files.image: '../x': name a file inside"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from jobtester.pipelines import catalogue, choices, multipart
 from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.checks.sample import Expectation
 from jobtester.pipelines.request import Request, Requests
 
 ASSETS = Assets()
@@ -304,3 +306,23 @@ def test_form_data_holds_anything(fields: dict[str, Any], content: bytes) -> Non
 def test_scalars_as_text(value: object, text: str) -> None:
     """Truth values are small letters, whole numbers base 10, anything nested JSON."""
     assert multipart.as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(42, 42), (0.5, 0.5), ("42", 42), (" -7 ", -7), (True, None), (math.nan, None), (math.inf, None), (10**400, None),
+     ("--5", None), ("0.5", None), ("9" * 5000, None), ([1], None), (None, None)],
+)  # fmt: skip
+def test_only_numbers_of_usual_size_are_expected(value: Any, number: float | None) -> None:
+    """Whatever a configuration gives for a parameter, what is expected of the answer can be reckoned with."""
+    assert Expectation(parameters={"seed": value}).number("seed") == number
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [({"width": 8, "height": "16"}, (8, 16)), ({"size": "8x16"}, (8, 16)), ({"size": "auto"}, None),
+     ({"size": "9" * 5000 + "x1"}, None), ({"width": math.nan, "height": 8}, None)],
+)  # fmt: skip
+def test_the_asked_size_is_read_where_there_is_one(parameters: dict[str, Any], size: tuple[int, int] | None) -> None:
+    """As width and height, or as OpenAI writes it; anything else is none."""
+    assert Expectation(parameters=parameters).asked_size == size

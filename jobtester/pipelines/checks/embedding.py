@@ -57,5 +57,5 @@ def _check_vector(vector: Any, length: int) -> None:
     if not all(map(paths.is_number, vector)):
         wrong = next(value for value in vector if not paths.is_number(value))
         raise Wrong("not_a_number", f"an embedding has something that is no number: {paths.show(wrong)}")
-    if len(vector) > 1 and min(vector) == max(vector):
+    if min(vector) == max(vector):
         raise Wrong("constant", f"an embedding is the same number throughout: {vector[0]}")

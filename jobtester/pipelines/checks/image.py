@@ -106,6 +106,8 @@ def flat(picture: Image) -> str:
     """Name the colour of a picture that shows nothing but that, as #rrggbb; empty for any other."""
     from PIL import ImageStat
 
+    if picture.mode.startswith("I"):  # 16 bits of grey, of which conversion would cut off what is above 255
+        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     factor = max(1, max(picture.size) // _LOOK)
     plain = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")
     small = plain.reduce(factor).convert("RGB")

@@ -14,6 +14,7 @@ from jobtester.pipelines.checks import paths
 from jobtester.pipelines.checks.sample import Sample, Wrong
 
 MAX_ENTRIES = 16
+_LONGEST_PATH = 2048  # base64 may begin with / as well, that of every JPEG does, and is longer
 _INLINE = ("b64_json", "base64", "data")
 _OBJECT = re.compile(r"<[^>]* at 0x[0-9a-f]+>")  # as Python writes what has no name
 
@@ -37,8 +38,10 @@ def entries(answer: Any, path: str) -> list[Any]:
 def url(entry: Any) -> str | None:
     """Give the address that has to be fetched for an entry, None where the entry carries its bytes or names nothing."""
     named = entry.get("url") if isinstance(entry, dict) else entry
-    usable = isinstance(named, str) and named.startswith(("/", "http://", "https://")) and named.isprintable()
-    return str(named) if usable else None
+    if not isinstance(named, str) or not named.isprintable():
+        return None
+    path = named.startswith("/") and len(named) <= _LONGEST_PATH
+    return named if path or named.startswith(("http://", "https://")) else None
 
 
 def urls(answer: Any, path: str) -> list[str]:
@@ -95,6 +98,6 @@ def _inline(entry: Any, path: str) -> bytes:
     elif isinstance(entry, dict) and text == entry.get("url"):
         raise Wrong("no_file", f"{path} is no address that can be fetched: {paths.show(text)}")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Wrong("no_file", f"{path} is neither an address nor base64: {paths.show(text)}") from error

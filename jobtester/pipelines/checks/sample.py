@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobtester.domain.outcome import Fault
+
+_LARGE = 10**18
+_SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
+_WHOLE = re.compile(r"\s*-?\d{1,18}\s*")
 
 
 class Wrong(Exception):
@@ -62,12 +67,12 @@ class Expectation:
     inputs: Mapping[str, Truth] = field(default_factory=dict)
 
     def number(self, *names: str) -> float | None:
-        """Give the first of these parameters that is a number, or a text that is one."""
+        """Give the first of these parameters that is a number of usual size, or a text that is a whole one."""
         for name in names:
             value = self.parameters.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGE:
                 return value
-            if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+            if isinstance(value, str) and _WHOLE.fullmatch(value):
                 return int(value)
         return None
 
@@ -77,8 +82,8 @@ class Expectation:
         width, height = self.number("width"), self.number("height")
         if width is not None and height is not None:
             return int(width), int(height)
-        wide, _, high = str(self.parameters.get("size", "")).partition("x")
-        return (int(wide), int(high)) if wide.isdecimal() and high.isdecimal() else None
+        named = _SIZE.fullmatch(str(self.parameters.get("size", "")))
+        return (int(named[1]), int(named[2])) if named else None
 
     def picture(self) -> Truth | None:
         """Give what is known of the picture that was sent, None if there was none."""

@@ -77,6 +77,8 @@ def decode(content: bytes, *, limit: int, size: tuple[int, int] | None = None) -
         codec.thread_count = 1
         frames: list[Any] = []
         for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Wrong("undecodable", f"frame {len(frames) + 1} of the video is damaged")
             frames.append(_small(frame))
             if len(frames) >= limit:
                 break
