@@ -14,6 +14,7 @@ import pytest
 
 from tests.container import compose
 from tests.container.compose import Project, until
+from tests.docs import pages
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -123,8 +124,8 @@ def test_an_edited_interval_comes_into_force(project: Project) -> None:
 
 def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -> None:
     """SIGTERM reaches the tester behind init; it ends by itself, in order, and the next start has what was there."""
-    before = _results(project)
-    assert before > 20
+    before = _ids(project)
+    assert len(before) > 20
     began = time.monotonic()
     project.compose("stop", "job-tester")
     took = time.monotonic() - began
@@ -134,7 +135,19 @@ def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -
     assert project.log("stopped")
     project.compose("down")
     project.compose("up", "--detach", "--wait")
-    assert _results(project) >= before
+    assert before <= _ids(project)
+
+
+def test_a_copy_is_made_and_brought_back_as_the_page_says(project: Project) -> None:
+    """From a daemon that runs, and after everything was lost; the tester goes on with it."""
+    before = _ids(project)
+    project.shell(_told("How do I back up?"))
+    project.compose("down", "--volumes")
+    project.compose("up", "--detach", "--wait")
+    assert not before & _ids(project)
+    project.shell(_told("How do I bring a copy back?"))
+    until("all that was there", lambda: before <= _ids(project), within_s=30)
+    until("something new", lambda: before < _ids(project), within_s=60)
 
 
 def test_the_gateway_profile_has_every_flag(project: Project) -> None:
@@ -217,6 +230,24 @@ ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec job
         subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
 
 
+def test_nothing_is_left_after_removing_it_as_the_page_says(project: Project) -> None:
+    """Containers, volumes and the image are gone."""
+    project.compose("up", "--detach", "--wait")
+    project.shell(_told("How do I remove it?"))
+    for kind in ("container", "volume", "network"):
+        assert not _engine(kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project={project.name}")
+    assert not _engine("image", "ls", "--quiet", project.image)
+
+
+def _engine(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, check=True, text=True).stdout
+
+
+def _told(heading: str) -> str:
+    """Give the commands that docs/production.md has under a heading."""
+    return pages.named("production.md").blocks("sh", under=heading)[0]
+
+
 def _edit(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
@@ -233,9 +264,6 @@ def _rows(project: Project) -> list[object]:
     return found
 
 
-def _results(project: Project) -> int:
-    return len(
-        json.loads(
-            project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
-        )
-    )
+def _ids(project: Project) -> set[str]:
+    found = project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
+    return {one["id"] for one in json.loads(found)}
