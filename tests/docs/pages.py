@@ -80,7 +80,8 @@ class Page:
     @cached_property
     def commands(self) -> list[list[str]]:
         """Give the words of every command in the shell blocks."""
-        lines = [line for body in self.blocks("sh", "console", "bash") for line in body.splitlines()]
+        blocks = [body.replace("\\\n", "") for body in self.blocks("sh", "console", "bash")]
+        lines = [line for body in blocks for line in body.splitlines()]
         return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
 
     def table(self, heading: str) -> Iterator[list[str]]:
