@@ -66,7 +66,7 @@ class Serving:
             return next((at for at in range(since, len(self.lines)) if self.lines[at]["event"] == name), None)
 
         try:
-            async with asyncio.timeout(30), self._grew:
+            async with asyncio.timeout(60), self._grew:
                 await self._grew.wait_for(lambda: found() is not None)
         except TimeoutError:
             raise AssertionError(f"no {name} in {json.dumps(self.lines, indent=1)}") from None
@@ -94,7 +94,7 @@ class Serving:
     async def stop(self) -> None:
         """Stop it in order; it has to end well, and must not have met anything it did not expect."""
         self.process.terminate()
-        await asyncio.wait_for(self.process.wait(), 40)
+        await asyncio.wait_for(self.process.wait(), 60)
         await self.reader
         assert self.process.returncode == 0, self.lines[-20:]
         assert not [line for line in self.lines if "Traceback" in json.dumps(line)]

@@ -19,7 +19,7 @@ from jobtester.simulator.network import Network
 from tests.running import tables
 
 _ROOT = Path(__file__).parents[1]
-_PATIENCE_S = 60.0
+_PATIENCE_S = 200.0
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from jobtester import __version__
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
 from jobtester.gateway.artefacts import Artefact, Files
+from jobtester.gateway.flight import Body, Flight, opened
 from jobtester.proxies import Proxies
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
@@ -26,35 +26,6 @@ _KEPT_HEADERS = (
 )  # fmt: skip
 _CONNECT_S = 10.0
 _OVERHANG = 64  # bytes of a first token that may have come in the piece before
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A request on its way: when its bytes went out, and the scope that ends it."""
-
-    scope: asyncio.Timeout
-    timeout_s: float
-    left: float | None = None
-    ended_by: Ending | None = None
-    detail: str = ""
-
-    def leaves(self) -> None:
-        """Note that the first bytes are about to be written: from now on the job's own limit counts."""
-        self.left = time.monotonic()
-        if self.ended_by is None:
-            self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
-
-
-class _Body(aiohttp.payload.BytesPayload):
-    """A request's body that says when it leaves: the connection stands then, and a busy loop has come to it."""
-
-    def __init__(self, content: bytes, flight: _Flight) -> None:
-        super().__init__(content)
-        self._flight = flight
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._flight.leaves()
-        await super().write_with_length(writer, content_length)
 
 
 @dataclass(slots=True)
@@ -75,24 +46,23 @@ class Client:
     _rest: aiohttp.ClientSession | None = None
     _files: Files | None = None
     _proxies: Proxies = field(default_factory=Proxies.of_environment)
-    _flights: dict[str, _Flight] = field(default_factory=dict)
+    _flights: dict[str, Flight] = field(default_factory=dict)
 
     async def open(self) -> None:
         """Make the connection pools; call close() when done."""
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
         limits: dict[str, Any] = {"ssl": True if self.verify_tls else False, "limit": 0}  # noqa: SIM210
-        unbounded = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400)
         self._jobs = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, **limits),
+            connector=aiohttp.TCPConnector(force_close=True, socket_factory=opened, **limits),
             headers=headers,
-            timeout=unbounded,
+            timeout=aiohttp.ClientTimeout(total=None),  # the flight has its own
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
         self._rest = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(**limits),
             headers=headers,
-            timeout=unbounded,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._files = Files(
@@ -131,15 +101,16 @@ class Client:
         named = "&".join(f"{key}={quote(value, safe='')}" for key, value in (query or {}).items())
         target = URL(f"{self.url}{path}?{named}" if named else self.url + path, encoded=True)
         started_at, begun = self.clock(), time.monotonic()
-        scope = asyncio.timeout(_CONNECT_S + 1)
-        flight = _Flight(scope, timeout_s)
+        scope = asyncio.timeout(_CONNECT_S)
+        flight = Flight(scope, timeout_s)
         self._flights[job_id] = flight
-        answer = _Answer(max_body, first_token)
+        flight.begin()
+        answer = _Answer(flight, max_body, first_token)
         ending, detail = Ending.ANSWERED, ""
         try:
             async with scope:
                 request = self._jobs.post(
-                    target, data=_Body(body, flight), headers=out, allow_redirects=False, **self._proxies.way(self.url)
+                    target, data=Body(body, flight), headers=out, allow_redirects=False, **self._proxies.way(self.url)
                 )
                 async with request as response:
                     ending = await answer.read(response)
@@ -214,14 +185,14 @@ class Client:
         assert self._files is not None, "open() comes first"
         return await self._files.fetch(url, timeout_s=timeout_s, max_body=max_body)
 
-    def _timed_out(self, flight: _Flight) -> tuple[Ending, str]:
+    def _timed_out(self, flight: Flight) -> tuple[Ending, str]:
         if flight.ended_by is not None:
             return flight.ended_by, flight.detail
         if flight.left is None:
             return Ending.REFUSED, f"no connection to {self.url} within {_CONNECT_S:g} s"
         return Ending.TIMEOUT, f"no complete answer within {flight.timeout_s:g} s"
 
-    def _broken(self, flight: _Flight, answer: _Answer, error: Exception) -> tuple[Ending, str]:
+    def _broken(self, flight: Flight, answer: _Answer, error: Exception) -> tuple[Ending, str]:
         """Tell a connection closed without an answer from what is not HTTP or broke off in the middle."""
         if answer.status is not None:
             return Ending.CUT_SHORT, _reason(error)
@@ -235,11 +206,12 @@ class Client:
 class _Answer:
     """Collects an answer's bytes up to a bound, and when they came."""
 
-    def __init__(self, max_body: int, first_token: re.Pattern[bytes] | None = None) -> None:
+    def __init__(self, flight: Flight, max_body: int, first_token: re.Pattern[bytes] | None = None) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.ended: float | None = None
         self.first_token_at: float | None = None
+        self._flight = flight
         self._max = max_body
         self._first_token = first_token
         self._body = bytearray()
@@ -256,8 +228,8 @@ class _Answer:
                 return Ending.TOO_LARGE
             self._body += chunk
             if self._first_token is not None and self._first_token.search(self._body, max(0, known - _OVERHANG)):
-                self.first_token_at, self._first_token = time.monotonic(), None
-        self.ended = time.monotonic()
+                self.first_token_at, self._first_token = self._flight.heard, None
+        self.ended = self._flight.heard
         return Ending.ANSWERED
 
     def body(self) -> bytes:

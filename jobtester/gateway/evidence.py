@@ -239,18 +239,18 @@ class Evidence:
         """
         passed = looks_passed(exchange)
         names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}
-        others = self._beside(life, since)
         target = life.job.target
         means = {name: self.known.meant(name.uri, name.address) for name in names}
         ours = [name for name, meant in means.items() if proves(meant, target)]
         cause = "" if passed else "; ".join(dict.fromkeys(code for name in ours for code in moved.failed[name] if code))
-        foreign = [name for name, meant in means.items() if refutes(meant, target)]
-        unexplained = [name for name in foreign if not means[name] & others]
         what = "success" if passed else "error"
-        if ours and len(ours) == len(names) and (passed or not others):
+        if ours and len(ours) == len(names) and (passed or not self._beside(life, since)):
             return [Testimony(Kind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause)]
         if ours:
             return [Testimony(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
+        foreign = [name for name, meant in means.items() if refutes(meant, target)]
+        others = self._beside(life, since)
+        unexplained = [name for name in foreign if not means[name] & others]
         if not passed and not unexplained and _NOBODY in moved.failed:
             cause = "; ".join(moved.failed[_NOBODY])
             return [Testimony(None, f"metric: the gateway found nobody to give the job to: {cause}", cause)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
-_GATHER_S = 0.05  # what comes in this time goes out together: claiming and settling cost a commit each
+_GATHER_S = 0.2  # what comes in this time goes out together: claiming and settling cost a commit each
 _EXPIRE_EVERY_S = 30.0
 _MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
 _MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
@@ -59,6 +59,7 @@ class Delivery:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _expired_at: float = float("-inf")
     _unsettled: list[Move] = field(default_factory=list)
+    _posting: set[asyncio.Timeout] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
@@ -105,6 +106,7 @@ class Delivery:
         """Post until `stop` is set; a post that is then still on its way is left uncertain."""
         self._stop = stop
         stopped = asyncio.ensure_future(stop.wait())
+        stopped.add_done_callback(self._cut_short)
         try:
             while not stop.is_set():
                 self._woken.clear()
@@ -133,15 +135,15 @@ class Delivery:
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:
             self._expired_at = self.clock()
             await self.outbox.expire(self.max_age_s)
-        looked = await self.lookup.round()
-        due = await self.outbox.next_due("pending")
-        if due is None or self.standing.shut_for_s or not await self.gate.usable():
+        due = await self.outbox.due()
+        looked = due.looked_up is not None and await self.lookup.round()
+        if due.posted is None or self.standing.shut_for_s or not await self.gate.usable():
             return looked
         most = self.standing.may_send(self.parallel * _ROUNDS)
         entries = await self.outbox.claim(most) if most else []
         if entries:
-            slots = asyncio.Semaphore(self.parallel)
-            self._unsettled += await asyncio.gather(*(self._send(entry, slots) for entry in entries))
+            waiting = iter(entries)
+            await asyncio.gather(*(self._send_on(waiting) for _ in entries[: self.parallel]))
             await self._settle()
         return looked or 0 < len(entries) == most
 
@@ -151,29 +153,38 @@ class Delivery:
             await self.outbox.settle(self._unsettled)
             self._unsettled.clear()
 
-    async def _send(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
+    async def _send_on(self, entries: Iterator[Entry]) -> None:
+        """Send one after the other what others have not taken."""
+        for entry in entries:
+            self._unsettled.append(await self._send(entry))
+
+    async def _send(self, entry: Entry) -> Move:
         """Send one stat and say where it belongs now."""
         kind = "ai" if entry.model else "transcoding"
         if entry.region != self.region and not await self.gate.keeps(entry.region, kind):
             return Move(entry.seq, "refused", problem=f"region {entry.region!r} keeps no {kind} stats at {self.url}")
-        async with slots:
-            if self._stop.is_set():
-                return Move(entry.seq, "pending", problem="stopped before it was sent")
-            if self.standing.shut_for_s:
-                return self._later(entry, self.standing.problem)
-            answer = await self._posted(entry)
-        return self._judged(entry, answer)
+        if self._stop.is_set():
+            return Move(entry.seq, "pending", problem="stopped before it was sent")
+        if self.standing.shut_for_s:
+            return self._later(entry, self.standing.problem)
+        return self._judged(entry, await self._posted(entry))
 
     async def _posted(self, entry: Entry) -> Answer:
         """Post, but not beyond the end: what has no answer by then may or may not have arrived."""
-        post = asyncio.ensure_future(self.client.post(entry.body))
-        stopped = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({post, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return post.result() if post.done() else _STOPPED
-        finally:
-            stopped.cancel()
-            post.cancel()
+            async with asyncio.timeout(None) as scope:
+                self._posting.add(scope)
+                try:
+                    return await self.client.post(entry.body)
+                finally:
+                    self._posting.discard(scope)
+        except TimeoutError:
+            return _STOPPED
+
+    def _cut_short(self, _: object) -> None:
+        """End what is being posted: the tester stops."""
+        for scope in self._posting:
+            scope.reschedule(asyncio.get_running_loop().time())
 
     def _judged(self, entry: Entry, answer: Answer) -> Move:
         """Take in what the Leaderboard answered, and say where the stat belongs now."""
@@ -204,10 +215,10 @@ class Delivery:
     async def _pause(self) -> float:
         """Say how many seconds to wait if nobody wakes us: people's commands change the outbox from other processes."""
         now, shut = self.clock(), self.standing.shut_for_s
-        posted, looked_up = await self.outbox.next_due("pending"), await self.outbox.next_due("uncertain")
+        due = await self.outbox.due()
         waits = [_NOTICE_S]
-        if posted is not None:
-            waits.append(max(posted - now, shut, self.gate.again_in_s))
-        if looked_up is not None:
-            waits.append(max(looked_up - now, shut))
+        if due.posted is not None:
+            waits.append(max(due.posted - now, shut, self.gate.again_in_s))
+        if due.looked_up is not None:
+            waits.append(max(due.looked_up - now, shut))
         return max(0.05, min(waits))

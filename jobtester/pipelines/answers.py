@@ -78,7 +78,7 @@ def measures(count: int | None, round_trip_s: float, first_token_s: float | None
     """
     found = {}
     if first_token_s is not None:
-        found["first_token_s"] = round(first_token_s, 6)
+        found["first_token_s"] = min(round(first_token_s, 6), round_trip_s)
     if count is not None:
         writing = round_trip_s - (first_token_s if first_token_s is not None and count > 1 else 0.0)
         if writing * _FASTEST > count:

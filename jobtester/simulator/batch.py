@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jobtester.simulator import answers, events, meter, orchestrator, requests, scenario, selection, served, store
@@ -33,12 +33,13 @@ class Attempts:
     request_id: str
     wanted: str
     gone: asyncio.Event
-    received_at: float = field(default_factory=time.monotonic)
+    received_at: float
     tries: int = 0
     node: orchestrator.Orchestrator | None = None
     success: bool = False
     fault: str = ""
     cause: str = ""
+    entry: served.Served | None = None
 
     @property
     def took_s(self) -> float:
@@ -141,7 +142,7 @@ class Batch:
 
     def _record(self, run: Attempts, status: int | None) -> None:
         job, spec = run.job, run.node.spec if run.node else scenario.OrchestratorSpec(address="")
-        self.log.add(
+        run.entry = self.log.add(
             gateway=self.spec.name,
             mode=self.spec.mode,
             request_id=run.request_id,

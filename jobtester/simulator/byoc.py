@@ -45,6 +45,7 @@ class _Run:
     node: orchestrator.Orchestrator | None = None
     fault: str = ""
     success: bool = False
+    entry: served.Served | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,12 @@ class ByocPort:
             return _text(400, str(error))
         run = _Run(wanted, request.headers.get("X-Request-ID", ""), time.monotonic())
         try:
-            return await self._serve(request, run, body)
+            response = await self._serve(request, run, body)
         except asyncio.CancelledError:
             if request.transport is None or request.transport.is_closing():
                 self._record(run, None, disconnected=True)
             raise
+        return await served.finish(request, response, run.entry)
 
     async def _serve(self, request: web.Request, run: _Run, body: bytes) -> web.StreamResponse:
         capability = run.wanted.capability
@@ -145,7 +147,7 @@ class ByocPort:
     def _record(self, run: _Run, status: int | None, *, disconnected: bool = False) -> None:
         spec = run.node.spec if run.node else scenario.OrchestratorSpec(address="")
         offer = run.node.capability(run.wanted.capability) if run.node else None
-        self.log.add(
+        run.entry = self.log.add(
             gateway=self.spec.name,
             mode=self.spec.mode,
             request_id=run.request_id,

@@ -15,6 +15,7 @@ from jobtester.simulator import (
     cli_port,
     events,
     job_port,
+    listener,
     meter,
     names,
     orchestrator,
@@ -116,7 +117,7 @@ class Gateway:
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, self.host, port, reuse_address=True)
+        site = listener.Listener(runner, self.host, port, reuse_address=True)
         await site.start()
         return int(runner.addresses[0][1])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import batch, names, requests, spoilt, tasks
+from jobtester.simulator import batch, names, requests, served, spoilt, tasks
 
 _JSON = {"Content-Type": "application/json"}
 _TOKEN_S = 0.01
@@ -36,6 +37,7 @@ class JobPort:
         if request.method != "POST":
             return web.Response()
         body = await request.read()
+        received_at = time.monotonic()
         try:
             job = requests.decode(pipeline, request.headers.get("Content-Type", ""), body)
         except requests.BadRequest as error:
@@ -45,6 +47,7 @@ class JobPort:
             request_id=request.headers.get("X-Request-ID", ""),
             wanted=request.query.get("orchestrator", ""),
             gone=asyncio.Event(),
+            received_at=received_at,
         )
         task = self._running.start(self._batch.process(run), f"job {pipeline}")
         try:
@@ -53,8 +56,10 @@ class JobPort:
             run.gone.set()
             raise
         if job.values.get("stream") and verdict.status == 200 and verdict.payload:
-            return await _stream(request, verdict.payload)
-        return await _write(request, verdict, pipeline)
+            response = await _stream(request, verdict.payload)
+        else:
+            response = await _write(request, verdict, pipeline)
+        return await served.finish(request, response, run.entry)
 
 
 async def _healthy(_: web.Request) -> web.Response:

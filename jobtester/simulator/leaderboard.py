@@ -17,6 +17,7 @@ from aiohttp import web
 
 from jobtester.simulator import leaderboard_scores as scores
 from jobtester.simulator import leaderboard_stats as stats
+from jobtester.simulator import listener
 from jobtester.simulator.leaderboard_faults import Faults, Moments
 from jobtester.simulator.leaderboard_rows import Row, RowsFile
 
@@ -93,7 +94,7 @@ class Leaderboard:
         app.router.add_route("*", "/{anything:.*}", _not_found)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
+        site = listener.Listener(self._runner, self.host, self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from jobtester.simulator import control, gateway, orchestrator, scenario, served, truth
+from jobtester.simulator import control, gateway, listener, orchestrator, scenario, served, truth
 
 if TYPE_CHECKING:
     from jobtester.simulator.leaderboard import Leaderboard
@@ -92,7 +92,7 @@ class Network:
             runner = web.AppRunner(control.Control(self).application(), access_log=None, shutdown_timeout=0.1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, self.host, self._control_port, reuse_address=True).start()
+            await listener.Listener(runner, self.host, self._control_port, reuse_address=True).start()
             self._control_port = int(runner.addresses[0][1])
             self._stack = stack.pop_all()
 

@@ -7,13 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import web
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Served:
     """One job as a gateway saw it.
 
     `address` and `service_uri` are of the orchestrator that had the last attempt, empty where there was none. Times are
-    monotonic; `status` None means closed without an answer. `success`: the gateway took the orchestrator's result.
+    monotonic, `received_at` of the whole request, `sent_at` of the answer's last byte, or of its end where there was
+    none; `status` None means closed without an answer. `success`: the gateway took the orchestrator's result.
     `fault` is the one that was played, if any. `disconnected`: the client had gone before the answer.
     """
 
@@ -41,10 +44,21 @@ class Log:
         """Begin empty."""
         self.entries: list[Served] = []
 
-    def add(self, **values: Any) -> None:
+    def add(self, **values: Any) -> Served:
         """Append a job that ends now."""
         self.entries.append(Served(seq=len(self.entries) + 1, sent_at=time.monotonic(), **values))
+        return self.entries[-1]
 
     def since(self, seq: int) -> list[dict[str, Any]]:
         """Give the entries after that number as JSON values."""
         return [dataclasses.asdict(entry) for entry in self.entries[max(0, seq) :]]
+
+
+async def finish(request: web.Request, response: web.StreamResponse, entry: Served | None) -> web.StreamResponse:
+    """Write out what is left of an answer, and note in the log that it is sent."""
+    if not response.prepared and request.transport is not None and not request.transport.is_closing():
+        await response.prepare(request)
+        await response.write_eof()
+    if entry is not None:
+        entry.sent_at = time.monotonic()
+    return response

@@ -7,10 +7,12 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -19,14 +21,23 @@ from jobtester.store import file
 
 log = structlog.get_logger()
 
+Item = TypeVar("Item")
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], Any]
-Waiting = tuple[Work, "asyncio.Future[Any]"]
+Work = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
 Ending = tuple[Any, Exception | None]
 
 _MOST_AT_ONCE = 256
-_GATHER_S = 0.01
+_TOLD_AT_ONCE = 16  # those who are told go on at once; the loop turns in between
+_GATHER_S = 0.025
 _READERS = 3
+
+
+class Waiting(NamedTuple):
+    """Work that waits for its transaction, the one thing it is about, and who waits for it."""
+
+    work: Work
+    item: Any
+    future: asyncio.Future[Any]
 
 
 class Database:
@@ -92,13 +103,20 @@ class Database:
         must change nothing but the file. Raises StoreError
         where the file cannot be written, e.g. because the disk is full.
         """
+        return await self.write_together(lambda db, _: (work(db),), None)
+
+    async def write_together(self, work: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
+        """Do the same, for `item` and what others give to the same `work` at the same time, all of it in one call.
+
+        `work` returns as many things as it was given. If it raises, it is run again with each item alone.
+        """
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_later(_GATHER_S if self._crowded else 0.0, self._hand_over)
-        self._gathered.append((work, future))
-        return await asyncio.shield(future)
+        self._gathered.append(Waiting(work, item, future))
+        return await future
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on a connection that can only read, in a thread. Raises StoreError if the file is unreadable."""
@@ -166,28 +184,33 @@ class Database:
                 log.info("store_writable_again", path=str(self.path))
             self.problem = ""
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
-            self._loop.call_soon_threadsafe(_tell, group, endings)
+            self._loop.call_soon_threadsafe(_tell, self._loop, deque(zip(group, endings, strict=True)))
 
 
 def _transaction(writer: sqlite3.Connection, group: list[Waiting]) -> list[Ending]:
     """Run a group of work in one transaction. Raises sqlite3.Error, everything undone, if the file is at fault.
 
-    Work seldom raises, so it runs without savepoints; where a piece does, all is undone and run again with them.
+    Work seldom raises, so it runs without savepoints, and together what can be; where a piece does, all is undone and
+    each is run again on its own.
     """
     try:
-        return _committed(writer, group, lambda db, work: (work(db), None))
+        return _committed(writer, group, _all)
     except Exception as error:
         if isinstance(error, sqlite3.Error) and file.at_fault(error):
             raise
-    return _committed(writer, group, _attempt)
+    return _committed(writer, group, _each)
 
 
 def _committed(
-    writer: sqlite3.Connection, group: list[Waiting], run: Callable[[sqlite3.Connection, Work], Ending]
+    writer: sqlite3.Connection,
+    group: list[Waiting],
+    run: Callable[[sqlite3.Connection, Work, list[Any]], Iterable[Ending]],
 ) -> list[Ending]:
     try:
         writer.execute("BEGIN IMMEDIATE")
-        endings = [run(writer, work) for work, _ in group]
+        endings: list[Ending] = []
+        for work, same in groupby(group, key=lambda one: one.work):
+            endings += run(writer, work, [one.item for one in same])
         writer.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
@@ -196,26 +219,36 @@ def _committed(
     return endings
 
 
-def _attempt(writer: sqlite3.Connection, work: Work) -> Ending:
-    """Run one piece of work under a savepoint; only errors of the file itself end the whole group."""
-    writer.execute("SAVEPOINT one")
-    try:
-        value = work(writer)
-    except Exception as error:
-        if isinstance(error, sqlite3.Error) and file.at_fault(error):
-            raise
-        writer.execute("ROLLBACK TO one")
+def _all(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Ending]:
+    """Run work once for all its items."""
+    return [(value, None) for value in work(writer, items)]
+
+
+def _each(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Ending]:
+    """Run work for one item at a time, each under a savepoint; only errors of the file itself end the whole group."""
+    endings: list[Ending] = []
+    for item in items:
+        writer.execute("SAVEPOINT one")
+        try:
+            endings += _all(writer, work, [item])
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and file.at_fault(error):
+                raise
+            writer.execute("ROLLBACK TO one")
+            endings.append((None, error))
         writer.execute("RELEASE one")
-        return None, error
-    writer.execute("RELEASE one")
-    return value, None
+    return endings
 
 
-def _tell(group: list[Waiting], endings: list[Ending]) -> None:
-    for (_, future), (value, error) in zip(group, endings, strict=True):
-        if future.done():
+def _tell(loop: asyncio.AbstractEventLoop, ended: deque[tuple[Waiting, Ending]]) -> None:
+    """Tell a few who wait how it ended, and the rest in the loop's next turns."""
+    for _ in range(min(_TOLD_AT_ONCE, len(ended))):
+        waiting, (value, error) = ended.popleft()
+        if waiting.future.done():  # nobody waits any more
             continue
         if error is not None:
-            future.set_exception(error)
+            waiting.future.set_exception(error)
         else:
-            future.set_result(value)
+            waiting.future.set_result(value)
+    if ended:
+        loop.call_soon(_tell, loop, ended)

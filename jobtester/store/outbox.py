@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from jobtester.domain.suspicion import FEWEST_JOBS, PASSING
 from jobtester.store.database import Database
@@ -66,6 +68,13 @@ class Move:
     maybe_double: bool = False
 
 
+class Due(NamedTuple):
+    """When the next entry may be posted, and when the next is to be looked for, in Unix seconds; None if none waits."""
+
+    posted: float | None
+    looked_up: float | None
+
+
 _COLUMNS = tuple(Entry.__dataclass_fields__)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"
 
@@ -104,15 +113,13 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             found = db.execute(
-                f"{_SELECT} WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?",
-                (now + 1e-6, now + _BOGUS_WAIT_S, limit),
-            ).fetchall()
-            db.executemany(
                 "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
-                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq = ?",
-                [(now, now, now, row[0]) for row in found],
-            )
-            return [_entry(row) for row in found]
+                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq IN (SELECT seq FROM outbox"
+                " WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?)"
+                f" RETURNING {', '.join(_COLUMNS)}",
+                (now, now, now, now + 1e-6, now + _BOGUS_WAIT_S, limit),
+            ).fetchall()
+            return sorted((_entry(row) for row in found), key=lambda entry: entry.seq)
 
         return await self._database.write(work)
 
@@ -125,20 +132,23 @@ class Outbox:
         """
         now = self._clock()
 
+        alike: dict[Move, list[int]] = {}  # nearly all are delivered
+        for move in moves:
+            alike.setdefault(replace(move, seq=0), []).append(move.seq)
+
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
-                " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
-                " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?)) WHERE seq = ?",
-                [
+            for move, seqs in alike.items():
+                db.execute(
+                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
+                    " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
+                    " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
+                    " WHERE seq IN (SELECT value FROM json_each(?))",
                     (
                         move.state, move.due_at, move.problem, int(move.maybe_double),
                         now if move.state in ("delivered", "refused") else None, now, now, now,
-                        move.seq,
-                    )
-                    for move in moves
-                ],
-            )  # fmt: skip
+                        orjson.dumps(seqs).decode(),
+                    ),
+                )  # fmt: skip
 
         await self._database.write(work)
 
@@ -166,12 +176,15 @@ class Outbox:
             )
         )
 
-    async def next_due(self, state: Literal["pending", "uncertain"]) -> float | None:
-        """Give when the next entry in a state is due, None if none waits."""
+    async def due(self) -> Due:
+        """Give when the next entries are due."""
         found = await self._database.read(
-            lambda db: db.execute("SELECT min(due_at) FROM outbox WHERE state = ?", (state,)).fetchone()
+            lambda db: db.execute(
+                "SELECT (SELECT min(due_at) FROM outbox WHERE state = 'pending'),"
+                " (SELECT min(due_at) FROM outbox WHERE state = 'uncertain')"
+            ).fetchone()
         )
-        return found[0] if found[0] is not None else None
+        return Due(*found)
 
     async def waiting(self) -> int:
         """Count what may still be posted without anybody's help."""

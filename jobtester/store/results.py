@@ -16,13 +16,13 @@ from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.received import Received
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
-from jobtester.store import rows
+from jobtester.store import recording, rows
 from jobtester.store.database import Database
+from jobtester.store.recording import Record
 from jobtester.store.rows import Row
 
 REPEAT_S = 86_400.0
 _SENT = ("sending", "uncertain", "delivered")
-_MEMORY = 0.3
 _BY_FEWNESS = ("tick", "address", "model", "reason", "outcome", "pipeline")
 
 
@@ -56,17 +56,10 @@ class Results:
     ) -> bool:
         """Keep a result, and its stat in the outbox; False if the job has a result already, which then stands."""
         now = self._clock()
-
-        def work(db: sqlite3.Connection) -> bool:
-            seq = rows.insert(db, result, now)
-            if seq is None:
-                return False
-            _remember(db, result, seq)
-            if stat is not None:
-                post(db, stat, result.id, result.job.tick, result.gateway, state, now, not_before)
-            return True
-
-        return await self._database.write(work)
+        row = None
+        if stat is not None:
+            row = recording.posted(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
+        return await self._database.write_together(recording.record, Record(result, now, row))
 
     async def amend(self, job_id: str, kind: Kind, line: str) -> bool:
         """Add evidence that came after the result was recorded; tell whether the result was found.
@@ -147,7 +140,7 @@ class Results:
                     "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
                     (digest, now, job_id, source, one.kind, orjson.dumps(one.fields).decode()),
                 )
-                post(db, one.stat, job_id, "", source, "pending", now, 0.0)
+                recording.post(db, [recording.posted(one.stat, job_id, "", source, "pending", now, 0.0)])
             return True
 
         return await self._database.write(work)
@@ -232,35 +225,6 @@ def _columns(wanted: Mapping[str, str]) -> list[str]:
     few = [name for name in wanted if (name, wanted[name]) != ("outcome", "passed")] or list(wanted)
     looked_up = {"address", "pipeline", "model"} if few[:1] == ["address"] else set(few[:1])
     return [f"r.{name}" if name in looked_up else f"+r.{name}" for name in wanted]
-
-
-def post(
-    db: sqlite3.Connection, stat: Stat, job_id: str, tick: str, gateway: str, state: str, now: float, due_at: float
-) -> None:
-    """Put a stat into the outbox, inside the caller's transaction."""
-    db.execute(
-        "INSERT INTO outbox (result, tick, gateway, state, body, region, address, pipeline, model, timestamp,"
-        " round_trip_s, created_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            job_id, tick, gateway, state, stat.body, stat.region, stat.orchestrator, stat.pipeline, stat.model,
-            stat.timestamp, stat.round_trip_s, now, due_at,
-        ),
-    )  # fmt: skip
-
-
-def _remember(db: sqlite3.Connection, result: Result, seq: int) -> None:
-    """Keep the newest result of a capability at hand, its usual duration, and its run of unscored ones."""
-    job, verdict = result.job, result.verdict
-    mean = result.round_trip_s if verdict.outcome is outcome.Outcome.PASSED else None
-    streak = int(verdict.outcome is outcome.Outcome.UNSCORED)
-    db.execute(
-        "INSERT INTO latest (address, service_uri, pipeline, model, seq, mean_s, unscored_streak)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq,"
-        " mean_s = CASE WHEN excluded.mean_s IS NULL THEN mean_s WHEN mean_s IS NULL THEN excluded.mean_s"
-        f" ELSE mean_s + {_MEMORY} * (excluded.mean_s - mean_s) END,"
-        " unscored_streak = CASE WHEN excluded.unscored_streak THEN unscored_streak + 1 ELSE 0 END",
-        (job.orchestrator.address, job.target.service_uri, job.pipeline, job.model, seq, mean, streak),
-    )
 
 
 def _unscore(db: sqlite3.Connection, seq: int, code: str, message: str) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-
-from jobtester.domain.results import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,6 @@ COLUMNS = (
     "artefact_s", "status", "measures", "deferred", "price_wei", "request", "response",
 )  # fmt: skip
 SELECT = "SELECT " + ", ".join(f"r.{name}" for name in COLUMNS) + " FROM results r"
-INSERT = f"INSERT INTO results ({', '.join(COLUMNS[1:])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))}) ON CONFLICT (id) DO NOTHING"
 
 
 def of(row: tuple[Any, ...]) -> Row:
@@ -64,22 +60,4 @@ def of(row: tuple[Any, ...]) -> Row:
 
 def text(given: str) -> str:
     """Give a text as it can be kept: lone surrogates, which some answers contain, have no bytes."""
-    return given.encode("utf-8", "replace").decode()
-
-
-def insert(db: sqlite3.Connection, result: Result, recorded_at: float) -> int | None:
-    """Keep one result and give its seq, None if its job has one already."""
-    job, verdict = result.job, result.verdict
-    evidence = [text(line) for line in result.attribution.evidence]
-    cursor = db.execute(
-        INSERT,
-        (
-            result.id, job.tick, job.orchestrator.address, job.target.service_uri, job.pipeline, job.pipeline_name,
-            job.model, int(job.warm), verdict.outcome.value, verdict.code, text(verdict.message),
-            result.attribution.kind.value, orjson.dumps(evidence).decode(), result.gateway,
-            result.targeting, result.started_at, recorded_at, result.round_trip_s, result.artefact_s, result.status,
-            orjson.dumps(dict(result.measures)).decode(), result.deferred,
-            str(job.price_wei) if job.price_wei is not None else None, text(result.request), text(result.response),
-        ),
-    )  # fmt: skip
-    return cursor.lastrowid if cursor.rowcount == 1 else None
+    return given if given.isascii() else given.encode("utf-8", "replace").decode()

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -153,27 +153,26 @@ class Conductor:
         self.progress = Progress(report, self.metrics, self.watchers, clock=self.clock)
         self.metrics.tick_running.set(1)
         self.metrics.tick_started.set(began)
+        state, problem = "aborted", ""
         try:
-            await self._run(report)
-        except* (DiscoveryError, StoreError) as errors:  # jobs run side by side, and may fail so
-            report.state, report.problem = "failed", str(errors.exceptions[0])
-            log.error("tick_failed", tick=tick, problem=report.problem)
-        finally:
-            report.finished_at = self.clock()
-            if report.state == "running":
-                report.state = "aborted"
-            self.problem = report.problem
+            try:
+                state = await self._run(report)
+            except* (DiscoveryError, StoreError) as errors:  # jobs run side by side, and may fail so
+                state, problem = "failed", str(errors.exceptions[0])
+                log.error("tick_failed", tick=tick, problem=problem)
+            finally:
+                finished_at = self.clock()
+            await self._keep(replace(report, state=state, problem=problem, finished_at=finished_at))
+        finally:  # only now is it over for whoever asks, who then finds it kept
+            report.state, report.problem, report.finished_at = state, problem, finished_at
+            self.problem = problem
             self._runner = None
             self.metrics.tick_running.set(0)
-            self.metrics.ticks.labels(report.state).inc()
-            self.metrics.tick_duration.set(report.finished_at - began)
-            if report.state in ("finished", "suspect"):
-                self.metrics.tick_finished.set(report.finished_at)
+            self.metrics.ticks.labels(state).inc()
+            self.metrics.tick_duration.set(finished_at - began)
+            if state in ("finished", "suspect"):
+                self.metrics.tick_finished.set(finished_at)
             self.reports.append(report)
-        try:
-            await self.ticks.finish(tick, report.state, report.finished_at, report.as_json())
-        except StoreError as error:
-            log.error("tick_not_kept", tick=tick, problem=str(error))
         if self.told is not None:
             self.told(report)
         log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
@@ -204,13 +203,22 @@ class Conductor:
         job_id, testimony = late
         return await self.results.amend(job_id, testimony.kind or Kind.PRESUMED, testimony.line)
 
-    async def _run(self, report: Report) -> None:
+    async def _keep(self, ended: Report) -> None:
+        """Note in the store how a tick ended."""
+        assert ended.finished_at is not None
+        try:
+            await self.ticks.finish(ended.tick, ended.state, ended.finished_at, ended.as_json())
+        except StoreError as error:
+            log.error("tick_not_kept", tick=ended.tick, problem=str(error))
+
+    async def _run(self, report: Report) -> str:
+        """Run it, and give the state in which it ended."""
         assert self.progress is not None
         tick = report.tick
         alive = await asyncio.gather(*(lane.client.alive() for lane in self.lanes))
         found = await self._look()
         if found is None:
-            return
+            return "aborted"
         report.orchestrators = len(found)
         self.metrics.orchestrators.set(len(found))
         plan = await self.plan(tick, found)
@@ -248,7 +256,7 @@ class Conductor:
                 lane.end()
                 self.metrics.gateway_up.labels(lane.name).set(int(not lane.lost))
             suspect = await recorder.finish()
-        report.state = "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
+        return "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
 
     async def _look(self) -> Sequence[Orchestrator] | None:
         """Discover who is there; None if stop() comes first, since nothing has begun that would need an end."""

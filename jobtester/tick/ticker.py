@@ -46,8 +46,8 @@ class Ticker:
                 due.cancel()
                 if self._stop.is_set():
                     break
-                self._due.clear()
                 await self.conductor.tick(self._trigger)
+                self._due.clear()  # not before: till then a tick is about to run, or runs
         finally:
             stopped.cancel()
             self.clock.stop()

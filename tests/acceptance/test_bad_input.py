@@ -37,7 +37,7 @@ def jobtester(*arguments: str, folder: Path, **environment: str) -> subprocess.C
     return subprocess.run(
         [sys.executable, "-m", "jobtester", *arguments],
         cwd=folder, env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
 
 

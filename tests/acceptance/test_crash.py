@@ -23,11 +23,11 @@ import tomli_w
 from tests import processes
 from tests.processes import Serving
 
-KILLS = 50
+KILLS = 50  # and more, up to twice as many, until each kind of death was met often enough
 NETWORK_KILLS = (17, 35)
 SLOW_S = 0.4
 VERY_SLOW_S = 2.5  # the next daemon is up before the row is there; below miss_after, as the real server's time-outs are
-MISS_AFTER = "5s"
+MISS_AFTER = "8s"
 SECRET = "demo-secret"
 FAULTS: tuple[dict[str, Any], ...] = (
     {},
@@ -104,7 +104,7 @@ class Simulated:
             "simulate", "--scenario", "network.toml", "--port", str(self.base), "--leaderboard-rows", "rows.jsonl",
             folder=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(aiohttp.ClientError):
                     await self.ask("GET", "/log")
@@ -150,9 +150,22 @@ class Seen:
     while_sending: int = 0
     stored_unanswered: int = 0
     uncertain: int = 0
+    sent_again: int = 0
     moments: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     recorded: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def enough(self) -> bool:
+        """Tell whether every kind of death that matters was met several times."""
+        return (
+            self.in_tick >= 10
+            and self.just_recorded >= 3
+            and self.while_sending >= 10
+            and self.stored_unanswered >= 3
+            and self.events["stat_found"] >= 5
+            and self.sent_again >= 5
+        )
 
     async def look(self, daemon: Serving, network: Simulated) -> None:
         """Look at what a killed daemon left behind."""
@@ -163,6 +176,7 @@ class Seen:
         self.just_recorded += names[-1:] == ["job_done"]
         self.recorded |= {line["job"] for line in daemon.lines if line["event"] == "job_done"}
         left = read(network.folder, "SELECT state, address, pipeline, model, timestamp, round_trip_s FROM outbox")
+        self.sent_again = len(read(network.folder, "SELECT 1 FROM outbox WHERE attempts > 1"))
         rows = await network.rows()
         self.while_sending += any(state == "sending" for state, *_ in left)
         self.uncertain += any(state == "uncertain" for state, *_ in left)
@@ -195,6 +209,7 @@ async def moment(kind: str, daemon: Serving, network: Simulated, rng: random.Ran
         case "arrived" | "stored":
             await network.ask("GET", f"/leaderboard/next/{kind}?count={rng.randint(1, 4)}")  # four are sent at a time
         case _:
+            await daemon.ever("serving")
             await asyncio.sleep(rng.uniform(0, 0.4))
 
 
@@ -216,10 +231,8 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
         async with asyncio.TaskGroup() as group:
             if number % 7 == 3 and kind != "arrived":
                 group.create_task(network.restart_leaderboard(daemon, rng))
-            if kind != "booting":
-                await daemon.ever("serving")  # on a busy machine that alone takes seconds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(20):
                     await moment(kind, daemon, network, rng)
                     seen.moments[kind] += 1
     finally:
@@ -234,14 +247,14 @@ async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
     (network.folder / "config.toml").write_text(tomli_w.dumps(config))
     daemon = await Serving.start(network.folder)
     await daemon.event("serving")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while read(network.folder, "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"):  # noqa: ASYNC110 -- nobody tells when
             await asyncio.sleep(0.3)
     await daemon.stop()
     seen.events.update(line["event"] for line in daemon.lines)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) -> None:
     """Killed in every phase, beside a Leaderboard that fails and is restarted: rows and results agree one to one."""
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.Random().randrange(1, 10**6)
@@ -254,8 +267,8 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
         network = Simulated(tmp_path, base, client)
         await network.start()
         try:
-            for number in range(KILLS):
-                await live_and_die(number, network, seen, rng)
+            while seen.lives < KILLS or (not seen.enough and seen.lives < 2 * KILLS):
+                await live_and_die(seen.lives, network, seen, rng)
             await come_to_rest(network, port, seen)
             rows = await network.rows()
         finally:
@@ -277,11 +290,5 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
     assert read(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
         ("delivered", 0, len(scored))
     ]
-    assert seen.lives == KILLS
-    assert seen.in_tick >= 10
-    assert seen.just_recorded >= 3
-    assert seen.while_sending >= 5
-    assert seen.stored_unanswered >= 3
-    assert seen.events["stat_found"] >= 5
-    assert len(read(tmp_path, "SELECT 1 FROM outbox WHERE attempts > 1")) >= 5, "some were lost, and sent again"
+    assert seen.enough, seen
     assert seen.events["noise"] == 0

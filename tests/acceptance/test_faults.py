@@ -52,7 +52,7 @@ def test_every_fault_has_its_outcome_and_reason() -> None:
     assert {node.service_uri.removeprefix("https://").split(".")[0] for node in nodes} == set(EXPECTED)
     ran = subprocess.run(
         [sys.executable, "-m", "jobtester", "demo", "--scenario", "faults", "--json"],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=True,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
     found = {
         one["service_uri"].removeprefix("https://").split(".")[0]: (one["outcome"], one["reason"])

@@ -70,6 +70,7 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
     """Interval at once, the rest before the next tick, each difference logged; secrets only as a mask."""
     async with serving(tmp_path) as (network, running, base):
         assert await metric(base, "jobtester_tick_interval_seconds") == 3600
+        written = time.time()
         running.write(
             schedule={"interval": "2s"}, server={"admin_token": "very-secret-token"}, limits={"per_orchestrator": 2}
         )
@@ -79,13 +80,13 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         assert changed["changes"]["server.admin_token"] == "- → **********"
         assert (await running.event("tick_done"))["state"] == "finished"
         assert await metric(base, "jobtester_tick_interval_seconds") == 2
-        assert 0 < await metric(base, "jobtester_next_tick_timestamp_seconds") - time.time() <= 2
+        assert written < await metric(base, "jobtester_next_tick_timestamp_seconds") <= time.time() + 2
         del running.content["schedule"]["interval"]
         running.write(schedule={"cron": "0 */2 * * *"})
         await running.event("config_changed")
         assert await metric(base, "jobtester_tick_interval_seconds") == 7200
         assert "very-secret-token" not in json.dumps(running.lines)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not network.leaderboard.rows:  # noqa: ASYNC110 -- the double tells nobody
                 await asyncio.sleep(0.05)
 

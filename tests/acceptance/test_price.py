@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,13 +90,20 @@ async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None
 async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tmp_path: Path) -> None:
     """Of three equal jobs a day pays two: the first tick sends two, the second none; a larger day pays the third."""
     budget = {"per_day": f"{2 * 1000 * UNITS} wei", "per_tick": "1 ETH"}
+    late_s = max(0.0, time.time() % 86_400 - 85_000)  # by which a clock is put back, so that it stays the same day
+
+    def clock() -> float:
+        return time.time() - late_s
+
     async with staged(network(1000, 1000, 1000), tmp_path, budget=budget) as stage:
+        stage.daemon.conductor.clock = clock
         first = await stage.tick()
         assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
         second = await stage.tick()
         assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
         known = {row.address for row in await stage.results()}
     async with staged(network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}) as stage:
+        stage.daemon.conductor.clock = clock
         third = await stage.tick()
         assert (third.settled, third.skipped["budget"]) == (1, 2)
         (row,) = await stage.results(third.tick)

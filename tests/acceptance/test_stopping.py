@@ -44,10 +44,10 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
     What the Leaderboard could not take before the end is posted by the next daemon.
     """
     async with Network(network()) as running:
-        content = tables(running, tmp_path, limits={"jobs": 10, "grace": "1s"}, schedule={"run_at_start": True})
+        content = tables(running, tmp_path, limits={"jobs": 10, "grace": "2s"}, schedule={"run_at_start": True})
         content["pipelines"] = {"llm": {"timeout": "90s", "cold_timeout": "90s"}}
         (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
-        running.leaderboard.faults.slow_insert_s = 0.5  # posting takes longer than the grace
+        running.leaderboard.faults.slow_insert_s = 0.5  # posting takes longer than a job
         if not up:
             await running.leaderboard.stop()
         daemon = await Serving.start(tmp_path)

@@ -60,7 +60,7 @@ class Terminal:
         """Give what was written without what moves the cursor or colours."""
         return _CONTROL.sub("", self.written).replace("\r", "\n")
 
-    def until(self, pattern: str, seconds: float = 40.0) -> None:
+    def until(self, pattern: str, seconds: float = 100.0) -> None:
         """Read until something stands there."""
         ends = time.monotonic() + seconds
         while not re.search(pattern, self.text):
@@ -70,7 +70,7 @@ class Terminal:
         """Press keys."""
         os.write(self._end, keys)
 
-    def close(self, seconds: float = 60.0) -> int:
+    def close(self, seconds: float = 200.0) -> int:
         """Read to the end, and give the exit code; below 0 for a signal."""
         ends = time.monotonic() + seconds
         while self._read(ends):
@@ -160,7 +160,7 @@ def test_a_second_interrupt_aborts(slow: str) -> None:
 def test_without_a_terminal_there_are_plain_lines() -> None:
     """One line a job as it ends, then the table with everything in full; nothing that moves, nothing that colours."""
     command = [*COMMAND, "demo", "--scenario", "query"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
     assert "\x1b" not in done.stdout + done.stderr
     numbered = re.findall(r"(?m)^\[(\d+)\] 0x.+: (?:passed|failed \(\S+\)) in \d+\.\d{3} s, \w+$", done.stdout)
     assert [int(one) for one in numbered] == list(range(1, 12))
@@ -181,7 +181,7 @@ def test_json_is_alone_on_standard_output(slow: str) -> None:
             if line.startswith("[1] 0x1"):
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 1
     document = json.loads(out)
     assert document["simulated"] is True

@@ -41,8 +41,7 @@ async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[Stage
         fault_probability=0.6,
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
-    pipelines = {slug: {"timeout": "3s", "cold_timeout": "3s"} for slug in SLUGS}
-    async with staged(scenario, folder, pipelines=pipelines) as stage:
+    async with staged(scenario, folder) as stage:
         await stage.tick()
         yield stage, f"http://127.0.0.1:{stage.daemon.port}"
 
@@ -71,7 +70,7 @@ def steady(browser: webdriver.Chrome, width: int) -> None:
     assert wide <= width, where
 
 
-def wait(until: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
     """Look again and again until something is so."""
     end = time.monotonic() + seconds
     while not until():

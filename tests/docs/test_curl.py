@@ -46,7 +46,7 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
                 answer, _ = await process.communicate()
                 assert process.returncode == 0, f"{line}: exit {process.returncode}"
                 assert answer, f"{line}: an empty answer"
-            async with asyncio.timeout(30):  # a line has begun a tick; let it end
+            async with asyncio.timeout(100):  # a line has begun a tick; let it end
                 while True:
                     tick = await stage.daemon.conductor.ticks.get("last")
                     if tick is not None and tick.finished_at is not None:

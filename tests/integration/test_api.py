@@ -18,6 +18,8 @@ from aiohttp import web
 from jsonschema import Draft202012Validator
 
 from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.store.database import Database
+from jobtester.store.ticks import Ticks
 from jobtester.web import openapi
 from tests.running import Stage, staged
 
@@ -77,11 +79,7 @@ async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIte
         fault_share=0.5,
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
-    pipelines = {slug: {"timeout": "1s", "cold_timeout": "1s"} for slug in ("llm", "text-to-image")}
-    async with (
-        staged(scenario, tmp_path, pipelines=pipelines, **sections) as stage,
-        aiohttp.ClientSession() as session,
-    ):
+    async with staged(scenario, tmp_path, **sections) as stage, aiohttp.ClientSession() as session:
         for _ in range(ticks):
             await stage.tick()
         base = f"http://127.0.0.1:{stage.daemon.port}"
@@ -241,7 +239,7 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert await api.ask("/api/ticks", method="POST", expect=202, headers=right) == {"state": "accepted"}
         assert "runs already" in (await api.ask("/api/ticks", method="POST", expect=409, headers=right))["error"]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while True:
                 status = (await api.ask("/api/status"))["progress"]
                 if status is not None and not status["running"]:
@@ -251,6 +249,54 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
         assert (found["trigger"], found["state"]) == ("api", "finished")
         stage.daemon.stop()
         await serving
+
+
+async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: Any) -> None:
+    """A tick that first takes over a changed configuration, which may take a while, is one that runs already."""
+    async with calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
+        stage,
+        api,
+    ):
+        taken_over, begins = asyncio.Event(), asyncio.Event()
+
+        async def before() -> None:
+            begins.set()
+            await taken_over.wait()
+
+        stage.daemon.conductor.before = before
+        serving = asyncio.create_task(stage.daemon.serve())
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        await api.ask("/api/ticks", method="POST", expect=202, headers=right)
+        await begins.wait()
+        await api.ask("/api/ticks", method="POST", expect=409, headers=right)
+        taken_over.set()
+        stage.daemon.stop()
+        await serving
+
+
+class Asked(Ticks):
+    """Ticks of which somebody asks just before their end is noted."""
+
+    def __init__(self, database: Database, api: Caller) -> None:
+        super().__init__(database)
+        self.api = api
+        self.ran: list[bool] = []
+
+    async def finish(self, tick: str, state: str, finished_at: float, report: dict[str, Any]) -> None:
+        """Ask whether it runs, and note its end."""
+        self.ran.append((await self.api.ask("/api/status"))["progress"]["running"])
+        await super().finish(tick, state, finished_at, report)
+
+
+async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
+    """Whoever waits for its end and then asks for it gets its end, never its beginning."""
+    async with calling(tmp_path, ticks=0) as (stage, api):
+        stage.daemon.conductor.ticks = ticks = Asked(stage.daemon.database, api)
+        report = await stage.tick()
+        assert ticks.ran == [True]
+        assert not (await api.ask("/api/status"))["progress"]["running"]
+        found = await api.ask("/api/ticks/last")
+        assert (found["state"], found["finished_at"]) == (report.state, report.finished_at)
 
 
 async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,8 @@ async def test_one_that_is_always_busy_holds_up_nobody(tmp_path: Path) -> None:
     """With pauses of an hour the tick still ends soon: all tries are made within the patience."""
     limits = {"busy_backoff": "1h", "busy_retries": 3, "busy_patience": "600ms"}
     async with staged(network("", "busy", ""), tmp_path, limits=limits) as stage:
-        began = time.monotonic()
-        report = await stage.tick()
-        assert time.monotonic() - began < 60
+        async with asyncio.timeout(200):
+            report = await stage.tick()
         assert report.state == "finished"
         assert (report.outcomes, report.reasons, report.deferred) == (
             {"passed": 4, "unscored": 2}, {"busy": 2}, {"busy": 6},
@@ -96,7 +95,7 @@ async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> N
     """What was asked and had no room has a result, although the tick ended before it could be tried again."""
     sections: dict[str, Any] = {
         "limits": {"busy_backoff": "1h", "busy_patience": "1h"},
-        "schedule": {"deadline": "3s"},
+        "schedule": {"deadline": "5s"},
     }
     async with staged(network("busy", ""), tmp_path, **sections) as stage:
         report = await stage.tick()

@@ -37,14 +37,14 @@ async def served(folder: Path) -> AsyncIterator[tuple[Stage, asyncio.Task[None]]
     """Start a daemon whose parts all run."""
     async with staged(SCENARIO, folder) as stage:
         serving = asyncio.create_task(stage.daemon.serve())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await asked(stage))[1].get("clock") is None:  # noqa: ASYNC110 -- it tells nobody that it is up
                 await asyncio.sleep(0.02)
         try:
             yield stage, serving
         finally:
             stage.daemon.stop()
-            await asyncio.wait({serving}, timeout=20)
+            await asyncio.wait({serving}, timeout=60)
 
 
 async def test_every_check_is_listed_and_well(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
     async with served(tmp_path) as (stage, _):
         await stage.network.stop()
         assert stage.daemon.ticker.start("test")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (progress := stage.daemon.conductor.progress) is None or progress.report.finished_at is None:  # noqa: ASYNC110 -- a tick tells nobody that it ended
                 await asyncio.sleep(0.02)
         assert progress.report.state == "failed"
@@ -90,7 +90,7 @@ async def test_a_part_that_dies_stops_the_tester_and_is_named(tmp_path: Path) ->
     """Half dead is worse than dead: the daemon ends with an error that says which part it was."""
     async with served(tmp_path) as (stage, serving):
         stage.daemon.heard(None, None)  # type: ignore[arg-type]
-        await asyncio.wait({serving}, timeout=20)
+        await asyncio.wait({serving}, timeout=60)
         error = serving.exception()
         assert isinstance(error, JobTesterError)
         assert "the events part died" in str(error)

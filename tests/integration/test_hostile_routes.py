@@ -100,7 +100,7 @@ async def exchange(port: int, sent: bytes, *, most: int = -1, hang_up: bool = Fa
         if hang_up:
             writer.transport.abort()
             return b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             return await reader.read(most)
     except ConnectionError:
         return b""
@@ -147,7 +147,7 @@ async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
             half = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nabc".encode()
             for sent in (half, half[:-80], chunked(path, b"4\r\nab"), request("GET", path)):
                 await exchange(daemon.port, sent, hang_up=True)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not re.search(rb'received_total\{outcome="refused"\} [1-9]', await metrics(daemon)):
                 pass
         for path in ("/live", "/", "/metrics", "/static/style.css"):
@@ -196,7 +196,7 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         slow = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nabc"
         began = time.monotonic()
-        assert status(await asyncio.wait_for(_first_line(runner.addresses[0][1], slow), 20)) == 408
+        assert status(await asyncio.wait_for(_first_line(runner.addresses[0][1], slow), 100)) == 408
         assert time.monotonic() - began >= 0.1
         assert [error.status for error in found] == [408]
     finally:

@@ -51,9 +51,9 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
     await gateway.open()
     try:
         sent = await gateway.send(
-            "/llm", b"{}", job_id="1", timeout_s=5, content_type="application/json", max_body=1000
+            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_body=1000
         )
-        status, _ = await gateway.cli("/metrics", timeout_s=5)
+        status, _ = await gateway.cli("/metrics", timeout_s=60)
         assert await gateway.alive()
     finally:
         await gateway.close()

@@ -20,7 +20,7 @@ URIS = (
     "https://space.example:8935/a b+c",
 )  # fmt: skip
 BYOC = ByocSpec("openai-chat-completions", "m", latency_s=(0.0, 0.01))
-TIMES = {"retry_window": "100ms", "settle": "30ms", "after_disconnect": "300ms", "first_ask": "5s"}
+TIMES = {"retry_window": "100ms", "settle": "30ms", "after_disconnect": "300ms", "first_ask": "30s"}
 
 
 def node(number: int, uri: str) -> OrchestratorSpec:

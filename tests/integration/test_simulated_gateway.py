@@ -148,12 +148,21 @@ def colours(picture: Image.Image) -> int:
     return len(picture.getcolors(1 << 24) or [])
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 3.0) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     """Wait for something that the network does by itself."""
     deadline = asyncio.get_running_loop().time() + limit_s
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not happen"
         await asyncio.sleep(0.005)
+
+
+async def leave(client: aiohttp.ClientSession, url: str, when: Callable[[], bool], **request: Any) -> None:
+    """Send a job, and hang up without an answer once something is so."""
+    sending = asyncio.create_task(client.post(url, **request))
+    await until(when)
+    assert not sending.done()
+    sending.cancel()
+    await asyncio.wait({sending})
 
 
 async def test_a_job_asks_the_webhook_five_times_before_it_leaves_and_twice_before_its_answer(
@@ -163,11 +172,14 @@ async def test_a_job_asks_the_webhook_five_times_before_it_leaves_and_twice_befo
     slow = dataclasses.replace(LLM, latency_s=(0.3, 0.3))
     async with Network(scenario(node(A, slow))) as network:
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
-        got = await send(client, "POST", f"{network.gateways['g'].url}/llm", headers={"X-Request-ID": "r1"}, **chat())
-        assert got.status == 200
+        url, named = f"{network.gateways['g'].url}/llm", {"X-Request-ID": "r1"}
+        sending = asyncio.create_task(send(client, "POST", url, headers=named, **chat()))
+        await until(lambda: network.orchestrators[0].in_use.total() == 1)
+        assert len(webhook.times) == 5
+        assert (await sending).status == 200
         gaps = [after - before for before, after in zip(webhook.times, webhook.times[1:], strict=False)]
         assert len(webhook.times) == 7
-        assert max(gaps) == gaps[4] >= 0.29
+        assert gaps[4] >= 0.29
         (entry,) = network.served
         assert (entry.request_id, entry.service_uri, entry.status, entry.tries) == ("r1", A, 200, 1)
         assert entry.sent_at >= webhook.times[-1]
@@ -178,7 +190,7 @@ async def test_a_job_asks_the_webhook_five_times_before_it_leaves_and_twice_befo
     [
         ("llm", "busy", None, b"", 0.0),
         ("image-to-text", "busy", 200, b"null\n", 0.0),
-        ("llm", "error_503", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 2.0),
+        ("llm", "error_503", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 1.0),
         ("llm", "down", 503, b'{"error":{"message":"Service Unavailable Error"}}\n', 2.0),
         ("image-to-text", "runner_400", 400, b"bad input", 0.0),
         ("llm", "runner_400", 500, b'{"error":{"message":"Internal Server Error"}}\n', 0.0),
@@ -195,17 +207,18 @@ async def test_failures_are_retried_inside_the_window_and_hide_their_cause(
 ) -> None:
     """pipelines.md 5 and 7: 20 quick tries end in EOF or null, slow ones in 503, a runner's 400 at once."""
     model = dataclasses.replace(LLM, pipeline=pipeline)
-    async with Network(scenario(node(A, model, fault=fault))) as network:
+    window_s = least_s or 60.0  # quick tries are bounded by their number alone
+    async with Network(scenario(node(A, model, fault=fault), retry_window=window_s)) as network:
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
         began = time.monotonic()
         got = await send(client, "POST", f"{network.gateways['g'].url}/{pipeline}", **job(pipeline, "m"))
         assert got.status == status
         assert body in got.body
-        assert least_s <= time.monotonic() - began < 3.0
+        assert time.monotonic() - began >= least_s
         (entry,) = network.served
         assert entry.success is False
         assert entry.fault == fault
-        assert entry.tries == {"busy": 20, "down": 1, "runner_400": 1}.get(fault, entry.tries)
+        assert entry.tries == {"busy": 20, "down": 1, "runner_400": 1}.get(fault, min(entry.tries, 5))
         assert len(webhook.times) == 7 * entry.tries
 
 
@@ -215,8 +228,8 @@ async def test_two_gets_follow_a_client_that_left_while_its_job_ran(
     """gateway.md 3.1, 4: the attempt is cancelled, the session removed shortly after."""
     async with Network(scenario(node(A, fault="hang"), stray_delay=0.05)) as network:
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
-        with pytest.raises(TimeoutError):
-            await client.post(f"{network.gateways['g'].url}/llm", timeout=aiohttp.ClientTimeout(total=0.3), **chat())
+        working = network.orchestrators[0].in_use
+        await leave(client, f"{network.gateways['g'].url}/llm", lambda: working.total() == 1, **chat())
         assert len(webhook.times) == 5
         await until(lambda: len(webhook.times) == 7)
         (entry,) = network.served
@@ -231,8 +244,7 @@ async def test_a_client_that_left_during_selection_is_followed_by_the_rest_of_it
     """gateway.md 3.1, 4: the attempt's remaining GETs come, with the slow info calls between them."""
     async with Network(scenario(node(A, info_s=(0.3, 0.3)))) as network:
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
-        with pytest.raises(TimeoutError):
-            await client.post(f"{network.gateways['g'].url}/llm", timeout=aiohttp.ClientTimeout(total=0.1), **chat())
+        await leave(client, f"{network.gateways['g'].url}/llm", lambda: len(webhook.times) == 2, **chat())
         assert len(webhook.times) == 2
         await until(lambda: len(webhook.times) == 7)
         assert webhook.times[2] - webhook.times[1] >= 0.28
@@ -342,7 +354,8 @@ async def test_the_info_limit_bounds_an_orchestrator_that_never_answers(
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
         began = time.monotonic()
         assert (await send(client, "POST", f"{network.gateways['g'].url}/llm", **chat())).status is None
-        assert 0.38 <= time.monotonic() - began < 1.5
+        assert time.monotonic() - began >= 0.38
+        assert network.served[0].address == ""
 
 
 async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientSession) -> None:
@@ -609,7 +622,7 @@ async def test_the_event_sink_names_the_orchestrator(client: aiohttp.ClientSessi
             gateway = network.gateways["g"]
             gateway.events_url, gateway.events_token = f"http://127.0.0.1:{runner.addresses[0][1]}/events", "t"
             await send(client, "POST", f"{gateway.url}/llm", **chat())
-            token, batch = await asyncio.wait_for(batches.get(), 3)
+            token, batch = await asyncio.wait_for(batches.get(), 60)
         assert token == "Bearer t"
         inner = [envelope["payload" if generation == 1 else "data"] for envelope in batch]
         assert [event["type"] for event in inner] == ["ai_batch_request_received", "ai_batch_request_completed"]
@@ -689,8 +702,8 @@ async def test_byoc_slots_are_lost_when_the_client_hangs_up(client: aiohttp.Clie
     offer = ByocSpec(CAPABILITY, latency_s=(1.0, 1.0))
     async with Network(scenario(node(A, byoc=(offer,)))) as network:
         url, headers = f"{network.gateways['g'].url}/process/request/x", aimed(CAPABILITY, A)
-        with pytest.raises(TimeoutError):
-            await client.post(url, headers=headers, timeout=aiohttp.ClientTimeout(total=0.1), **chat())
+        working = network.orchestrators[0].in_use
+        await leave(client, url, lambda: working.total() == 1, headers=headers, **chat())
         await until(lambda: len(network.served) == 1)
         got = await send(client, "POST", url, headers=headers, **chat())
         assert (got.status, network.served[0].disconnected) == (400, True)

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -345,3 +346,35 @@ async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> Non
                 )
                 assert f"USING INDEX {index} " in str(plan), (wanted, plan)
                 assert "TEMP B-TREE" not in str(plan) or "address" in wanted, (wanted, plan)
+
+
+async def test_results_kept_together_are_each_kept_once(tmp_path: Path) -> None:
+    """Of those that come at once, a job's first stands, its stat is posted once, and capabilities remember in order."""
+    codes = ("ok", "busy", "busy", "ok", "busy", "503")
+    given = [made(code, who=number % 3 + 1) for number in range(12) for code in codes]
+    again = [replace(one, verdict=outcome.verdict("503")) for one in given[::5]]
+    async with opened(tmp_path / "s.db") as database:
+        results = Results(database, clock=lambda: NOW)
+        kept = await asyncio.gather(*(results.record(one, stats.of(one, "FRA")) for one in [*given, *again, *given]))
+        assert kept == [True] * len(given) + [False] * (len(again) + len(given))
+        newest = {row.address: (row, streak) for row, streak in await results.latest()}
+        page = await results.page(Filters(), limit=1_000)
+        entries = await Outbox(database).entries()
+    assert [row.id for row in reversed(page)] == [one.id for one in given]
+    assert [row.reason for row in reversed(page)] == [one.verdict.code for one in given]
+    assert [entry.result for entry in entries] == [one.id for one in given]
+    assert {row.reason for row, _ in newest.values()} == {"503"}
+    assert [streak for _, streak in newest.values()] == [0, 0, 0]
+
+
+async def test_one_that_cannot_be_kept_does_not_spoil_the_others(tmp_path: Path) -> None:
+    """A value that has no place in the file fails alone; what came with it is kept."""
+    given = [made() for _ in range(9)]
+    given[4] = replace(given[4], status=2**70)
+    async with opened(tmp_path / "s.db") as database:
+        results = Results(database, clock=lambda: NOW)
+        came = await asyncio.gather(*(results.record(one, None) for one in given), return_exceptions=True)
+        page = await results.page(Filters(), limit=100)
+    assert [one is True for one in came] == [number != 4 for number in range(9)]
+    assert isinstance(came[4], OverflowError)
+    assert [row.id for row in reversed(page)] == [one.id for one in given if one is not given[4]]

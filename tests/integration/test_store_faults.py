@@ -61,7 +61,7 @@ def names(folder: Path) -> list[str]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for something that the daemon brings about."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 -- nobody tells when
             await asyncio.sleep(0.05)
 
@@ -75,7 +75,7 @@ async def serving(stage: Stage) -> AsyncIterator[asyncio.Future[None]]:
         yield running
     finally:
         stage.daemon.stop()
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, 60)
 
 
 async def readiness(stage: Stage) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jobtester.store.rows import Row
 from tests.running import staged
 
 LLM, BYOC = "llm", "openai-chat-completions"
-LONG = "stuck"  # takes as long as the time limit, which is far longer for an external capability: tried as llm alone
+LONG = "stuck"  # takes as long as the time limit: tried as a warm llm alone, whose limit is short
 TALK = {
     "variants": [],
     "parameters": {"messages": [{"role": "user", "content": "Tell me something about bears"}]},
@@ -153,7 +153,10 @@ async def hostile(folder: Path) -> AsyncIterator[list[Row]]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    writes: list[dict[str, Any]] = [{"pipeline": LLM, "model": "m"}, {"pipeline": BYOC, "model": "e", "byoc": True}]
+    writes: list[dict[str, Any]] = [
+        {"pipeline": LLM, "model": "m", "warm": False},
+        {"pipeline": BYOC, "model": "e", "warm": False, "byoc": True},
+    ]
     content = {
         "server": {"host": "127.0.0.1", "port": 0},
         "gateways": [
@@ -168,14 +171,14 @@ async def hostile(folder: Path) -> AsyncIterator[list[Row]]:
                 {
                     "address": f"0x{number:040x}",
                     "service_uri": f"https://{name}.example",
-                    "capabilities": writes[:1] if name == LONG else writes,
+                    "capabilities": [{"pipeline": LLM, "model": "m"}] if name == LONG else writes,
                 }
                 for number, name in enumerate(STREAMS)
             ],
         },
         "pipelines": {
-            LLM: {"stream": True, "timeout": "5s", **TALK},
-            BYOC: {"stream": True, "timeout": "5s", "cold_timeout": "5s", **TALK},
+            LLM: {"stream": True, "timeout": "2s", "cold_timeout": "60s", **TALK},
+            BYOC: {"stream": True, "cold_timeout": "60s", **TALK},
         },
     }  # fmt: skip
     try:

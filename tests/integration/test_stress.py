@@ -18,7 +18,7 @@ from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, genera
 from tests.running import BATCH, Stage, misattributed, staged
 
 QUICK = ("llm", "text-to-image", "image-to-text", "text-to-speech", "audio-to-text")
-TIMES = {"retry_window": "100ms", "settle": "30ms", "after_disconnect": "300ms", "first_ask": "3s"}
+TIMES = {"retry_window": "100ms", "settle": "30ms", "after_disconnect": "300ms", "first_ask": "30s"}
 
 
 def network(
@@ -51,7 +51,7 @@ def network(
 def limits(**more: Any) -> dict[str, Any]:
     """Give the sections that all runs share."""
     return {
-        "pipelines": {slug: {"timeout": "5s", "cold_timeout": "5s"} for slug in BATCH},
+        "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH},
         "limits": {"jobs": 64, "busy_backoff": "20ms", "busy_retries": 1, "grace": "1s", **more},
     }
 
@@ -142,7 +142,7 @@ async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> 
     scenario = network(
         "tester", seed=5, models=2, orchestrators=12, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.7
     )
-    lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms"}
+    lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms", "first_ask": "3s"}
     async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
         targeting = stage.daemon.conductor.lanes[0].targeting
         assert isinstance(targeting, Webhook)

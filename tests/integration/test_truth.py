@@ -27,8 +27,7 @@ def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: ob
 @pytest.mark.parametrize("mode", ["tester", "query"])
 async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """At least 300 jobs over 24 orchestrators with faults: no scored result disagrees with the simulator's log."""
-    pipelines = {slug: {"timeout": "1s", "cold_timeout": "1s"} for slug in SLUGS}
-    async with staged(network(mode), tmp_path, pipelines=pipelines) as stage:
+    async with staged(network(mode), tmp_path) as stage:
         report = await stage.tick()
         results = await stage.results()
         assert report.state == "finished"

@@ -164,7 +164,7 @@ ANSWERS: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 def started() -> Worker:
     """Start a worker and let it load its decoders, which is no part of looking."""
-    worker = Worker.start()
+    worker = Worker.start(wall_s=200)
     for kind, content in (("image", make.picture(64, 64)), ("video", TINY()), ("audio", make.sound(0.2))):
         expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
         worker.look(Task(expectation, b'{"url": "/x"}', artefacts={"/x": Artefact("/x", 200, content)}), cpu_s=60)

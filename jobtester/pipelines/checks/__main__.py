@@ -6,6 +6,7 @@ It ends when the daemon is gone, and never outlives a task by more than the proc
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -18,12 +19,14 @@ from jobtester.pipelines import looking
 from jobtester.pipelines.checks import audio, image, inspection, registry
 
 _MEMORY = 160 * 2**20  # bytes that looking at an answer may take, beside the worker itself
+_PATIENCE = 5  # of 19: the event loop, which measures, goes first; what is looked at can wait a little
 _UNLIMITED = resource.RLIM_INFINITY
 
 
 def main() -> None:
     """Take tasks until the other side has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_PATIENCE)
     _forbid(resource.RLIMIT_CORE, 0)
     _forbid(resource.RLIMIT_FSIZE, 0)
     _forbid(resource.RLIMIT_NOFILE, 64)

@@ -1,0 +1,82 @@
+"""Flights: one job's request on its way, timed where its bytes pass, however busy the event loop is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
+from jobtester.domain.exchanges import Ending
+
+_NOW: ContextVar[Flight] = ContextVar("flight")
+
+
+@dataclass(slots=True)
+class Flight:
+    """A request on its way, and the scope that ends it.
+
+    `left` is when its first bytes went out, `heard` when bytes last came in, both monotonic seconds, None before.
+    """
+
+    scope: asyncio.Timeout
+    timeout_s: float
+    left: float | None = None
+    heard: float | None = None
+    ended_by: Ending | None = None
+    detail: str = ""
+
+    def begin(self) -> None:
+        """Have the sockets that this task opens from now on tell this flight."""
+        _NOW.set(self)
+
+    def leaves(self) -> None:
+        """Note that the first bytes are about to be written: from now on the job's own limit counts."""
+        self.left = time.monotonic()
+        if self.ended_by is None:
+            self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
+
+
+class Body(aiohttp.payload.BytesPayload):
+    """A request's body that says when it leaves: the connection stands then, and a busy loop has come to it."""
+
+    def __init__(self, content: bytes, flight: Flight) -> None:
+        """Carry `content` for a flight."""
+        super().__init__(content)
+        self._flight = flight
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the content, and note when."""
+        self._flight.leaves()
+        await super().write_with_length(writer, content_length)
+
+
+class _Ear(socket.socket):
+    """A socket that notes when bytes came: whoever waits for them may get his turn only later."""
+
+    def __init__(self, family: int, kind: int, protocol: int, flight: Flight) -> None:
+        super().__init__(family, kind, protocol)
+        self._flight = flight
+
+    def recv(self, *given: Any) -> bytes:
+        content = super().recv(*given)
+        if content:
+            self._flight.heard = time.monotonic()
+        return content
+
+    def recv_into(self, *given: Any) -> int:  # as with TLS
+        count = super().recv_into(*given)
+        if count:
+            self._flight.heard = time.monotonic()
+        return count
+
+
+def opened(info: tuple[Any, ...]) -> socket.socket:
+    """Open a socket for the flight that has begun in this task; `info` is as getaddrinfo gives it."""
+    family, kind, protocol, *_ = info
+    return _Ear(family, kind, protocol, _NOW.get())

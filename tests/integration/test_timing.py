@@ -1,0 +1,70 @@
+"""The clock of a round trip: it stops when the last bytes come in, not when a busy event loop gets round to them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.gateway.client import Client
+
+_TURN_S = 0.05  # how long the loop is kept busy in each of its turns
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+_BODY = b'{"images": []}'
+
+
+async def _answers(answer: bytes, *, first_token: re.Pattern[bytes] | None = None) -> tuple[Exchange, float]:
+    """Send a job to a gateway with this answer while the loop is busy; give also when send() returned."""
+
+    async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"job body")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def busy() -> None:
+        while True:
+            time.sleep(_TURN_S)  # noqa: ASYNC251 - this is what is tried
+            await asyncio.sleep(0)
+
+    async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
+        client = Client("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await client.open()
+        hog = asyncio.ensure_future(busy())
+        try:
+            exchange = await client.send(
+                "/llm", b"a job body", job_id="j", timeout_s=30, content_type="application/json", max_body=2**20,
+                first_token=first_token,
+            )  # fmt: skip
+            return exchange, time.monotonic()
+        finally:
+            hog.cancel()
+            await client.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(_HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY, id="length"),
+        pytest.param(_HEAD + b"Transfer-Encoding: chunked\r\n\r\ne\r\n" + _BODY + b"\r\n0\r\n\r\n", id="chunked"),
+        pytest.param(_HEAD + b"\r\n" + _BODY, id="until the connection closes"),
+    ],
+)
+async def test_a_busy_loop_does_not_count_after_the_last_bytes(answer: bytes) -> None:
+    """At least one whole turn of the loop lies between the bytes and the task that waits for them."""
+    exchange, returned = await _answers(answer)
+    assert (exchange.ending, exchange.body) == (Ending.ANSWERED, _BODY)
+    assert exchange.sent < exchange.ended <= returned - _TURN_S
+
+
+async def test_nor_after_the_first_token() -> None:
+    """The first token has come when its bytes have."""
+    exchange, returned = await _answers(
+        _HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY, first_token=re.compile(b"images")
+    )
+    assert exchange.first_token_s is not None
+    assert exchange.first_token_s == pytest.approx(exchange.round_trip_s)
+    assert exchange.sent + exchange.first_token_s <= returned - _TURN_S
