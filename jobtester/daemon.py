@@ -185,6 +185,7 @@ class Daemon:
                     task.cancel()
 
         others: list[asyncio.Task[None]] = []
+        died: list[Exception] = []
         running = self.vitals.parts
         try:
             async with asyncio.TaskGroup() as group:
@@ -205,9 +206,11 @@ class Daemon:
                 ]
                 group.create_task(supervision.named("ticks", first(), running), name="ticks")
         except* JobTesterError as errors:
-            raise errors.exceptions[0] from errors
+            died += errors.exceptions
         finally:
             running.clear()
+        if died:  # raised here and not above, where Python before 3.11.4 would make a group of it
+            raise died[0]
 
     async def _flush(self) -> None:
         """Give delivery a short time to post what is due; the rest stays in the outbox."""

@@ -157,5 +157,6 @@ def _filters(added: argparse.ArgumentParser) -> None:
 
 
 def _network(added: argparse.ArgumentParser) -> None:
-    added.add_argument("--scenario", default="default", help="a built-in network's name, or a scenario file")
+    names = "byoc, default, faults, lanes, overlap, query, stock"
+    added.add_argument("--scenario", default="default", help=f"a scenario file, or a network that comes along: {names}")
     added.add_argument("--capabilities", metavar="FILE", help="replay a recorded getNetworkCapabilities answer")

@@ -69,6 +69,7 @@ class Conductor:
     _runner: Runner | None = None
     _recorder: StoreRecorder | None = None
     _stopping: str = ""
+    _looking: asyncio.Task[Sequence[Orchestrator]] | None = None
 
     @property
     def running(self) -> bool:
@@ -143,6 +144,7 @@ class Conductor:
     async def tick(self, trigger: str) -> Report:
         """Run one whole tick and give its report; what goes wrong is in the report, and in the log."""
         assert not self.running, "never two ticks at once"
+        self._stopping = ""
         if self.before is not None:
             await self.before()
         began = self.clock()
@@ -180,6 +182,8 @@ class Conductor:
     def stop(self, reason: str = "stopped") -> None:
         """Let no further job begin, in the running tick or in one that is only beginning."""
         self._stopping = reason
+        if self._looking is not None:
+            self._looking.cancel()
         if self._runner is not None:
             self._runner.close(reason)
 
@@ -211,9 +215,10 @@ class Conductor:
         """Run it, and give the state in which it ended."""
         assert self.progress is not None
         tick = report.tick
-        self._stopping = ""
         alive = await asyncio.gather(*(lane.client.alive() for lane in self.lanes))
-        found = await self.discover()
+        found = await self._look()
+        if found is None:
+            return "aborted"
         report.orchestrators = len(found)
         self.metrics.orchestrators.set(len(found))
         plan = await self.plan(tick, found)
@@ -252,6 +257,18 @@ class Conductor:
                 self.metrics.gateway_up.labels(lane.name).set(int(not lane.lost))
             suspect = await recorder.finish()
         return "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
+
+    async def _look(self) -> Sequence[Orchestrator] | None:
+        """Discover who is there; None if stop() comes first, since nothing has begun that would need an end."""
+        if self._stopping:
+            return None
+        self._looking = asyncio.create_task(self.discover(), name="discovery")
+        try:
+            await asyncio.wait({self._looking})
+            return None if self._looking.cancelled() else self._looking.result()
+        finally:
+            self._looking.cancel()
+            self._looking = None
 
     def _know(self, found: Sequence[Orchestrator]) -> None:
         for lane in self.lanes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
@@ -76,3 +77,27 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
         rows = [row.stat["round_trip_time"] for row in running.leaderboard.rows]
         scored = kept(tmp_path, "SELECT round_trip_s FROM results WHERE outcome = 'passed'")
         assert sorted(rows) == sorted(took for (took,) in scored)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"])
+async def test_sigterm_while_a_gateway_does_not_tell_who_is_there(tmp_path: Path, answer: bytes) -> None:
+    """Nothing has begun that would need a grace, so it ends without waiting for answers, or for patience to end."""
+    asked = asyncio.Event()
+
+    async def cli_port(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with Network(network()) as running, await asyncio.start_server(cli_port, "127.0.0.1", 0) as server:
+        content = tables(running, tmp_path, limits={"grace": "10m"}, discovery={"patience": "10m"})
+        content["schedule"]["run_at_start"] = True
+        content["gateways"][0]["cli_url"] = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
+        daemon = await Serving.start(tmp_path)
+        await asyncio.wait_for(asked.wait(), 30)
+        await daemon.stop()
+    (done,) = [line for line in daemon.lines if line["event"] == "tick_done"]
+    assert (done["state"], done["planned"]) == ("aborted", 0)

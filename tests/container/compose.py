@@ -71,6 +71,18 @@ class Project:
             raise AssertionError(f"docker compose {' '.join(arguments)}: {done.stderr}\n{logs}")
         return done.stdout
 
+    def shell(self, script: str) -> None:
+        """Run what a page tells people to type, in this project instead of one named after the folder."""
+        done = subprocess.run(
+            ["sh", "-ec", script],
+            cwd=self.folder,
+            env={**self.environment(), "COMPOSE_PROJECT_NAME": self.name},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{script}: {done.stderr}"
+
     def environment(self) -> dict[str, str]:
         """Give the variables that keep this project apart from others on the same engine."""
         apart = {"HOST_PORT": str(self.port), "JOBTESTER_IMAGE": self.image}

@@ -14,6 +14,7 @@ import pytest
 
 from tests.container import compose
 from tests.container.compose import Project, until
+from tests.docs import pages
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -45,7 +46,7 @@ def test_a_fresh_clone_comes_up_healthy_and_passes_a_tick(project: Project) -> N
     assert done["state"] == "finished"
     assert done["settled"] == done["planned"] > 20
     assert done["outcomes"]["passed"] > 15
-    assert "SIMULATED" in project.compose("logs", "simulated")
+    assert "SIMULATED" in project.compose("logs", "gateway")
 
 
 def test_stats_reach_the_simulated_leaderboard(project: Project) -> None:
@@ -58,7 +59,7 @@ def test_stats_reach_the_simulated_leaderboard(project: Project) -> None:
     assert len({json.dumps(row, sort_keys=True) for row in rows}) == scored
 
 
-@pytest.mark.parametrize("service", ["job-tester", "simulated"])
+@pytest.mark.parametrize("service", ["job-tester", "gateway"])
 def test_containers_may_do_little(project: Project, service: str) -> None:
     """Not root, nothing writable but /data and /tmp, no capability, no way to gain any; logs do not fill the disk."""
     found = project.inspect(service)
@@ -84,8 +85,8 @@ def test_the_port_is_for_this_machine_only_and_secrets_are_files(project: Projec
     """Nothing secret stands in the environment or the arguments, which anybody who may ask the engine could read."""
     found = project.inspect("job-tester")
     assert found["HostConfig"]["PortBindings"] == {"7934/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(project.port)}]}
-    assert project.inspect("simulated")["HostConfig"]["PortBindings"] in ({}, None)
-    for service in ("job-tester", "simulated"):
+    assert project.inspect("gateway")["HostConfig"]["PortBindings"] in ({}, None)
+    for service in ("job-tester", "gateway"):
         found = project.inspect(service)
         assert "demo-secret" not in json.dumps([found["Config"]["Env"], found["Args"]])
     assert "demo-secret" not in project.compose("logs")
@@ -123,8 +124,8 @@ def test_an_edited_interval_comes_into_force(project: Project) -> None:
 
 def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -> None:
     """SIGTERM reaches the tester behind init; it ends by itself, in order, and the next start has what was there."""
-    before = _results(project)
-    assert before > 20
+    before = _ids(project)
+    assert len(before) > 20
     began = time.monotonic()
     project.compose("stop", "job-tester")
     took = time.monotonic() - began
@@ -134,7 +135,19 @@ def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -
     assert project.log("stopped")
     project.compose("down")
     project.compose("up", "--detach", "--wait")
-    assert _results(project) >= before
+    assert before <= _ids(project)
+
+
+def test_a_copy_is_made_and_brought_back_as_the_page_says(project: Project) -> None:
+    """From a daemon that runs, and after everything was lost; the tester goes on with it."""
+    before = _ids(project)
+    project.shell(_told("How do I back up?"))
+    project.compose("down", "--volumes")
+    project.compose("up", "--detach", "--wait")
+    assert not before & _ids(project)
+    project.shell(_told("How do I bring a copy back?"))
+    until("all that was there", lambda: before <= _ids(project), within_s=30)
+    until("something new", lambda: before < _ids(project), within_s=60)
 
 
 def test_the_gateway_profile_has_every_flag(project: Project) -> None:
@@ -185,14 +198,17 @@ def test_the_monitoring_profile_mounts_what_is_there(project: Project) -> None:
 
 
 def test_a_real_gateway_takes_the_simulated_ones_place(project: Project) -> None:
-    """With a stand-in for its image: the tester waits for it, tests through it, and everything stops in order."""
+    """With a stand-in for its image: the tester waits for it, tests through it, and everything stops in order.
+
+    Also where the simulated network was still running, which then answers no more.
+    """
     image = f"{project.image}-gateway"
     recipe = f"""FROM {project.image}
 USER 0
 ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec jobtester simulate --host 0.0.0.0 \\
   --port 8935 --leaderboard-port 8080 --webhook http://job-tester:7934/orchestrators"]
 """
-    project.compose("down", "--volumes")
+    project.compose("up", "--detach", "--wait")
     subprocess.run(["docker", "build", "--tag", image, "-"], input=recipe, text=True, capture_output=True, check=True)
     secret_folder = project.folder / "secrets" / "keystore"
     secret_folder.mkdir(parents=True)
@@ -207,6 +223,7 @@ ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec job
     try:
         project.compose("up", "--detach", "--wait")
         assert project.compose("ps", "--services").split() == ["gateway", "job-tester"]
+        assert project.inspect("gateway")["Config"]["Image"] == image
         done = until("a tick", lambda: project.log("tick_done"), within_s=90)[0]
         assert done["state"] == "finished"
         assert done["attribution"]["proven"] > 20
@@ -214,7 +231,26 @@ ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec job
         assert project.inspect("job-tester")["State"]["ExitCode"] == 0
         project.compose("down", "--volumes")
     finally:
+        (project.folder / ".env").unlink()
         subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
+
+
+def test_nothing_is_left_after_removing_it_as_the_page_says(project: Project) -> None:
+    """Containers, volumes and the image are gone."""
+    project.compose("up", "--detach", "--wait")
+    project.shell(_told("How do I remove it?"))
+    for kind in ("container", "volume", "network"):
+        assert not _engine(kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project={project.name}")
+    assert not _engine("image", "ls", "--quiet", project.image)
+
+
+def _engine(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, check=True, text=True).stdout
+
+
+def _told(heading: str) -> str:
+    """Give the commands that docs/production.md has under a heading."""
+    return pages.named("production.md").blocks("sh", under=heading)[0]
 
 
 def _edit(file: Path, old: str, new: str) -> None:
@@ -228,14 +264,11 @@ def _by_schedule(project: Project) -> list[object]:
 
 
 def _rows(project: Project) -> list[object]:
-    code = "import urllib.request as u; print(u.urlopen('http://simulated:10935/rows').read().decode())"
+    code = "import urllib.request as u; print(u.urlopen('http://gateway:10935/rows').read().decode())"
     found: list[object] = json.loads(project.run_python("job-tester", code))
     return found
 
 
-def _results(project: Project) -> int:
-    return len(
-        json.loads(
-            project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
-        )
-    )
+def _ids(project: Project) -> set[str]:
+    found = project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
+    return {one["id"] for one in json.loads(found)}

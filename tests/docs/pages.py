@@ -68,21 +68,25 @@ class Page:
         """Give the pieces of code inside the text."""
         return _INLINE.findall(self.prose)
 
-    def blocks(self, *languages: str) -> list[str]:
-        """Give the code blocks of these languages."""
-        return [body for language, body in _FENCE.findall(self.text) if language in languages]
+    def under(self, heading: str) -> str:
+        """Give the text between a heading and the next."""
+        return self.text.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
+
+    def blocks(self, *languages: str, under: str = "") -> list[str]:
+        """Give the code blocks of these languages, on the whole page or under a heading."""
+        text = self.under(under) if under else self.text
+        return [body for language, body in _FENCE.findall(text) if language in languages]
 
     @cached_property
     def commands(self) -> list[list[str]]:
         """Give the words of every command in the shell blocks."""
-        lines = [line for body in self.blocks("sh", "console", "bash") for line in body.splitlines()]
+        blocks = [body.replace("\\\n", "") for body in self.blocks("sh", "console", "bash")]
+        lines = [line for body in blocks for line in body.splitlines()]
         return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
 
     def table(self, heading: str) -> Iterator[list[str]]:
         """Give the cells of the first table under a heading, without its head."""
-        part = self.text.split(f"# {heading}\n", 1)[1]
-        rows = _ROW.findall(part.split("\n#", 1)[0])
-        for row in rows[2:]:
+        for row in _ROW.findall(self.under(heading))[2:]:
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
 
 

@@ -22,6 +22,7 @@ from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.settings import Settings
+from jobtester.simulator import scenario
 from jobtester.web import app as webapp
 from jobtester.web.parts import Parts
 from tests.docs import pages, tables
@@ -141,8 +142,8 @@ def _understood(words: list[str], *, partly: bool = False) -> None:
             known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
             for word in rest:
                 assert "=" in word or word in known, f"{shown}: no such target"
-        case ["docker", "compose", "exec", "job-tester", *rest]:
-            _understood(rest)
+        case ["docker", "compose", "exec", "job-tester", "jobtester", *rest]:
+            _jobtester(rest, partly)
         case ["docker", "run", *rest]:
             _jobtester(rest[rest.index("livepeer-job-tester") + 1 :], partly)
         case ["docker", "compose" | "build", *_]:
@@ -150,6 +151,8 @@ def _understood(words: list[str], *, partly: bool = False) -> None:
             assert (ROOT / "Dockerfile").is_file()
         case ["export", assignment]:
             assert _known_variable(assignment.partition("=")[0]), f"{shown}: no such key"
+        case ["git", "pull"] | ["source", ".venv/bin/activate"]:
+            pass
         case ["cp", source, _]:
             assert (ROOT / source).is_file(), f"{shown}: no such file"
         case ["curl", *rest]:
@@ -188,6 +191,14 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
         if isinstance(action, argparse._SubParsersAction):
             return cast(dict[str, argparse.ArgumentParser], action.choices)
     return None
+
+
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_help_names_the_networks_that_come_along(command: str) -> None:
+    """Whoever is to choose one sees which there are."""
+    below = _subcommands(commands.parser())
+    assert below is not None
+    assert f"comes along: {', '.join(scenario.builtin_names())}" in " ".join(below[command].format_help().split())
 
 
 def test_every_command_is_documented() -> None:
