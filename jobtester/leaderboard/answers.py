@@ -65,8 +65,14 @@ def pause_of(retry_after: str) -> float | None:
     text = retry_after.strip()
     if text.isdecimal():
         return float(text)
+    instant = instant_of(text)
+    return max(0.0, instant - time.time()) if instant is not None else None
+
+
+def instant_of(date: str) -> float | None:
+    """Read a date as HTTP writes it, as Unix seconds; None if it is none."""
     try:
-        date = email.utils.parsedate_tz(text) if text else None
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+        found = email.utils.parsedate_tz(date) if date else None
+        return float(email.utils.mktime_tz(found)) if found else None
     except (ValueError, OverflowError):  # a date that no calendar has
         return None

@@ -62,7 +62,7 @@ class Delivery:
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
-        self.client = Client(self.url, self.secret, timeout_s=self.answer_within_s)
+        self.client = Client(self.url, self.secret, timeout_s=self.answer_within_s, clock=self.clock)
         self.standing = Standing(self.url, monotonic=self.monotonic)
         self.gate = Gate(self.client, self.region, self.standing, self.monotonic)
         self.lookup = Lookup(
@@ -154,7 +154,9 @@ class Delivery:
     async def _send(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
         """Send one stat and say where it belongs now."""
         kind = "ai" if entry.model else "transcoding"
-        if entry.region != self.region and not await self.gate.keeps(entry.region, kind):
+        if (entry.region, kind) != (self.region, "ai") and not await self.gate.keeps(entry.region, kind):
+            if self.standing.shut_for_s:  # it could not be asked
+                return self._later(entry, self.standing.problem)
             return Move(entry.seq, "refused", problem=f"region {entry.region!r} keeps no {kind} stats at {self.url}")
         async with slots:
             if self._stop.is_set():
@@ -177,11 +179,10 @@ class Delivery:
 
     def _judged(self, entry: Entry, answer: Answer) -> Move:
         """Take in what the Leaderboard answered, and say where the stat belongs now."""
-        foreign = answer.fate is Fate.REGION and entry.region != self.region
         if answer.fate is Fate.STORED:
             self.standing.stored(self.clock())
             return Move(entry.seq, "delivered")
-        if answer.fate is Fate.REFUSED or foreign:
+        if answer.fate is Fate.REFUSED:
             self.standing.refused(answer, entry.result)
             return Move(entry.seq, "refused", problem=answer.problem)
         if answer is not _STOPPED:
