@@ -132,8 +132,8 @@ class Client:
     async def count(self, wanted: Wanted, *, since: float, until: float) -> int:
         """Count the rows that are this very stat, read back past any cache. Raises LeaderboardError if unreadable.
 
-        `since` and `until` are Unix seconds on our clock, between which they were stored. The server goes by its own, so
-        it is asked again where its answer shows that it was asked for another time.
+        `since` and `until` are Unix seconds on our clock, between which they were stored. The server goes by its own,
+        so it is asked again where its answer shows that it was asked for another time.
         """
         ahead_s = self._ahead_s
         found = await self._count(wanted, since - ahead_s, until - ahead_s)
