@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
 _FROM_A_PROXY = (502, 504)  # no gateway answers so: a proxy before it gave it up
 
 
