@@ -36,11 +36,24 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The connection that may write, the owner's lock, and where a damaged file went."""
+    """The connection that may write, what file it writes, the owner's lock, and where a damaged file went."""
 
     writer: sqlite3.Connection
+    path: Path
+    identity: tuple[int, int]
     lock: int | None
     set_aside: Path | None
+
+    def require_in_place(self) -> None:
+        """Raise sqlite3.Error where the file's name no longer leads to it: what is written then would be lost."""
+        try:
+            found = _identity(self.path)
+        except OSError:
+            found = None
+        if found != self.identity:
+            error = sqlite3.OperationalError("it was moved, deleted or replaced under the running program")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+            raise error
 
     def close(self) -> None:
         """Close the connection and let go of the lock."""
@@ -56,12 +69,12 @@ def open_at(path: Path, *, owner: bool) -> Opened:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _claim(path) if owner else None
         try:
-            return Opened(_connect(path), lock, None)
+            return Opened(_connect(path), path, _identity(path), lock, None)
         except sqlite3.DatabaseError as error:
             if not owner or _code(error) not in _DAMAGE:
                 raise
             aside = _put_aside(path, error)
-            return Opened(_connect(path), lock, aside)
+            return Opened(_connect(path), path, _identity(path), lock, aside)
     except (sqlite3.Error, OSError, StoreError) as error:
         if lock is not None:
             os.close(lock)
@@ -91,6 +104,8 @@ def at_fault(error: sqlite3.Error) -> bool:
 
 def said(error: Exception) -> str:
     """Say what an error means and what to do about it."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+        return f"{error}; put it back, or start the program again to go on with what is there now"
     advice = _ADVICE.get(_code(error), "") if isinstance(error, sqlite3.Error) else ""
     return f"{error}; {advice}" if advice else str(error)
 
@@ -143,6 +158,12 @@ def _damaged(found: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(found)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Give what tells a file from every other, whatever it is called."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -220,6 +220,25 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
     await second.close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
+    """Moved, or replaced by another, under the running daemon: it is told at once, and put back it goes on by itself."""
+    path = tmp_path / "jobtester.db"
+    async with desk(tmp_path) as one:
+        await one.put()
+        path.rename(tmp_path / "away")
+        if replaced:
+            path.write_bytes(b"")
+        with pytest.raises(StoreError, match="moved, deleted or replaced"):
+            await one.put()
+        assert not await one.database.probe()
+        assert "put it back" in one.database.problem
+        (tmp_path / "away").rename(path)
+        await one.put()
+        assert one.database.writable
+        assert await one.states() == {"pending": 2}
+
+
 async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> None:
     """By another program, which is named as the cause; afterwards the file can be used."""
     path = tmp_path / "jobtester.db"
