@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -24,6 +24,7 @@ _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
 _GATHER_S = 0.05  # what comes in this time goes out together: claiming and settling cost a commit each
+_LEAVE_S = 1.0  # what was posted is left at once, and what became of it has to be noted
 _EXPIRE_EVERY_S = 30.0
 _MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
 _MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
@@ -109,7 +110,7 @@ class Delivery:
             while not stop.is_set():
                 self._woken.clear()
                 try:
-                    busy = await self.work()
+                    busy = await self._work_until(stopped)
                     pause = 0.0 if busy else await self._pause()
                 except StoreError:
                     pause = _STORE_AGAIN_S
@@ -120,6 +121,17 @@ class Delivery:
                     await asyncio.wait({stopped}, timeout=_GATHER_S)
         finally:
             stopped.cancel()
+
+    async def _work_until(self, stopped: asyncio.Future[Any]) -> bool:
+        """Do what can be done now; once it is time to stop, an answer to what was only asked is not waited for."""
+        working = asyncio.ensure_future(self.work())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working}, timeout=_LEAVE_S)
+            return working.done() and working.result()
+        finally:
+            working.cancel()
+            await asyncio.wait({working})
 
     async def idle(self) -> None:
         """Wait until nothing is left that could be posted now."""

@@ -130,7 +130,7 @@ class Outbox:
                 "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
                 " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
                 " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
-                " WHERE seq = ? AND state IN ('sending', 'uncertain')",
+                " WHERE seq = ? AND state != 'dropped'",
                 [
                     (
                         move.state, move.due_at, move.problem, int(move.maybe_double),

@@ -480,6 +480,28 @@ async def test_where_nothing_can_be_read_back(tmp_path: Path, uncertain: str, st
         assert (await one.entry()).maybe_double is (uncertain == "resend")
 
 
+async def test_a_leaderboard_that_never_answers_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    """What it was only asked is not waited for."""
+    asked = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with desk(tmp_path, answer_within_s=600) as one, await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        one.delivery.client.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await one.put()
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(one.delivery.run(stop))
+        await asked.wait()
+        stop.set()
+        async with asyncio.timeout(60):
+            await running
+        assert await one.states() == {"pending": 1}
+
+
 async def test_what_a_dead_process_was_sending_is_looked_for(tmp_path: Path) -> None:
     """Claimed, stored, and then dead: a new start finds the row; claimed and never sent: it is sent once."""
     async with desk(tmp_path) as one:

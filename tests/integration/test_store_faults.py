@@ -222,7 +222,7 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
-    """Moved, or replaced by another, under the running daemon: it is told at once, and put back it goes on by itself."""
+    """Moved, or replaced, under the running daemon: it is told at once, and put back it goes on by itself."""
     path = tmp_path / "jobtester.db"
     async with desk(tmp_path) as one:
         await one.put()
