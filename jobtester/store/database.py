@@ -131,6 +131,7 @@ class Database:
                 self._reader_connections.append(reader)
             return work(reader)
         except sqlite3.Error as error:
+            file.suspect(self.path, error)
             raise StoreError(f"store.path: {self.path} cannot be read: {file.said(error)}") from error
 
     def _write_on(self, opened: file.Opened) -> None:
@@ -155,6 +156,7 @@ class Database:
             opened.require_in_place()
             endings = _transaction(opened.writer, group)
         except sqlite3.Error as error:
+            file.suspect(self.path, error)
             failure = StoreError(f"store.path: {self.path} cannot be written: {file.said(error)}")
             endings = [(None, failure)] * len(group)
             if not self.problem:

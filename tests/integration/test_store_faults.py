@@ -292,6 +292,32 @@ def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
+async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(tmp_path: Path) -> None:
+    """It is not checked at every start, which takes long; once damage was met, the next start looks at all of it."""
+    path = tmp_path / "jobtester.db"
+    first = Database(path)
+    await first.open()
+    await first.write(lambda db: db.execute("CREATE TABLE filler AS SELECT zeroblob(70 * 1024 * 1024)"))
+    root = await first.read(
+        lambda db: db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'results'").fetchone()
+    )
+    await first.close()
+    content = bytearray(path.read_bytes())
+    content[(root[0] - 1) * 4096 : root[0] * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    second, third = Database(path), Database(path)
+    await second.open()
+    assert second.set_aside is None
+    with pytest.raises(StoreError, match="at the next start it is set aside"):
+        await second.read(lambda db: db.execute("SELECT message FROM results").fetchone())
+    await second.close()
+    await third.open()
+    assert third.set_aside is not None
+    assert await third.probe()
+    await third.close()
+    assert not (tmp_path / "jobtester.db.suspect").exists()
+
+
 @pytest.mark.parametrize("damage", [no_header, no_pages, half])
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     """Never overwritten, also not the second one; the daemon works with a new file, and readiness is loud about it."""
