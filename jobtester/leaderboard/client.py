@@ -109,7 +109,8 @@ class Client:
                 f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
-                return answers.classify(response.status, text, response.headers.get("Retry-After", ""))
+                wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
+                return answers.classify(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Answer(Fate.LATER, f"no connection to {self.url}: {_reason(error)}")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
