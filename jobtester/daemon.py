@@ -97,6 +97,11 @@ class Daemon:
         """Tell whether it has been asked to stop."""
         return self._asked_to_stop.is_set()
 
+    @property
+    def unheard(self) -> int:
+        """Count the events that wait to be weighed."""
+        return self._events.qsize()
+
     def heard(self, gateway: Lane, event: Completed) -> None:
         """Take an event of a gateway's sink without waiting; when too many come at once, some are lost."""
         try:
@@ -227,6 +232,7 @@ class Daemon:
         while True:
             gateway, event = await self._events.get()
             await self.conductor.heard(gateway, event)
+            await asyncio.sleep(0)  # there may be thousands
 
     async def _clean(self) -> None:
         cleanup = Cleanup(self.database)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+_FROM_A_PROXY = (502, 504)  # no gateway answers so: a proxy before it gave it up
+
 
 class Ending(StrEnum):
     """How an exchange ended on the wire."""
@@ -46,5 +48,6 @@ class Exchange:
 
     @property
     def disconnected(self) -> bool:
-        """Tell whether the gateway may still be at work for this request, because we left before its answer."""
-        return self.ending in (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)
+        """Tell whether the gateway may still be at work for this request: we, or a proxy, left before its answer."""
+        left = (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)
+        return self.ending in left or self.status in _FROM_A_PROXY

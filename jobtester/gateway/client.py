@@ -193,13 +193,19 @@ class Client:
         return Ending.TIMEOUT, f"no complete answer within {flight.timeout_s:g} s"
 
     def _broken(self, flight: Flight, answer: _Answer, error: Exception) -> tuple[Ending, str]:
-        """Tell a connection closed without an answer from what is not HTTP or broke off in the middle."""
+        """Tell a connection closed without an answer from what is not HTTP or broke off.
+
+        A gateway closes in order, also where it crashes over a job; a reset is a proxy's or the network's, and the
+        gateway may not know of it.
+        """
         if answer.status is not None:
             return Ending.CUT_SHORT, _reason(error)
         if flight.left is None:
             return Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
-        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        if isinstance(error, aiohttp.ServerDisconnectedError):
             return Ending.NO_REPLY, "the gateway closed the connection without an answer"
+        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+            return Ending.CUT_SHORT, f"the connection broke: {_reason(error)}"
         return Ending.CUT_SHORT, f"the gateway's answer is not HTTP: {_reason(error)}"
 
 

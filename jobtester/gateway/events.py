@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from jobtester.domain.jobs import Pair
 _BATCH = {"ai_batch_request_completed", "ai_llm_request_completed"}
 _BYOC = {"job_gateway_completed"}
 _KEPT = 4096
+_TOLERANCE_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +49,60 @@ def read(batch: object, arrived: float) -> Iterator[Completed]:
 
 
 class EventLog:
-    """The newest events of one gateway, matched to jobs by pair, time and duration."""
+    """The newest events of one gateway, matched to jobs by pair, time and duration.
 
-    def __init__(self) -> None:
+    A gateway collects its events before it sends them: `patience_s` seconds is how long one is waited for.
+    """
+
+    def __init__(self, patience_s: float = 0.0) -> None:
         """Start with nothing."""
+        self.patience_s = patience_s
         self._events: deque[Completed] = deque(maxlen=_KEPT)
-        self._offsets: deque[float] = deque(maxlen=64)
+        self._delays: deque[float] = deque(maxlen=64)
+        self._offset_s = 0.0
+        self._news = asyncio.Event()
 
     def add(self, event: Completed) -> None:
-        """Keep one event; the oldest goes when there are too many."""
-        self._events.append(event)
-        self._offsets.append(event.arrived - event.at)
-
-    def matching(self, pair: Pair, ended_at: float, duration_s: float, *, byoc: bool) -> list[Completed]:
-        """Give the events that may be about a job which ended at `ended_at` (our Unix seconds)."""
-        return [one for one in self._events if self.fits(one, pair, ended_at, duration_s, byoc=byoc)]
-
-    def fits(self, event: Completed, pair: Pair, ended_at: float, duration_s: float, *, byoc: bool) -> bool:
-        """Tell whether an event may be about such a job: same pair, same end and duration within tolerance.
+        """Keep one event; the oldest goes when there are too many.
 
         The difference of the two clocks is taken to be the smallest delay seen of late.
         """
+        self._events.append(event)
+        self._delays.append(event.arrived - event.at)
+        self._offset_s = min(self._delays)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def about(self, pair: Pair, ended_at: float, duration_s: float, *, byoc: bool, wait: bool) -> list[Completed]:
+        """Give the events that may be about a job which ended at `ended_at` (our Unix seconds), or wait for one."""
+        found = self._matching(pair, ended_at, duration_s, byoc)
+        if wait:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.patience_s):
+                    while not found:
+                        await self._news.wait()
+                        found = self._matching(pair, ended_at, duration_s, byoc)
+        return found
+
+    def fits(self, event: Completed, pair: Pair, ended_at: float, duration_s: float, *, byoc: bool) -> bool:
+        """Tell whether an event may be about such a job: same pair, same end and duration within tolerance."""
         if event.byoc != byoc or event.pair.pipeline != pair.pipeline:
             return False
         if not byoc and event.pair.model != pair.model:
             return False
-        offset = min(self._offsets, default=0.0)
-        if abs(event.at + offset - ended_at) > 1.5:
+        if abs(event.at + self._offset_s - ended_at) > _TOLERANCE_S:
             return False
         return event.duration_s <= 0 or abs(event.duration_s - duration_s) <= 0.5 + 0.1 * duration_s
+
+    def _matching(self, pair: Pair, ended_at: float, duration_s: float, byoc: bool) -> list[Completed]:
+        """Look through the newest events, down to those that were there before the job can have ended."""
+        found = []
+        for event in reversed(self._events):
+            if event.arrived < ended_at - _TOLERANCE_S:
+                break
+            if self.fits(event, pair, ended_at, duration_s, byoc=byoc):
+                found.append(event)
+        return found
 
 
 def _inner(envelope: dict[str, Any]) -> Iterator[dict[str, Any]]:

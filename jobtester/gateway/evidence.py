@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -33,7 +33,8 @@ _NOBODY = series.Named("", "")  # whom the gateway names where it could select n
 class Life:
     """One job on one gateway, from its sending to its answer; monotonic seconds, `ended` None while in the air.
 
-    `ended_at` is Unix seconds. `weighed` once its evidence has been gathered.
+    `ended_at` is Unix seconds. `weighed` once its evidence has been gathered, `recorded` once its result is kept; what
+    comes between the two is `owed` to the result.
     """
 
     job: Job
@@ -43,6 +44,8 @@ class Life:
     ended_at: float = 0.0
     round_trip_s: float = 0.0
     weighed: bool = False
+    recorded: bool = False
+    owed: list[Testimony] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ class Gathered:
     def cause(self) -> str:
         """Give the first cause that a testimony knows."""
         return next((one.cause for one in self.testimonies if one.cause), "")
+
+    @property
+    def proves(self) -> bool:
+        """Tell whether a testimony proves who served the job."""
+        return any(one.kind is Kind.PROVEN for one in self.testimonies)
 
     def applied_to(self, attribution: Attribution) -> Attribution:
         """Add every testimony to what is known already."""
@@ -192,7 +200,7 @@ class Evidence:
         return not self._in_air[pair] and self._last_end.get(pair, float("-inf")) <= since
 
     async def gather(self, life: Life, exchange: Exchange) -> Gathered:
-        """Collect what is known now that a job has been answered; waits for one reading of the metrics at most."""
+        """Collect what metrics and headers say of a job that has been answered; waits for one reading at most."""
         found: list[Testimony] = []
         restarted = False
         if self.metrics is not None and life.before is not None:
@@ -205,30 +213,50 @@ class Evidence:
         header = exchange.headers.get("x-orchestrator-url", "")
         if life.job.capability.byoc and header:
             found.append(self._named(life.job.target, header, "", f"X-Orchestrator-Url says {header}"))
-        if self.events is not None:
-            events = self.events.matching(
-                life.job.pair, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc
-            )
-            if len(events) == 1:
-                found += self._from_event(life, events[0])
-        life.weighed = True
         return Gathered(tuple(found), restarted)
 
+    async def told(self, life: Life, gathered: Gathered, *, wait: bool) -> Gathered:
+        """Add what events say of a job; `wait` says that one that is still to come would change what it came to."""
+        if self.events is not None:
+            byoc = life.job.capability.byoc
+            events = await self.events.about(life.job.pair, life.ended_at, life.round_trip_s, byoc=byoc, wait=wait)
+            if len(events) == 1:
+                gathered = replace(gathered, testimonies=(*gathered.testimonies, *self._from_event(life, events[0])))
+        life.weighed = True
+        return gathered
+
+    def recorded(self, life: Life) -> list[Testimony]:
+        """Note that a job's result is kept; give what has come since its evidence was weighed."""
+        life.recorded, owed = True, life.owed
+        life.owed = []
+        return owed
+
     def late(self, event: Completed, *, window_s: float = 60.0) -> tuple[str, Testimony] | None:
-        """Weigh an event that has just come: give the id of the one ended job it is about, and what it says."""
+        """Weigh an event that has just come: give the id of the one kept result it is about, and what it says.
+
+        What is about a job whose result is not kept yet waits for that.
+        """
         if self.events is None:
             return None
-        ended = [life for lives in self._lives.values() for life in lives if life.ended is not None]
+        lives = (
+            [life for pair, lives in self._lives.items() if pair.pipeline == event.pair.pipeline for life in lives]
+            if event.byoc
+            else self._lives.get(event.pair, [])
+        )
         fitting = [
             life
-            for life in ended
-            if event.arrived - life.ended_at < window_s
+            for life in lives
+            if life.ended is not None
+            and event.arrived - life.ended_at < window_s
             and self.events.fits(event, life.job.pair, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc)
         ]
-        if len(fitting) != 1:
+        if len(fitting) != 1 or not fitting[0].weighed:  # what is not weighed yet will be, with this
             return None
-        testimony = self._from_event(fitting[0], event)
-        return (fitting[0].job.id, testimony[0]) if testimony else None
+        life, testimonies = fitting[0], self._from_event(fitting[0], event)
+        if not life.recorded:
+            life.owed += testimonies
+            return None
+        return (life.job.id, testimonies[0]) if testimonies else None
 
     def _from_metrics(self, life: Life, exchange: Exchange, moved: series.Change, since: float) -> list[Testimony]:
         """Weigh what moved in the metrics since the reading before the job, which began at `since`.

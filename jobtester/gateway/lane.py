@@ -135,6 +135,6 @@ def make(settings: Gateway) -> Lane:
     evidence = Evidence(
         settings.name,
         MetricsReader(client) if settings.metrics and settings.cli_url else None,
-        EventLog() if settings.events else None,
+        EventLog(settings.evidence_wait) if settings.events else None,
     )
     return Lane(settings, client, targeting, evidence)

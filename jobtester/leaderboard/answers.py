@@ -40,9 +40,9 @@ class Answer:
         return self.fate is Fate.REFUSED and self.status in (301, 302, 307, 308, 401, 403, 404, 405)
 
 
-def classify(status: int, text: str, retry_after: str = "") -> Answer:
+def classify(status: int, text: str, retry_after: str = "", date: str = "") -> Answer:
     """Say what an answer means. The status decides: bodies of errors need not even be JSON."""
-    wait, said = pause_of(retry_after), f"{status}: {text[:200]}"
+    wait, said = pause_of(retry_after, date), f"{status}: {text[:200]}"
     if status == 200:
         if text == "ok":
             return Answer(Fate.STORED, status=status)
@@ -60,13 +60,22 @@ def classify(status: int, text: str, retry_after: str = "") -> Answer:
     return Answer(Fate.REFUSED, said + _HINTS.get(status, ""), status=status)
 
 
-def pause_of(retry_after: str) -> float | None:
-    """Read a Retry-After header, a number of seconds or a date, as seconds from now; None if it is neither."""
+def pause_of(retry_after: str, date: str = "") -> float | None:
+    """Read a Retry-After header, a number of seconds or a date, as seconds from now; None if it is neither.
+
+    `date` is when the answer was given, by the same clock; ours counts where that is not said.
+    """
     text = retry_after.strip()
     if text.isdecimal():
         return float(text)
+    until, now = instant_of(text), instant_of(date)
+    return max(0.0, until - (time.time() if now is None else now)) if until is not None else None
+
+
+def instant_of(date: str) -> float | None:
+    """Read a date as HTTP writes it, as Unix seconds; None if it is none."""
     try:
-        date = email.utils.parsedate_tz(text) if text else None
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+        found = email.utils.parsedate_tz(date) if date else None
+        return float(email.utils.mktime_tz(found)) if found else None
     except (ValueError, OverflowError):  # a date that no calendar has
         return None

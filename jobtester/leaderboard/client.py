@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import io
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ _MAX_READ = 32 * 2**20
 _MAX_ANSWER = 64 * 1024
 _CONNECT_S = 10.0
 _LONG = 512 * 1024
+_CLOCKS_APART_S = 60.0  # answers take a while, and are dated in whole seconds
 _KEEPALIVE_S = 10.0  # an idle connection that the server closes first would make the next post uncertain
 
 
@@ -52,11 +54,18 @@ class Wanted:
 class Client:
     """Talks to one Leaderboard."""
 
-    def __init__(self, url: str, secret: str, *, timeout_s: float = 30.0) -> None:
-        """Post to `url`/api/post_stats, signed with `secret`; each call ends within `timeout_s` seconds."""
+    def __init__(
+        self, url: str, secret: str, *, timeout_s: float = 30.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Post to `url`/api/post_stats, signed with `secret`; each call ends within `timeout_s` seconds.
+
+        `clock` gives our Unix seconds; how far it is ahead of the server's is told by what that answers.
+        """
         self.url = url.rstrip("/")
         self._secret = secret.encode()
         self._timeout_s = timeout_s
+        self._clock = clock
+        self._ahead_s = 0.0
         self._session: aiohttp.ClientSession | None = None
         self._way = Proxies.of_environment().way(self.url)
 
@@ -100,7 +109,8 @@ class Client:
                 f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
-                return answers.classify(response.status, text, response.headers.get("Retry-After", ""))
+                wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
+                return answers.classify(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Answer(Fate.LATER, f"no connection to {self.url}: {_reason(error)}")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -123,8 +133,16 @@ class Client:
     async def count(self, wanted: Wanted, *, since: float, until: float) -> int:
         """Count the rows that are this very stat, read back past any cache. Raises LeaderboardError if unreadable.
 
-        `since` and `until` are Unix seconds on the server's clock, at which rows were stored.
+        `since` and `until` are Unix seconds on our clock, between which they were stored. The server goes by its own,
+        so it is asked again where its answer shows that it was asked for another time.
         """
+        ahead_s = self._ahead_s
+        found = await self._count(wanted, since - ahead_s, until - ahead_s)
+        if found or abs(self._ahead_s - ahead_s) < _CLOCKS_APART_S:
+            return found
+        return await self._count(wanted, since - self._ahead_s, until - self._ahead_s)
+
+    async def _count(self, wanted: Wanted, since: float, until: float) -> int:
         query = {"orchestrator": wanted.orchestrator, "since": f"{since:.3f}", "until": f"{until:.3f}"}
         if wanted.pipeline and wanted.model:
             query |= {"pipeline": wanted.pipeline, "model": wanted.model}
@@ -146,6 +164,9 @@ class Client:
             raise LeaderboardError(f"{self.url}{path}: {error}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise LeaderboardError(f"{self.url}{path}: {_reason(error)}") from error
+        date = answers.instant_of(response.headers.get("Date", ""))
+        if date is not None:
+            self._ahead_s = self._clock() - date
         if response.status != 200:
             text = body[:200].decode("utf-8", "replace").strip()
             raise LeaderboardError(f"{self.url}{path}: answered {response.status}: {text}")

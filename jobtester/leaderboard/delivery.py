@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -24,6 +24,7 @@ _ROUNDS = 8
 _STORE_AGAIN_S = 2.0
 _NOTICE_S = 2.0
 _GATHER_S = 0.2  # what comes in this time goes out together: claiming and settling cost a commit each
+_LEAVE_S = 1.0  # what was posted is left at once, and what became of it has to be noted
 _EXPIRE_EVERY_S = 30.0
 _MISS_AFTER_S = 90.0  # up to 20 s each for connecting, reloading regions and inserting, and some more
 _MISS_AFTER_ON_VERCEL_S = 300.0  # the longest that a function may run there
@@ -63,7 +64,7 @@ class Delivery:
 
     def __post_init__(self) -> None:
         """Prepare the parts; nothing is connected yet."""
-        self.client = Client(self.url, self.secret, timeout_s=self.answer_within_s)
+        self.client = Client(self.url, self.secret, timeout_s=self.answer_within_s, clock=self.clock)
         self.standing = Standing(self.url, monotonic=self.monotonic)
         self.gate = Gate(self.client, self.region, self.standing, self.monotonic)
         self.lookup = Lookup(
@@ -111,7 +112,7 @@ class Delivery:
             while not stop.is_set():
                 self._woken.clear()
                 try:
-                    busy = await self.work()
+                    busy = await self._work_until(stopped)
                     pause = 0.0 if busy else await self._pause()
                 except StoreError:
                     pause = _STORE_AGAIN_S
@@ -122,6 +123,17 @@ class Delivery:
                     await asyncio.wait({stopped}, timeout=_GATHER_S)
         finally:
             stopped.cancel()
+
+    async def _work_until(self, stopped: asyncio.Future[Any]) -> bool:
+        """Do what can be done now; once it is time to stop, an answer to what was only asked is not waited for."""
+        working = asyncio.ensure_future(self.work())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working}, timeout=_LEAVE_S)
+            return working.done() and working.result()
+        finally:
+            working.cancel()
+            await asyncio.wait({working})
 
     async def idle(self) -> None:
         """Wait until nothing is left that could be posted now."""
@@ -161,7 +173,9 @@ class Delivery:
     async def _send(self, entry: Entry) -> Move:
         """Send one stat and say where it belongs now."""
         kind = "ai" if entry.model else "transcoding"
-        if entry.region != self.region and not await self.gate.keeps(entry.region, kind):
+        if (entry.region, kind) != (self.region, "ai") and not await self.gate.keeps(entry.region, kind):
+            if self.standing.shut_for_s:  # it could not be asked
+                return self._later(entry, self.standing.problem)
             return Move(entry.seq, "refused", problem=f"region {entry.region!r} keeps no {kind} stats at {self.url}")
         if self._stop.is_set():
             return Move(entry.seq, "pending", problem="stopped before it was sent")
@@ -188,11 +202,10 @@ class Delivery:
 
     def _judged(self, entry: Entry, answer: Answer) -> Move:
         """Take in what the Leaderboard answered, and say where the stat belongs now."""
-        foreign = answer.fate is Fate.REGION and entry.region != self.region
         if answer.fate is Fate.STORED:
             self.standing.stored(self.clock())
             return Move(entry.seq, "delivered")
-        if answer.fate is Fate.REFUSED or foreign:
+        if answer.fate is Fate.REFUSED:
             self.standing.refused(answer, entry.result)
             return Move(entry.seq, "refused", problem=answer.problem)
         if answer is not _STOPPED:

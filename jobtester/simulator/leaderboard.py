@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import hashlib
 import hmac
 import json
@@ -220,6 +221,7 @@ class Leaderboard:
 
     def _with_headers(self, response: web.Response) -> web.Response:
         response.headers.update(_READ_HEADERS)
+        response.headers["Date"] = email.utils.formatdate(self.clock(), usegmt=True)
         return response
 
     def _selected(self, request: web.Request) -> list[Row]:

@@ -76,9 +76,7 @@ class Database:
         self._opened = await asyncio.to_thread(file.open_at, self.path, owner=owner)
         self.set_aside = self._opened.set_aside
         self._readers = ThreadPoolExecutor(_READERS, "store-reader")
-        self._thread = threading.Thread(
-            target=self._write_on, args=(self._opened.writer,), name="store-writer", daemon=True
-        )
+        self._thread = threading.Thread(target=self._write_on, args=(self._opened,), name="store-writer", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
@@ -151,9 +149,10 @@ class Database:
                 self._reader_connections.append(reader)
             return work(reader)
         except sqlite3.Error as error:
+            file.suspect(self.path, error)
             raise StoreError(f"store.path: {self.path} cannot be read: {file.said(error)}") from error
 
-    def _write_on(self, writer: sqlite3.Connection) -> None:
+    def _write_on(self, opened: file.Opened) -> None:
         """Take waiting work in groups until the end is announced."""
         ending = False
         while not ending:
@@ -167,13 +166,15 @@ class Database:
                     given = self._queue.get_nowait()
             ending = given is None
             for start in range(0, len(waiting), _MOST_AT_ONCE):
-                self._commit(writer, waiting[start : start + _MOST_AT_ONCE])
+                self._commit(opened, waiting[start : start + _MOST_AT_ONCE])
 
-    def _commit(self, writer: sqlite3.Connection, group: list[Waiting]) -> None:
+    def _commit(self, opened: file.Opened, group: list[Waiting]) -> None:
         assert self._loop is not None
         try:
-            endings = _transaction(writer, group)
+            opened.require_in_place()
+            endings = _transaction(opened.writer, group)
         except sqlite3.Error as error:
+            file.suspect(self.path, error)
             failure = StoreError(f"store.path: {self.path} cannot be written: {file.said(error)}")
             endings = [(None, failure)] * len(group)
             if not self.problem:

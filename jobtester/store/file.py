@@ -18,7 +18,7 @@ from jobtester.store import schema
 log = structlog.get_logger()
 
 _BUSY_S = 5.0
-_CHECKED_BYTES = 64 * 2**20  # larger files would take too long to check at every start
+_CHECKED_BYTES = 64 * 2**20  # larger files would take too long to check at every start, unless there is suspicion
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ADVICE = {
     sqlite3.SQLITE_FULL: "make room on the disk; what is recorded stays, and it goes on by itself",
@@ -36,11 +36,24 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The connection that may write, the owner's lock, and where a damaged file went."""
+    """The connection that may write, what file it writes, the owner's lock, and where a damaged file went."""
 
     writer: sqlite3.Connection
+    path: Path
+    identity: tuple[int, int]
     lock: int | None
     set_aside: Path | None
+
+    def require_in_place(self) -> None:
+        """Raise sqlite3.Error where the file's name no longer leads to it: what is written then would be lost."""
+        try:
+            found = _identity(self.path)
+        except OSError:
+            found = None
+        if found != self.identity:
+            error = sqlite3.OperationalError("it was moved, deleted or replaced under the running program")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+            raise error
 
     def close(self) -> None:
         """Close the connection and let go of the lock."""
@@ -56,12 +69,13 @@ def open_at(path: Path, *, owner: bool) -> Opened:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _claim(path) if owner else None
         try:
-            return Opened(_connect(path), lock, None)
+            return Opened(_connect(path), path, _identity(path), lock, None)
         except sqlite3.DatabaseError as error:
             if not owner or _code(error) not in _DAMAGE:
                 raise
             aside = _put_aside(path, error)
-            return Opened(_connect(path), lock, aside)
+            _word(path).unlink(missing_ok=True)
+            return Opened(_connect(path), path, _identity(path), lock, aside)
     except (sqlite3.Error, OSError, StoreError) as error:
         if lock is not None:
             os.close(lock)
@@ -89,8 +103,17 @@ def at_fault(error: sqlite3.Error) -> bool:
     return _code(error) in _ADVICE
 
 
+def suspect(path: Path, error: sqlite3.Error) -> None:
+    """Leave word that the file met damage, so that the next start checks all of it, however large it is."""
+    if _code(error) in _DAMAGE:
+        with contextlib.suppress(OSError):
+            _word(path).touch()
+
+
 def said(error: Exception) -> str:
     """Say what an error means and what to do about it."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+        return f"{error}; put it back, or start the program again to go on with what is there now"
     advice = _ADVICE.get(_code(error), "") if isinstance(error, sqlite3.Error) else ""
     return f"{error}; {advice}" if advice else str(error)
 
@@ -110,10 +133,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         schema.refuse_newer(writer, str(path))
-        if path.stat().st_size < _CHECKED_BYTES:  # before anything that may write: a damaged file is kept as it is
+        if (
+            _word(path).exists() or path.stat().st_size < _CHECKED_BYTES
+        ):  # before anything that may write: a damaged file is kept as it is
             found = writer.execute("PRAGMA quick_check(1)").fetchone()
             if found != ("ok",):
                 raise _damaged(str(found[0]))
+            _word(path).unlink(missing_ok=True)
         writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
@@ -143,6 +169,16 @@ def _damaged(found: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(found)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
+
+
+def _word(path: Path) -> Path:
+    return path.with_name(f"{path.name}.suspect")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Give what tells a file from every other, whatever it is called."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -128,7 +128,7 @@ class Outbox:
 
         What was being sent had left by now at the latest: a claimed stat may wait for its turn, so only this instant
         says from when on a miss can be believed. Sending instants are never later than now, even after the clock was
-        set back: what was sent is looked for from there on.
+        set back: what was sent is looked for from there on. What a person has dropped meanwhile stays so.
         """
         now = self._clock()
 
@@ -142,7 +142,7 @@ class Outbox:
                     "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
                     " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
                     " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
-                    " WHERE seq IN (SELECT value FROM json_each(?))",
+                    " WHERE seq IN (SELECT value FROM json_each(?)) AND state != 'dropped'",
                     (
                         move.state, move.due_at, move.problem, int(move.maybe_double),
                         now if move.state in ("delivered", "refused") else None, now, now, now,

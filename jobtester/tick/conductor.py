@@ -15,7 +15,6 @@ import structlog
 from jobtester import interpreter
 from jobtester.domain import budget
 from jobtester.domain import plan as planning
-from jobtester.domain.attribution import Kind
 from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
 from jobtester.domain.plan import Plan, Selection
 from jobtester.domain.report import Report
@@ -194,14 +193,13 @@ class Conductor:
 
     async def heard(self, gateway: Lane, event: Completed) -> bool:
         """Weigh an event that came from a gateway's sink; tell whether it changed what is known of a job."""
-        if gateway.evidence.events is None:
+        if gateway.evidence.events is None or self._recorder is None:
             return False
         gateway.evidence.events.add(event)
         late = gateway.evidence.late(event)
         if late is None:
             return False
-        job_id, testimony = late
-        return await self.results.amend(job_id, testimony.kind or Kind.PRESUMED, testimony.line)
+        return await self._recorder.amend(*late)
 
     async def _keep(self, ended: Report) -> None:
         """Note in the store how a tick ended."""
@@ -234,7 +232,7 @@ class Conductor:
             self.metrics.gateway_up.labels(lane.name).set(int(well))
             if not well:
                 log.error("gateway_silent", tick=tick, gateway=lane.name, url=lane.client.url)
-        recorder = StoreRecorder(self.results, self._posting(), tick, self.delivered, self.clock)
+        recorder = self._recorder = StoreRecorder(self.results, self._posting(), tick, self.delivered, self.clock)
         limits = self.settings.limits
         requests = await asyncio.to_thread(Requests, self.catalogue, self.assets, plan.seed)
         trial = Trial(self.catalogue, requests, self.examiner, Bounds(limits.max_response, limits.max_artefact))

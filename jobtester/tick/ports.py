@@ -7,6 +7,7 @@ from typing import Protocol
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
+from jobtester.gateway.evidence import Testimony
 
 
 class Recorder(Protocol):
@@ -23,6 +24,10 @@ class Recorder(Protocol):
 
     async def record(self, result: Result) -> None:
         """Keep one result, and what has to be posted of it."""
+        ...
+
+    async def amend(self, job_id: str, testimony: Testimony) -> bool:
+        """Add evidence that came too late for a result; tell whether the result was found."""
         ...
 
 

@@ -12,10 +12,12 @@ from typing import Literal
 import structlog
 
 from jobtester.domain import stats
+from jobtester.domain.attribution import Kind
 from jobtester.domain.outcome import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.suspicion import Suspicion
 from jobtester.errors import StoreError
+from jobtester.gateway.evidence import Testimony
 from jobtester.store.results import Results
 
 log = structlog.get_logger()
@@ -79,6 +81,19 @@ class StoreRecorder:
             await self._insist(partial(self.results.release_held, self.tick, result.gateway))
         if stat is not None and not held:
             self.delivered()
+
+    async def amend(self, job_id: str, testimony: Testimony) -> bool:
+        """Add evidence that came too late for a result; tell whether the result was found."""
+        kind = testimony.kind or Kind.PRESUMED
+        found: list[bool] = []
+
+        async def write() -> None:
+            found.append(await self.results.amend(job_id, kind, testimony.line))
+
+        await self._insist(write)
+        if found[0] and kind is Kind.REFUTED:
+            log.error("refuted", tick=self.tick, job=job_id, evidence=testimony.line)
+        return found[0]
 
     async def finish(self) -> bool:
         """Settle what is still held at the tick's end; tell whether some of it is suspect."""

@@ -188,6 +188,8 @@ class Runner:
         self._aside.pop(job.id, None)
         self._put_off.pop(job.id, None)
         await self._record(result)
+        for testimony in lane.evidence.recorded(sent.life):
+            await self.recorder.amend(result.id, testimony)
         self._board.settled(job)
 
     async def _record(self, result: Result) -> None:

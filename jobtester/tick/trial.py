@@ -108,6 +108,7 @@ class Trial:
                 measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
         finally:
             gathered = await gathering
+        gathered = await lane.evidence.told(sent.life, gathered, wait=_awaits_event(sent, gathered))
         attribution = gathered.applied_to(sent.attribution)
         cause = gathered.cause
         if not cause and job.capability.busy and not evidence.looks_passed(exchange):
@@ -147,6 +148,15 @@ class Trial:
             return await lane.client.fetch(url, timeout_s=_ARTEFACT_TIMEOUT_S, max_body=self.bounds.max_artefact)
 
         return fetch
+
+
+def _awaits_event(sent: Sent, gathered: evidence.Gathered) -> bool:
+    """Tell whether an event of the gateway's would change what a job comes to, by its proof or by its cause."""
+    if sent.exchange.ending in (Ending.ABORTED, Ending.REFUSED):
+        return False
+    if sent.overlapped and not gathered.proves:
+        return True
+    return not evidence.looks_passed(sent.exchange) and not gathered.cause
 
 
 def unowned(result: Result) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 routes = web.RouteTableDef()
 
 _MOST_BYTES = 1 * 2**20
+_AT_ONCE = 100  # events of one batch that are taken in one turn of the event loop
 _TOKEN_HEADERS = ("X-Events-Token", "Authorization")
 
 
@@ -39,7 +41,9 @@ async def gateway_events(request: web.Request) -> web.Response:
     except orjson.JSONDecodeError:
         parts.metrics.events.labels("ignored").inc()
         return web.Response(status=204)
-    for event in events.read(batch, time.time()):
+    for number, event in enumerate(events.read(batch, time.time()), 1):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
         lane = _lane_of(event, parts.lanes())
         if lane is None:
             parts.metrics.events.labels("ignored").inc()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from jobtester.domain import stats
+from jobtester.domain.received import Received
 from jobtester.leaderboard.client import Wanted
 from jobtester.simulator.scenario import GatewaySpec, generate
-from tests.delivering import desk
+from jobtester.store.outbox import Move
+from tests.delivering import desk, made
 from tests.running import staged
 
 HTML = "<html>Please log in</html>"
@@ -286,6 +290,52 @@ async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path)
         assert await one.states() == {"delivered": 2}
 
 
+async def test_another_testers_region_is_not_given_up_while_the_database_is_down(tmp_path: Path) -> None:
+    """What is forwarded waits as our own stats do; only a region that is listed no longer is a reason to refuse it."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(database_down="region")
+        await one.put(region="LAX")
+        await one.work()
+        assert await one.states() == {"delivered": 1, "pending": 1}
+        one.fail()
+        await one.work(120)
+        assert await one.states() == {"delivered": 2}
+        one.fail(gone_regions={"LAX"})
+        await one.put(region="LAX")
+        await one.work()
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 2, "refused": 1}
+
+
+async def test_another_testers_region_is_not_given_up_unasked(tmp_path: Path) -> None:
+    """A region that was added lately is asked for; where that fails, the stat waits until it can be."""
+    async with desk(tmp_path) as one:
+        one.fail(gone_regions={"LAX"})
+        await one.put()
+        await one.work()
+        one.fail(database_down="500")
+        await one.put(region="LAX")
+        await one.work(100)
+        assert await one.states() == {"delivered": 1, "pending": 1}
+        one.fail()
+        await one.work(120)
+        assert await one.states() == {"delivered": 2}
+
+
+async def test_transcoding_stats_go_to_no_region_that_would_drop_them(tmp_path: Path) -> None:
+    """Not even to our own, which may be for AI alone: the post would be answered `ok`, and nothing stored."""
+    transcoding = stats.of(made(1, 1_800_000_000.0), "FRA")
+    transcoding = dataclasses.replace(transcoding, pipeline="", model="")
+    async with desk(tmp_path) as one:
+        one.board.regions = (("FRA", "Frankfurt", "ai"),)
+        assert await one.results.receive(b"{}", "peer", [Received({}, transcoding, "transcoding")])
+        await one.work()
+        assert await one.states() == {"refused": 1}
+        assert "transcoding" in (await one.entry()).problem
+
+
 async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> None:
     """Such a post would be answered `ok` and dropped: none is made, and the reason is told."""
     async with desk(tmp_path, region="NYC") as one:
@@ -325,6 +375,33 @@ async def test_a_clock_that_is_set_back_after_a_stat_was_stored(tmp_path: Path) 
         await one.work(PAUSE_S)
         assert await one.states() == {"delivered": 1}
         assert one.rows() == [1]
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600, 10 * 86_400, -10 * 86_400])
+async def test_a_clock_that_is_wrong_doubles_nothing(tmp_path: Path, ahead_s: float) -> None:
+    """The server dates rows by its own clock: a stat that it stored is found there, however far ours is from it."""
+    async with desk(tmp_path) as one:
+        one.board.clock = lambda: one.times.wall() - ahead_s
+        one.fail(drop_after_store=1.0)
+        await one.put()
+        await one.work()
+        one.fail()
+        await one.work(PAUSE_S)
+        assert await one.states() == {"delivered": 1}
+        await one.work(600)
+        assert one.rows() == [1]
+
+
+async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
+    """Also where it is just being looked for, whatever comes of that."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_before_store=1.0)
+        await one.put()
+        await one.work()
+        assert (await one.entry()).state == "uncertain"
+        assert await one.outbox.drop() == 1
+        await one.outbox.settle([Move((await one.entry()).seq, "pending")])
+        assert await one.states() == {"dropped": 1}
 
 
 async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
@@ -401,6 +478,28 @@ async def test_where_nothing_can_be_read_back(tmp_path: Path, uncertain: str, st
             await one.work(15)
         assert await one.states() == {state: 1}
         assert (await one.entry()).maybe_double is (uncertain == "resend")
+
+
+async def test_a_leaderboard_that_never_answers_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    """What it was only asked is not waited for."""
+    asked = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with desk(tmp_path, answer_within_s=600) as one, await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        one.delivery.client.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await one.put()
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(one.delivery.run(stop))
+        await asked.wait()
+        stop.set()
+        async with asyncio.timeout(60):
+            await running
+        assert await one.states() == {"pending": 1}
 
 
 async def test_what_a_dead_process_was_sending_is_looked_for(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobtester.gateway import events
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, generate
 from tests.running import Stage, misattributed, staged
 
 SCENARIO = generate(
@@ -40,6 +43,22 @@ def completed(gateway: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
     return {"id": "1", "type": "ai_batch_request", "gateway": gateway, "timestamp": str(int(time.time() * 1000)),
             "data": data}  # fmt: skip
+
+
+def apart(count: int) -> tuple[OrchestratorSpec, ...]:
+    """Make up orchestrators each of which has a model of its own, so that no two jobs are of one pair."""
+    return tuple(
+        OrchestratorSpec(f"0x{at + 1:040x}", service_uri=f"https://o{at}.example:8935",
+                         models=(ModelSpec("llm", f"m{at}", latency_s=(1.0, 1.0)),))
+        for at in range(count)
+    )  # fmt: skip
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a tick brings about."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 -- nobody tells when
+            await asyncio.sleep(0.01)
 
 
 async def post(stage: Stage, body: bytes, **headers: str) -> int:
@@ -116,6 +135,57 @@ async def test_a_million_events(tmp_path: Path) -> None:
         assert await used(stage, "used") == 1_000_000
         report = await stage.tick()
         assert report.outcomes["passed"] == report.planned == 3
+
+
+async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
+    """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
+    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
+        stage.daemon.ticker.start("test")
+        serving = asyncio.ensure_future(stage.daemon.serve())
+        assert await post(stage, json.dumps([completed("g")] * 2_000).encode()) == 204
+        assert stage.daemon.unheard > 1_000
+        stage.daemon.stop()
+        await serving
+
+
+async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
+    """They come later than the answers; they are waited for, and no job has to run a second time."""
+    scenario = Scenario("apart", 1, (GatewaySpec("g", metrics=False, events=True, retry_window=0.1),), apart(6))
+    overlap = {"overlap": True, "events": True, "metrics": False, "retry_window": "100ms", "settle": "50ms"}
+    async with staged(scenario, tmp_path, gateways=[overlap]) as stage:
+        report = await stage.tick()
+        results = await stage.results()
+        assert report.outcomes["passed"] == report.planned == len(stage.network.served) == 6
+        assert misattributed(results, stage.network) == []
+        assert "proven" in {row.attribution for row in results}
+
+
+async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path: Path) -> None:
+    """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
+    scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), apart(2))
+    async with staged(scenario, tmp_path, gateways=LANES[:1]) as stage:
+        serving = asyncio.ensure_future(stage.daemon.serve())
+        stage.daemon.ticker.start("test")
+        conductor, database = stage.daemon.conductor, stage.daemon.database
+        await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
+        lock = sqlite3.connect(database.path, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        await until(lambda: len(stage.network.served) == 2)
+        ended = time.time()
+        await until(lambda: not database.writable)
+        batch = [
+            completed("g", model_id="of nobody"),
+            completed("g", model_id="m0", success=True, orch_url=apart(2)[1].service_uri, duration_ms=0,
+                      timestamp=int(ended * 1000)),
+        ]  # fmt: skip
+        assert await post(stage, json.dumps(batch).encode()) == 204
+        await until(lambda: not stage.daemon.unheard)
+        lock.close()
+        await until(lambda: bool(conductor.reports))
+        assert {row.model: row.reason for row in await stage.results()} == {"m0": "refuted", "m1": "ok"}
+        stage.daemon.stop()
+        await serving
+        assert [row.stat["model"] for row in stage.network.leaderboard.rows] == ["m1"]
 
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)

@@ -220,6 +220,25 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
     await second.close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
+    """Moved, or replaced, under the running daemon: it is told at once, and put back it goes on by itself."""
+    path = tmp_path / "jobtester.db"
+    async with desk(tmp_path) as one:
+        await one.put()
+        path.rename(tmp_path / "away")
+        if replaced:
+            path.write_bytes(b"")
+        with pytest.raises(StoreError, match="moved, deleted or replaced"):
+            await one.put()
+        assert not await one.database.probe()
+        assert "put it back" in one.database.problem
+        (tmp_path / "away").rename(path)
+        await one.put()
+        assert one.database.writable
+        assert await one.states() == {"pending": 2}
+
+
 async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> None:
     """By another program, which is named as the cause; afterwards the file can be used."""
     path = tmp_path / "jobtester.db"
@@ -271,6 +290,32 @@ def no_pages(content: bytes) -> bytes:
 def half(content: bytes) -> bytes:
     """Cut it, as a crashing disk does."""
     return content[: len(content) // 2]
+
+
+async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(tmp_path: Path) -> None:
+    """It is not checked at every start, which takes long; once damage was met, the next start looks at all of it."""
+    path = tmp_path / "jobtester.db"
+    first = Database(path)
+    await first.open()
+    await first.write(lambda db: db.execute("CREATE TABLE filler AS SELECT zeroblob(70 * 1024 * 1024)"))
+    root = await first.read(
+        lambda db: db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'results'").fetchone()
+    )
+    await first.close()
+    content = bytearray(path.read_bytes())
+    content[(root[0] - 1) * 4096 : root[0] * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    second, third = Database(path), Database(path)
+    await second.open()
+    assert second.set_aside is None
+    with pytest.raises(StoreError, match="at the next start it is set aside"):
+        await second.read(lambda db: db.execute("SELECT message FROM results").fetchone())
+    await second.close()
+    await third.open()
+    assert third.set_aside is not None
+    assert await third.probe()
+    await third.close()
+    assert not (tmp_path / "jobtester.db.suspect").exists()
 
 
 @pytest.mark.parametrize("damage", [no_header, no_pages, half])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from jobtester.domain.attribution import Attribution, Kind
@@ -11,7 +13,7 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.gateway import events, series
 from jobtester.gateway.client import Client
 from jobtester.gateway.events import EventLog
-from jobtester.gateway.evidence import Evidence, MetricsReader
+from jobtester.gateway.evidence import Evidence, Gathered, Life, MetricsReader
 from jobtester.gateway.identity import Known, proves, refutes
 from jobtester.gateway.series import Change, Ledger, Named, Series, Snapshot
 
@@ -278,19 +280,65 @@ def test_junk_in_a_batch_does_no_harm(junk: object) -> None:
         assert event.arrived == 1.0
 
 
-def test_a_late_event_names_the_one_job_it_fits() -> None:
+ANSWERED = Exchange(Ending.ANSWERED, 1700000000.0, 1.0, 3.0, 200, b"{...............}")
+
+
+class Hearing:
+    """Evidence from events alone, of a job that has been answered, and the event that is about it."""
+
+    def __init__(self) -> None:
+        self.log = EventLog()
+        self.evidence = Evidence("g", None, self.log, Known([A, B]))
+        self.life = self.answered(job(A))
+        (self.event,) = events.read([GENERATIONS[0]], 1700000002.5)
+
+    def answered(self, one: Job) -> Life:
+        """Send a job and answer it."""
+        life = self.evidence.sent(one, 1.0)
+        self.evidence.ended(life, ANSWERED)
+        return life
+
+    def hears(self) -> tuple[str, Kind | None] | None:
+        """Let the event come; give whose kept result it is about, and what it says."""
+        self.log.add(self.event)
+        found = self.evidence.late(self.event)
+        return (found[0], found[1].kind) if found is not None else None
+
+
+async def test_a_late_event_names_the_one_job_it_fits() -> None:
     """By pair, end and duration; two jobs that fit are one too many."""
-    evidence = Evidence("g", None, EventLog(), Known([A, B]))
-    life = evidence.sent(job(A), 1.0)
-    exchange = Exchange(Ending.ANSWERED, 1700000000.0, 1.0, 3.0, 200, b"{...............}")
-    evidence.ended(life, exchange)
-    (event,) = events.read([GENERATIONS[0]], 1700000002.5)
-    assert evidence.events is not None
-    evidence.events.add(event)
-    found = evidence.late(event)
-    assert found is not None
-    assert found[0] == "j"
-    assert found[1].kind is Kind.REFUTED
-    twin = evidence.sent(job(B, "k"), 1.0)
-    evidence.ended(twin, exchange)
-    assert evidence.late(event) is None
+    one = Hearing()
+    assert (await one.evidence.told(one.life, Gathered(), wait=False)).testimonies == ()
+    assert one.evidence.recorded(one.life) == []
+    assert one.hears() == ("j", Kind.REFUTED)
+    one.answered(job(B, "k"))
+    assert one.evidence.late(one.event) is None
+
+
+async def test_an_event_that_comes_before_its_job_is_weighed_is_weighed_with_it() -> None:
+    """Once, and not a second time as a late one."""
+    one = Hearing()
+    assert one.hears() is None
+    (testimony,) = (await one.evidence.told(one.life, Gathered(), wait=False)).testimonies
+    assert testimony.kind is Kind.REFUTED
+    assert one.evidence.recorded(one.life) == []
+
+
+async def test_an_event_that_comes_before_its_result_is_kept_is_owed_to_it() -> None:
+    """Looking at an answer takes a while: what the gateway says meanwhile must not be lost."""
+    one = Hearing()
+    await one.evidence.told(one.life, Gathered(), wait=False)
+    assert one.hears() is None
+    (testimony,) = one.evidence.recorded(one.life)
+    assert testimony.kind is Kind.REFUTED
+
+
+async def test_an_event_that_would_change_something_is_waited_for() -> None:
+    """It comes a little later than the answer, since the gateway collects what it sends."""
+    one = Hearing()
+    one.log.patience_s = 30.0
+    telling = asyncio.ensure_future(one.evidence.told(one.life, Gathered(), wait=True))
+    await asyncio.sleep(0)
+    assert one.hears() is None
+    (testimony,) = (await telling).testimonies
+    assert testimony.kind is Kind.REFUTED

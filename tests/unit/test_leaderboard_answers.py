@@ -75,6 +75,8 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
     assert pause_of(" 0 ") == 0
     assert 50 < (pause_of(email.utils.formatdate(time.time() + 60, usegmt=True)) or 0) <= 60
     assert pause_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert pause_of("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:26:30 GMT") == 90, "by the server's clock"
+    assert pause_of("Wed, 21 Oct 2015 07:28:00 GMT", "today") == 0
     assert pause_of("") is None
     assert pause_of("soon") is None
     assert pause_of("-5") is None
