@@ -22,7 +22,7 @@ _AT_ONCE = 40
 _AGAIN_S = 15.0
 _SOON_S = 1.0
 _CLOCK_SLACK_S = 600.0
-_FUTURE_S = 86_400.0
+_DAY_S = 86_400.0
 
 
 @dataclass(slots=True)
@@ -60,11 +60,12 @@ class Lookup:
         sent_at = entry.last_sent_at or entry.created_at
         async with slots:
             age_s = self.clock() - sent_at  # what is answered may be as old as the question
+            slack_s = _CLOCK_SLACK_S if age_s < self.miss_after_s else _DAY_S  # before a miss is believed
             try:
                 found = await self.client.count(
                     _wanted(entry),
-                    since=(entry.first_sent_at or sent_at) - _CLOCK_SLACK_S,
-                    until=self.clock() + _FUTURE_S,
+                    since=(entry.first_sent_at or sent_at) - slack_s,
+                    until=self.clock() + _DAY_S,
                 )
                 self.standing.read_back("")
             except LeaderboardError as error:

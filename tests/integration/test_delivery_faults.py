@@ -392,6 +392,22 @@ async def test_a_clock_that_is_wrong_doubles_nothing(tmp_path: Path, ahead_s: fl
         assert one.rows() == [1]
 
 
+async def test_a_database_with_a_clock_of_its_own_doubles_nothing(tmp_path: Path) -> None:
+    """Rows are dated by the database, which need not agree with what dates the answers: found before it is sent."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_after_store=1.0)
+        await one.put()
+        await one.work()
+        (row,) = one.board.rows
+        one.board.rows[:] = [dataclasses.replace(row, insert_time=row.insert_time - 2 * 3600)]
+        one.fail()
+        await one.work(PAUSE_S)
+        assert await one.states() == {"uncertain": 1}
+        await one.work(120)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+
+
 async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
     """Also where it is just being looked for, whatever comes of that."""
     async with desk(tmp_path) as one:
