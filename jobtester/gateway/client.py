@@ -104,18 +104,19 @@ class Client:
         scope = asyncio.timeout(_CONNECT_S)
         flight = Flight(scope, timeout_s)
         self._flights[job_id] = flight
-        flight.begin()
         answer = _Answer(flight, max_body, first_token)
         ending, detail = Ending.ANSWERED, ""
         try:
-            async with scope:
-                request = self._jobs.post(
-                    target, data=Body(body, flight), headers=out, allow_redirects=False, **self._proxies.way(self.url)
-                )
-                async with request as response:
-                    ending = await answer.read(response)
-                if ending is Ending.TOO_LARGE:
-                    detail = f"more than {max_body} bytes"
+            with flight:
+                async with scope:
+                    request = self._jobs.post(
+                        target, data=Body(body, flight), headers=out, allow_redirects=False,
+                        **self._proxies.way(self.url),
+                    )  # fmt: skip
+                    async with request as response:
+                        ending = await answer.read(response)
+                    if ending is Ending.TOO_LARGE:
+                        detail = f"more than {max_body} bytes"
         except TimeoutError:
             ending, detail = self._timed_out(flight)
         except aiohttp.ClientConnectorError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -30,10 +30,15 @@ class Flight:
     heard: float | None = None
     ended_by: Ending | None = None
     detail: str = ""
+    _before: Token[Flight] = field(init=False, repr=False)
 
-    def begin(self) -> None:
+    def __enter__(self) -> Flight:
         """Have the sockets that this task opens from now on tell this flight."""
-        _NOW.set(self)
+        self._before = _NOW.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _NOW.reset(self._before)  # else task and flight would hold each other for the garbage collector to find
 
     def leaves(self) -> None:
         """Note that the first bytes are about to be written: from now on the job's own limit counts."""
@@ -61,19 +66,25 @@ class _Ear(socket.socket):
 
     def __init__(self, family: int, kind: int, protocol: int, flight: Flight) -> None:
         super().__init__(family, kind, protocol)
-        self._flight = flight
+        self._flight: Flight | None = flight
 
     def recv(self, *given: Any) -> bytes:
         content = super().recv(*given)
-        if content:
-            self._flight.heard = time.monotonic()
+        self._hears(len(content))
         return content
 
     def recv_into(self, *given: Any) -> int:  # as with TLS
         count = super().recv_into(*given)
-        if count:
-            self._flight.heard = time.monotonic()
+        self._hears(count)
         return count
+
+    def close(self) -> None:
+        super().close()
+        self._flight = None  # asyncio leaves closed sockets to the garbage collector; what they hold would stay, too
+
+    def _hears(self, count: int) -> None:
+        if count and self._flight is not None:
+            self._flight.heard = time.monotonic()
 
 
 def opened(info: tuple[Any, ...]) -> socket.socket:

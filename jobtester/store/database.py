@@ -28,7 +28,7 @@ Ending = tuple[Any, Exception | None]
 
 _MOST_AT_ONCE = 256
 _TOLD_AT_ONCE = 16  # those who are told go on at once; the loop turns in between
-_GATHER_S = 0.025
+_GATHER_S = 0.01
 _READERS = 3
 
 
