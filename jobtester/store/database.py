@@ -28,7 +28,7 @@ Ending = tuple[Any, Exception | None]
 
 _MOST_AT_ONCE = 256
 _TOLD_AT_ONCE = 16  # those who are told go on at once; the loop turns in between
-_GATHER_S = 0.01
+_GATHER_S, _GATHER_LONGER_S, _ENOUGH = 0.01, 0.03, 16
 _READERS = 3
 
 
@@ -54,6 +54,7 @@ class Database:
         self.problem = ""
         self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[Waiting] = []
+        self._due = float("inf")
         self._crowded = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,19 +102,28 @@ class Database:
         must change nothing but the file. Raises StoreError
         where the file cannot be written, e.g. because the disk is full.
         """
-        return await self.write_together(lambda db, _: (work(db),), None)
+        return await self._written(lambda db, _: (work(db),), None, _GATHER_S)
 
     async def write_together(self, work: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
         """Do the same, for `item` and what others give to the same `work` at the same time, all of it in one call.
 
         `work` returns as many things as it was given. If it raises, it is run again with each item alone.
         """
+        return await self._written(work, item, _GATHER_LONGER_S)
+
+    async def _written(
+        self, work: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item, patience_s: float
+    ) -> T:
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        if not self._gathered:
-            self._loop.call_later(_GATHER_S if self._crowded else 0.0, self._hand_over)
         self._gathered.append(Waiting(work, item, future))
+        due = self._loop.time() + (patience_s if self._crowded else 0.0)
+        if len(self._gathered) >= _ENOUGH:
+            self._hand_over()
+        elif due < self._due:
+            self._due = due
+            self._loop.call_at(due, self._hand_over)
         return await future
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -139,7 +149,7 @@ class Database:
         if self._gathered:
             self._crowded = len(self._gathered) > 1
             self._queue.put(self._gathered)
-            self._gathered = []
+            self._gathered, self._due = [], float("inf")
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

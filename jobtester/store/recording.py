@@ -17,6 +17,7 @@ from jobtester.domain.stats import Stat
 from jobtester.store.rows import COLUMNS, text
 
 _MEMORY = 0.3
+_SIZES = (16, 4, 1)  # rows of one statement: SQLite keeps each that it has seen, and large ones take much room
 _OUTBOX = (
     "result", "tick", "gateway", "state", "body", "region", "address", "pipeline", "model", "timestamp", "round_trip_s",
     "created_at", "due_at",
@@ -74,10 +75,16 @@ def post(db: sqlite3.Connection, stats: Sequence[tuple[Any, ...]]) -> None:
 def _insert(
     db: sqlite3.Connection, table: str, columns: Sequence[str], given: Sequence[tuple[Any, ...]], clause: str = ""
 ) -> int:
-    """Insert all rows by one statement, and give how many went in."""
+    """Insert rows, many by one statement, and give how many went in."""
     marks = f"({', '.join('?' * len(columns))})"
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * len(given))}{clause}"
-    return db.execute(statement, [value for row in given for value in row]).rowcount
+    inserted = begin = 0
+    while begin < len(given):
+        size = next(size for size in _SIZES if size <= len(given) - begin)
+        values = [value for row in given[begin : begin + size] for value in row]
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * size)}{clause}"
+        inserted += db.execute(statement, values).rowcount
+        begin += size
+    return inserted
 
 
 def _row(record: Record) -> tuple[Any, ...]:
