@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-_YOUNG, _MIDDLE = 700, 5  # a collection of what is young takes well under a millisecond, of the middle one or two
+_YOUNG, _MIDDLE = 5_000, 4  # Python's 700 would go through the jobs in the air again and again; this takes milliseconds
 _OLD = 1_000  # Python's 10 would go through everything a tick holds, again and again, for tens of milliseconds each
 _TURN_S = 0.0005  # Python lets a busy thread keep the interpreter for ten times as long once the loop asks for it
 

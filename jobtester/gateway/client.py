@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ _KEPT_HEADERS = (
     "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
 )  # fmt: skip
 _CONNECT_S = 10.0
+_quoted = lru_cache(4096)(partial(quote, safe=""))  # the same service URIs again and again
 _OVERHANG = 64  # bytes of a first token that may have come in the piece before
 
 
@@ -98,7 +100,7 @@ class Client:
         out = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
         if self.token:
             out["Authorization"] = f"Bearer {self.token}"
-        named = "&".join(f"{key}={quote(value, safe='')}" for key, value in (query or {}).items())
+        named = "&".join(f"{key}={_quoted(value)}" for key, value in (query or {}).items())
         target = URL(f"{self.url}{path}?{named}" if named else self.url + path, encoded=True)
         started_at, begun = self.clock(), time.monotonic()
         scope = asyncio.timeout(_CONNECT_S)

@@ -66,6 +66,8 @@ def pause_of(retry_after: str, date: str = "") -> float | None:
     `date` is when the answer was given, by the same clock; ours counts where that is not said.
     """
     text = retry_after.strip()
+    if not text:
+        return None
     if text.isdecimal():
         return float(text)
     until, now = instant_of(text), instant_of(date)
