@@ -84,6 +84,7 @@ class Client:
             connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}"},
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
