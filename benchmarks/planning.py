@@ -11,7 +11,7 @@ import orjson
 
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag
-from jobtester import configuration
+from jobtester import configuration, interpreter
 from jobtester.domain import plan
 from jobtester.gateway import discovery
 
@@ -28,6 +28,7 @@ async def measure() -> list[Row]:
     }
     catalogue = configuration.of(content, origin="benchmark").catalogue
     numbers = itertools.count()
+    interpreter.settle()  # as the daemon does when it starts
     async with Lag() as lag:
         await asyncio.sleep(0.01)
         began = time.perf_counter()
