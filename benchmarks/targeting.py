@@ -25,7 +25,7 @@ async def measure() -> list[Row]:
     exclusive = await _tick("tester", few)
     exclusive4 = await _tick("tester", few, per_orchestrator=4)
     overlap = await _tick("tester", few, lane={"overlap": True})
-    lanes = await _tick("tester", "tester", "tester", "tester", few)
+    lanes = await _tick("tester", "tester", "tester", "tester", few, known=True)
     query = await _tick("query", many)
     asked_s = await _asked(many)
     sequential_s = _total(query)
@@ -44,14 +44,22 @@ async def measure() -> list[Row]:
         ),
         row("overlap on one gateway: wall time", overlap.wall_s, "s"),
         row("overlap: times faster than exclusive", exclusive.wall_s / overlap.wall_s, "×", least=5),
-        row("4 webhook lanes: wall time", lanes.wall_s, "s"),
-        row("4 webhook lanes: wall time ÷ lower bound", lanes.wall_s / _bound(lanes, 4), "×", most=1.10),
+        row("4 webhook lanes, in a second tick: wall time", lanes.wall_s, "s"),
+        row(
+            "4 webhook lanes, in a second tick: wall time ÷ lower bound",
+            lanes.wall_s / _bound(lanes, 4),
+            "×",
+            most=1.10,
+        ),
     ]
 
 
-async def _tick(*given: Any, **more: Any) -> Tick:
+async def _tick(*given: Any, known: bool = False, **more: Any) -> Tick:
+    """Run a tick; `known` runs another one before it, from which the tester knows how long jobs take."""
     *modes, made = given
     async with network(*modes, **made) as remote, tester(remote, **more) as running:
+        if known:
+            await running.tick()
         return await running.tick()
 
 
