@@ -85,7 +85,7 @@ async def _bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float
     """Send as many jobs with nothing around them; give wall time, processor time, and each job's round trip."""
     took: dict[str, float] = {}
     gateway = remote.gateways[0]["url"]
-    nodes = await _nodes(remote, pipeline)
+    nodes = await _nodes(remote)
     jobs = iter([nodes[at % len(nodes)] for at in range(count)])
 
     async def worker(session: aiohttp.ClientSession, number: int) -> None:
@@ -115,9 +115,8 @@ async def _bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float
         return time.perf_counter() - began, time.process_time() - cpu, took
 
 
-async def _nodes(remote: Remote, pipeline: str) -> list[tuple[str, str]]:
-    """Ask who serves a pipeline with which model."""
-    del pipeline
+async def _nodes(remote: Remote) -> list[tuple[str, str]]:
+    """Ask who has served which model."""
     served = await remote.served()
     return sorted({(one["service_uri"], one["model"]) for one in served if one["service_uri"]})
 

@@ -113,8 +113,5 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is a folder, not a file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # numbers of thousands of digits and deep nesting are none of tomllib's
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, and deep nesting, besides bad TOML
         raise ConfigError(f"{path}: is not valid TOML: {error}") from error

@@ -28,7 +28,9 @@ Ending = tuple[Any, Exception | None]
 
 _MOST_AT_ONCE = 256
 _TOLD_AT_ONCE = 16  # those who are told go on at once; the loop turns in between
-_GATHER_S, _GATHER_LONGER_S, _ENOUGH = 0.01, 0.03, 16
+_GATHER_S = 0.01
+_GATHER_LONGER_S = 0.03  # for what can be done together, which gains by it
+_ENOUGH = 16  # who has so many company need not wait for more
 _READERS = 3
 
 
@@ -99,8 +101,8 @@ class Database:
         """Run `work` inside a transaction and give what it returns once that is committed.
 
         What else waits is committed with it; if `work` raises, only its own changes are undone. It may be run twice, and
-        must change nothing but the file. Raises StoreError
-        where the file cannot be written, e.g. because the disk is full.
+        must change nothing but the file. Raises StoreError where the file cannot be written, e.g. because the disk is
+        full.
         """
         return await self._written(lambda db, _: (work(db),), None, _GATHER_S)
 

@@ -133,9 +133,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
     try:
         schema.refuse_newer(writer, str(path))
-        if (
-            _word(path).exists() or path.stat().st_size < _CHECKED_BYTES
-        ):  # before anything that may write: a damaged file is kept as it is
+        # Checked before anything that may write: a damaged file is kept as it is.
+        if _word(path).exists() or path.stat().st_size < _CHECKED_BYTES:
             found = writer.execute("PRAGMA quick_check(1)").fetchone()
             if found != ("ok",):
                 raise _damaged(str(found[0]))
@@ -172,6 +171,7 @@ def _damaged(found: str) -> sqlite3.DatabaseError:
 
 
 def _word(path: Path) -> Path:
+    """Name the file beside it that says, by being there, that damage was met."""
     return path.with_name(f"{path.name}.suspect")
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -23,7 +23,7 @@ from jobtester.store.results import Results
 log = structlog.get_logger()
 
 _AGAIN_S = 1.0
-Write = Callable[[], Awaitable[object]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class StoreRecorder:
     delivered: Callable[[], None]
     clock: Callable[[], float]
     _suspicions: dict[str, Suspicion] = field(default_factory=dict)
-    _waiting: set[Write] = field(default_factory=set)
+    _waiting: set[Callable[[], Awaitable[object]]] = field(default_factory=set)
     _given_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -85,15 +85,10 @@ class StoreRecorder:
     async def amend(self, job_id: str, testimony: Testimony) -> bool:
         """Add evidence that came too late for a result; tell whether the result was found."""
         kind = testimony.kind or Kind.PRESUMED
-        found: list[bool] = []
-
-        async def write() -> None:
-            found.append(await self.results.amend(job_id, kind, testimony.line))
-
-        await self._insist(write)
-        if found[0] and kind is Kind.REFUTED:
+        found = await self._insist(partial(self.results.amend, job_id, kind, testimony.line))
+        if found and kind is Kind.REFUTED:
             log.error("refuted", tick=self.tick, job=job_id, evidence=testimony.line)
-        return found[0]
+        return found
 
     async def finish(self) -> bool:
         """Settle what is still held at the tick's end; tell whether some of it is suspect."""
@@ -112,13 +107,12 @@ class StoreRecorder:
         self.delivered()
         return suspect
 
-    async def _insist(self, write: Write) -> None:
-        """Write, again and again until it goes well. Raises StoreError only after give_up()."""
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, again and again until it goes well; give what came of it. Raises StoreError only after give_up()."""
         try:
             while True:
                 try:
-                    await write()
-                    return
+                    return await write()
                 except StoreError as error:
                     if self._given_up.is_set():
                         raise

@@ -162,7 +162,7 @@ async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
 # What both refuse, and how the Leaderboard answers it: status by status the receiver does the same.
 ALIKE: list[tuple[str, bytes]] = [
     ("no region", orjson.dumps(AI | {"region": ""})),
-    ("unknown region", orjson.dumps(AI | {"region": "XXX"})),
+    ("unknown region", orjson.dumps(AI | {"region": "ZZZ"})),
     ("region in lower case", orjson.dumps(AI | {"region": "fra"})),
     ("null", b"null"),
     ("empty", b""),
