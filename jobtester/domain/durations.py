@@ -25,7 +25,8 @@ def parse(value: object) -> float:
 def show(seconds: float) -> str:
     """Write a duration in the shortest usual form, such as 1h30m or 2.5s."""
     if seconds < 60:
-        return f"{seconds:.3g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.3g}ms"
+        whole = seconds == 0 or seconds >= 0.9995  # what three digits make a second of
+        return f"{seconds:.3g}s" if whole else f"{seconds * 1000:.3g}ms"
     rest, parts = round(seconds), ""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, size)

@@ -369,7 +369,7 @@ def _explained(found: Verdict, cause: str) -> Verdict:
     for needle, code in _CAUSES:
         if needle in low:
             return verdict(code, f"{reason(code).meaning} The gateway says: {cause}")
-    return Verdict(found.outcome, found.code, f"{found.message} The gateway says: {cause}")
+    return Verdict(found.outcome, found.code, f"{found.message.rstrip('.')}. The gateway says: {cause}")
 
 
 # What only the gateway writes: a proxy before it has errors of its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,13 @@ def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     found = outcome.judge(answered(503, UNAVAILABLE), (), PRESUMED, cause=cause)
     assert found.code == code
     assert cause in found.message
+
+
+def test_the_cause_is_a_sentence_of_its_own() -> None:
+    """Whatever goes before it ends with a full stop, and with one only."""
+    for exchange in (ended(Ending.NO_REPLY), answered(503, UNAVAILABLE), answered(200, b"null")):
+        found = outcome.judge(exchange, (), PRESUMED, cause="it broke")
+        assert re.search(r"[^.]\. The gateway says: it broke$", found.message), found.message
 
 
 def test_findings_decide_in_their_order_and_by_fault() -> None:
