@@ -53,6 +53,12 @@ class Metrics:
         self.failures = Counter(
             "jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"], registry=own
         )
+        self.answer_notes = Counter(
+            "jobtester_answer_notes",
+            "Oddities of answers that are held against nobody",
+            ["check", "note"],
+            registry=own,
+        )
         self.round_trip = Histogram(
             "jobtester_round_trip_seconds",
             "From handing a job to the gateway to the last byte of its answer; passed jobs",

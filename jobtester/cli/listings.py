@@ -129,7 +129,10 @@ def _state(row: Row) -> str:
 
 
 def _reason(row: Row) -> Text:
-    return Text("" if row.outcome == "passed" else row.reason)
+    """Return why a job did not pass; of one that passed, what is odd about its answer."""
+    if row.outcome != "passed":
+        return Text(row.reason)
+    return Text(", ".join(f"{note['check']}:{note['note']}" for note in row.notes), style="dim")
 
 
 def _age(entry: Entry, now: float) -> str:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.notes import Note
 
 
 class Outcome(StrEnum):
@@ -181,12 +182,14 @@ class Finding:
     """What one check says of an answer: `problem` is a short code within the check, empty when it passed.
 
     `fault` is the orchestrator's but for artefacts that the gateway does not give out and for the tester's own limits.
+    `notes` are oddities, which change no outcome.
     """
 
     check: str
     problem: str = ""
     message: str = ""
     fault: Fault = Fault.ORCHESTRATOR
+    notes: tuple[Note, ...] = ()
 
     @property
     def passed(self) -> bool:

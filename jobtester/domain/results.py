@@ -9,6 +9,7 @@ from typing import Any
 from jobtester.domain import prices
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
+from jobtester.domain.notes import Note
 from jobtester.domain.outcome import Verdict
 
 
@@ -19,7 +20,7 @@ class Result:
     `started_at` and `recorded_at` are UTC in Unix seconds. `round_trip_s` > 0; `artefact_s` is the time to fetch what
     the answer names, None where nothing was fetched. `request` and `response` are JSON texts, size-capped and free of
     secrets. `measures` are numbers by name (`first_token_s`, `tokens_per_s`). `deferred` counts how often a busy
-    orchestrator sent the job away before.
+    orchestrator sent the job away before. `notes` are oddities of the answer that are held against nobody.
     """
 
     job: Job
@@ -36,6 +37,7 @@ class Result:
     measures: Mapping[str, float] = field(default_factory=dict)
     deferred: int = 0
     recorded_at: float = 0.0
+    notes: tuple[Note, ...] = ()
 
     @property
     def id(self) -> str:
@@ -66,6 +68,7 @@ class Result:
             "artefact_s": self.artefact_s,
             "status": self.status,
             "measures": dict(self.measures),
+            "notes": [note.as_json() for note in self.notes],
             "deferred": self.deferred,
             "estimated_price_wei": prices.text(job.price_wei),
             "request": self.request,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from jobtester.domain.notes import Note
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import answers, looking
 from jobtester.pipelines.checks.sample import Artefact, Expectation
@@ -40,6 +41,11 @@ class Examined:
     findings: tuple[Finding, ...] = ()
     artefact_s: float | None = None
     tokens: int | None = None
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Return what is odd about the answer and held against nobody."""
+        return tuple(note for finding in self.findings for note in finding.notes)
 
     def measures(self, round_trip_s: float, first_token_s: float | None = None) -> Mapping[str, float]:
         """Give `first_token_s` and `tokens_per_s` where they are known, and nothing for an answer that is wrong."""

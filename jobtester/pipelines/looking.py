@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from jobtester.domain.notes import Note
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import answers
 from jobtester.pipelines.checks import registry
@@ -122,10 +123,13 @@ def pack(report: Report) -> dict[str, Any]:
 
 def unpack(message: Mapping[str, Any]) -> Report:
     """Read a report again."""
-    findings = tuple(
-        Finding(one["check"], one["problem"], one["message"], Fault(one["fault"])) for one in message["findings"]
-    )
+    findings = tuple(map(_finding, message["findings"]))
     return Report(findings, tuple(message["urls"]), message["tokens"])
+
+
+def _finding(facts: Mapping[str, Any]) -> Finding:
+    notes = tuple(Note(**note) for note in facts["notes"])
+    return Finding(facts["check"], facts["problem"], facts["message"], Fault(facts["fault"]), notes)
 
 
 def write(message: Mapping[str, Any], out: BinaryIO) -> None:

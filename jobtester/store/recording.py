@@ -92,6 +92,7 @@ def _row(record: Record) -> tuple[Any, ...]:
     result = record.result
     job, verdict = result.job, result.verdict
     evidence = [text(line) for line in result.attribution.evidence]
+    notes = [{key: text(value) for key, value in note.as_json().items()} for note in result.notes]
     return (
         result.id, job.tick, job.orchestrator.address, job.target.service_uri, job.pipeline, job.pipeline_name,
         job.model, int(job.warm), verdict.outcome.value, verdict.code, text(verdict.message),
@@ -99,6 +100,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         result.targeting, result.started_at, record.recorded_at, result.round_trip_s, result.artefact_s, result.status,
         orjson.dumps(dict(result.measures)).decode(), result.deferred,
         str(job.price_wei) if job.price_wei is not None else None, text(result.request), text(result.response),
+        orjson.dumps(notes).decode(),
     )  # fmt: skip
 
 

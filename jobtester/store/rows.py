@@ -38,12 +38,14 @@ class Row:
     price_wei: int | None
     request: str
     response: str
+    notes: tuple[dict[str, str], ...] = ()
 
 
 COLUMNS = (
     "seq", "id", "tick", "address", "service_uri", "pipeline", "pipeline_name", "model", "warm", "outcome", "reason",
     "message", "attribution", "evidence", "gateway", "targeting", "started_at", "recorded_at", "round_trip_s",
     "artefact_s", "status", "measures", "deferred", "price_wei", "request", "response",
+    "notes",
 )  # fmt: skip
 SELECT = "SELECT " + ", ".join(f"r.{name}" for name in COLUMNS) + " FROM results r"
 
@@ -53,6 +55,7 @@ def of(row: tuple[Any, ...]) -> Row:
     values = dict(zip(COLUMNS, row, strict=True))
     values["warm"] = bool(values["warm"])
     values["evidence"] = tuple(orjson.loads(values["evidence"]))
+    values["notes"] = tuple(orjson.loads(values["notes"]))
     values["measures"] = orjson.loads(values["measures"])
     values["price_wei"] = int(values["price_wei"]) if values["price_wei"] is not None else None
     return Row(**values)

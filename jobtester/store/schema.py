@@ -57,7 +57,11 @@ CREATE INDEX results_pipeline ON results (pipeline, seq);
 CREATE INDEX results_model ON results (model, seq);
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+ALTER TABLE results ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(STEPS)
 
 

@@ -56,6 +56,8 @@ class Progress:
         self.report.add(result)
         metrics.jobs.labels(job.pipeline, verdict.outcome.value, warm).inc()
         metrics.attribution.labels(result.attribution.kind.value).inc()
+        for note in result.notes:
+            metrics.answer_notes.labels(note.check, note.code).inc()
         if verdict.outcome is Outcome.PASSED:
             metrics.round_trip.labels(job.pipeline, warm).observe(result.round_trip_s)
             for name, measured in (("first_token_s", metrics.first_token), ("tokens_per_s", metrics.token_rate)):

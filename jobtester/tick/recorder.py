@@ -153,5 +153,6 @@ def _log(result: Result) -> None:
         warm=job.warm,
         status=result.status,
         **result.measures,
+        notes=[f"{note.check}:{note.code}" for note in result.notes],
         message="" if verdict.outcome is Outcome.PASSED else verdict.message,
     )

@@ -12,6 +12,7 @@ from jobtester.domain import outcome
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
+from jobtester.domain.notes import Note
 from jobtester.domain.results import Result
 from jobtester.gateway import byoc, evidence
 from jobtester.gateway.artefacts import Artefact
@@ -99,12 +100,13 @@ class Trial:
         artefact_s = None
         response = ""
         measures: Mapping[str, float] = {}
+        notes: tuple[Note, ...] = ()
         try:
             if evidence.looks_passed(exchange):
                 examined = await self.examiner.examine(
                     definition, sent.request.expectation, exchange.body, fetch=self._fetcher(lane)
                 )
-                findings, artefact_s = examined.findings, examined.artefact_s
+                findings, artefact_s, notes = examined.findings, examined.artefact_s, examined.notes
                 measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
         finally:
             gathered = await gathering
@@ -140,6 +142,7 @@ class Trial:
             response=response,
             measures=measures,
             deferred=deferred,
+            notes=notes,
         )
         return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED)
 

@@ -83,6 +83,10 @@ _RESULT: dict[str, Schema] = {
     "artefact_s": _maybe(_SECONDS),
     "status": {**_maybe(_WHOLE), "description": "the gateway's HTTP status, null where no answer came"},
     "measures": _map(_NUMBER),
+    "notes": {
+        **_list(_object({"check": _TEXT, "note": _TEXT, "message": _TEXT})),
+        "description": "oddities of the answer that are held against nobody",
+    },
     "deferred": _WHOLE,
     "estimated_price_wei": _maybe(_WEI),
 }

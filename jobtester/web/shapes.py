@@ -38,6 +38,7 @@ def result(row: Row) -> dict[str, Any]:
         "artefact_s": row.artefact_s,
         "status": row.status,
         "measures": row.measures,
+        "notes": list(row.notes),
         "deferred": row.deferred,
         "estimated_price_wei": prices.text(row.price_wei),
     }

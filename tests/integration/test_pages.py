@@ -18,6 +18,7 @@ import pytest
 from jobtester.domain import stats
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.jobs import Job
+from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.outcome import Outcome, Verdict
 from jobtester.domain.received import Received
@@ -92,6 +93,7 @@ def result(number: int, text: str) -> Result:
         request=text,
         response=text,
         measures={"tokens_per_s": 1.5},
+        notes=(Note("chat", "usage", text),),
     )
 
 

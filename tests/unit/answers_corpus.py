@@ -27,7 +27,7 @@ S3 = "https://store.example/bucket/8fdf5a94.bin"
 
 @dataclass(frozen=True)
 class Case:
-    """One answer. `problem` is what a check has to find, empty for a right one."""
+    """One answer. `problem` is what a check has to find, empty for a right one; `notes` is what is odd about that."""
 
     pipeline: str
     name: str
@@ -35,6 +35,8 @@ class Case:
     problem: str = ""
     files: Mapping[str, Artefact] = field(default_factory=dict)
     model: str = MODEL
+    notes: tuple[str, ...] = ()
+    stream: bool = False
 
     @property
     def body(self) -> bytes:

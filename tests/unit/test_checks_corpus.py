@@ -28,6 +28,9 @@ def test_right_answers_pass(case: Case) -> None:
     findings = looked_at(case).findings
     assert findings
     assert [finding for finding in findings if not finding.passed] == []
+    notes = [note for finding in findings for note in finding.notes]
+    assert {note.code for note in notes} == set(case.notes)
+    assert all(10 < len(note.message) < 400 for note in notes)
 
 
 @pytest.mark.parametrize("case", BAD, ids=str)

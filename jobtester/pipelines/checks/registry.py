@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines.checks import audio, caption, chat, embedding, field, image, masks, paths, transcript, video
-from jobtester.pipelines.checks.sample import Check, Expectation, Sample, Wrong
+from jobtester.pipelines.checks.sample import Check, Expectation, Notes, Sample, Wrong
 
 MAX_ARTEFACTS = 8
 
@@ -70,13 +70,14 @@ def needs(check: Check, expectation: Expectation) -> str:
 
 def run(check: Check, sample: Sample) -> Finding:
     """Run one check. Never raises: what breaks a check is a finding too, and a defect of a check is the tester's."""
+    notes = Notes()
     try:
-        KINDS[check.name].check(sample, check.params)
+        KINDS[check.name].check(replace(sample, notes=notes), check.params)
     except Wrong as wrong:
-        return Finding(check.name, wrong.problem, wrong.message, wrong.fault)
+        return Finding(check.name, wrong.problem, wrong.message, wrong.fault, notes.of(check.name))
     except MemoryError:
         return Finding(check.name, "too_heavy", "the answer needs more memory to look at than any right one")
     except Exception as error:
         shown = f"{type(error).__name__}: {paths.show(str(error))}"
         return Finding(check.name, "defect", f"the check {check.name} broke off: {shown}", Fault.TESTER)
-    return Finding(check.name)
+    return Finding(check.name, notes=notes.of(check.name))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobtester.domain.notes import Note
 from jobtester.domain.outcome import Fault
 
 _LARGE = 10**18
@@ -94,10 +95,30 @@ class Expectation:
         return next((truth for truth in self.inputs.values() if truth.transcript), None)
 
 
+class Notes:
+    """Collects the notes of one check: the first of each code, since a thousand chunks may be odd in one way."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._messages: dict[str, str] = {}
+
+    def add(self, code: str, message: str) -> None:
+        """Note an oddity that changes no outcome. `code` is a literal of the program: it is a label of the metrics."""
+        self._messages.setdefault(code, message)
+
+    def of(self, check: str) -> tuple[Note, ...]:
+        """Return what was collected, as the notes of a check."""
+        return tuple(Note(check, code, message) for code, message in self._messages.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to look at: parsed, with the artefacts it names by their URL."""
+    """One answer to look at: parsed, with the artefacts it names by their URL.
+
+    `notes` collects what is odd about it and changes no outcome.
+    """
 
     answer: Any
     expectation: Expectation = Expectation()
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes, compare=False)
