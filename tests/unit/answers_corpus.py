@@ -515,7 +515,7 @@ def _text_to_speech() -> list[Case]:
         bad("an empty file", "empty", b""),
         bad("HTML", "not_audio", b"<!DOCTYPE html><html></html>"),
         bad("a picture", "not_audio", make.picture(64, 64)),
-        bad("AAC in MP4", "not_audio", make.sound(usual, "mp4")),
+        bad("a video for a sound", "no_stream", make.video(64, 64, 3)),
         bad("a header alone", "empty", right[:44]),
         bad("half a header", "undecodable", right[:20]),
         bad("silence", "silent", make.sound(usual, loud=0.0)),

@@ -91,7 +91,7 @@ def _check_file(content: bytes, kind: str) -> None:
     if kind == "image":
         image.decode(content)
     elif kind == "video":
-        frames, _seconds = video.decode(content, limit=_FRAMES)
+        frames = video.decode(content, limit=_FRAMES).frames
         if len(frames) < _FRAMES:
             raise Wrong("frames", "the video has no more than one frame")
     else:

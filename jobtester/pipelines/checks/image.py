@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobtester.domain.outcome import Fault
 from jobtester.pipelines.checks import media, paths
+from jobtester.pipelines.checks.metadata import turned, without_metadata
 from jobtester.pipelines.checks.sample import Expectation, Sample, Wrong
 
 if TYPE_CHECKING:
@@ -18,9 +21,20 @@ _SIGNATURES = {
     "JPEG": (b"\xff\xd8\xff", 0),
     "WEBP": (b"WEBP", 8),
     "GIF": (b"GIF8", 0),
+    "AVIF": (b"ftypavi", 4),
+    "BMP": (b"BM", 0),
+    "TIFF": (b"II*\0", 0),
+    "TIFF ": (b"MM\0*", 0),
+}
+_UNREADABLE = {  # what some browsers show and nothing here can decode: nobody's fault but the tester's
+    "HEIC": (b"ftyphei", 4),
+    "HEIF": (b"ftypmif1", 4),
+    "JPEG XL": (b"\0\0\0\x0cJXL \r\n\x87\n", 0),
+    "JPEG XL ": (b"\xff\x0a", 0),
 }
 MAX_PIXELS = 4096 * 4096
 FLAT = 2.0  # standard deviation, of 255, below which nobody sees anything
+_SEEN = 4  # of 255: alpha up to which nothing is seen
 _LOOK = 512  # side, in pixels, to which a picture is brought before its colours are compared
 
 
@@ -79,6 +93,8 @@ def check(sample: Sample, params: Params) -> None:
         if params.seed:
             _check_seed(entry, expected, index)
         picture = decode(media.content(sample, entry, params.path), size)
+        if picture.format not in ("PNG", "JPEG", "MPO", "WEBP", "GIF"):
+            sample.notes.add("format", f"the picture is written as {picture.format}, which not all viewers open")
         colour = flat(picture)
         if colour:
             raise Wrong("flat", f"the picture of {_show(picture.size)} is one flat colour, {colour}")
@@ -88,13 +104,13 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
     """Decode a picture fully; its header is believed only within bounds and, where given, only if it says `size`."""
     from PIL import Image
 
-    formats = [name for name, (sign, at) in _SIGNATURES.items() if content[at : at + len(sign)] == sign]
+    formats = [name.strip() for name in _named(content, _SIGNATURES)]
     if not formats:
-        raise Wrong("not_an_image", f"the file is no PNG, JPEG, WebP or GIF: it begins with {content[:12]!r}")
+        _refuse(content)
     with media.decoding("picture", content), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(io.BytesIO(content), formats=formats)
-        if size is not None and picture.size != size:
+        picture = Image.open(io.BytesIO(without_metadata(content)), formats=formats)
+        if size is not None and picture.size != size and not (picture.size == size[::-1] and turned(content)):
             raise Wrong("size", f"the picture is {_show(picture.size)}, not {_show(size)}")
         if picture.width * picture.height > MAX_PIXELS:
             raise Wrong("too_large", f"the picture claims to be {_show(picture.size)}")
@@ -102,16 +118,55 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
         return picture
 
 
+def _named(content: bytes, signatures: Mapping[str, tuple[bytes, int]]) -> list[str]:
+    return [name for name, (sign, at) in signatures.items() if content[at : at + len(sign)] == sign]
+
+
+def _refuse(content: bytes) -> NoReturn:
+    for name in _named(content, _UNREADABLE):
+        raise Wrong("unsupported", f"the tester cannot decode {name.strip()}, so nothing is said of it", Fault.TESTER)
+    raise Wrong(
+        "not_an_image", f"the file is no PNG, JPEG, WebP or GIF, nor any other picture: it begins with {content[:12]!r}"
+    )
+
+
 def flat(picture: Image) -> str:
-    """Name the colour of a picture that shows nothing but that, as #rrggbb; empty for any other."""
+    """Name the color of a picture that shows nothing but that, as #rrggbb; empty for any other.
+
+    A transparent picture shows what is on black or on white; where it is flat on both, nobody sees anything.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":  # more than 8 bits of gray, cut off by a conversion
+        picture = _in_8_bits(picture)
+    factor = max(1, max(picture.size) // _LOOK)
+    if not picture.has_transparency_data:
+        plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+        return _only_color(plain.reduce(factor).convert("RGB"))
+    small = picture.convert("RGBA").reduce(factor)
+    shown = ""
+    for ground in ("white", "black"):
+        whole = Image.new("RGBA", small.size, ground)
+        whole.alpha_composite(small)
+        shown = _only_color(whole.convert("RGB"))
+        if not shown:
+            return ""
+    highest = small.getchannel("A").getextrema()[1]
+    return shown if isinstance(highest, int) and highest > _SEEN else "transparent"
+
+
+def _in_8_bits(picture: Image) -> Image:
+    """Bring 16 bits of gray, or floats from 0 to 1, to 8 bits."""
+    wide = picture.convert("F")
+    highest: Any = wide.getextrema()[1]
+    scale = 1 / 256 if picture.mode != "F" else 255.0 if highest <= 1 else 1.0
+    return wide.point(lambda value: value * scale + 0).convert("L")
+
+
+def _only_color(picture: Image) -> str:
     from PIL import ImageStat
 
-    if picture.mode.startswith("I"):  # 16 bits of grey, of which conversion would cut off what is above 255
-        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    factor = max(1, max(picture.size) // _LOOK)
-    plain = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")
-    small = plain.reduce(factor).convert("RGB")
-    look = ImageStat.Stat(small)
+    look = ImageStat.Stat(picture)
     return f"#{bytes(map(round, look.mean)).hex()}" if max(look.stddev) < FLAT else ""
 
 

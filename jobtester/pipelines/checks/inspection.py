@@ -8,6 +8,7 @@ from jobtester.pipelines.checks import audio, image
 from jobtester.pipelines.checks.sample import Wrong
 
 PICTURES = ("PNG", "JPEG", "GIF")
+SOUNDS = ("wav", "flac", "mp3", "ogg")
 
 
 def of(content: bytes, kind: str) -> dict[str, Any]:
@@ -15,12 +16,15 @@ def of(content: bytes, kind: str) -> dict[str, Any]:
     try:
         if kind == "image":
             picture = image.decode(content)
-            if picture.format not in PICTURES:
+            if (picture.format or "").replace("MPO", "JPEG") not in PICTURES:
                 return {"problem": f"is {picture.format}; gateways take PNG, JPEG and GIF only"}
             return {"width": picture.width, "height": picture.height}
-        seconds, _loudness = audio.decode(content)
+        sound = audio.decode(content)
     except Wrong as wrong:
         return {"problem": wrong.message}
+    seconds = sound.seconds
+    if sound.form not in SOUNDS:
+        return {"problem": f"is {sound.form}; gateways are safe with WAV, FLAC and MP3 only"}
     if seconds < 1:
         return {"problem": f"takes {seconds:.2f} s; gateways take nothing below 1 s"}
     return {"duration_s": round(seconds, 3)}

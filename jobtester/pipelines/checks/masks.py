@@ -8,13 +8,14 @@ from typing import Any
 
 from jobtester.domain.outcome import Fault
 from jobtester.pipelines.checks import paths, strictjson
-from jobtester.pipelines.checks.sample import Expectation, Sample, Truth, Wrong
+from jobtester.pipelines.checks.sample import Expectation, Notes, Sample, Truth, Wrong
 
 _MAX_MASKS = 3
 _LOGITS_SIDE = 256
 _NUMBER_LENGTH = 32  # characters that a number in the text may take, more than any maker writes
 _NOT_FINITE = re.compile(r"nan|inf", re.IGNORECASE)
 _SCORE_SLACK = 0.05
+_BEGIN = "\0\ufeff \t\r\n"  # what may come before a text and belongs to no part of it
 
 Row = list[float]
 
@@ -47,14 +48,14 @@ def check(sample: Sample, params: Params) -> None:
     truth = sample.expectation.picture()
     if truth is None or not truth.box:
         raise Wrong("no_truth", "no object is known of the picture that was sent", Fault.TESTER)
-    scores = _scores(_parsed(sample.answer, "scores", _MAX_MASKS))
+    scores = _scores(_parsed(sample.answer, "scores", _MAX_MASKS), sample.notes)
     if _single(sample) and len(scores) != 1:
         raise Wrong("count", f"{len(scores)} masks came, one was asked for")
     masks = _parsed(sample.answer, "masks", _MAX_MASKS * truth.width * truth.height)
     _check_shape(masks, "masks", len(scores), truth.width, truth.height)
     logits = _parsed(sample.answer, "logits", _MAX_MASKS * _LOGITS_SIDE**2)
     _check_shape(logits, "logits", len(scores), _LOGITS_SIDE, _LOGITS_SIDE)
-    _check_object(masks[0], truth, params.iou)
+    _check_object(masks[scores.index(max(scores))], truth, params.iou)
 
 
 def _parsed(answer: Any, name: str, numbers: int) -> Any:
@@ -67,19 +68,20 @@ def _parsed(answer: Any, name: str, numbers: int) -> Any:
     if _NOT_FINITE.search(value):
         raise Wrong("not_finite", f"{name} has numbers that are none (nan, inf)")
     try:
-        return strictjson.read(value)
+        return strictjson.read(value.lstrip(_BEGIN).replace("True", "true").replace("False", "false"))
     except ValueError as error:
         raise Wrong("unreadable", f"{name} is no list written as JSON: {paths.show(value, 60)}") from error
 
 
-def _scores(scores: Any) -> list[float]:
+def _scores(scores: Any, notes: Notes) -> list[float]:
+    """Read the scores; being a little out of range or in another order changes nothing about the masks."""
     if not isinstance(scores, list) or not 1 <= len(scores) <= _MAX_MASKS:
         raise Wrong("count", f"scores is no list of 1 to {_MAX_MASKS}: it is {paths.show(scores)}")
     read = [paths.number(score, f"scores.{index}") for index, score in enumerate(scores)]
-    if not all(0 <= score <= 1 + _SCORE_SLACK for score in read):
+    if not all(-_SCORE_SLACK <= score <= 1 + _SCORE_SLACK for score in read):
         raise Wrong("scores", f"scores are between 0 and 1, not {read}")
     if read != sorted(read, reverse=True):
-        raise Wrong("scores", f"the best mask does not come first: {read}")
+        notes.add("unsorted", f"the best mask does not come first: {read}")
     return read
 
 
@@ -98,7 +100,7 @@ def _check_shape(value: Any, name: str, count: int, width: int, height: int) -> 
         for row in plane:
             if not isinstance(row, list) or len(row) != width:
                 raise Wrong("shape", f"{name} is not {wanted}: a row is {paths.show(row)}")
-            if not set(map(type, row)) <= {int, float}:
+            if not set(map(type, row)) <= {int, float, bool}:
                 raise Wrong("shape", f"{name} has a row that is not all numbers")
 
 

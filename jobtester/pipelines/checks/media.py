@@ -16,6 +16,7 @@ from jobtester.pipelines.checks.sample import Sample, Wrong
 MAX_ENTRIES = 16
 _LONGEST_PATH = 2048  # base64 may begin with / as well, that of every JPEG does, and is longer
 _INLINE = ("b64_json", "base64", "data")
+_URL_SAFE = str.maketrans("-_", "+/")  # some write base64 so, or without the signs that fill it up
 _OBJECT = re.compile(r"<[^>]* at 0x[0-9a-f]+>")  # as Python writes what has no name
 
 
@@ -98,6 +99,7 @@ def _inline(entry: Any, path: str) -> bytes:
     elif isinstance(entry, dict) and text == entry.get("url"):
         raise Wrong("no_file", f"{path} is no address that can be fetched: {paths.show(text)}")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        packed = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Wrong("no_file", f"{path} is neither an address nor base64: {paths.show(text)}") from error

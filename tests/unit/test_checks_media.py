@@ -1,0 +1,283 @@
+"""Files in makers' shapes: what a player or browser opens passes, what is damaged or garbage fails, each by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from jobtester.domain.outcome import Fault, Finding
+from jobtester.pipelines import looking
+from jobtester.pipelines.checks.sample import Artefact
+from jobtester.pipelines.looking import Task
+from jobtester.pipelines.worker import Worker
+from tests.unit import media_factory as make
+from tests.unit import media_shapes as shapes
+from tests.unit.answers_corpus import FILE, images, mask, masks, request
+
+USUAL = len(request("text-to-speech").expectation.parameters["text"]) / 15
+COUNT = int(USUAL * shapes.RATE)
+NAN = struct.pack("<f", math.nan)
+EXTENSIBLE = struct.pack("<HHI", 22, 16, 4) + b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file as a maker writes it. `problem` is what has to be found, empty for nothing; `notes` what is only noted."""
+
+    pipeline: str
+    name: str
+    made: Callable[[], bytes]
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    fault: Fault = Fault.ORCHESTRATOR
+
+    def __str__(self) -> str:
+        """Name the row in a test's report."""
+        return f"{self.pipeline}: {self.name}"
+
+
+def sound(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Make a row of text-to-speech."""
+    return Row("text-to-speech", name, made, problem, notes)
+
+
+def picture(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Make a row of text-to-image, 512×512."""
+    return Row("text-to-image", name, made, problem, notes)
+
+
+def video(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Make a row of image-to-video, 25 frames of 1024×576."""
+    return Row("image-to-video", name, made, problem, notes)
+
+
+def mp3(share: float, **form: Any) -> bytes:
+    """Encode a part of what is spoken as MP3."""
+    return shapes.sound(USUAL * share, "mp3", "libmp3lame", **form)
+
+
+def noise(size: int) -> bytes:
+    """Return bytes without meaning, always the same."""
+    return random.Random(1).randbytes(size)
+
+
+def tagged(at: int) -> bytes:
+    """Return a JPEG that is to be turned, as cameras write it."""
+    exif = Image.Exif()
+    exif[0x0112] = at
+    return shapes.saved(shapes.drawn(), "JPEG", exif=exif)
+
+
+SOUNDS = [
+    sound("WAV with sizes in 64 bits", lambda: shapes.rf64(USUAL)),
+    sound("broadcast WAV with sizes in 64 bits", lambda: shapes.rf64(USUAL, b"BW64")),
+    sound("streamed WAV, size 0", lambda: shapes.wav(shapes.pcm(USUAL), size=0)),
+    sound("streamed WAV, size 2³²-1", lambda: shapes.wav(shapes.pcm(USUAL), size=0xFFFFFFFF)),
+    sound("extensible WAV", lambda: shapes.wav(shapes.pcm(USUAL), tag=0xFFFE, extra=EXTENSIBLE)),
+    sound("32 bit floats", lambda: shapes.wav(shapes.samples("f", shapes.tone(USUAL)), tag=3, bits=32)),
+    sound("64 bit floats", lambda: shapes.wav(shapes.samples("d", shapes.tone(USUAL)), tag=3, bits=64)),
+    sound("24 bits", lambda: shapes.wav(shapes.sound(USUAL, "s24le", "pcm_s24le", format_="s32"), bits=24)),
+    sound("8 bits", lambda: shapes.wav(shapes.sound(USUAL, "u8", "pcm_u8", format_="u8"), bits=8)),
+    sound("mu-law", lambda: shapes.wav(shapes.sound(USUAL, "mulaw", "pcm_mulaw", format_="s16"), tag=7, bits=8)),
+    sound("A-law", lambda: shapes.wav(shapes.sound(USUAL, "alaw", "pcm_alaw", format_="s16"), tag=6, bits=8)),
+    sound(
+        "LIST, JUNK and bext before the data",
+        lambda: shapes.wav(
+            shapes.pcm(USUAL),
+            before=shapes.chunk(b"JUNK", bytes(28)) + shapes.chunk(b"bext", bytes(602)),
+            after=shapes.chunk(b"LIST", b"INFOISFT\5\0\0\0Lavf\0"),
+        ),
+    ),
+    sound("text behind the data", lambda: shapes.wav(shapes.pcm(USUAL)) + shapes.chunk(b"LIST", b"INFO")),
+    sound("AIFF", lambda: shapes.sound(USUAL, "aiff", "pcm_s16be", format_="s16")),
+    sound("Opus in Ogg", lambda: shapes.sound(USUAL, "ogg", "libopus", rate=48_000, format_="flt")),
+    sound("AAC in MP4", lambda: make.sound(USUAL, "mp4")),
+    sound("bare AAC", lambda: shapes.sound(USUAL, "adts", "aac")),
+    sound("Opus in WebM", lambda: shapes.sound(USUAL, "webm", "libopus", rate=48_000, format_="flt")),
+    sound("MP3 with a large tag", lambda: b"ID3\4\0\0\0\0\x7f\x7f" + bytes(0x3FFF) + mp3(1)),
+    sound("two MP3s joined", lambda: mp3(0.5) * 2, "", "broken_frames"),
+    sound("ten MP3s joined", lambda: mp3(0.1) * 10, "", "broken_frames"),
+    sound("joined in the middle of a frame", lambda: mp3(0.6)[:-300] + mp3(0.5), "", "broken_frames"),
+    sound("a tag in the middle", lambda: mp3(0.5) + b"ID3\4\0\0\0\0\2\0" + bytes(256) + mp3(0.5), "", "broken_frames"),
+    sound("mono and stereo joined", lambda: mp3(0.5) + mp3(0.5, layout="stereo"), "", "broken_frames"),
+    sound("two rates joined", lambda: mp3(0.5) + mp3(0.5, rate=22_050), "", "broken_frames"),
+    sound("a single NaN", lambda: shapes.wav(
+        NAN + shapes.samples("f", shapes.tone(USUAL)), tag=3, bits=32)),
+    sound("on a high constant", lambda: shapes.wav(
+        shapes.samples("h", (20_000 + int(9000 * value) for value in shapes.tone(USUAL))))),
+    sound("a loud sine", lambda: make.sound(USUAL, loud=1.0)),
+    sound("speech, then a long silence", lambda: shapes.wav(
+        shapes.samples("h", shapes.quiet_but(USUAL * 2, range(COUNT // 2))))),
+    sound("NaN throughout", lambda: shapes.wav(NAN * COUNT, tag=3, bits=32), "not_finite"),
+    sound("NaN in a tenth", lambda: shapes.wav(
+        shapes.samples("f", (math.nan if index % 10 == 0 else 0.1 for index in range(COUNT))), tag=3, bits=32),
+        "not_finite"),
+    sound("infinite", lambda: shapes.wav(shapes.samples("d", [math.inf] * COUNT), tag=3, bits=64), "not_finite"),
+    sound("constant at full scale", lambda: shapes.wav(shapes.samples("h", [32767] * COUNT)), "silent"),
+    sound("constant in the middle", lambda: shapes.wav(shapes.samples("h", [9000] * COUNT)), "silent"),
+    sound("a constant that drifts", lambda: shapes.wav(
+        shapes.samples("h", (5000 * index // COUNT for index in range(COUNT)))), "silent"),
+    sound("full scale throughout", lambda: shapes.wav(shapes.samples("h", shapes.square(USUAL))), "full_scale"),
+    sound("whole numbers in floats", lambda: shapes.wav(
+        shapes.samples("f", (9000 * value for value in shapes.tone(USUAL))), tag=3, bits=32), "full_scale"),
+    sound("one click", lambda: shapes.wav(shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 5001)))), "silent"),
+    sound("a short beep", lambda: shapes.wav(
+        shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 9000)))), "silent"),
+    sound("a click in the noise of a recorder", lambda: shapes.wav(shapes.samples("h", (
+        value or index * 7919 % 101 - 50 for index, value in enumerate(shapes.quiet_but(USUAL, range(9000, 9400)))))),
+        "silent"),
+]  # fmt: skip
+
+TEXT = b"parameters\0" + noise(1_500_000).hex().encode()
+PICTURES = [
+    picture("a workflow of megabytes in text", lambda: shapes.png_with(make.picture(512, 512), (b"tEXt", TEXT))),
+    picture("packed text over the limit", lambda: shapes.png_with(
+        make.picture(512, 512), (b"zTXt", b"workflow\0\0" + zlib.compress(b"x" * 3_000_000)))),
+    picture("international text over the limit", lambda: shapes.png_with(
+        make.picture(512, 512), (b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(b"x" * 3_000_000)))),
+    picture("text over the limit in all", lambda: shapes.png_with(
+        make.picture(512, 512), *[(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 1_000_000))] * 70)),
+    picture("a color profile over the limit", lambda: shapes.png_with(
+        make.picture(512, 512), (b"iCCP", b"p\0\0" + zlib.compress(bytes(3_000_000))))),
+    picture("a broken color profile", lambda: shapes.png_with(make.picture(512, 512), (b"iCCP", b"p\0\0broken"))),
+    picture("broken EXIF", lambda: shapes.png_with(make.picture(512, 512), (b"eXIf", b"MM\0*\xff\xff\xff\xff"))),
+    picture("a thousand chunks", lambda: shapes.png_with(make.picture(512, 512), *[(b"tEXt", b"a\0b")] * 1000)),
+    picture("bytes behind the end", lambda: make.picture(512, 512) + noise(5000)),
+    picture("PNG without its end", lambda: make.picture(512, 512)[:-12]),
+    picture("interlaced", shapes.interlaced),
+    picture("APNG", lambda: shapes.saved(shapes.drawn(), save_all=True, append_images=[shapes.drawn().rotate(90)])),
+    picture("black and white", lambda: shapes.saved(shapes.drawn("1"))),
+    picture("gray with transparency", lambda: shapes.saved(shapes.drawn("LA"))),
+    picture("half transparent", lambda: shapes.saved(shapes.veiled(128))),
+    picture("JPEG for print", lambda: shapes.saved(shapes.drawn("CMYK"), "JPEG")),
+    picture("progressive JPEG", lambda: shapes.saved(shapes.drawn(), "JPEG", progressive=True)),
+    picture("gray JPEG", lambda: shapes.saved(shapes.drawn("L"), "JPEG")),
+    picture("JPEG of two pictures", lambda: shapes.saved(
+        shapes.drawn(), "MPO", save_all=True, append_images=[shapes.drawn()])),
+    picture("JPEG with EXIF", lambda: tagged(1)),
+    picture("JPEG with broken EXIF", lambda: shapes.saved(shapes.drawn(), "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 4)),
+    picture("JPEG with bytes behind the end", lambda: make.picture(512, 512, "JPEG") + noise(5000)),
+    picture("WebP with transparency", lambda: shapes.saved(shapes.veiled(200), "WEBP")),
+    picture("WebP without loss", lambda: shapes.saved(shapes.drawn(), "WEBP", lossless=True)),
+    picture("animated WebP", lambda: shapes.saved(
+        shapes.drawn(), "WEBP", save_all=True, append_images=[shapes.drawn().rotate(90)])),
+    picture("GIF", lambda: shapes.saved(shapes.drawn(), "GIF")),
+    picture("AVIF", lambda: shapes.saved(shapes.drawn(), "AVIF"), "", "format"),
+    picture("BMP", lambda: shapes.saved(shapes.drawn(), "BMP"), "", "format"),
+    picture("TIFF", lambda: shapes.saved(shapes.drawn(), "TIFF"), "", "format"),
+    picture("TIFF of floats", lambda: shapes.saved(
+        shapes.drawn("F").point(lambda value: value * (1 / 255) + 0), "TIFF"), "", "format"),
+    picture("fully transparent", lambda: shapes.saved(shapes.veiled(0)), "flat"),
+    picture("nearly fully transparent", lambda: shapes.saved(shapes.veiled(2)), "flat"),
+    picture("fully transparent WebP", lambda: shapes.saved(shapes.veiled(0), "WEBP", lossless=True), "flat"),
+    picture("gray, fully transparent", lambda: shapes.saved(shapes.veiled(0).convert("LA")), "flat"),
+    picture("one bright color", lambda: make.flat_picture(512, 512, "orange"), "flat"),
+    picture("EXIF cannot turn a wrong size right", lambda: shapes.saved(shapes.drawn(side=256), "JPEG"), "size"),
+    picture("PNG cut off", lambda: make.picture(512, 512)[:-400], "undecodable"),
+    picture("JPEG cut off", lambda: make.picture(512, 512, "JPEG")[:5000], "undecodable"),
+    picture("SVG", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+    Row("text-to-image", "HEIC", lambda: b"\0\0\0\x18ftypheic" + bytes(500), "unsupported", (), Fault.TESTER),
+    Row("text-to-image", "JPEG XL", lambda: b"\xff\x0a" + noise(500), "unsupported", (), Fault.TESTER),
+]  # fmt: skip
+
+FRAGMENTS = (("movflags", "frag_keyframe+empty_moov+default_base_moof"),)
+VIDEOS = [
+    video("free before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"free"))),
+    video("skip before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"skip", bytes(1000)))),
+    video("wide before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"wide"))),
+    video("zeros before ftyp", lambda: bytes(8) + make.video()),
+    video("free behind the end", lambda: make.video() + shapes.box(b"free", bytes(100))),
+    video("zeros behind the end", lambda: make.video() + bytes(1000)),
+    video("its index first", lambda: shapes.film(options=(("movflags", "faststart"),))),
+    video("in fragments", lambda: shapes.film(options=FRAGMENTS)),
+    video(
+        "in fragments, styp first", lambda: shapes.box(b"styp", b"msdh\0\0\0\0msdh") + shapes.film(options=FRAGMENTS)
+    ),
+    video("QuickTime", lambda: shapes.film(form="mov")),
+    video("HEVC", lambda: shapes.film("libx265"), "", "codec"),
+    video("AV1", lambda: shapes.film("libsvtav1"), "", "codec"),
+    video("VP9", lambda: shapes.film("libvpx-vp9"), "", "codec"),
+    video("WebM", lambda: shapes.film("libvpx-vp9", "webm"), "", "codec"),
+    video("GIF", lambda: shapes.saved(shapes.drawn(), "GIF"), "not_a_video"),
+    video("AVIF", lambda: shapes.saved(shapes.drawn(), "AVIF"), "not_a_video"),
+    video("AVI", lambda: shapes.film(form="avi"), "not_a_video"),
+    video("black WebM", lambda: b"\x1a\x45\xdf\xa3" + b"webm".rjust(40, b"\0"), "undecodable"),
+    video("in fragments, cut off", lambda: shapes.film(options=FRAGMENTS)[:9000], "undecodable"),
+]
+
+ROWS = [*SOUNDS, *PICTURES, *VIDEOS]
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """Start the process in which files are really looked at, with its bounds on memory."""
+    started = Worker.start(wall_s=200)
+    yield started
+    started.stop()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_files_of_makers(worker: Worker, row: Row) -> None:
+    """What a player opens is right, what is damaged or shows nothing is wrong, and what is odd is a note."""
+    answer = {"audio": {"url": FILE}} if row.pipeline == "text-to-speech" else images()
+    files = {FILE: Artefact(FILE, 200, row.made())}
+    task = Task(request(row.pipeline).expectation, json.dumps(answer).encode(), artefacts=files)
+    (finding,) = worker.look(task, cpu_s=20).findings
+    assert finding.problem == row.problem, finding.message
+    assert finding.fault is row.fault
+    assert {note.code for note in finding.notes} == set(row.notes)
+
+
+def looked(pipeline: str, answer: Any) -> Finding:
+    """Return what is found of an answer that carries all that it has."""
+    task = Task(request(pipeline).expectation, json.dumps(answer).encode())
+    report = looking.look(task)
+    assert not report.urls
+    return report.findings[0]
+
+
+MASKS: dict[str, Any] = {
+    "true and false": {"masks": [[[value > 0 for value in row] for row in mask()]]},
+    "true and false as Python writes them": {"masks": str([[[value > 0 for value in row] for row in mask()]])},
+    "255 and 0": {"masks": [[[255 * int(value) for value in row] for row in mask()]]},
+    "a score a little below nothing": {"scores": [-0.01]},
+    "a byte order mark before the text": {"masks": "\ufeff" + json.dumps([mask()])},
+    "a null character before the text": {"masks": "\0" + json.dumps([mask()])},
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_of_makers(name: str) -> None:
+    """A mask is a mask, whatever its maker writes for yes and no."""
+    assert looked("segment-anything-2", masks(**MASKS[name])).passed
+
+
+def test_masks_as_booleans_are_json_too() -> None:
+    """Booleans in lists as such, not as a text."""
+    answer = {key: json.loads(value) for key, value in masks(**MASKS["true and false"]).items()}
+    assert looked("segment-anything-2", answer).passed
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_masks_of_one_boolean_show_nothing(every: bool) -> None:
+    """All true and all false outline nothing."""
+    found = looked("segment-anything-2", masks(masks=[[[every] * 256] * 256]))
+    assert found.problem == "flat"
+
+
+@pytest.mark.parametrize("change", [lambda text: text.rstrip("="), lambda text: text.translate({43: "-", 47: "_"})])
+def test_base64_of_makers(change: Callable[[str], str]) -> None:
+    """Base64 without its filling, or in the form for addresses, is read."""
+    text = base64.b64encode(make.picture(1024, 1024) + os.urandom(1)).decode()
+    assert looked("openai-image-generation", {"data": [{"b64_json": change(text)}]}).passed
