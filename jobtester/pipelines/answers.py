@@ -2,61 +2,56 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from jobtester.pipelines import streams
 from jobtester.pipelines.checks import paths, strictjson
-from jobtester.pipelines.checks.sample import Wrong
+from jobtester.pipelines.checks.sample import Notes, Wrong
 
-_DATA = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*)")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANKS = b" \t\r\n"
 _FASTEST = 10_000  # tokens/s that nobody writes for one reader
 
 
-def parse(body: bytes, *, stream: bool = False) -> Any:
-    """Read a body as JSON; a streamed chat completion is put together first.
+def parse(body: bytes, *, stream: bool = False, chat: bool = False, notes: Notes | None = None) -> Any:
+    """Return a body read as JSON; a streamed chat completion is put together first.
 
+    `stream` says that a stream was asked for, `chat` that the answer is a completion, which some makers stream unasked.
     Raises Wrong `bad_json`, also for NaN, infinities and nesting too deep to be meant.
     """
-    if stream and not body.lstrip().startswith(b"{"):
-        return chat_from_stream(body)
+    notes = notes or Notes()
+    content = _bare(body, notes)
+    if (stream or chat) and not content.startswith((b"{", b"[")) and (stream or streams.begins(content)):
+        if not stream:
+            notes.add("streamed", "the answer comes as a stream, which was not asked for")
+        return streams.completion(content, notes)
     try:
-        return strictjson.read(body)
+        return strictjson.read(content)
     except ValueError as error:
+        if (stream or chat) and streams.has_lines(content):
+            notes.add("lines", "the answer comes as one JSON object in each line")
+            return streams.completion(content, notes)
         begin = paths.show(body[:200].decode("utf-8", "replace"), 60)
         raise Wrong("bad_json", f"the answer is no JSON ({error}): {begin}") from error
 
 
-def chat_from_stream(body: bytes) -> dict[str, Any]:
-    """Put the events of a streamed chat completion together into the answer that would have come without streaming.
-
-    `chunks` counts the events that carried text, for makers that do not count tokens; `ended` tells whether the stream
-    came to its end. Raises Wrong for an error in the stream and where there is no event at all.
-    """
-    answer: dict[str, Any] = {}
-    content: list[str] = []
-    role, reason, done = "assistant", None, False
-    for event in _events(body):
-        if event is None:
-            done = True
+def _bare(body: bytes, notes: Notes) -> bytes:
+    """Return a body without byte order mark, padding and the comments that keep a connection awake before JSON."""
+    content = body.strip(_BLANKS)
+    if content.startswith(_BYTE_ORDER_MARK):
+        notes.add("byte_order_mark", "the answer begins with a byte order mark")
+        content = content.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANKS)
+    if content.endswith(b"\0"):
+        notes.add("padding", "zero bytes follow the answer")
+        content = content.rstrip(_BLANKS + b"\0")
+    awake = content
+    while awake.startswith(b":"):
+        line, _, awake = awake.partition(b"\n")
+        if not line.strip(_BLANKS):
             break
-        if event.get("error"):
-            raise Wrong("stream_error", f"the stream broke off: {paths.show(event['error'])}")
-        answer.update({key: event[key] for key in ("id", "model", "created", "usage") if event.get(key)})
-        choice = _first(event.get("choices"))
-        delta = choice.get("delta") or choice.get("message") or {}
-        if isinstance(delta, dict):
-            if isinstance(delta.get("content"), str) and delta["content"]:
-                content.append(delta["content"])
-            role = delta.get("role") or role
-        reason = choice.get("finish_reason") or reason
-        answer.setdefault("choices", [])
-    if "choices" not in answer:
-        raise Wrong("bad_json", f"the stream has no events: {paths.show(body[:200].decode('utf-8', 'replace'), 60)}")
-    message = {"role": role, "content": "".join(content)}
-    answer["choices"] = [{"index": 0, "finish_reason": reason, "message": message}]
-    answer["chunks"], answer["ended"] = len(content), done or bool(reason)
-    return answer
+        awake = awake.lstrip(_BLANKS)
+    return awake if awake.startswith(b"{") else content
 
 
 def tokens(answer: Any) -> int | None:
@@ -84,25 +79,3 @@ def measures(count: int | None, round_trip_s: float, first_token_s: float | None
         if writing * _FASTEST > count:
             found["tokens_per_s"] = round(count / writing, 3)
     return found
-
-
-def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
-    """Give the tables in a stream of events, None for its end; what else is in between says nothing of a completion."""
-    for line in _DATA.finditer(body):
-        data = line[1].strip()
-        if not data:
-            continue  # a sign of life
-        if data == b"[DONE]":
-            yield None
-        try:
-            event = strictjson.read(data)
-        except ValueError as error:
-            shown = paths.show(data[:200].decode("utf-8", "replace"), 60)
-            raise Wrong("bad_json", f"an event of the stream is no JSON: {shown}") from error
-        if isinstance(event, dict) and ("choices" in event or event.get("error")):
-            yield event
-
-
-def _first(choices: Any) -> dict[str, Any]:
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, dict) else {}

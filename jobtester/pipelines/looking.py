@@ -12,7 +12,7 @@ from jobtester.domain.notes import Note
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import answers
 from jobtester.pipelines.checks import registry
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Sample, Truth, Wrong
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Notes, Sample, Truth, Wrong
 
 _LENGTH = 8  # bytes before each message that say how long it is
 
@@ -48,31 +48,36 @@ class Report:
 
 def look(task: Task) -> Report:
     """Read the answer and run every check on it. Raises nothing but MemoryError while reading."""
-    report, answer = _read(task)
-    return report or _checked(task, answer)
+    notes = Notes()
+    report, answer = _read(task, notes)
+    return report or _checked(task, answer, notes)
 
 
 def glance(task: Task) -> Report | None:
     """Look at a small answer as far as that takes microseconds; None where it takes a worker to go on."""
-    report, answer = _read(task)
+    notes = Notes()
+    report, answer = _read(task, notes)
     if report is None and registry.light(task.expectation.checks):
-        return _checked(task, answer)
+        return _checked(task, answer, notes)
     return report
 
 
-def _read(task: Task) -> tuple[Report | None, Any]:
+def _read(task: Task, notes: Notes) -> tuple[Report | None, Any]:
     """Read the answer; the report is None where the checks can run."""
+    chat = any(check.name == "chat" for check in task.expectation.checks)
     try:
-        answer = answers.parse(task.body, stream=task.stream)
+        answer = answers.parse(task.body, stream=task.stream, chat=chat, notes=notes)
     except Wrong as wrong:
-        return Report((Finding("body", wrong.problem, wrong.message, wrong.fault),)), None
+        return Report((Finding("body", wrong.problem, wrong.message, wrong.fault, notes.of("body")),)), None
     wanted = registry.urls(task.expectation.checks, answer) if task.artefacts is None else ()
     return (Report(urls=tuple(wanted)) if wanted else None), answer
 
 
-def _checked(task: Task, answer: Any) -> Report:
+def _checked(task: Task, answer: Any, notes: Notes) -> Report:
     sample = Sample(answer, task.expectation, task.artefacts or {})
     findings = tuple(registry.run(check, sample) for check in task.expectation.checks)
+    if odd := notes.of("body"):
+        findings = (Finding("body", notes=odd), *findings)
     return Report(findings, tokens=answers.tokens(answer))
 
 

@@ -251,8 +251,8 @@ def _audio_to_text() -> list[Case]:
     first, second = text[: text.index(".") + 1], text[text.index(".") + 1 :]
     chunks = [{"text": f" {first}", "timestamp": [0.0, 3.2]}, {"text": second, "timestamp": [3.2, 6.5]}]
 
-    def good(name: str, answer: Any) -> Case:
-        return Case("audio-to-text", name, answer)
+    def good(name: str, answer: Any, *notes: str) -> Case:
+        return Case("audio-to-text", name, answer, notes=notes)
 
     def bad(name: str, problem: str, answer: Any) -> Case:
         return Case("audio-to-text", name, answer, problem)
@@ -274,6 +274,35 @@ def _audio_to_text() -> list[Case]:
         good("small letters, no punctuation", {"text": text.lower().replace(".", "")}),
         good("one word misheard", {"text": text.replace("lies", "lays")}),
         good("ends at the padding", timed([0, 3.2], [3.2, 7.6])),
+        bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
+        bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),
+        bad("chunks a text", "chunks", {"text": text, "chunks": "all of it"}),
+        bad("chunks without text", "chunks", {"text": text, "chunks": [{"timestamp": [0, 1]}]}),
+        bad("too many chunks", "chunks", {"text": text, "chunks": chunks * 2000}),
+        good("no timestamp", {"text": text, "chunks": [{"text": text}]}, "timestamps"),
+        good("timestamp of one", timed([0], [1]), "timestamps"),
+        good("timestamps as text", timed(["0:00", "0:03"], [3, 6]), "timestamps"),
+        good("true for a time", timed([True, 3], [3, 6]), "timestamps"),
+        good("backwards", timed([3, 6], [0, 3]), "order"),
+        good("end before begin", timed([3, 1], [3, 6]), "order"),
+        good("before the beginning", timed([-4, 3], [3, 6]), "order"),
+        good("after the end", timed([0, 3], [3, 29.98]), "end"),
+        good("a null begin", timed([None, 3], [3, 6]), "timestamps"),
+        good(
+            "jitter of a tenth",
+            timed([0, 3.3], [3.2, 3.15]),
+        ),
+        good("at the end of Whisper's window", timed([0, 3], [3, 30.0]), "end"),
+        good("overlapping", timed([0, 5], [3, 6])),
+        good("segments of OpenAI", {"text": text, "segments": [{"id": 0, "start": 0.0, "end": 6.5, "text": text}]}),
+        good(
+            "whisper.cpp's",
+            {"text": text, "transcription": [{"timestamps": {"from": "0"}, "text": text}]},
+            "timestamps",
+        ),
+        bad("half of it again and again", "words", {"text": f"{first} " * 2}),
+        bad("an error for a text", "words", {"text": "Internal server error"}),
+        bad("a number for a text", "not_text", {"text": 7}),
         bad("not JSON", "bad_json", text.encode()),
         bad("no text", "missing", {"chunks": chunks}),
         bad("empty", "empty", {"text": " "}),
@@ -285,19 +314,6 @@ def _audio_to_text() -> list[Case]:
         bad("the same word for ever", "too_long", {"text": "the " * 5000}),
         bad("words turned round", "words", {"text": " ".join(reversed(text.split()))}),
         bad("only punctuation", "words", {"text": "…!?…"}),
-        bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
-        bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),
-        bad("chunks a text", "chunks", {"text": text, "chunks": "all of it"}),
-        bad("chunks without text", "chunks", {"text": text, "chunks": [{"timestamp": [0, 1]}]}),
-        bad("too many chunks", "chunks", {"text": text, "chunks": chunks * 2000}),
-        bad("no timestamp", "missing", {"text": text, "chunks": [{"text": text}]}),
-        bad("timestamp of one", "timestamps", timed([0], [1])),
-        bad("timestamps as text", "not_a_number", timed(["0:00", "0:03"], [3, 6])),
-        bad("true for a time", "not_a_number", timed([True, 3], [3, 6])),
-        bad("backwards", "timestamps", timed([3, 6], [0, 3])),
-        bad("end before begin", "timestamps", timed([3, 1], [3, 6])),
-        bad("before the beginning", "timestamps", timed([-4, 3], [3, 6])),
-        bad("after the end", "timestamps", timed([0, 3], [3, 29.98])),
     ]
 
 
@@ -395,56 +411,196 @@ def _usage(prompt: Any, completed: Any, total: Any) -> dict[str, Any]:
 def _chat(pipeline: str) -> list[Case]:
     word = said(pipeline)
     question = request(pipeline).expectation.parameters["messages"][-1]["content"]
+    limit = request(pipeline).expectation.parameters["max_tokens"]
+    long = "Okay, the user wants me to reply with one thing and nothing else. " * (limit // 8)
 
-    def good(name: str, answer: Any) -> Case:
-        return Case(pipeline, name, answer)
+    def good(name: str, answer: Any, *notes: str) -> Case:
+        return Case(pipeline, name, answer, notes=notes)
 
     def bad(name: str, problem: str, answer: Any) -> Case:
         return Case(pipeline, name, answer, problem)
 
-    def finished(reason: str) -> dict[str, Any]:
+    def finished(reason: Any) -> dict[str, Any]:
         return {"choices": [{**completion(word)["choices"][0], "finish_reason": reason}]}
 
+    def message(finish: Any = "stop", **fields: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", **fields}}]}
+
+    def parts(*given: Any) -> dict[str, Any]:
+        return completion(list(given))
+
+    text = {"type": "text", "text": word}
+    plain = json.dumps(completion(word)).encode()
     return [
         good("ai-runner's", completion(word)),
         good("OpenAI's", completion(word, object="chat.completion", system_fingerprint=None)),
         good("with blanks", completion(f"\n\n  {word} ")),
         good("with a full stop", completion(f"{word}.")),
         good("in a sentence", completion(f"Sure! The answer is **{word}**.")),
+        good("in italics", completion(f"_{word}_")),
+        good("in bold underscores", completion(f"__{word}__")),
+        good("in backticks", completion(f"```\n{word}\n```")),
+        good("boxed", completion(f"$\\boxed{{{word}}}$")),
+        good("as JSON", completion(json.dumps({"answer": word}))),
+        good("full-width", completion("".join(chr(ord(char) + 0xFEE0) for char in word))),
+        good("with a mark in front", completion(f"\ufeff{word}\u200b")),
         good("other case", completion(word.upper())),
+        good("twice", completion(f"{word}\n{word}")),
         good("after thinking", completion(f"<think>They want {word[:1]}…</think>\n{word}")),
         good("after quoting the question", completion(f"<think>They say: {question.upper()}</think>\n{word}")),
+        good("after a thought that the template opened", completion(f"They say: {question}\n</think>\n\n{word}")),
+        good("after Magistral's thought", completion(f"[THINK]1, 2, 3, 4, 5[/THINK]{word}")),
+        good(
+            "after raw channels",
+            completion(
+                f"<|channel|>analysis<|message|>{question}<|end|><|start|>assistant<|channel|>final<|message|>{word}"
+            ),
+        ),
+        good("thoughts beside it", message(content=word, reasoning_content=long)),
+        good("thoughts in a list", message(content=word, reasoning_details=[{"type": "reasoning.text", "text": long}])),
         good("ended by length", completion(word, **finished("length"))),
+        good("without a finish reason", message(None, content=word)),
+        *(
+            good(f"finish reason {reason}", completion(word, **finished(reason)), "finish")
+            for reason in (
+                "end",
+                "STOP",
+                "max_tokens",
+                "unknown",
+                "COMPLETE",
+                "tool_calls",
+                "error",
+                "content_filter",
+                "abort",
+                7,
+            )
+        ),
         good("without usage", completion(word, usage=None)),
         good("usage of nothing", completion(word, usage={})),
         good("usage of zeros", completion(word, **_usage(0, 0, 0))),
-        good("a few tokens more", completion(word, **_usage(10, 66, 76))),
+        good("a few tokens more", completion(word, **_usage(10, limit + 2, limit + 12))),
         good("details of usage", completion(word, usage={**completion("")["usage"], "prompt_tokens_details": None})),
+        good("usage off by one", completion(word, **_usage(40, 3, 44)), "usage"),
+        good("thought tokens besides", completion(word, **_usage(40, 3, 543)), "usage"),
+        good("usage of floats", completion(word, **_usage(40.0, 3.0, 43.0)), "usage"),
+        good("usage below nothing", completion(word, **_usage(-40, 43, 3)), "usage"),
+        good("usage as text", completion(word, **_usage("40", "3", "43")), "usage"),
+        good("half a usage", completion(word, usage={"total_tokens": 43}), "usage"),
+        good("null in the usage", completion(word, **_usage(40, None, 43)), "usage"),
+        good("usage a number", completion(word, usage=43), "usage"),
+        good("more tokens than asked for", completion(word, **_usage(40, 4000, 4040)), "tokens"),
+        good("an error beside it", completion(word, error={"message": "late"}), "error"),
+        good("a list of parts", parts(text), "content_parts"),
+        good(
+            "parts in halves",
+            parts({"type": "text", "text": word[:1]}, {"type": "text", "text": word[1:]}),
+            "content_parts",
+        ),
+        good("parts of texts", parts(word), "content_parts"),
+        good(
+            "Mistral's parts",
+            parts({"type": "thinking", "thinking": [{"type": "text", "text": long}]}, text),
+            "content_parts",
+        ),
+        good("parts of other kinds", parts({"type": "image_url", "image_url": {}}, text), "content_parts"),
+        good("one part", completion(text), "content_parts"),
+        good("another index", {"choices": [{"index": 3, "message": {"content": word}}]}, "choices"),
+        good(
+            "an empty choice first", {"choices": [{"index": 0}, {"index": 1, "message": {"content": word}}]}, "choices"
+        ),
+        good("the old completions", {"choices": [{"index": 0, "text": word, "finish_reason": "stop"}]}),
         good("Ollama's own", {"model": "llama3.1", "message": {"role": "assistant", "content": word}, "done": True}),
+        good("Ollama's generate", {"model": "llama3.1", "response": word, "done": True, "done_reason": "stop"}),
+        good("TGI's", {"generated_text": word}),
+        good("llama.cpp's", {"content": word, "stop": True}),
+        good("Anthropic's", {"type": "message", "content": [text], "stop_reason": "end_turn"}, "content_parts"),
+        good(
+            "Gemini's",
+            {"candidates": [{"content": {"parts": [{"text": word}]}, "finishReason": "STOP"}]},
+            "content_parts",
+            "finish",
+        ),
+        good(
+            "OpenAI's responses",
+            {
+                "output": [
+                    {"type": "reasoning", "summary": []},
+                    {"type": "message", "content": [{"type": "output_text", "text": word}]},
+                ]
+            },
+            "content_parts",
+        ),
+        good("a byte order mark", b"\xef\xbb\xbf" + plain, "byte_order_mark"),
+        good("zeros behind it", plain + b"\n" + bytes(64), "padding"),
+        good("comments before it", b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + plain),
+        good(
+            "streamed unasked",
+            b'data: {"choices":[{"index":0,"delta":{"content":"' + word.encode() + b'"}}]}\n\n',
+            "streamed",
+            "unfinished",
+        ),
+        bad("thinks until the limit", "token_limit", message("length", content="", reasoning_content=long)),
+        bad("null after thinking until the limit", "token_limit", message("length", content=None, reasoning=long)),
+        bad("no content after thinking", "token_limit", message("length", reasoning_content=long, tool_calls=[])),
+        bad("a thought without end", "token_limit", completion(f"<think>{long}", **_usage(9, limit, limit + 9))),
+        bad("a thought without end or usage", "token_limit", completion(f"<think>{long}!", usage=None)),
+        bad(
+            "hidden thoughts until the limit",
+            "token_limit",
+            {**message("length", content=""), "usage": {"completion_tokens_details": {"reasoning_tokens": limit}}},
+        ),
+        bad(
+            "uncounted thoughts until the limit",
+            "token_limit",
+            {**message("MAX_TOKENS", content=""), **_usage(10, 0, limit + 10)},
+        ),
+        bad("a short thought and the limit", "empty", message("length", content="", reasoning_content="Hm.")),
+        bad(
+            "only thoughts, and stops",
+            "empty",
+            {**message("stop", content="", reasoning_content=long), **_usage(10, 12, 22)},
+        ),
+        bad("only the limit", "empty", message("length", content="")),
         bad("not JSON", "bad_json", word.encode() + b" is it"),
         bad("the old shape", "contains", {"response": "An answer", "tokens_used": 12}),
         bad("no choices", "missing", {"choices": [], "usage": None}),
         bad("a list", "missing", []),
         bad("an error with 200", "missing", {"error": {"message": "model not loaded"}}),
-        bad("empty", "empty", completion("")),
-        bad("blanks", "empty", completion(" \n")),
-        bad("null", "not_text", completion(None)),
-        bad("parts instead of a text", "not_text", completion([{"type": "text", "text": word}])),
+        bad("empty", "empty", completion("  ")),
+        bad("null and an error", "empty", completion(None, error={"message": "out of memory"})),
+        bad(
+            "calls a tool", "empty", message("tool_calls", content=None, tool_calls=[{"id": "x"}], reasoning="I call.")
+        ),
+        bad("parts without text", "empty", parts({"type": "image_url"}, {"type": "thinking", "thinking": "no"})),
+        bad("a number", "not_text", completion(42)),
+        bad("parts that are none", "not_text", completion([42])),
         bad("refuses", "contains", completion("I cannot help with that.")),
         bad("part of a longer word", "contains", completion(f"9{word}7")),
         bad("glued together", "contains", completion(f"{word}{word}")),
+        bad("only thought of", "contains", completion(f"<think>{word}</think>I do not know.")),
         bad("repeats the question", "echo", completion(question)),
+        bad("repeats it with markup", "echo", completion(question.replace(word, f'**"{word}"**'))),
         bad("an echo of the messages", "echo", completion(f"user: {question}\nassistant:")),
-        bad("quotes the question and is wrong", "echo", completion(f"<think>{question}</think> 41")),
-        bad("broken off", "finish", completion(word, **finished("error"))),
-        bad("filtered", "finish", completion(word, **finished("content_filter"))),
-        bad("usage does not add up", "usage", completion(word, **_usage(40, 3, 50))),
-        bad("more than was asked for", "usage", completion(word, **_usage(40, 4000, 4040))),
-        bad("usage below nothing", "usage", completion(word, **_usage(-40, 43, 3))),
-        bad("usage as text", "usage", completion(word, **_usage("40", "3", "43"))),
-        bad("half a usage", "usage", completion(word, usage={"total_tokens": 43})),
-        bad("usage a number", "usage", completion(word, usage=43)),
+        bad(
+            "an echo of the request",
+            "echo",
+            completion(json.dumps({"messages": [{"role": "user", "content": question}]})),
+        ),
+        bad("quotes the question and is wrong", "echo", completion(f"They say: {question}! 41")),
+        bad("an error's message", "error", completion(f"Error: {word} is not loaded")),
+        bad("a runtime error", "error", completion(f"RuntimeError: CUDA out of memory, {word} MiB")),
+        bad("every number", "list", completion(" ".join(map(str, range(1, 3000))) + f" {word}")),
+        bad("numbers with commas", "list", completion(f"7, 8, 9, {word}, 43, 44")),
+        bad("numbers in lines", "list", completion(f"1\n2\n{word}\n3")),
+        bad(
+            "all the words that may be asked for",
+            "list",
+            completion(f"42 1789 365 2048 orange lighthouse November {word}"),
+        ),
+        bad("a list of words", "list", completion(f"apple, {word}, table, moon")),
+        bad("words without a sentence", "list", completion(f"apple {word} table moon")),
         bad("a book", "too_long", completion("tick " * 50_000)),
+        bad("a book with the word", "too_long", completion(f"{word}. " + "it is so. " * 5_000)),
     ]
 
 
@@ -477,6 +633,15 @@ def _image_to_text() -> list[Case]:
         bad("something else", "words", {"text": "a brown bear walking in a field"}),
         bad("nothing to do with it", "words", {"text": "a man riding a wave on a surfboard"}),
         bad("part of another word", "words", {"text": "a football stadium, bored people"}),
+        bad("one word again and again", "repeats", {"text": "ball " * 30}),
+        bad("two words in turn", "repeats", {"text": "ball red " * 12}),
+        bad("one word twice", "repeats", {"text": "ball ball"}),
+        bad(
+            "a list of everything",
+            "list",
+            {"text": ", ".join(["ball", "car", "dog", "cat", "tree", "man", "boat"] * 1 + ["house", "sky"])},
+        ),
+        bad("an error that names it", "error", {"text": "Error: no ball in the picture"}),
         bad("the beginning again and again", "words", {"text": "araffe " * 20}),
         bad("without end", "too_long", {"text": "a red ball " * 1000}),
     ]
@@ -568,6 +733,7 @@ def _embeddings() -> list[Case]:
         bad("text within", "not_a_number", embedded([*vector, "0.1"])),
         bad("true within", "not_a_number", embedded([*vector, True])),
         bad("a list within", "not_a_number", embedded([*vector, [0.1]])),
+        bad("true", "length", embedded(True)),
         bad("zeros", "constant", embedded([0.0] * 384)),
         bad("one number", "constant", embedded([0.5])),
         bad("the same throughout", "constant", embedded([0.25] * 384)),

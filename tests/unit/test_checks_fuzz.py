@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobtester.domain.outcome import Fault
-from jobtester.pipelines import answers, looking
+from jobtester.pipelines import answers, looking, streams
 from jobtester.pipelines.checks import field, paths, strictjson, words
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Wrong
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Notes, Wrong
 from jobtester.pipelines.looking import Report, Task
 from jobtester.pipelines.worker import Worker
 from tests.unit import media_factory as make
@@ -136,7 +136,7 @@ def test_any_stream(body: list[bytes]) -> None:
     """A stream of anything becomes a completion, or is found wrong."""
     whole = b"\n\n".join(b"data: " + line for line in body)
     try:
-        answer = answers.chat_from_stream(whole)
+        answer = streams.completion(whole, Notes())
     except Wrong as wrong:
         assert wrong.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
     else:

@@ -1,101 +1,163 @@
-"""`chat`: the answer is a chat completion that says what was asked for."""
+"""`chat`: the answer is a chat completion that says what was asked for; what only books it is noted."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobtester.pipelines.checks import paths
-from jobtester.pipelines.checks.sample import Sample, Wrong
+from jobtester.domain.outcome import Fault
+from jobtester.pipelines.checks import asked, completion, paths
+from jobtester.pipelines.checks.completion import Completion
+from jobtester.pipelines.checks.sample import Notes, Sample, Wrong
 
-_LIMIT = 100_000
-_EXTRA_TOKENS = 8  # tokenisers of different makers count a little differently
-_SHAPES = ("choices.0.message.content", "message.content", "choices.0.text", "response")
-_FINISHED = ("", "stop", "length", "eos", "eos_token", "stop_sequence", "end_turn")
-_ECHO = 12  # characters of a question whose repetition is no accident
+TOKEN_LIMIT = "token_limit"  # noqa: S105 - the problem's code: the model was still thinking when the tokens ran out
+LIMITS = ("max_tokens", "max_completion_tokens")
+_EXTRA_TOKENS = 8  # tokenizers of different makers count a little differently
+_FINISHED = ("", "stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "null")
+_WORDS_PER_TOKEN = 4  # far above what any tokenizer does
+_CHARS_PER_TOKEN = 0.5  # far below what any tokenizer does
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
     """`contains` has to be in the content as a word of its own, whatever its case; a repeated question does not count.
 
-    `path` leads to the content. Without a path the usual shapes are understood: OpenAI's and Ollama's.
+    `path` leads to the content. Without a path the usual makers' shapes are understood. `thinks` says that the model is
+    known to think before it answers, also where it shows nothing of that.
     """
 
     contains: str = ""
     path: str = ""
+    thinks: bool = False
 
 
 def check(sample: Sample, params: Params) -> None:
     """Read the completion. Raises Wrong for the first thing that is not right."""
-    path = params.path or _path(sample.answer)
-    content = paths.text(sample.answer, path, limit=_LIMIT)
-    own = _without(content, _question(sample.expectation.parameters))
-    right = bool(params.contains) and says(own, params.contains)
-    if own != content and not right:
-        raise Wrong("echo", f"the answer repeats the question: {paths.show(content)}")
-    if params.contains and not right:
-        raise Wrong("contains", f"the answer does not say {paths.show(params.contains)}: {paths.show(content)}")
-    if isinstance(sample.answer, dict):
-        _check_finish(sample.answer)
-        _check_usage(sample.answer.get("usage"), sample.expectation.number("max_tokens", "max_completion_tokens"))
+    answer, notes = sample.answer, sample.notes
+    limit = sample.expectation.number(*LIMITS)
+    table = answer if isinstance(answer, Mapping) else {}
+    read = completion.read(answer, params.path, notes)
+    _note_bookkeeping(table, read, limit, notes)
+    own = asked.without_question(read.said, _question(sample.expectation.parameters))
+    right = bool(own.strip()) and (not params.contains or asked.says(own, params.contains))
+    if not right and _ran_out(table, read, limit, params.thinks):
+        shown = f" of {limit:g}" if limit else ""
+        raise Wrong(
+            TOKEN_LIMIT,
+            f"the model was still thinking when the tester's limit{shown} tokens was reached; "
+            "it is asked with a larger limit next time",
+            Fault.TESTER,
+        )
+    _check_said(table, read, own, params, limit)
 
 
-def says(content: str, word: str) -> bool:
-    """Tell whether a text has a word, or words, not merely as part of a longer one."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", content, re.IGNORECASE) is not None
-
-
-def _path(answer: Any) -> str:
-    """Find which of the usual shapes an answer has; the first one where it has none."""
-    for path in _SHAPES:
-        try:
-            paths.find(answer, path)
-        except Wrong:
-            continue
-        return path
-    return _SHAPES[0]
-
-
-def _question(parameters: Any) -> str:
-    """Give the last thing that was said to the model, if it was a text."""
-    messages = parameters.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    content = last.get("content") if isinstance(last, dict) else None
-    return content.strip() if isinstance(content, str) else ""
-
-
-def _without(content: str, question: str) -> str:
-    """Take the question out of a content: models that think aloud quote it, and it may name the right answer."""
-    if len(question) < _ECHO:
-        return content
-    return re.sub(re.escape(question), " ", content, flags=re.IGNORECASE)
-
-
-def _check_finish(answer: dict[str, Any]) -> None:
-    if answer.get("ended") is False:
-        raise Wrong("finish", "the stream broke off before the answer was finished")
-    choices = answer.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    reason = first.get("finish_reason") if isinstance(first, dict) else answer.get("done_reason")
-    if reason is not None and reason not in _FINISHED:
-        raise Wrong("finish", f"the answer did not finish properly: {paths.show(reason)}")
-
-
-def _check_usage(usage: Any, max_tokens: float | None) -> None:
-    """Check that the counts add up; makers that send none are right too."""
-    if usage is None:
+def _check_said(table: Mapping[str, Any], read: Completion, own: str, params: Params, limit: float | None) -> None:
+    said = read.said
+    if not said:
+        thought = f", only thoughts: {paths.show(read.thought)}" if read.thought else ""
+        finish = f", finish reason {read.finish[:40]}" if read.finish else ""
+        raise Wrong("empty", f"the answer says nothing{finish}{thought}{_error_shown(table)}")
+    if asked.is_error(said):
+        raise Wrong("error", f"the answer is an error's message: {paths.show(said)}")
+    if not own.strip():
+        raise Wrong("echo", f"the answer repeats the question: {paths.show(said)}")
+    if not params.contains:  # then nothing but its end shows that an answer is whole
+        if table.get("ended") is False or read.finish.lower() == "error":
+            raise Wrong("finish", f"the answer did not come to its end: {paths.show(said)}")
         return
-    if not isinstance(usage, dict):
-        raise Wrong("usage", f"usage is no table: it is {paths.show(usage)}")
+    if not asked.says(own, params.contains):
+        if own != asked.plain(said):
+            raise Wrong("echo", f"the answer repeats the question: {paths.show(said)}")
+        raise Wrong("contains", f"the answer does not say {paths.show(params.contains)}: {paths.show(said)}")
+    if asked.lists(own, params.contains):
+        raise Wrong("list", f"the answer names {paths.show(params.contains)} only among others: {paths.show(said)}")
+    if limit is not None and len(own.split()) > _WORDS_PER_TOKEN * (limit + _EXTRA_TOKENS):
+        raise Wrong("too_long", f"the answer has {len(own.split())} words for {limit:g} tokens: {paths.show(said)}")
+
+
+def _ran_out(table: Mapping[str, Any], read: Completion, limit: float | None, thinks: bool) -> bool:
+    """Return True if the tester's own limit ended the answer before the model had come to what it says."""
+    usage = _usage(table)
+    hidden = _hidden_thoughts(usage)
+    completed = _count(usage, "completion_tokens", "output_tokens", "candidatesTokenCount")
+    if completed is None:
+        completed = _count(table, "eval_count")
+    spent = limit is not None and max(completed or 0.0, hidden) >= limit - 1
+    if read.thinking_unfinished:
+        ended_early = completed is not None and not spent and not read.cut
+        return not ended_early and _long_enough(read, limit, spent)
+    if not (read.cut or spent):
+        return False
+    if read.said:
+        return thinks
+    return bool(thinks or hidden or (read.thought and _long_enough(read, limit, spent)))
+
+
+def _long_enough(read: Completion, limit: float | None, spent: bool) -> bool:
+    """Return True if what was thought can have used up the limit: a few letters cannot."""
+    return spent or limit is None or len(read.thought) >= _CHARS_PER_TOKEN * limit
+
+
+def _note_bookkeeping(table: Mapping[str, Any], read: Completion, limit: float | None, notes: Notes) -> None:
+    if table.get("ended") is False:
+        notes.add("unfinished", "the stream has neither a finish reason nor an end mark")
+    if read.finish.lower() not in _FINISHED or read.finish != read.finish.lower():
+        notes.add("finish", f"the finish reason is {paths.show(read.finish)}")
+    if table.get("error") and read.said:
+        notes.add("error", f"an error stands beside the answer: {paths.show(table['error'])}")
+    if "usage" in table and table["usage"] is not None:
+        _note_usage(table["usage"], limit, notes)
+
+
+def _note_usage(usage: Any, limit: float | None, notes: Notes) -> None:
+    """Note counts that do not add up; makers that send none are right too."""
+    if not isinstance(usage, Mapping):
+        notes.add("usage", f"usage is no table: it is {paths.show(usage)}")
+        return
     counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
     if counts == [None, None, None]:
         return
     if not all(type(count) is int and paths.is_number(count) and count >= 0 for count in counts):
-        raise Wrong("usage", f"usage has counts that are none: {[paths.show(count, 20) for count in counts]}")
-    prompt, completion, total = (int(count or 0) for count in counts)
-    if prompt + completion != total:
-        raise Wrong("usage", f"usage does not add up: {prompt} + {completion} is not {total}")
-    if max_tokens is not None and completion > max_tokens + _EXTRA_TOKENS:
-        raise Wrong("usage", f"{completion} tokens came, at most {max_tokens:g} were asked for")
+        notes.add("usage", f"usage has counts that are none: {', '.join(paths.show(count, 20) for count in counts)}")
+        return
+    prompt, completed, total = (int(count or 0) for count in counts)
+    if prompt + completed != total:
+        notes.add("usage", f"usage does not add up: {prompt} + {completed} is not {total}")
+    if limit is not None and completed > limit + _EXTRA_TOKENS:
+        notes.add("tokens", f"{completed} tokens are counted, at most {limit:g} were asked for")
+
+
+def _usage(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    usage = table.get("usage") or table.get("usageMetadata")
+    return usage if isinstance(usage, Mapping) else {}
+
+
+def _hidden_thoughts(usage: Mapping[str, Any]) -> float:
+    """Return how many tokens of thoughts are counted though not shown, 0 where nothing is said of them."""
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        details = usage.get(name)
+        if isinstance(details, Mapping) and (count := _count(details, "reasoning_tokens")):
+            return count
+    if count := _count(usage, "reasoning_tokens", "thoughts_tokens", "thoughtsTokenCount", "thinking_tokens"):
+        return count
+    prompt, completed, total = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if prompt is None or total is None:
+        return 0.0
+    return max(0.0, total - prompt - (completed or 0.0))
+
+
+def _count(table: Mapping[str, Any], *names: str) -> float | None:
+    return next((float(table[name]) for name in names if paths.is_number(table.get(name))), None)
+
+
+def _error_shown(table: Mapping[str, Any]) -> str:
+    return f"; the error is {paths.show(table['error'])}" if table.get("error") else ""
+
+
+def _question(parameters: Any) -> str:
+    """Return the last thing that was said to the model, if it was a text."""
+    messages = parameters.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    content = last.get("content") if isinstance(last, dict) else None
+    return content.strip() if isinstance(content, str) else ""

@@ -34,6 +34,8 @@ def check(sample: Sample, params: Params) -> None:
         _check_vector(vector, params.length)
     if len({len(vector) for vector in vectors}) > 1:
         raise Wrong("length", "the vectors are not all of one length")
+    if isinstance(asked, list) and len(set(map(tuple, vectors))) < len(set(map(repr, asked))):
+        raise Wrong("same", "different texts have the same vector")
 
 
 def _vectors(answer: Any, path: str) -> list[Any]:
