@@ -82,8 +82,12 @@ REASONS: Mapping[str, Reason] = {
             "The message says what was expected and what came; request and answer are kept with the result.",
         ),
         Reason(
-            "byoc_empty", _F, _ORCH, "The BYOC answer was empty and names no orchestrator: the worker failed or did not answer in time.",
+            "byoc_empty", _F, _ORCH, "The BYOC answer was empty, and there is proof that the worker failed or did not answer in time.",
             "Look into the worker's log at the time of the job.",
+        ),
+        Reason(
+            "byoc_unclear", _U, _UNKNOWN, "The BYOC answer was empty and names no orchestrator: the worker failed, its slot was taken, or signing or payment failed.",
+            "Give the gateway an event sink, which tells them apart; look into the gateway's and the worker's log.",
         ),
         Reason(
             "worker_4xx", _F, _ORCH, "The BYOC worker refused an input that is known to be good.",
@@ -250,7 +254,7 @@ def judge(
         found = _lost(exchange, byoc)
     else:
         found = _content(exchange, findings, byoc)
-    found = _explained(found, cause)
+    found = _explained(found, cause, proven=attribution.kind is Kind.PROVEN)
     if not found.scored:
         return found
     last_line = attribution.evidence[-1] if attribution.evidence else ""
@@ -298,7 +302,7 @@ def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Ver
     body = exchange.body.strip()
     if not body:
         if byoc and "x-orchestrator-url" not in exchange.headers:
-            return verdict("byoc_empty")
+            return verdict("byoc_unclear")
         return verdict("check:body", "The worker's answer is empty.") if byoc else verdict("empty")
     if body == b"null":
         return verdict("null")
@@ -307,9 +311,9 @@ def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Ver
     for finding in findings:
         if finding.passed:
             continue
-        if finding.fault is Fault.GATEWAY:
+        if finding.fault is Fault.GATEWAY and not byoc:  # of an external capability the gateway keeps no files
             return verdict("artefact_unreachable", finding.message)
-        if finding.fault is not Fault.ORCHESTRATOR:
+        if finding.fault not in (Fault.ORCHESTRATOR, Fault.GATEWAY):
             return verdict("tester_fault", finding.message)
         code = finding.problem if finding.problem in ("bad_json", "too_large") else f"check:{finding.check}"
         return verdict(code, finding.message)
@@ -341,11 +345,14 @@ def _byoc_status(exchange: Exchange, status: int) -> Verdict:
         ("Insufficient balance", "Could not verify job creds", "Could not get job price")
     ):
         return verdict("gateway_fault", text)
+    if status == 400 and text.startswith("Unable to find orchestrators"):
+        return verdict("gateway_fault", f"The gateway did not find out in time who there is: {text}")
     if status == 400 and text.startswith("Unable to "):
         return verdict("tester_fault", text)
     if status in (404, 405) and text.startswith(("404 page not found", "Method not allowed")):
         return verdict("gateway_fault", f"The gateway has no BYOC route: {text}")
-    if 400 <= status < 500 and exchange.body.endswith(_PASSED_ON):
+    refused = status in (400, 422) and exchange.body.lstrip().startswith((b"{", b"["))  # the gateway writes plain text
+    if 400 <= status < 500 and (refused or exchange.body.endswith(_PASSED_ON)):
         if status == 429:
             return verdict("busy", f"The worker has too much to do: {text}")
         return verdict("worker_4xx", f"The worker answered {status}: {text}")
@@ -364,14 +371,22 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _explained(found: Verdict, cause: str) -> Verdict:
-    """Let a known cause change the reason of a failure that the HTTP answer leaves open (503, closed, null)."""
-    if not cause or found.code not in ("503", "no_reply", "null", "byoc_empty", "capacity_unknown"):
+_PAYMENT = re.compile(r"balance|payment|ticket|\bsign|creds|credential|token|deposit|reserve")
+
+
+def _explained(found: Verdict, cause: str, *, proven: bool) -> Verdict:
+    """Let a known cause change the reason of a failure that the HTTP answer leaves open (503, closed, null).
+
+    `proven` says that evidence names the orchestrator: then a cause that is no matter of payment is its worker's.
+    """
+    if not cause or found.code not in ("503", "no_reply", "null", "byoc_unclear", "capacity_unknown"):
         return found
     low = cause.lower()
     for needle, code in _CAUSES:
         if needle in low:
             return verdict(code, f"{reason(code).meaning} The gateway says: {cause}")
+    if found.code == "byoc_unclear" and proven and _PAYMENT.search(low) is None:
+        found = verdict("byoc_empty")
     return Verdict(found.outcome, found.code, f"{found.message.rstrip('.')}. The gateway says: {cause}")
 
 

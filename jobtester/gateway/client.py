@@ -27,6 +27,7 @@ _KEPT_HEADERS = (
 )  # fmt: skip
 _CONNECT_S = 10.0
 _quoted = lru_cache(4096)(partial(quote, safe=""))  # the same service URIs again and again
+_MOST_HEADER = 2**20  # bytes of a line or field, as Go's own client and server take them
 _OVERHANG = 64  # bytes of a first token that may have come in the piece before
 
 
@@ -57,6 +58,8 @@ class Client:
         self._jobs = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, socket_factory=opened, **limits),
             headers=headers,
+            max_line_size=_MOST_HEADER,
+            max_field_size=_MOST_HEADER,
             timeout=aiohttp.ClientTimeout(total=None),  # the flight has its own
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -64,6 +67,8 @@ class Client:
         self._rest = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(**limits),
             headers=headers,
+            max_line_size=_MOST_HEADER,
+            max_field_size=_MOST_HEADER,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             cookie_jar=aiohttp.DummyCookieJar(),
         )

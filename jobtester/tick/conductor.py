@@ -28,6 +28,7 @@ from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue, writing
 from jobtester.pipelines.examiner import Examiner
 from jobtester.pipelines.request import Requests
+from jobtester.pipelines.token_limits import TokenLimits
 from jobtester.settings import Settings
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
@@ -65,6 +66,7 @@ class Conductor:
     orchestrators: Sequence[Orchestrator] = ()
     problem: str = ""
     reports: deque[Report] = field(default_factory=lambda: deque(maxlen=50))
+    token_limits: TokenLimits = field(default_factory=TokenLimits)
     _runner: Runner | None = None
     _recorder: StoreRecorder | None = None
     _stopping: str = ""
@@ -123,7 +125,7 @@ class Conductor:
         whole = await asyncio.to_thread(
             planning.make,
             found,
-            self.catalogue,
+            self.token_limits.applied(self.catalogue),
             selection,
             tick=tick,
             seed=seed,
@@ -234,8 +236,15 @@ class Conductor:
                 log.error("gateway_silent", tick=tick, gateway=lane.name, url=lane.client.url)
         recorder = self._recorder = StoreRecorder(self.results, self._posting(), tick, self.delivered, self.clock)
         limits = self.settings.limits
-        requests = await asyncio.to_thread(Requests, self.catalogue, self.assets, plan.seed)
-        trial = Trial(self.catalogue, requests, self.examiner, Bounds(limits.max_response, limits.max_artefact))
+        catalogue = self.token_limits.applied(self.catalogue)
+        requests = await asyncio.to_thread(Requests, catalogue, self.assets, plan.seed)
+        trial = Trial(
+            catalogue,
+            requests,
+            self.examiner,
+            Bounds(limits.max_response, limits.max_artefact),
+            self.token_limits,
+        )
         pace = Pace(
             jobs=limits.jobs,
             per_orchestrator=limits.per_orchestrator,

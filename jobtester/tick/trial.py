@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -20,6 +20,7 @@ from jobtester.gateway.lane import Lane
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
 from jobtester.pipelines.request import Request, Requests
+from jobtester.pipelines.token_limits import TokenLimits
 
 _ARTEFACT_TIMEOUT_S = 30.0
 _KEPT_RESPONSE = 16 * 1024
@@ -64,6 +65,7 @@ class Trial:
     requests: Requests
     examiner: Examiner
     bounds: Bounds
+    token_limits: TokenLimits = field(default_factory=TokenLimits)
 
     async def send(self, job: Job, lane: Lane, leaves: Callable[[], None]) -> Sent:
         """Aim and send one job, and wait for its answer; `leaves` is called when it goes. The network never raises."""
@@ -107,6 +109,7 @@ class Trial:
                     definition, sent.request.expectation, exchange.body, fetch=self._fetcher(lane)
                 )
                 findings, artefact_s, notes = examined.findings, examined.artefact_s, examined.notes
+                self.token_limits.learn(definition, job.model, notes)
                 measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
         finally:
             gathered = await gathering

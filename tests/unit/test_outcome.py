@@ -68,7 +68,14 @@ def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, co
 
 BYOC: list[tuple[Exchange, str, Outcome]] = [
     (answered(200, b'{"choices":[]}', x_orchestrator_url="https://a"), "ok", Outcome.PASSED),
-    (answered(200, b""), "byoc_empty", Outcome.FAILED),
+    (answered(200, b""), "byoc_unclear", Outcome.UNSCORED),
+    (
+        answered(400, b"Unable to find orchestrators for capability x err=context deadline exceeded\n"),
+        "gateway_fault",
+        Outcome.UNSCORED,
+    ),
+    (answered(400, b'{"error":{"message":"bad field"}}\n'), "worker_4xx", Outcome.FAILED),
+    (answered(422, b'{"detail":[{"msg":"missing"}]}'), "worker_4xx", Outcome.FAILED),
     (answered(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
     (answered(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
     (answered(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
@@ -94,6 +101,31 @@ def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expe
     """200 with nothing in it is the worker's failure; `No orchestrators found` says nothing for certain."""
     found = outcome.judge(exchange, (), PRESUMED, byoc=True)
     assert (found.code, found.outcome) == (code, expected)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "code"),
+    [
+        ("worker returned 500", Kind.PROVEN, "byoc_empty"),
+        ("worker returned 500", Kind.PRESUMED, "byoc_unclear"),
+        ("insufficient balance", Kind.PROVEN, "byoc_unclear"),
+        ("could not sign ticket", Kind.PROVEN, "byoc_unclear"),
+        ("insufficient capacity", Kind.PROVEN, "busy"),
+        ("", Kind.PROVEN, "byoc_unclear"),
+    ],
+)
+def test_an_empty_byoc_answer_fails_only_with_proof(cause: str, kind: Kind, code: str) -> None:
+    """Signing, payment and a taken slot look the same on the wire, so it takes evidence that names the worker."""
+    found = outcome.judge(answered(200, b""), (), Attribution(kind), byoc=True, cause=cause)
+    assert found.code == code
+
+
+def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
+    """The gateway keeps no files of external capabilities."""
+    lost = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
+    answer = answered(200, b"{}", x_orchestrator_url="https://a")
+    assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
+    assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
 
 
 def test_nobody_is_scored_who_did_not_surely_serve() -> None:

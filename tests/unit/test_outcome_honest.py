@@ -68,7 +68,7 @@ findings = st.lists(
 attributions = st.builds(Attribution, st.sampled_from(Kind), st.sampled_from([(), ("a line",)]))
 
 
-def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool) -> str:
+def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool = False) -> str:
     """Give the fact for which an orchestrator may be failed, empty where there is none."""
     body, status = exchange.body, exchange.status
     answered = exchange.ending is Ending.ANSWERED
@@ -85,13 +85,18 @@ def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool) -> str:
             return "the runner refused"
         if 400 <= status < 500 and status not in (410, 429) and byoc and body.endswith(b"\n\n"):
             return "the worker refused"
+        if status in (400, 422) and byoc and body.lstrip().startswith((b"{", b"[")):
+            return "the worker refused in JSON"
     if not answered or status != 200 or exchange.headers.get("content-encoding") == "gzip":
         return ""
     if body.strip() == b"null":
         return "null"
     if not body.strip():
-        return "empty" if byoc else ""
+        named = "x-orchestrator-url" in exchange.headers
+        return "empty" if byoc and (named or proof) else ""
     wrong = next((one for one in found if one.problem), None)
+    if wrong is not None and byoc and wrong.fault is Fault.GATEWAY:
+        return "the link is dead"
     if wrong is not None and wrong.fault is Fault.ORCHESTRATOR and (byoc or not body.startswith(b"<")):
         return "the answer is wrong"
     return ""
@@ -119,6 +124,7 @@ def test_every_score_has_a_fact_behind_it(
     verdict = outcome.judge(
         exchange, found, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, followed=followed
     )
+    proof = attribution.kind is Kind.PROVEN and bool(cause)
     row = outcome.reason(verdict.code)
     assert verdict.outcome is row.outcome
     assert verdict.message
@@ -129,7 +135,7 @@ def test_every_score_has_a_fact_behind_it(
         assert exchange.ending not in (Ending.ABORTED, Ending.REFUSED, Ending.CUT_SHORT)
     if verdict.outcome is Outcome.FAILED:
         assert row.fault is Fault.ORCHESTRATOR
-        assert fact(exchange, found, byoc=byoc)
+        assert fact(exchange, found, byoc=byoc, proof=proof)
         if verdict.code in ("503", "no_reply", "null", "byoc_empty"):
             assert not CAUSES[cause], "the gateway knows better"
     elif verdict.outcome is Outcome.PASSED:
@@ -137,9 +143,9 @@ def test_every_score_has_a_fact_behind_it(
         assert (exchange.ending, exchange.status) == (Ending.ANSWERED, 200)
         assert exchange.body.strip() not in (b"", b"null")
         assert all(one.passed for one in found)
-        assert not fact(exchange, found, byoc=byoc)
+        assert not fact(exchange, found, byoc=byoc, proof=proof)
     elif followed and gateway_alive and attribution.scoreable and not CAUSES[cause]:
-        assert not fact(exchange, found, byoc=byoc), f"{verdict.code} hides a failure"
+        assert not fact(exchange, found, byoc=byoc, proof=proof), f"{verdict.code} hides a failure"
 
 
 @given(exchange=exchanges, found=findings, cause=st.sampled_from(sorted(CAUSES)), byoc=st.booleans())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobtester.pipelines import answers, looking
-from jobtester.pipelines.checks.sample import Wrong
+from jobtester.pipelines.checks.sample import Notes, Wrong
 from jobtester.pipelines.looking import Task
 from tests.unit.answers_corpus import request, said
 
@@ -45,6 +45,63 @@ def test_streams_become_answers(stream: bytes) -> None:
     (choice,) = answer["choices"]
     assert choice["message"] == {"role": "assistant", "content": "42"}
     assert choice["finish_reason"] == "stop"
+
+
+WHOLE = json.dumps(delta("42", reason="stop")).encode()
+FORMS: dict[str, tuple[bytes, set[str]]] = {
+    "without a blank": (GATEWAY.replace(b"data: ", b"data:"), set()),
+    "without empty lines": (GATEWAY.replace(b"\n\n", b"\n"), set()),
+    "ended by returns": (GATEWAY.replace(b"\n", b"\r"), set()),
+    "a byte order mark": (b"\xef\xbb\xbf" + GATEWAY, {"byte_order_mark"}),
+    "named events": (b"event: message\nid: 7\nretry: 3\n" + GATEWAY, set()),
+    "OpenRouter's pings": (b": OPENROUTER PROCESSING\n\n" + GATEWAY, set()),
+    "pings as data": (b"data: ping\n\n" + GATEWAY + b'event: ping\ndata: {"type": "ping"}\n\n', set()),
+    "an event in several lines": (b"data: " + WHOLE.replace(b", ", b",\ndata: ") + b"\n\n", {"split_event"}),
+    "an event whose lines lack their names": (b"data: " + WHOLE.replace(b", ", b",\n") + b"\n\n", {"split_event"}),
+    "no end mark": (events(delta("4"), delta("2")), set()),
+    "null for a content": (events({"choices": [{"index": 0, "delta": {"content": None}}]}) + GATEWAY, set()),
+    "null for choices": (events({"choices": None}) + GATEWAY, set()),
+    "usage before all": (events({"choices": [], "usage": USAGE}) + GATEWAY, set()),
+    "another index": (GATEWAY.replace(b'"index": 0', b'"index": 2'), set()),
+    "two choices": (events({"choices": [{"index": 1, "delta": {"content": "7"}}]}) + GATEWAY, {"choices"}),
+    "parts": (events(delta([{"type": "text", "text": "42"}], reason="stop")), {"content_parts"}),  # type: ignore[arg-type]
+    "thoughts": (events({"choices": [{"delta": {"reasoning_content": "41?"}}]}) + GATEWAY, set()),
+    "the whole at the end": (
+        GATEWAY[: GATEWAY.rindex(b"data:")]
+        + events({"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}),
+        set(),
+    ),
+    "an error after the end": (GATEWAY + events({"error": {"message": "late"}}), {"error"}),
+    "Ollama's lines": (
+        b'{"message":{"role":"assistant","content":"4"},"done":false}\n'
+        b'{"message":{"role":"assistant","content":"2"},"done":true,"done_reason":"stop"}\n',
+        {"lines"},
+    ),
+    "Anthropic's": (
+        events(
+            {"type": "message_start", "message": {"role": "assistant", "content": []}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "42"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        ),
+        set(),
+    ),
+    "OpenAI's responses": (
+        events({"type": "response.output_text.delta", "delta": "42"}, {"type": "response.completed"}),
+        set(),
+    ),
+    "empty lines without end": (GATEWAY + b"\n" * 100_000, set()),
+    "zeros behind it": (GATEWAY + bytes(100), {"padding"}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_a_stream_is_read(name: str) -> None:
+    """However a maker writes its events, what was said is put together, and what is odd is noted."""
+    body, noted = FORMS[name]
+    notes = Notes()
+    answer = answers.parse(body, stream=True, notes=notes)
+    assert answer["choices"][0]["message"]["content"] == "42"
+    assert {note.code for note in notes.of("body")} == noted
 
 
 def test_the_checks_run_on_streams_too() -> None:

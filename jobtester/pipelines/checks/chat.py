@@ -43,12 +43,12 @@ def check(sample: Sample, params: Params) -> None:
     right = bool(own.strip()) and (not params.contains or asked.says(own, params.contains))
     if not right and _ran_out(table, read, limit, params.thinks):
         shown = f" of {limit:g}" if limit else ""
-        raise Wrong(
-            TOKEN_LIMIT,
+        message = (
             f"the model was still thinking when the tester's limit{shown} tokens was reached; "
-            "it is asked with a larger limit next time",
-            Fault.TESTER,
+            "it is asked with a larger limit next time"
         )
+        notes.add(TOKEN_LIMIT, message)
+        raise Wrong(TOKEN_LIMIT, message, Fault.TESTER)
     _check_said(table, read, own, params, limit)
 
 

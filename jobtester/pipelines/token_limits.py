@@ -1,0 +1,59 @@
+"""Token limits: models that were still thinking when their tokens ran out are asked with more of them next time."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from jobtester.domain.notes import Note
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.checks.chat import LIMITS, TOKEN_LIMIT
+from jobtester.pipelines.definition import Definition, Override
+
+_FACTOR = 4
+_MOST = 4096  # tokens that are asked for of the tester's own accord
+_MOST_MODELS = 1000
+
+
+@dataclass(slots=True)
+class TokenLimits:
+    """Remembers, while the process lives, how many tokens a model of a pipeline has to be granted.
+
+    The limit is the same for every orchestrator. It is part of the definition, so that prices are estimated with it.
+    """
+
+    _raised: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def learn(self, definition: Definition, model: str, notes: Iterable[Note]) -> None:
+        """Raise the limit of a model whose answer carries the note that its tokens ran out."""
+        if not any(note.code == TOKEN_LIMIT for note in notes):
+            return
+        asked = max(_limits(definition, model).values(), default=0)
+        key = (definition.slug, model)
+        if asked and asked < _MOST and (key in self._raised or len(self._raised) < _MOST_MODELS):
+            self._raised[key] = max(self._raised.get(key, 0), min(_MOST, asked * _FACTOR))
+
+    def applied(self, catalogue: Catalogue) -> Catalogue:
+        """Return a catalogue with the raised limits; what is configured higher stays."""
+        if not self._raised:
+            return catalogue
+        changed = dict(catalogue)
+        for (slug, model), limit in self._raised.items():
+            definition = changed.get(slug)
+            if definition is None:
+                continue
+            raised = {name: max(limit, value) for name, value in _limits(definition, model).items()}
+            pattern = glob.escape(model.lower())
+            own = definition.per_model.get(pattern, Override())
+            override = own.model_copy(update={"parameters": {**own.parameters, **raised}})
+            others = {name: each for name, each in definition.per_model.items() if name != pattern}
+            changed[slug] = definition.model_copy(update={"per_model": {**others, pattern: override}})
+            changed[slug].__dict__.pop("known_units", None)  # the copy has taken over what the lower limit costs
+        return MappingProxyType(changed)
+
+
+def _limits(definition: Definition, model: str) -> Mapping[str, int]:
+    parameters = definition.for_model(model).parameters
+    return {name: parameters[name] for name in LIMITS if type(parameters.get(name)) is int}

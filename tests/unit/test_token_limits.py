@@ -1,0 +1,68 @@
+"""A model that runs out of tokens while it thinks is asked with more of them, which counts in the price estimate."""
+
+from __future__ import annotations
+
+from jobtester.domain.notes import Note
+from jobtester.domain.orchestrators import Capability, Price
+from jobtester.pipelines import catalogue
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.checks.chat import TOKEN_LIMIT
+from jobtester.pipelines.request import Requests
+from jobtester.pipelines.token_limits import TokenLimits
+
+ALL = catalogue.load({}, Assets())
+MODEL = "maker/Some[model]*"
+RAN_OUT = (Note("chat", TOKEN_LIMIT, "it was still thinking"),)
+
+
+def asked(limits: TokenLimits, model: str = MODEL) -> int:
+    """Return how many tokens a model is asked for in the next tick."""
+    applied = limits.applied(ALL)
+    return int(Requests(applied, Assets(), 0).build(applied["llm"], model).parameters["max_tokens"])
+
+
+def test_the_limit_grows_up_to_a_bound() -> None:
+    """It grows with each tick that was not enough, for that model alone, and then stays."""
+    limits = TokenLimits()
+    grown = []
+    for _ in range(6):
+        limits.learn(limits.applied(ALL)["llm"], MODEL, RAN_OUT)
+        grown.append(asked(limits))
+    assert grown == [256, 1024, 4096, 4096, 4096, 4096]
+    assert asked(limits, "maker/other") == 64
+
+
+def test_many_answers_of_one_tick_raise_it_once() -> None:
+    """They were all asked with the same limit."""
+    limits = TokenLimits()
+    for _ in range(5):
+        limits.learn(ALL["llm"], MODEL, RAN_OUT)
+    assert asked(limits) == 256
+
+
+def test_other_notes_raise_nothing() -> None:
+    """Only the note that says so."""
+    limits = TokenLimits()
+    limits.learn(ALL["llm"], MODEL, (Note("chat", "usage", "odd"),))
+    assert limits.applied(ALL) is ALL
+
+
+def test_the_price_is_estimated_with_the_larger_limit() -> None:
+    """Also where the smaller one was asked for before; the catalogue itself stays as it is."""
+    limits = TokenLimits()
+    capability = Capability("llm", MODEL, price=Price(1, 1))
+    assert ALL["llm"].price_wei(capability) == 64
+    limits.learn(ALL["llm"], MODEL, RAN_OUT)
+    assert limits.applied(ALL)["llm"].price_wei(capability) == 256
+    assert ALL["llm"].price_wei(capability) == 64
+
+
+def test_models_that_are_known_to_think_are_asked_for_more() -> None:
+    """By their names, in whichever case, for both pipelines."""
+    for model in ("zai-org/GLM-4.7-Flash", "deepseek-r1:8b", "openai/gpt-oss-20b", "Qwen/QwQ-32B", "o3-mini"):
+        for slug in ("llm", "openai-chat-completions"):
+            request = Requests(ALL, Assets(), 0).build(ALL[slug], model)
+            assert request.parameters["max_tokens"] >= 1024, model
+            assert request.expectation.checks[0].params.thinks
+            assert request.expectation.checks[0].params.contains
+    assert asked(TokenLimits(), "meta-llama/Meta-Llama-3.1-8B-Instruct") == 64
