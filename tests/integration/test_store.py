@@ -20,6 +20,7 @@ import pytest
 from jobtester.domain import outcome, received, stats
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.jobs import Job
+from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.results import Result
 from jobtester.errors import StoreError
@@ -156,6 +157,16 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
     assert shape(path) == shape(tmp_path / "new.db")
     if version:
         assert dumped(path, TABLES) == before
+
+
+async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
+    """They come back as they were, lone halves of characters replaced."""
+    note = Note("chat", "usage", "3 + 4 is not \ud800 8")
+    async with opened(tmp_path / "new.db") as database:
+        results = Results(database)
+        await results.record(replace(made(), notes=(note,)), None)
+        (row,) = await results.page(Filters())
+    assert row.notes == ({"check": "chat", "note": "usage", "message": "3 + 4 is not ? 8"},)
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
