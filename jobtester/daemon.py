@@ -145,6 +145,7 @@ class Daemon:
                     max_age_s=how.max_age,
                     parallel=how.parallel,
                     miss_after_s=how.miss_after,
+                    audit_per_tick=how.audit,
                 )
             for lane in before:
                 if lane not in after:
@@ -336,6 +337,7 @@ def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
         max_age_s=how.max_age,
         parallel=how.parallel,
         miss_after_s=how.miss_after,
+        audit_per_tick=how.audit,
     )
 
 

@@ -131,9 +131,14 @@ class Leaderboard(Section):
 class Delivery(Section):
     """How stats get to the Leaderboard."""
 
-    uncertain: Literal["resend", "hold"] = Field("resend", description="what to do where reading back is impossible")
+    uncertain: Literal["resend", "hold"] = Field(
+        "hold",
+        description="a stat of which reading back cannot tell whether it was stored: `hold` keeps it for a person, "
+        "`resend` posts it again, so that it may count twice",
+    )
     max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
     parallel: int = Field(4, ge=1, le=32, description="posts in flight")
+    audit: int = Field(3, ge=0, description="delivered stats of each tick that are read back; 0: none")
     miss_after: PositiveDuration | None = Field(
         None,
         description="a stat that is not found is believed lost, and sent again, this long after it was sent; "

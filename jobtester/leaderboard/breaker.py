@@ -6,20 +6,28 @@ import random
 from dataclasses import dataclass, field
 
 _LONGEST_ASKED_S = 3600.0
+_RECENT_S = 1.0
+_IN_A_ROW = 8  # with a third of all posts failing by chance, one in 6,561 times
 
 
 @dataclass(slots=True)
 class Breaker:
-    """Opens at a failure for a growing, jittered time; then one probe goes out, and if that succeeds, the backlog.
+    """Stops posts to a Leaderboard that is down for a growing, jittered time; then one probe is sent.
 
+    A failure right after a success says nothing yet: one that fails some of its posts is not down. Only several in a
+    row
+    are a reason to stop, or one where nothing has succeeded lately. The longest pause is short, so that
+    delivery begins again within ten seconds of its coming back.
     Times in seconds on the caller's clock.
     """
 
     first_s: float = 1.0
-    most_s: float = 120.0
+    most_s: float = 8.0
     random: random.Random = field(default_factory=random.Random)
     failures: int = 0
     shut_until: float = float("-inf")
+    in_a_row: int = 0
+    succeeded_at: float = float("-inf")
 
     def may_send(self, now: float, most: int) -> int:
         """Say how many posts may go out now: none, one probe, or as many as there may be."""
@@ -27,14 +35,19 @@ class Breaker:
             return 0
         return 1 if self.failures else most
 
-    def succeeded(self) -> bool:
+    def succeeded(self, now: float = float("-inf")) -> bool:
         """Note a success; tell whether it ends a failure."""
+        self.in_a_row, self.succeeded_at = 0, now
         recovered, self.failures = self.failures > 0, 0
         self.shut_until = float("-inf")
         return recovered
 
     def failed(self, now: float, retry_after_s: float | None = None) -> bool:
         """Note a failure; tell whether it is the first of its row. Those of posts sent together count as one."""
+        self.in_a_row += 1
+        lately = self.failures == 0 and now - self.succeeded_at < _RECENT_S
+        if lately and self.in_a_row < _IN_A_ROW and retry_after_s is None:
+            return False
         fresh, pause = now >= self.shut_until, 0.0
         if fresh:
             self.failures += 1

@@ -23,11 +23,12 @@ from jobtester.leaderboard import answers
 from jobtester.leaderboard.answers import Answer, Fate
 from jobtester.proxies import Proxies
 
+_FAR_FUTURE = 4_102_444_800  # the year 2100: no clock of a database runs that far ahead
+_CONNECTIONS = 512
 _MAX_READ = 32 * 2**20
 _MAX_ANSWER = 64 * 1024
 _CONNECT_S = 10.0
 _LONG = 512 * 1024
-_CLOCKS_APART_S = 60.0  # answers take a while, and are dated in whole seconds
 _KEEPALIVE_S = 10.0  # an idle connection that the server closes first would make the next post uncertain
 
 
@@ -45,7 +46,7 @@ class Wanted:
 
     def is_row(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row is this stat: the same instant, and the same time to the last bit or the job's own id."""
-        if row.get("timestamp") != self.timestamp:
+        if row.get("timestamp") != self.timestamp or row.get("region", self.region) != self.region:
             return False
         own = bool(self.job) and self.job in str(row.get("input_parameters", ""))
         return own or row.get("round_trip_time") == self.round_trip_s
@@ -81,7 +82,7 @@ class Client:
     async def open(self) -> None:
         """Make the connection pool."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -110,6 +111,7 @@ class Client:
                 f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
+                self._compare_clocks(response)
                 wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
                 return answers.classify(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -131,43 +133,46 @@ class Client:
                 found.setdefault(str(one.get("type")), set()).add(str(one.get("id")))
         return found
 
-    async def count(self, wanted: Wanted, *, since: float, until: float) -> int:
-        """Count the rows that are this very stat, read back past any cache. Raises LeaderboardError if unreadable.
+    def server_time(self, ours: float) -> float:
+        """Return what the server's clock shows when ours shows `ours`, as far as its answers have told; Unix
+        seconds."""
+        return ours - self._ahead_s
 
-        `since` and `until` are Unix seconds on our clock, between which they were stored. The server goes by its own,
-        so it is asked again where its answer shows that it was asked for another time.
+    async def rows(
+        self,
+        orchestrator: str,
+        *,
+        pipeline: str = "",
+        model: str = "",
+        since: float,
+        fresh: bool = False,
+        job_type: str = "ai",
+    ) -> list[Mapping[str, Any]]:
+        """Return the stored stats of an orchestrator, of all regions, past any cache. Raises LeaderboardError.
+
+        Without pipeline and model: all of a job type. `since` is on the server's clock; `until` lies far in the future,
+        because the database's clock may run ahead of the server's. `fresh` takes a connection of its own.
         """
-        ahead_s = self._ahead_s
-        found = await self._count(wanted, since - ahead_s, until - ahead_s)
-        if found or abs(self._ahead_s - ahead_s) < _CLOCKS_APART_S:
-            return found
-        return await self._count(wanted, since - self._ahead_s, until - self._ahead_s)
+        query = {"orchestrator": orchestrator, "since": f"{since:.3f}", "until": str(_FAR_FUTURE)}
+        query |= {"pipeline": pipeline, "model": model} if pipeline and model else {"job_type": job_type}
+        document = await self._get("/api/raw_stats", query | {"_": secrets.token_hex(8)}, fresh=fresh)
+        if not isinstance(document, dict) or not all(isinstance(rows, list | None) for rows in document.values()):
+            raise LeaderboardError(f"{self.url}/api/raw_stats: the answer is not an object of lists")
+        listed = [(region, row) for region, rows in document.items() for row in rows or ()]
+        return [row | {"region": region} for region, row in listed if isinstance(row, dict)]
 
-    async def _count(self, wanted: Wanted, since: float, until: float) -> int:
-        query = {"orchestrator": wanted.orchestrator, "since": f"{since:.3f}", "until": f"{until:.3f}"}
-        if wanted.pipeline and wanted.model:
-            query |= {"pipeline": wanted.pipeline, "model": wanted.model}
-        document = await self._get("/api/raw_stats", query | {"_": secrets.token_hex(8)})
-        if not isinstance(document, dict):
-            raise LeaderboardError(f"{self.url}/api/raw_stats: the answer is not an object")
-        rows = document.get(wanted.region) or []
-        if not isinstance(rows, list):
-            raise LeaderboardError(f"{self.url}/api/raw_stats: {wanted.region} is not a list")
-        return sum(wanted.is_row(row) for row in rows if isinstance(row, dict))
-
-    async def _get(self, path: str, query: dict[str, str]) -> Any:
+    async def _get(self, path: str, query: dict[str, str], *, fresh: bool = False) -> Any:
         assert self._session is not None, "open() comes first"
         url = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            async with self._session.get(url, **self._way) as response:
+            headers = {"Connection": "close"} if fresh else {}
+            async with self._session.get(url, headers=headers, **self._way) as response:
                 body = await _bounded(response, _MAX_READ)
         except ValueError as error:
             raise LeaderboardError(f"{self.url}{path}: {error}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise LeaderboardError(f"{self.url}{path}: {_reason(error)}") from error
-        date = answers.instant_of(response.headers.get("Date", ""))
-        if date is not None:
-            self._ahead_s = self._clock() - date
+        self._compare_clocks(response)
         if response.status != 200:
             text = body[:200].decode("utf-8", "replace").strip()
             raise LeaderboardError(f"{self.url}{path}: answered {response.status}: {text}")
@@ -175,6 +180,11 @@ class Client:
             return await asyncio.to_thread(orjson.loads, body)
         except orjson.JSONDecodeError as error:
             raise LeaderboardError(f"{self.url}{path}: the answer is not JSON; is leaderboard.url right?") from error
+
+    def _compare_clocks(self, response: aiohttp.ClientResponse) -> None:
+        date = answers.instant_of(response.headers.get("Date", ""))
+        if date is not None:
+            self._ahead_s = self._clock() - date
 
 
 async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:

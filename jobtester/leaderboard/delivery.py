@@ -12,6 +12,7 @@ import structlog
 
 from jobtester.errors import LeaderboardError, StoreError
 from jobtester.leaderboard.answers import Answer, Fate
+from jobtester.leaderboard.audit import Audit
 from jobtester.leaderboard.client import Client
 from jobtester.leaderboard.lookup import Lookup
 from jobtester.leaderboard.regions import Gate
@@ -44,9 +45,10 @@ class Delivery:
     url: str
     secret: str
     region: str
-    uncertain: Literal["resend", "hold"] = "resend"
+    uncertain: Literal["resend", "hold"] = "hold"
     max_age_s: float = 3600.0
     parallel: int = 4
+    audit_per_tick: int = 0
     miss_after_s: float | None = None
     give_up_reading_s: float = 600.0
     answer_within_s: float = 30.0
@@ -56,6 +58,7 @@ class Delivery:
     client: Client = field(init=False)
     gate: Gate = field(init=False)
     lookup: Lookup = field(init=False)
+    audit: Audit = field(init=False)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _expired_at: float = float("-inf")
@@ -71,6 +74,7 @@ class Delivery:
             self.outbox, self.client, self.gate, self.standing, self.uncertain, self.parallel,
             self._patience(self.miss_after_s), self.give_up_reading_s, self.clock,
         )  # fmt: skip
+        self.audit = Audit(self.lookup, self.audit_per_tick, self.clock)
 
     async def open(self) -> None:
         """Make the connection pool."""
@@ -86,10 +90,10 @@ class Delivery:
 
     def change(
         self, region: str, uncertain: Literal["resend", "hold"], max_age_s: float, parallel: int,
-        miss_after_s: float | None,
+        miss_after_s: float | None, audit_per_tick: int,
     ) -> None:  # fmt: skip
         """Follow changed settings from the next post on."""
-        self.max_age_s, self.parallel = max_age_s, parallel
+        self.max_age_s, self.parallel, self.audit.per_tick = max_age_s, parallel, audit_per_tick
         self.lookup.uncertain, self.lookup.parallel = uncertain, parallel
         self.lookup.miss_after_s = self._patience(miss_after_s)
         if region != self.region:
@@ -147,6 +151,7 @@ class Delivery:
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:
             self._expired_at = self.clock()
             await self.outbox.expire(self.max_age_s)
+        await self.audit.round()
         due = await self.outbox.due()
         looked = due.looked_up is not None and await self.lookup.round()
         if due.posted is None or self.standing.shut_for_s or not await self.gate.usable():

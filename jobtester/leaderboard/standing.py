@@ -27,13 +27,15 @@ class Standing:
     failure: str = ""
     refusal: str = ""
     unreadable: str = ""
+    lost: int = 0
+    lost_problem: str = ""
     last_stored_at: float | None = None
     _said: set[str] = field(default_factory=set)
 
     @property
     def problem(self) -> str:
         """Give what is wrong, the most serious first; empty if all is well."""
-        return self.region_problem or self.failure or self.refusal or self.unreadable
+        return self.region_problem or self.failure or self.refusal or self.lost_problem or self.unreadable
 
     @property
     def shut_for_s(self) -> float:
@@ -53,7 +55,7 @@ class Standing:
     def answered(self) -> None:
         """Note that it answers."""
         self.failure = ""
-        if self.breaker.succeeded():
+        if self.breaker.succeeded(self.monotonic()):
             log.info("leaderboard_back", url=self.url)
 
     def stored(self, now: float) -> None:
@@ -74,6 +76,12 @@ class Standing:
         if kind not in self._said:
             self._said.add(kind)
             log.error("stat_refused", url=self.url, result=result, problem=answer.problem)
+
+    def stat_lost(self, result: str, problem: str) -> None:
+        """Record that a stat which was answered `ok` is not there."""
+        self.lost += 1
+        self.lost_problem = f"{self.lost} stats that were answered `ok` are not stored; newest: {result}"
+        log.error("stat_lost", url=self.url, result=result, problem=problem)
 
     def read_back(self, problem: str) -> None:
         """Note whether rows can be read back; empty if they can."""

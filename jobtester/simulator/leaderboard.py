@@ -130,6 +130,9 @@ class Leaderboard:
         if problem:
             return self._error(500, problem, after=b"ok")
         await self.moments.tell("arrived")
+        if self._random.random() < faults.post_errors:
+            self.posts["failed_before"] += 1
+            return self._error(500, "connection refused", after=b"ok")
         await asyncio.sleep(faults.slow_insert_s)
         self._insert(stat, body)
         await self.moments.tell("stored")
@@ -176,7 +179,12 @@ class Leaderboard:
         return response
 
     def _known_regions(self) -> list[Region]:
-        return [region for region in self.regions if region[0] not in self.faults.gone_regions]
+        faults = self.faults
+        return [
+            (name, shown, kind)
+            for name, shown, kind in self.regions
+            if name not in faults.gone_regions and (kind != "ai" or name not in faults.gone_ai_regions)
+        ]
 
     def _error(self, status: int, message: str, after: bytes = b"") -> web.Response:
         """Answer in the style of the code line that is simulated; 500s of the post route go on with `ok`."""
@@ -258,7 +266,13 @@ class Leaderboard:
         if not request.query.get("orchestrator"):
             raise KeyError("orchestrator is a required parameter")
         found: dict[str, list[dict[str, Any]]] = {}
-        for row in reversed(self._selected(request)):
+        if self.faults.empty_reads:
+            self.faults.empty_reads -= self.faults.empty_reads > 0
+            return found
+        rows = self._selected(request)[::-1]
+        if self._random.random() < self.faults.cut_reads:
+            rows = rows[: self._random.randrange(len(rows) + 1)]
+        for row in rows:
             found.setdefault(row.stat["region"], []).append(row.stat)
         return found
 

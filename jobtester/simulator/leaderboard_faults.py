@@ -34,7 +34,11 @@ class Faults:
     """What goes wrong; probabilities 0 to 1, times in seconds. Everything off means a healthy server.
 
     `slow_insert_s` passes before a row is stored, `slow_answer_s` between storing and answering. `fail_after_store`
-    answers 500 although the row is there, as when a time limit strikes during the commit.
+    answers 500 although the row is there, as when a time limit strikes during the commit. The next `empty_reads`
+    reads of
+    rows are `{}`, as through stale database connections (-1: all of them); `cut_reads` end their list early.
+    `post_errors`
+    answers 500 and stores nothing. `gone_ai_regions` lose their `ai` row only, as with a re-created database.
     """
 
     database_down: str = ""
@@ -51,6 +55,10 @@ class Faults:
     refuse_signature: bool = False
     raw_stats_down: bool = False
     raw_stats_cached: bool = False
+    empty_reads: int = 0
+    cut_reads: float = 0.0
+    post_errors: float = 0.0
+    gone_ai_regions: set[str] = field(default_factory=set)
     gone_regions: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -32,7 +32,8 @@ class Entry:
 
     Instants are Unix seconds; `due_at` is when it may be tried next. `first_sent_at` and `last_sent_at` enclose every
     instant at which it can have been sent. `maybe_double` says that it was posted again
-    without anybody having been able to look whether it was there.
+    without anybody having been able to look whether it was there. `looks` counts the look-ups in a row that missed it
+    without a stat to compare with; `audited_at` is when it was read back after its delivery.
     """
 
     seq: int
@@ -55,6 +56,8 @@ class Entry:
     settled_at: float | None
     problem: str
     maybe_double: bool
+    looks: int
+    audited_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Move:
     due_at: float = 0.0
     problem: str = ""
     maybe_double: bool = False
+    looks: int = 0
 
 
 class Due(NamedTuple):
@@ -73,6 +77,18 @@ class Due(NamedTuple):
 
     posted: float | None
     looked_up: float | None
+
+
+class Neighbors(NamedTuple):
+    """Delivered stats by which an answer about another is judged.
+
+    `control` was stored before that one was sent; `witness` is any that was delivered; `later_at` is when one that was
+    sent later was stored, in Unix seconds. Each is None if there is none.
+    """
+
+    control: Entry | None
+    witness: Entry | None
+    later_at: float | None
 
 
 _COLUMNS = tuple(Entry.__dataclass_fields__)
@@ -139,12 +155,12 @@ class Outbox:
         def work(db: sqlite3.Connection) -> None:
             for move, seqs in alike.items():
                 db.execute(
-                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?,"
+                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?, looks = ?,"
                     " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
                     " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
                     " WHERE seq IN (SELECT value FROM json_each(?)) AND state != 'dropped'",
                     (
-                        move.state, move.due_at, move.problem, int(move.maybe_double),
+                        move.state, move.due_at, move.problem, int(move.maybe_double), move.looks,
                         now if move.state in ("delivered", "refused") else None, now, now, now,
                         orjson.dumps(seqs).decode(),
                     ),
@@ -162,6 +178,74 @@ class Outbox:
             ).fetchall()
         )
         return [_entry(row) for row in found]
+
+    async def neighbors(self, entry: Entry) -> Neighbors:
+        """Return the delivered stats against which an answer about `entry` can be held.
+
+        A control was delivered before `entry` was first sent, so every complete answer that could show `entry` shows it
+        too, and further down, since rows come newest first. One of the same capability is preferred: the question about
+        it is smaller.
+        """
+        first = entry.first_sent_at or entry.created_at
+        last = entry.last_sent_at or entry.created_at
+        columns = ", ".join(_COLUMNS)
+
+        def work(db: sqlite3.Connection) -> Neighbors:
+            def one(where: str, *values: Any) -> Entry | None:
+                row = db.execute(
+                    f"SELECT {columns} FROM outbox WHERE state = 'delivered' AND seq != ? AND {where} LIMIT 1",
+                    (entry.seq, *values),
+                ).fetchone()
+                return _entry(row) if row is not None else None
+
+            older = "address = ? AND settled_at <= ?"
+            control = one(
+                f"{older} AND pipeline = ? AND model = ? ORDER BY settled_at DESC",
+                entry.address, first, entry.pipeline, entry.model,
+            )  # fmt: skip
+            if control is None and entry.model:
+                control = one(f"{older} AND model != '' ORDER BY settled_at DESC", entry.address, first)
+            witness = one("model != '' ORDER BY seq DESC")
+            # Only what was answered tells that the database takes rows; `settled_at` of a look-up's find is later.
+            later = db.execute(
+                "SELECT settled_at FROM outbox WHERE state = 'delivered' AND seq != ? AND first_sent_at > ?"
+                " ORDER BY seq DESC LIMIT 1",
+                (entry.seq, last),
+            ).fetchone()
+            return Neighbors(control, witness, later[0] if later is not None else None)
+
+        return await self._database.read(work)
+
+    async def to_audit(self, per_tick: int, *, older_s: float, newer_s: float) -> list[Entry]:
+        """Return delivered stats to read back: at random, at most `per_tick` of each tick that were never read back.
+
+        Only those delivered more than `older_s` and less than `newer_s` seconds ago.
+        """
+        now = self._clock()
+        found = await self._database.read(
+            lambda db: db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM (SELECT *, row_number() OVER (PARTITION BY tick"
+                " ORDER BY audited_at IS NULL, random()) AS place FROM outbox WHERE state = 'delivered'"
+                " AND settled_at BETWEEN ? AND ?) WHERE place <= ? AND audited_at IS NULL LIMIT 40",
+                (now - newer_s, now - older_s, per_tick),
+            ).fetchall()
+        )
+        return [_entry(row) for row in found]
+
+    async def audited(self, seq: int, *, lost: str = "") -> None:
+        """Record that a delivered stat was read back; where it is `lost`, and why, let it be posted once more."""
+        now = self._clock()
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE outbox SET audited_at = ? WHERE seq = ?", (now, seq))
+            if lost:
+                db.execute(
+                    "UPDATE outbox SET state = 'pending', due_at = 0, settled_at = NULL, created_at = ?, problem = ?"
+                    " WHERE seq = ? AND state = 'delivered'",
+                    (now, lost, seq),
+                )
+
+        await self._database.write(work)
 
     async def expire(self, max_age_s: float) -> int:
         """Give up posting stats that are too old: the Leaderboard would date them by their arrival."""
@@ -222,9 +306,14 @@ class Outbox:
     async def retry(self, seqs: list[int] | None = None) -> int:
         """Let refused, expired or dropped entries be posted again, because a person says so.
 
-        A dropped one that had been sent is looked for first.
+        A dropped one that had been sent is looked for first. An uncertain one is posted at once where it is named: the
+        person knows that it may then be counted twice.
         """
         now = self._clock()
+        if seqs is not None:
+            await self._pick(
+                "UPDATE outbox SET state = 'refused', maybe_double = 1 WHERE state = 'uncertain'", (), seqs
+            )
         return await self._pick(
             "UPDATE outbox SET state = iif(state = 'dropped' AND attempts > 0, 'uncertain', 'pending'),"
             " due_at = ?, created_at = ?, settled_at = NULL, problem = ''"

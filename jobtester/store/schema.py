@@ -61,7 +61,13 @@ _V4 = """
 ALTER TABLE results ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+_V5 = """
+ALTER TABLE outbox ADD COLUMN looks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN audited_at REAL;
+CREATE INDEX outbox_address ON outbox (address, state, settled_at);
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(STEPS)
 
 

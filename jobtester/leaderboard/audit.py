@@ -1,0 +1,60 @@
+"""The audit: reads some delivered stats back, since an `ok` does not prove that anything was stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from jobtester.errors import LeaderboardError
+from jobtester.leaderboard.lookup import Lookup
+from jobtester.leaderboard.proof import Proof, conclude, is_weighable
+from jobtester.store.outbox import Entry
+
+_EVERY_S = 30.0
+_WITHIN_S = 6 * 3600.0
+
+
+@dataclass(slots=True)
+class Audit:
+    """Reads back `per_tick` stats of each tick, 0 for none.
+
+    A lost one is reported, and posted once more where its absence is believed by the same rule as a look-up's.
+    """
+
+    lookup: Lookup
+    per_tick: int
+    clock: Callable[[], float] = time.time
+    _done_at: float = float("-inf")
+    _looks: dict[int, int] = field(default_factory=dict)
+
+    async def round(self) -> None:
+        """Read back what is due, at most every half a minute."""
+        now = self.clock()
+        if not self.per_tick or 0 <= now - self._done_at < _EVERY_S or self.lookup.standing.shut_for_s:
+            return
+        self._done_at = now
+        outbox = self.lookup.outbox
+        for entry in await outbox.to_audit(self.per_tick, older_s=self.lookup.miss_after_s, newer_s=_WITHIN_S):
+            try:
+                await self._read_back(entry)
+            except LeaderboardError as error:
+                self.lookup.standing.read_back(str(error))
+                return
+
+    async def _read_back(self, entry: Entry) -> None:
+        lookup = self.lookup
+        look = await lookup.reader.look(entry, decisive=True)
+        look = replace(look, looks=self._looks.pop(entry.seq, 0))
+        lookup.standing.read_back("")
+        match conclude(look, lookup.miss_after_s):
+            case Proof.STORED:
+                await lookup.outbox.audited(entry.seq)
+            case Proof.ABSENT:
+                # The region first: without an `ai` row there it would only be dropped again.
+                if await lookup.gate.usable(afresh=True):
+                    why = "answered `ok`, but not stored; posted again"
+                    await lookup.outbox.audited(entry.seq, lost=why)
+                    lookup.standing.stat_lost(entry.result, why)
+            case Proof.TOO_EARLY | Proof.UNPROVEN:
+                self._looks[entry.seq] = look.looks + is_weighable(look, lookup.miss_after_s)  # asked again

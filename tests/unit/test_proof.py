@@ -1,0 +1,47 @@
+"""What an answer proves about a stat: a hit is final, an absence needs a whole answer and enough time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobtester.leaderboard.proof import Completeness, Look, Proof, conclude
+
+C = Completeness
+
+
+@pytest.mark.parametrize(
+    ("rows", "completeness", "age_s", "later_s", "took_s", "looks", "proof"),
+    [
+        (1, C.CONTROL_MISSING, 0, None, 20, 0, Proof.STORED),
+        (0, C.CONTROL_SHOWN, 89, 50, 0, 0, Proof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 91, 50, 0, 0, Proof.ABSENT),
+        (0, C.CONTROL_SHOWN, 91, 1, 0, 0, Proof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 250, None, 0, 0, Proof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 301, None, 0, 0, Proof.ABSENT),
+        (0, C.CONTROL_MISSING, 10_000, 9000, 0, 9, Proof.UNPROVEN),
+        (0, C.WITNESS_MISSING, 10_000, 9000, 0, 9, Proof.UNPROVEN),
+        (0, C.WITNESS_SHOWN, 200, 100, 0, 9, Proof.TOO_EARLY),
+        (0, C.WITNESS_SHOWN, 301, 100, 0, 0, Proof.UNPROVEN),
+        (0, C.WITNESS_SHOWN, 301, 100, 0, 1, Proof.ABSENT),
+        (0, C.WITNESS_SHOWN, 301, 100, 20, 1, Proof.UNPROVEN),
+        (0, C.NOTHING_TO_COMPARE, 10_000, None, 0, 9, Proof.UNPROVEN),
+    ],
+)
+def test_what_a_look_proves(
+    rows: int, completeness: Completeness, age_s: float, later_s: float | None, took_s: float, looks: int, proof: Proof
+) -> None:
+    """Each row is a case of the contract's 6.1, with 90 s as the time that the server itself may take."""
+    assert conclude(Look(rows, completeness, age_s, later_s, took_s, looks), 90.0) is proof
+
+
+@given(
+    st.sampled_from([C.CONTROL_MISSING, C.WITNESS_MISSING, C.NOTHING_TO_COMPARE]),
+    st.floats(0, 1e7), st.none() | st.floats(0, 1e7), st.floats(0, 60), st.integers(0, 100),
+)  # fmt: skip
+def test_no_answer_without_a_known_row_proves_an_absence(
+    completeness: Completeness, age_s: float, later_s: float | None, took_s: float, looks: int
+) -> None:
+    """However old the stat is and however often it was missed."""
+    assert conclude(Look(0, completeness, age_s, later_s, took_s, looks), 90.0) is not Proof.ABSENT
