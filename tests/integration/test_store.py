@@ -27,7 +27,7 @@ from jobtester.errors import StoreError
 from jobtester.store import file, schema
 from jobtester.store.cleanup import Cleanup
 from jobtester.store.database import Database
-from jobtester.store.outbox import STATES, Move, Outbox
+from jobtester.store.outbox import STATES, Entry, Move, Outbox
 from jobtester.store.results import Filters, Results, page_query
 from jobtester.store.rows import COLUMNS
 from jobtester.store.ticks import Ticks
@@ -63,7 +63,8 @@ async def opened(path: Path) -> AsyncIterator[Database]:
         await database.close()
 
 
-ADDED = {("results", "notes")}  # columns that came with a later step
+ADDED = {("results", "notes"), ("outbox", "looks"), ("outbox", "audited_at")}  # columns that came with a later step
+OUTBOX = ", ".join(name for name in Entry.__dataclass_fields__ if ("outbox", name) not in ADDED)
 
 
 def dumped(path: Path, tables: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
@@ -113,8 +114,8 @@ def earlier(path: Path, version: int) -> None:
             )
         for number, state in enumerate(STATES):
             db.execute(
-                "INSERT INTO outbox VALUES (NULL, ?, 't0', 'g', ?, x'7b7d', 'FRA', '0x1', 'Llm', 'm', 1, 0.1, 1, 2, 3,"
-                " NULL, 4.5, ?, 'why', 1)",
+                f"INSERT INTO outbox ({OUTBOX}) VALUES (NULL, ?, 't0', 'g', ?, x'7b7d', 'FRA', '0x1', 'Llm', 'm', 1,"
+                " 0.1, 1, 2, 3, NULL, 4.5, ?, 'why', 1)",
                 (f"r{number}", state, 5.0 if state in ("delivered", "refused", "expired", "dropped") else None),
             )  # fmt: skip
         for number, kind in enumerate(("ai", "transcoding")):
