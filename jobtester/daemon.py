@@ -14,10 +14,11 @@ import structlog
 
 from jobtester import configuration, interpreter, supervision
 from jobtester.configuration import Configuration
+from jobtester.crashes import CrashBoundary
 from jobtester.domain.plan import Selection
 from jobtester.domain.received import Received, UnfitError
 from jobtester.domain.report import Report
-from jobtester.errors import JobTesterError, PortInUseError
+from jobtester.errors import JobTesterError, PortInUseError, StoreError
 from jobtester.gateway import lane as lanes
 from jobtester.gateway.events import Completed
 from jobtester.gateway.lane import Lane
@@ -232,7 +233,8 @@ class Daemon:
     async def _hear(self) -> None:
         while True:
             gateway, event = await self._events.get()
-            await self.conductor.heard(gateway, event)
+            with CrashBoundary(self.metrics.count_internal_error).unit("event", expected=(StoreError,)):
+                await self.conductor.heard(gateway, event)
             await asyncio.sleep(0)  # there may be thousands
 
     async def _clean(self) -> None:
@@ -271,7 +273,7 @@ async def opened(
             await ticks.abandon_unfinished(time.time())
             await outbox.recover(hold=not settings.leaderboard.post_suspect)
         posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
-        delivery = _delivery(settings, outbox) if posting else None
+        delivery = _delivery(settings, outbox, CrashBoundary(metrics.count_internal_error)) if posting else None
         if delivery is not None:
             await delivery.open()
             stack.push_async_callback(delivery.close)
@@ -324,7 +326,7 @@ async def opened(
         yield daemon
 
 
-def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
+def _delivery(settings: Settings, outbox: Outbox, crashes: CrashBoundary) -> Delivery:
     board, how = settings.leaderboard, settings.delivery
     assert board.url is not None
     assert board.secret is not None
@@ -338,6 +340,7 @@ def _delivery(settings: Settings, outbox: Outbox) -> Delivery:
         parallel=how.parallel,
         miss_after_s=how.miss_after,
         audit_per_tick=how.audit,
+        crashes=crashes,
     )
 
 

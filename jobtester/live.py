@@ -13,6 +13,7 @@ import structlog
 
 from jobtester import configuration, settings, sources
 from jobtester.configuration import Configuration
+from jobtester.crashes import CrashBoundary
 from jobtester.errors import ConfigError
 from jobtester.metrics import Metrics
 
@@ -54,7 +55,10 @@ class Live:
             digest = await asyncio.to_thread(_digest, self.current.origin)
             if asked or digest != self._digest:
                 self._digest = digest
-                await self._read(asked)
+                with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.current.origin) as crash:
+                    await self._read(asked)
+                if crash.error is not None:
+                    self.metrics.reloads_ok.set(0)
 
     async def _read(self, asked: bool) -> None:
         try:

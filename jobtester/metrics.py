@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from jobtester import __version__
+from jobtester.crashes import COMPONENTS
 from jobtester.domain import outcome, plan
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -122,10 +123,15 @@ class Metrics:
         self.reloads_ok = Gauge(
             "jobtester_config_reload_successful", "1 unless the newest config.toml was refused", registry=own
         )
+        self.internal_errors = Counter(
+            "jobtester_internal_errors", "Units of work that ended in an unexpected error", ["component"], registry=own
+        )
         self.build = Gauge("jobtester_build_info", "The program's version", ["version"], registry=own)
         self.build.labels(__version__).set(1)
         self.reloads_ok.set(1)
         ProcessCollector(registry=own)
+        for component in COMPONENTS:
+            self.internal_errors.labels(component)
         for reason in plan.SKIP_REASONS:
             self.skipped.labels(reason)
         for kind in ("proven", "presumed", "missing", "refuted"):
@@ -138,6 +144,10 @@ class Metrics:
             self.received.labels(answer)
         for what in ("used", "ignored", "refused"):
             self.events.labels(what)
+
+    def count_internal_error(self, component: str) -> None:
+        """Count a crash of one of COMPONENTS."""
+        self.internal_errors.labels(component).inc()
 
     def know_pipelines(self, slugs: Iterable[str], writing: Iterable[str] = ()) -> None:
         """Start the series of each pipeline at 0, and the tokens' of those that may stream what they write."""

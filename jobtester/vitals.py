@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
+from jobtester.gateway.lane import Lane
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.metrics import Metrics
 from jobtester.store.database import Database
@@ -74,8 +76,9 @@ class Vitals:
     async def ready(self) -> dict[str, dict[str, Any]]:
         """Check everything that a tick needs: the daemon itself, each gateway, discovery, the Leaderboard."""
         checks = await self.live()
-        alive = await asyncio.gather(*(lane.client.alive() for lane in self.conductor.lanes))
-        for lane, well in zip(self.conductor.lanes, alive, strict=True):
+        lanes = tuple(self.conductor.lanes)  # a reload may replace them while they are asked
+        alive = await asyncio.gather(*(self._alive(lane) for lane in lanes))
+        for lane, well in zip(lanes, alive, strict=True):
             problem = "" if well else f"no answer from {lane.client.url}"
             if lane.trust.lost or lane.trust.missing:
                 problem = "it does not use the orchestrator it is told to; nothing that it answers is scored"
@@ -113,8 +116,10 @@ class Vitals:
         """Say once when a gateway goes silent between ticks, and once when it is back."""
         if self.conductor.running:
             return
-        for lane in self.conductor.lanes:
-            well = await lane.client.alive()
+        for lane in tuple(self.conductor.lanes):
+            well = await self._alive(lane)
+            if lane not in self.conductor.lanes:  # a reload took it away meanwhile
+                continue
             before = self._peers.get(lane.name, True)
             if before and not well:
                 log.error("gateway_silent", gateway=lane.name, url=lane.client.url)
@@ -122,6 +127,11 @@ class Vitals:
                 log.info("gateway_answers_again", gateway=lane.name, url=lane.client.url)
             self._peers[lane.name] = well
             self.metrics.gateway_up.labels(lane.name).set(int(well))
+
+    async def _alive(self, lane: Lane) -> bool:
+        with CrashBoundary(self.metrics.count_internal_error).unit("probe", gateway=lane.name):
+            return await lane.client.alive()
+        return False
 
 
 def _check(problem: str) -> dict[str, Any]:

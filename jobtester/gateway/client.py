@@ -162,6 +162,8 @@ class Client:
     async def alive(self, timeout_s: float = 5.0) -> bool:
         """Tell whether anything speaks HTTP at the gateway's job address."""
         assert self._rest is not None, "open() comes first"
+        if self._rest.closed:  # a reload took the gateway away
+            return False
         way = self._proxies.way(self.url)
         try:
             async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False, **way):

@@ -176,6 +176,11 @@ class Evidence:
         life.round_trip_s = exchange.round_trip_s
         life.ended_at = exchange.started_at + exchange.round_trip_s
 
+    def dropped(self, life: Life) -> None:
+        """Forget a job whose request ended in an error of the tester's own."""
+        self._in_air[life.job.pair] -= 1
+        self._lives[life.job.pair].remove(life)
+
     def _forget(self, pair: Pair) -> None:
         """Let go of jobs that were weighed and ended before anything that is still to be weighed began."""
         lives = self._lives[pair]

@@ -116,7 +116,7 @@ class Client:
                 return answers.classify(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Answer(Fate.LATER, f"no connection to {self.url}: {_reason(error)}")
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(Fate.UNKNOWN, f"no answer from {self.url}: {_reason(error)}")
 
     async def regions(self) -> dict[str, set[str]]:

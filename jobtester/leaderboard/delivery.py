@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
 from jobtester.errors import LeaderboardError, StoreError
 from jobtester.leaderboard.answers import Answer, Fate
 from jobtester.leaderboard.audit import Audit
@@ -54,6 +55,7 @@ class Delivery:
     answer_within_s: float = 30.0
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
     standing: Standing = field(init=False)
     client: Client = field(init=False)
     gate: Gate = field(init=False)
@@ -72,7 +74,7 @@ class Delivery:
         self.gate = Gate(self.client, self.region, self.standing, self.monotonic)
         self.lookup = Lookup(
             self.outbox, self.client, self.gate, self.standing, self.uncertain, self.parallel,
-            self._patience(self.miss_after_s), self.give_up_reading_s, self.clock,
+            self._patience(self.miss_after_s), self.give_up_reading_s, self.clock, self.crashes,
         )  # fmt: skip
         self.audit = Audit(self.lookup, self.audit_per_tick, self.clock)
 
@@ -173,7 +175,10 @@ class Delivery:
     async def _send_on(self, entries: Iterator[Entry]) -> None:
         """Send one after the other what others have not taken."""
         for entry in entries:
-            self._unsettled.append(await self._send(entry))
+            with self.crashes.unit("post", result=entry.result) as crash:
+                self._unsettled.append(await self._send(entry))
+            if crash.error is not None:
+                self._unsettled.append(Move(entry.seq, "uncertain", self.clock(), crash.message))
 
     async def _send(self, entry: Entry) -> Move:
         """Send one stat and say where it belongs now."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
 from jobtester.errors import LeaderboardError
 from jobtester.leaderboard.client import Client
 from jobtester.leaderboard.proof import Completeness, Look, Proof, conclude, is_weighable
@@ -49,6 +50,7 @@ class Lookup:
     miss_after_s: float
     give_up_s: float
     clock: Callable[[], float] = time.time
+    crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
     reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,9 +65,14 @@ class Lookup:
         if not entries:
             return False
         slots = asyncio.Semaphore(self.parallel)
-        moves = await asyncio.gather(*(self._look(entry, slots) for entry in entries))
+        moves = await asyncio.gather(*(self._look_safely(entry, slots) for entry in entries))
         await self.outbox.settle(moves)
         return True
+
+    async def _look_safely(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
+        with self.crashes.unit("lookup", result=entry.result) as crash:
+            return await self._look(entry, slots)
+        return Move(entry.seq, "uncertain", self.clock() + _AGAIN_S, crash.message)
 
     async def _look(self, entry: Entry, slots: asyncio.Semaphore) -> Move:
         """Look for one stat and say where it belongs now."""

@@ -113,7 +113,10 @@ class Examiner:
 
     def _ask(self, task: Task) -> Report:
         """Have a worker look, on a thread of ours."""
-        worker = self._worker()
+        try:
+            worker = self._worker()
+        except OSError as error:  # no process, no memory or no descriptor is left
+            return _failed(task, "unchecked", f"the answer could not be looked at: {error}", Fault.TESTER)
         self._busy.add(worker)
         try:
             report = worker.look(task, cpu_s=self._cpu_s)

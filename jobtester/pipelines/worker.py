@@ -41,14 +41,18 @@ class Worker:
     def start(cls, *, wall_s: float = 20.0) -> Worker:
         """Start a process; it knows our modules but none of our secrets."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - the command is fixed
-                _COMMAND,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-            )
+        try:
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603 - the command is fixed
+                    _COMMAND,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=_environment(),
+                )
+        except OSError:
+            ours.close()
+            raise
         ours.settimeout(wall_s)
         return cls(process, ours, cast("BinaryIO", ours.makefile("rwb")))
 

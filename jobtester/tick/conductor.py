@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from jobtester import interpreter
+from jobtester.crashes import CrashBoundary
 from jobtester.domain import budget
 from jobtester.domain import plan as planning
 from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
@@ -157,7 +158,12 @@ class Conductor:
         state, problem = "aborted", ""
         try:
             try:
-                state = await self._run(report)
+                with CrashBoundary(self.metrics.count_internal_error).unit(
+                    "tick", expected=(DiscoveryError, StoreError, ExceptionGroup), tick=tick
+                ) as crash:
+                    state = await self._run(report)
+                if crash.error is not None:
+                    state, problem = "failed", crash.message
             except* (DiscoveryError, StoreError) as errors:  # jobs run side by side, and may fail so
                 state, problem = "failed", str(errors.exceptions[0])
                 log.error("tick_failed", tick=tick, problem=problem)
@@ -253,7 +259,9 @@ class Conductor:
             busy_backoff_s=limits.busy_backoff,
             busy_patience_s=limits.busy_patience,
         )
-        self._runner = Runner(plan, self.lanes, trial, recorder, self.progress, pace)
+        self._runner = Runner(
+            plan, self.lanes, trial, recorder, self.progress, pace, CrashBoundary(self.metrics.count_internal_error)
+        )
         if self._stopping:
             self._runner.close(self._stopping)
         try:

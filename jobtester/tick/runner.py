@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from jobtester.domain.attribution import Kind
+from jobtester.crashes import CrashBoundary
+from jobtester.domain import outcome
+from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
+from jobtester.errors import StoreError
 from jobtester.gateway.lane import Lane
 from jobtester.gateway.trust import FLAGS
 from jobtester.tick.board import Board
@@ -53,6 +57,7 @@ class Runner:
     recorder: Recorder
     watcher: Watcher
     pace: Pace
+    crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
     _board: Board = field(init=False)
     _changes: Changes = field(default_factory=Changes)
     _slots: asyncio.Semaphore = field(init=False)
@@ -145,21 +150,31 @@ class Runner:
     async def _one(self, job: Job, lane: Lane) -> None:
         """Carry one job from its lane to its record."""
 
+        left = False
+
         def leaves() -> None:
+            nonlocal left
+            left = True
             lane.sent()
             self.watcher.sent(job, lane.name)
             self._changes.announce()
 
         try:
-            async with self._judging:
-                try:
-                    sent = await self.trial.send(job, lane, leaves)
-                finally:
-                    self._board.answered(job)
-                    lane.answered(job)
-                    self._slots.release()
-                    self._changes.announce()
-                await self._settle(sent, lane)
+            started_at = time.time()
+            with self.crashes.unit("job", expected=(StoreError,), tick=job.tick, job=job.id) as crash:
+                async with self._judging:
+                    try:
+                        sent = await self.trial.send(job, lane, leaves)
+                    finally:
+                        if not left:
+                            lane.sent()
+                        self._board.answered(job)
+                        lane.answered(job)
+                        self._slots.release()
+                        self._changes.announce()
+                    await self._settle(sent, lane)
+            if crash.error is not None:
+                await self._record_crashed(job, lane, started_at, crash.message)
         finally:
             self._changes.announce()
 
@@ -192,6 +207,23 @@ class Runner:
             await self.recorder.amend(result.id, testimony)
         self._board.settled(job)
 
+    async def _record_crashed(self, job: Job, lane: Lane, started_at: float, message: str) -> None:
+        """Record a job that the tester itself failed at, and be done with it even if it cannot be recorded."""
+        self._aside.pop(job.id, None)
+        self._put_off.pop(job.id, None)
+        result = Result(
+            job=job,
+            verdict=outcome.verdict("tester_fault", message),
+            attribution=Attribution(Kind.MISSING),
+            gateway=lane.name,
+            targeting=lane.targeting.kind,
+            started_at=started_at,
+            round_trip_s=max(0.001, time.time() - started_at),
+        )
+        with self.crashes.unit("job", expected=(StoreError,), tick=job.tick, job=job.id):
+            await self._record(result)
+        self._board.settled(job)
+
     async def _record(self, result: Result) -> None:
         await self.recorder.record(result)
         self.watcher.recorded(result)
@@ -205,8 +237,8 @@ class Runner:
         self._deferrals[job.id] = times + 1
         self._put_off[job.id] = judged.result
         self._aside.pop(job.id, None)
-        self._board.defer(job, self._now() + self.pace.busy_backoff_s * 2**times)
         self.watcher.deferred(job, lane.name, "busy")
+        self._board.defer(job, self._now() + self.pace.busy_backoff_s * 2**times)
         return True
 
     def _weigh(self, result: Result, lane: Lane) -> None:

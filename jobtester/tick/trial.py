@@ -75,17 +75,21 @@ class Trial:
         async with lane.targeting.aim(job) as aim:
             leaves()
             life = lane.evidence.sent(job, asyncio.get_running_loop().time())
-            exchange = await lane.client.send(
-                byoc.PREFIX + request.path if external else request.path,
-                request.body,
-                job_id=job.id,
-                timeout_s=byoc.patience_s(job.timeout_s) if external else job.timeout_s,
-                content_type=request.content_type,
-                query=aim.query,
-                headers=aim.headers,
-                max_body=self.bounds.max_response,
-                first_token=request.first_token,
-            )
+            try:
+                exchange = await lane.client.send(
+                    byoc.PREFIX + request.path if external else request.path,
+                    request.body,
+                    job_id=job.id,
+                    timeout_s=byoc.patience_s(job.timeout_s) if external else job.timeout_s,
+                    content_type=request.content_type,
+                    query=aim.query,
+                    headers=aim.headers,
+                    max_body=self.bounds.max_response,
+                    first_token=request.first_token,
+                )
+            except Exception:
+                lane.evidence.dropped(life)
+                raise
             lane.evidence.ended(life, exchange)
             aim.exchange = exchange
         return Sent(job, request, exchange, aim.attribution, aim.overlapped, life)

@@ -84,7 +84,8 @@ async def _safely(
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             response = _failure(404, "there is no file of such a name", for_programs)
         else:
-            log.exception("request_failed", path=request.path)
+            request.app[PARTS].metrics.count_internal_error("request")
+            log.exception("request_crashed", path=request.path)
             response = _failure(500, "something went wrong here; the log has it", for_programs)
     if not response.prepared:
         response.headers.update(_HEADERS)

@@ -113,7 +113,7 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
         finally:
             logs.set_up("error", "json", sys.stderr)
     assert '"event":"tick_done"' in written.getvalue()
-    assert "request_failed" not in written.getvalue()
+    assert "request_crashed" not in written.getvalue()
 
 
 async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None:
