@@ -10,12 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from jobtester import logs, settings, sources
-from jobtester.errors import ConfigError
 from jobtester.pipelines import catalogue
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.settings import Settings
-from jobtester.tick import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,6 @@ def of(
 ) -> Configuration:
     """Check a configuration given as tables. Raises ConfigError that names every problem."""
     checked = settings.of(content, origin=origin, overrides=overrides)
-    try:
-        clock.trigger(checked.schedule)
-    except ValueError as error:
-        raise ConfigError(f"schedule.cron: {error}") from error
     assets = Assets(Path(checked.assets) if checked.assets else None)
     found = catalogue.load(checked.pipelines, assets)
     return Configuration(checked, found, assets, origin, dict(overrides or {}), simulated)

@@ -20,7 +20,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from jobtester import sources
 from jobtester.domain.orchestrators import endpoint
 from jobtester.errors import ConfigError
-from jobtester.values import Duration, PositiveDuration, SecretAddress, Size, Timezone, WebAddress, Wei
+from jobtester.values import Cron, Duration, PositiveDuration, SecretAddress, Size, Timezone, WebAddress, Wei
+
+_LONGEST_INTERVAL_S = 366 * 86_400
 
 
 class Section(BaseModel):
@@ -32,10 +34,14 @@ class Section(BaseModel):
 class Schedule(Section):
     """When ticks start. Exactly one of interval and cron is in force; the default is an interval of an hour."""
 
-    interval: PositiveDuration | None = Field(None, description="time between ticks, aligned with the wall clock")
-    cron: str | None = Field(None, description="standard cron expression instead of an interval; 0 and 7 are Sunday")
+    interval: PositiveDuration | None = Field(
+        None, le=_LONGEST_INTERVAL_S, description="time between ticks, aligned with the wall clock"
+    )
+    cron: Cron | None = Field(None, description="standard cron expression instead of an interval; 0 and 7 are Sunday")
     timezone: Timezone = Field("UTC", description="timezone in which cron is read")
-    offset: Duration = Field("0s", description="shifts the ticks against the wall clock, to stagger regions")  # type: ignore[assignment]
+    offset: Duration = Field(
+        "0s", le=_LONGEST_INTERVAL_S, description="shifts the ticks against the wall clock, to stagger regions"
+    )  # type: ignore[assignment]
     run_at_start: bool = Field(True, description="run a tick at once when the daemon starts")
     deadline: PositiveDuration = Field("50m", description="jobs not begun by then are skipped")  # type: ignore[assignment]
 

@@ -14,6 +14,8 @@ from jobtester.domain import durations
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\s*")
 _SIZES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
+_LARGEST_SIZE = 10**6 * 2**30
+
 
 def _size(value: object) -> int:
     """Read a size such as "64MiB" as bytes."""
@@ -22,7 +24,10 @@ def _size(value: object) -> int:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('write a size as "64MiB", "500kB" or a number of bytes')
-    return int(float(match[1]) * _SIZES[match[2] or "B"])
+    size = float(match[1]) * _SIZES[match[2] or "B"]
+    if size > _LARGEST_SIZE:
+        raise ValueError("has to be less than a million GiB")
+    return int(size)
 
 
 def _wei(value: object) -> int:
@@ -79,6 +84,14 @@ def _zone(value: str) -> str:
     return value
 
 
+def _cron(value: str) -> str:
+    """Check a cron expression; what reads it is loaded only where there is one."""
+    from jobtester.cron import CronSchedule
+
+    CronSchedule.parse(value)
+    return value
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("has to be longer than nothing")
@@ -91,4 +104,5 @@ Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Wei = Annotated[int, BeforeValidator(_wei)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 SecretAddress = Annotated[SecretUrl, AfterValidator(_secret_address)]
+Cron = Annotated[str, AfterValidator(_cron)]
 Timezone = Annotated[str, AfterValidator(_zone)]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 36_500 * 86_400.0
 _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse(value: object) -> float:
-    """Read a duration as seconds, at least 0. Raises ValueError for anything that is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
+    """Return a duration in seconds, from 0 to 100 years. Raises ValueError for anything that is none."""
     text = value.replace(" ", "") if isinstance(value, str) else ""
-    if text.isdecimal():
-        return float(text)
-    if not _WHOLE.fullmatch(text):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        seconds = value
+    elif text.isdecimal():
+        seconds = float(text)
+    elif _WHOLE.fullmatch(text):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    else:
         raise ValueError('write a duration as "90s", "1h30m", "500ms", or a number of seconds')
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds > _LONGEST_S:
+        raise ValueError("has to be at most 36500d, a hundred years")
+    return float(seconds)
 
 
 def show(seconds: float) -> str:

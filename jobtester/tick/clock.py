@@ -2,52 +2,90 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import structlog
 from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from jobtester.cron import CronSchedule
 from jobtester.settings import Schedule
-from jobtester.tick import cron
+
+log = structlog.get_logger()
 
 _MOST_MISSED = 10_000
 _REMEMBERED = 3
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INSTANT = timedelta(microseconds=1)
+_LOOK_EVERY_S = 2.0
+_SET_BACK = timedelta(minutes=1)
 
 
-class Aligned(BaseTrigger):
+class Recurring(BaseTrigger):
+    """A trigger whose instants follow from the wall clock alone: strictly increasing, and none in the past.
+
+    APScheduler asks for one instant after the other until one lies in the future. This answers with that one at once,
+    so that a machine that slept, or a clock that was put forward, makes neither a storm of ticks nor a long search.
+    """
+
+    @abstractmethod
+    def after(self, instant: datetime) -> datetime | None:
+        """Return the first instant of the schedule after another, in UTC; None if there is none."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """Return the first instant after the previous one and after now; without a previous one, now itself counts."""
+        if previous_fire_time is None:
+            return self.after(now - _INSTANT)
+        return self.after(max(previous_fire_time, now))
+
+
+class Aligned(Recurring):
     """Fires at whole multiples of a period since the Unix epoch, shifted by an offset; both in seconds."""
 
     def __init__(self, period_s: float, offset_s: float) -> None:
-        """Take a period above 0 and any offset."""
-        self.period_s = period_s
-        self.offset_s = offset_s % period_s
+        """Take a period above 0 and any offset; what is finer than a microsecond is rounded."""
+        self._period = max(timedelta(seconds=period_s), _INSTANT)
+        self._origin = _EPOCH + timedelta(seconds=offset_s)
 
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Give the first aligned instant after the previous one, else not before now."""
-        if previous_fire_time is not None:
-            count = round((previous_fire_time.timestamp() - self.offset_s) / self.period_s) + 1
-        else:
-            count = math.ceil((now.timestamp() - self.offset_s) / self.period_s)
-        return datetime.fromtimestamp(count * self.period_s + self.offset_s, UTC)
+    def after(self, instant: datetime) -> datetime:
+        """Return the first aligned instant after another."""
+        return self._origin + ((instant - self._origin) // self._period + 1) * self._period
 
     def __str__(self) -> str:
-        return f"every {self.period_s:g} s"
+        return f"every {self._period}"
 
 
-def trigger(schedule: Schedule) -> BaseTrigger:
-    """Make the trigger of a schedule. Raises ValueError for a cron expression that is none."""
+class Cron(Recurring):
+    """Fires when a cron schedule does, and an offset in seconds later."""
+
+    def __init__(self, schedule: CronSchedule, offset_s: float) -> None:
+        self._schedule = schedule
+        self._offset = timedelta(seconds=offset_s)
+
+    def after(self, instant: datetime) -> datetime | None:
+        """Return the first instant after another."""
+        following = self._schedule.after(instant - self._offset)
+        return following + self._offset if following is not None else None
+
+    def __str__(self) -> str:
+        return self._schedule.expression
+
+
+def trigger(schedule: Schedule) -> Recurring:
+    """Make the trigger of a schedule."""
     if schedule.cron is not None:
-        return _Shifted(cron.trigger(schedule.cron, schedule.timezone), schedule.offset)
+        return Cron(CronSchedule.parse(schedule.cron, schedule.timezone), schedule.offset)
     return Aligned(schedule.period_s, schedule.offset)
 
 
 def longest_s(trigger: BaseTrigger, instants: Sequence[datetime]) -> float:
-    """Give the longest time from one of these instants to the next, and to the one that a trigger lets follow.
+    """Return the longest time from one of these instants to the next, and to the one that a trigger lets follow.
 
     A cron schedule may have pauses, over a weekend for instance: near one, nobody is late who is not late by it.
     """
@@ -57,16 +95,24 @@ def longest_s(trigger: BaseTrigger, instants: Sequence[datetime]) -> float:
 
 
 class Clock:
-    """Calls `due(missed)` at every scheduled instant; `missed` counts instants that passed unnoticed before it."""
+    """Calls `due(missed)` at every scheduled instant; `missed` counts instants that passed unnoticed before it.
 
-    def __init__(self, schedule: Schedule, due: Callable[[int], None]) -> None:
+    `moved` is called when the next instant is another one because the machine's clock was put back.
+    """
+
+    def __init__(
+        self, schedule: Schedule, due: Callable[[int], None], moved: Callable[[], None] = lambda: None
+    ) -> None:
         """Be ready to start; nothing fires before that."""
         self._due = due
+        self._moved = moved
         self._trigger = trigger(schedule)
         self._expected: datetime | None = None
         self._passed: deque[datetime] = deque(maxlen=_REMEMBERED)
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._job: Job | None = None
+        self._looked_at = datetime.now(UTC)
+        self._look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to fire, on the running event loop."""
@@ -75,9 +121,13 @@ class Clock:
         )
         self._scheduler.start()
         self._begin(self._job)
+        self._look_later()
 
     def stop(self) -> None:
         """Fire no more."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
@@ -90,19 +140,20 @@ class Clock:
 
     @property
     def next_at(self) -> float | None:
-        """Say when the next tick is due, in Unix seconds; None before the start."""
+        """Return when the next tick is due, in Unix seconds; None before the start."""
         return self._expected.timestamp() if self._expected is not None else None
 
     @property
     def interval_s(self) -> float:
-        """Give how long it may be from one tick to the next around now, in seconds."""
+        """Return how long it may be from one tick to the next around now, in seconds."""
         expected = self._expected or self._trigger.get_next_fire_time(None, datetime.now(UTC))
         return longest_s(self._trigger, [*self._passed, expected]) if expected is not None else 0.0
 
     def _begin(self, job: Job) -> None:
         """Take the schedule up from now on."""
+        self._looked_at = datetime.now(UTC)
         self._passed.clear()
-        self._passed.append(datetime.now(UTC))
+        self._passed.append(self._looked_at)
         self._expected = job.next_run_time
 
     async def _fire(self) -> None:
@@ -111,18 +162,28 @@ class Clock:
         while self._expected is not None and self._expected <= now and missed < _MOST_MISSED:
             missed += 1
             self._passed.append(self._expected)
-            self._expected = self._trigger.get_next_fire_time(self._expected, now)
+            self._expected = self._trigger.after(self._expected)
+        if self._expected is not None and self._expected <= now:
+            self._expected = self._trigger.after(now)
         self._due(max(0, missed))
 
+    def _look_later(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look_at_wall_clock)
 
-class _Shifted(BaseTrigger):
-    """Fires a fixed time after another trigger."""
+    def _look_at_wall_clock(self) -> None:
+        """Notice a wall clock that moved by itself, since APScheduler sleeps on a clock that no one sets.
 
-    def __init__(self, inner: BaseTrigger, shift_s: float) -> None:
-        self._inner = inner
-        self._shift = timedelta(seconds=shift_s)
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        before = previous_fire_time - self._shift if previous_fire_time is not None else None
-        found = self._inner.get_next_fire_time(before, before or now - self._shift)
-        return found + self._shift if found is not None else None
+        Put forward, or after a sleep of the machine, the next instant may have passed: the scheduler is woken. Put
+        back, it may be hours or years away: the schedule is taken up anew. A correction of less than a minute is left
+        alone, so that no instant fires twice for it.
+        """
+        now = datetime.now(UTC)
+        if self._job is not None and now < self._looked_at - _SET_BACK:
+            log.warning("clock_set_back", by_s=round((self._looked_at - now).total_seconds()))
+            self._job.reschedule(self._trigger)
+            self._begin(self._job)
+            self._moved()
+        self._looked_at = now
+        if self._expected is not None and self._expected <= now:
+            self._scheduler.wakeup()
+        self._look_later()

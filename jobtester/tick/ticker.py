@@ -29,7 +29,7 @@ class Ticker:
 
     def __post_init__(self) -> None:
         """Set the clock; it runs from run() on."""
-        self.clock = Clock(self.schedule, self._fired)
+        self.clock = Clock(self.schedule, self._fired, self._tell)
         self._tell()
 
     async def run(self) -> None:

@@ -181,7 +181,7 @@ def _type(annotation: Any, info: FieldInfo | None = None) -> str:
 
 _ALIASES = {
     name: getattr(values, name)
-    for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "SecretAddress", "Timezone")
+    for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "SecretAddress", "Cron", "Timezone")
 }
 _NAMES = {
     "Duration": "duration",
@@ -190,6 +190,7 @@ _NAMES = {
     "Wei": "amount",
     "WebAddress": "address",
     "SecretAddress": "secret address",
+    "Cron": "cron expression",
     "Timezone": "timezone",
 }
 _READERS: Mapping[Any, str] = {

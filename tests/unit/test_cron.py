@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from jobtester.cron import CronSchedule
 from jobtester.settings import Schedule
-from jobtester.tick import clock, cron
+from jobtester.tick import clock
 
 START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday
 
@@ -27,23 +30,65 @@ START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday
         ("0 0 1 * 3", "2026-11-25T00:00"),
         ("0 0 24 * 5", "2026-11-24T00:00"),
         ("@hourly", "2026-11-23T11:00"),
+        ("@daily", "2026-11-24T00:00"),
+        ("@midnight", "2026-11-24T00:00"),
+        ("@weekly", "2026-11-29T00:00"),
+        ("@Monthly", "2026-12-01T00:00"),
+        ("@yearly", "2027-01-01T00:00"),
+        ("@annually", "2027-01-01T00:00"),
+        ("0 0 */10 * 1", "2026-12-21T00:00"),
+        ("0 0 29 feb *", "2028-02-29T00:00"),
+        ("5/20 10 * * *", "2026-11-23T10:25"),
+        ("10-50/20,18 10 * * *", "2026-11-23T10:18"),
         ("15 10 23 NOV *", "2027-11-23T10:15"),
     ],
 )
 def test_cron_fires_when_cron_would(expression: str, expected: str) -> None:
     """0 and 7 are Sunday, two restricted day fields mean either, names and aliases work."""
-    found = cron.trigger(expression, "UTC").get_next_fire_time(None, START)
+    found = CronSchedule.parse(expression).after(START)
     assert found is not None
     assert found.strftime("%Y-%m-%dT%H:%M") == expected
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["", "* * * *", "61 * * * *", "* * * * 8", "a b c d e", "* * * * 5-2", "0 0 31 2 x", "0 0 30 2 *"]
+    ("nonsense", "problem"),
+    [
+        ("", "five fields"),
+        ("* * * *", "five fields"),
+        ("* * * * * *", "five fields"),
+        ("@reboot", "@hourly"),
+        ("61 * * * *", "its minute, '61'"),
+        ("* 24 * * *", "its hour, '24'"),
+        ("* * 0 * *", "its day of the month, '0'"),
+        ("* * * foo *", "its month, 'foo'"),
+        ("* * * * 8", "its day of the week, '8'"),
+        ("a b c d e", "its minute, 'a'"),
+        ("* * * * 5-2", "its day of the week, '5-2'"),
+        ("*/0 * * * *", "its minute, '*/0'"),
+        ("9" * 5000 + " * * * *", "its minute"),
+        ("0 0 30 2 *", "never fires"),
+        ("0 0 31 2,4,6,9,11 *", "never fires"),
+        ("0 0 */20 * 1L", "never fires"),
+    ],
 )
-def test_cron_nonsense_is_refused_with_words(nonsense: str) -> None:
-    """Whatever is no cron expression raises ValueError with a sentence."""
-    with pytest.raises(ValueError, match=r"cron expression|weekday"):
-        cron.trigger(nonsense, "UTC")
+def test_cron_nonsense_is_refused_with_words(nonsense: str, problem: str) -> None:
+    """Whatever is no cron expression, or never fires, raises ValueError that names the field."""
+    with pytest.raises(ValueError, match="cron expression") as raised:
+        CronSchedule.parse(nonsense)
+    assert problem in str(raised.value)
+
+
+@given(st.text("0123456789*/,-#LWFRISUNMONJAN @", max_size=24))
+@settings(max_examples=500)
+def test_any_text_is_a_schedule_or_refused(text: str) -> None:
+    """Nothing else than ValueError comes out of reading, and what was read fires after any instant."""
+    try:
+        schedule = CronSchedule.parse(text, "Europe/Berlin")
+    except ValueError:
+        return
+    following = schedule.after(START)
+    assert following is not None
+    assert following > START
 
 
 def test_intervals_are_aligned_with_the_wall_clock() -> None:
