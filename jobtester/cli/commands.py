@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,22 +17,43 @@ USAGE_ERROR = 2
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit code; what goes wrong is one message on stderr."""
+    """Run one command and return its exit code; what goes wrong is one message on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack what a name from outside contains
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        return _pipe_closed()
+
+
+def _pipe_closed() -> int:
+    """Let go of streams whose reader is gone, so that nothing is said of them at exit; return the exit code."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(nothing, stream.fileno())
+    return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if not hasattr(options, "module"):
         parser().print_help()
         return USAGE_ERROR
     module = importlib.import_module(f"jobtester.cli.{options.module}")
     try:
-        return int(getattr(module, options.function)(options))
+        code = int(getattr(module, options.function)(options))
+        sys.stdout.flush()
+        return code
     except JobTesterError as error:
         print(f"jobtester: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from jobtester import __version__
+from jobtester.connections import cause_of, is_plain_http_refusal, needs_https
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
 from jobtester.gateway.artefacts import Artefact, Files
@@ -127,7 +128,7 @@ class Client:
         except TimeoutError:
             ending, detail = self._timed_out(flight)
         except aiohttp.ClientConnectorError as error:
-            ending, detail = Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
+            ending, detail = Ending.REFUSED, f"no connection to {self.url}: {self._cause(error, self.url)}"
         except aiohttp.ClientPayloadError as error:
             ending, detail = Ending.CUT_SHORT, _reason(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -160,16 +161,26 @@ class Client:
             self.give_up(job_id, Ending.ABORTED, "the tester was stopped")
 
     async def alive(self, timeout_s: float = 5.0) -> bool:
-        """Tell whether anything speaks HTTP at the gateway's job address."""
+        """Whether anything speaks HTTP at the gateway's job address."""
+        return not await self.problem(timeout_s)
+
+    async def problem(self, timeout_s: float = 5.0) -> str:
+        """Return why nothing speaks HTTP at the gateway's job address, and what to do; empty if it answers."""
         assert self._rest is not None, "open() comes first"
         if self._rest.closed:  # a reload took the gateway away
-            return False
-        way = self._proxies.way(self.url)
+            return "it is no longer configured"
+        url = self.url + "/healthz"
         try:
-            async with asyncio.timeout(timeout_s), self._rest.get(self.url + "/healthz", allow_redirects=False, **way):
-                return True
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
+            async with (
+                asyncio.timeout(timeout_s),
+                self._rest.get(url, allow_redirects=False, **self._proxies.way(self.url)) as response,
+            ):
+                start = await response.content.read(2000) if response.status == 400 else b""
+                return needs_https(self.url) if is_plain_http_refusal(response.status, start) else ""
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s; check that the host runs and that no firewall drops the packets"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return self._cause(error, self.url)
 
     async def cli(self, path: str, *, timeout_s: float, max_body: int = 64 * 2**20) -> tuple[int, bytes]:
         """GET a path of the CLI port and give status and body. Raises GatewayError with a plain reason."""
@@ -188,12 +199,15 @@ class Client:
         except TimeoutError as error:
             raise GatewayError(f"{self.cli_url}{path}: no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise GatewayError(f"{self.cli_url}{path}: {_reason(error)}") from error
+            raise GatewayError(f"{self.cli_url}{path}: {self._cause(error, self.cli_url)}") from error
 
     async def fetch(self, url: str, *, timeout_s: float, max_body: int) -> Artefact:
         """Fetch a file that an answer names, relative to the gateway or absolute; never raises for what it meets."""
         assert self._files is not None, "open() comes first"
         return await self._files.fetch(url, timeout_s=timeout_s, max_body=max_body)
+
+    def _cause(self, error: Exception, url: str) -> str:
+        return cause_of(error, url, self._proxies.proxy_for(url))
 
     def _timed_out(self, flight: Flight) -> tuple[Ending, str]:
         if flight.ended_by is not None:
@@ -211,7 +225,7 @@ class Client:
         if answer.status is not None:
             return Ending.CUT_SHORT, _reason(error)
         if flight.left is None:
-            return Ending.REFUSED, f"no connection to {self.url}: {_reason(error)}"
+            return Ending.REFUSED, f"no connection to {self.url}: {self._cause(error, self.url)}"
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return Ending.NO_REPLY, "the gateway closed the connection without an answer"
         if isinstance(error, aiohttp.ClientConnectionError | OSError):

@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from jobtester import __version__
+from jobtester.connections import cause_of
 from jobtester.errors import LeaderboardError
 from jobtester.leaderboard import answers
 from jobtester.leaderboard.answers import Answer, Fate
@@ -115,9 +116,9 @@ class Client:
                 wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
                 return answers.classify(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Answer(Fate.LATER, f"no connection to {self.url}: {_reason(error)}")
+            return Answer(Fate.LATER, f"no connection to {self.url}: {self._cause(error)}")
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(Fate.UNKNOWN, f"no answer from {self.url}: {_reason(error)}")
+            return Answer(Fate.UNKNOWN, f"no answer from {self.url}: {self._cause(error)}")
 
     async def regions(self) -> dict[str, set[str]]:
         """Give the names of regions by the type of stats they keep (`ai`, `transcoding`). Raises LeaderboardError."""
@@ -161,6 +162,9 @@ class Client:
         listed = [(region, row) for region, rows in document.items() for row in rows or ()]
         return [row | {"region": region} for region, row in listed if isinstance(row, dict)]
 
+    def _cause(self, error: Exception) -> str:
+        return cause_of(error, self.url, self._way.get("proxy"))
+
     async def _get(self, path: str, query: dict[str, str], *, fresh: bool = False) -> Any:
         assert self._session is not None, "open() comes first"
         url = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -168,10 +172,10 @@ class Client:
             headers = {"Connection": "close"} if fresh else {}
             async with self._session.get(url, headers=headers, **self._way) as response:
                 body = await _bounded(response, _MAX_READ)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise LeaderboardError(f"{self.url}{path}: {self._cause(error)}") from error
         except ValueError as error:
             raise LeaderboardError(f"{self.url}{path}: {error}") from error
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise LeaderboardError(f"{self.url}{path}: {_reason(error)}") from error
         self._compare_clocks(response)
         if response.status != 200:
             text = body[:200].decode("utf-8", "replace").strip()
@@ -195,7 +199,3 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
         if len(body) > most:
             raise ValueError(f"the answer is larger than {most} bytes")
     return bytes(body)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__

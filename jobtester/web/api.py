@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from jobtester import __version__
 from jobtester.domain import outcome
 from jobtester.store.outbox import STATES
 from jobtester.store.results import Filters
-from jobtester.web import openapi, query, shapes
+from jobtester.web import bearer, openapi, query, shapes
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
@@ -143,9 +142,7 @@ async def start_tick(request: web.Request) -> web.Response:
     token = parts.settings().server.admin_token
     if token is None:
         raise web.HTTPNotFound(text="ticks cannot be started from here: server.admin_token is not set")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    known = hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.get_secret_value().encode())
-    if scheme.lower() != "bearer" or not known:
+    if not bearer.has_token(request, token):
         raise web.HTTPUnauthorized(
             text="Authorization: the admin token is missing or wrong", headers={"WWW-Authenticate": "Bearer"}
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from aiohttp import web
 
 from jobtester.gateway import events
 from jobtester.gateway.lane import Lane
-from jobtester.web import bodies
+from jobtester.web import bearer, bodies
 from jobtester.web.parts import PARTS, Parts
 
 log = structlog.get_logger()
@@ -21,7 +20,6 @@ routes = web.RouteTableDef()
 
 _MOST_BYTES = 1 * 2**20
 _AT_ONCE = 100  # events of one batch that are taken in one turn of the event loop
-_TOKEN_HEADERS = ("X-Events-Token", "Authorization")
 
 
 @routes.post("/webhooks/gateway-events")
@@ -64,9 +62,11 @@ def _lane_of(event: events.Completed, lanes: Sequence[Lane]) -> Lane | None:
 
 
 def _allowed(request: web.Request, parts: Parts) -> bool:
+    """Return True if the sink sent the token, or none is asked for: as a bearer, or bare in either header."""
     token = parts.settings().server.events_token
-    if token is None:
+    if token is None or not token.get_secret_value():
         return True
-    given = next((request.headers[name] for name in _TOKEN_HEADERS if name in request.headers), "")
-    shown = given.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-    return hmac.compare_digest(shown, token.get_secret_value().encode())
+    own, general = request.headers.get("X-Events-Token"), request.headers.get("Authorization", "")
+    given = own if own is not None else general
+    shown = bearer.bearer_of(given)
+    return bearer.is_token(given.strip() if shown is None else shown, token)
