@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ _HOME = Path(__file__).parents[1]
 
 
 async def start(
-    *arguments: str, folder: Path, stdout: int | None = None, stderr: int | None = None
+    *arguments: str,
+    folder: Path,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
-    """Start the shipped command in a folder, with nothing of ours in its environment."""
+    """Start the shipped command in a folder, with nothing of ours in its environment but what is given."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "jobtester", *arguments,
-        cwd=folder, env={**clean, "PYTHONPATH": str(_HOME)}, stdout=stdout, stderr=stderr,
+        cwd=folder, env={**clean, "PYTHONPATH": str(_HOME), **(environment or {})}, stdout=stdout, stderr=stderr,
     )  # fmt: skip
 
 
