@@ -20,7 +20,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from jobtester import sources
 from jobtester.domain.orchestrators import endpoint
 from jobtester.errors import ConfigError
-from jobtester.values import Cron, Duration, PositiveDuration, SecretAddress, Size, Timezone, WebAddress, Wei
+from jobtester.values import (
+    Cron,
+    Duration,
+    NetworkRange,
+    PositiveDuration,
+    SecretAddress,
+    Size,
+    Timezone,
+    WebAddress,
+    Wei,
+)
 
 _LONGEST_INTERVAL_S = 366 * 86_400
 
@@ -64,7 +74,9 @@ class Server(Section):
     port: int = Field(7934, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     admin_token: SecretStr | None = Field(None, description="bearer token for POST /api/ticks")
     results_secret: SecretStr | None = Field(None, description="HMAC key of other testers' results")
-    events_token: SecretStr | None = Field(None, description="token that a gateway's event sink sends, if any")
+    events_token: SecretStr | None = Field(
+        None, description="token that a gateway's event sink sends; empty: every sender is believed"
+    )
 
 
 class Gateway(Section):
@@ -83,6 +95,9 @@ class Gateway(Section):
     metrics: bool = Field(True, description="read the CLI port's /metrics as evidence")
     events: bool = Field(False, description="the gateway's event sink posts to us; delivery waits evidence_wait for it")
     event_source: str = Field("", description="what the gateway calls itself in events; needed with several gateways")
+    artifact_networks: list[NetworkRange] = Field(
+        [], description="private networks that result files may be fetched from, as CIDR; public ones need no mention"
+    )
     retry_window: Duration = Field("2s", description="the gateway's -aiProcessingRetryTimeout")  # type: ignore[assignment]
     settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]
     first_ask: PositiveDuration = Field("10s", description="a tester gateway asks whom to use within this time")  # type: ignore[assignment]
@@ -253,6 +268,11 @@ class Settings(BaseSettings):
                 if one.events
             )
         )
+        if any(one.events for one in self.gateways) and self.server.events_token is None:
+            problems.append(
+                "server.events_token: needed with gateways.events = true, since events prove and refute results; set "
+                'JOBTESTER_SERVER__EVENTS_TOKEN or a file, or server.events_token = "" to believe every sender'
+            )
         if self.leaderboard.post and self.leaderboard.url:
             if not self.region:
                 problems.append('region: needed to post stats, e.g. "FRA"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -92,6 +93,14 @@ def _cron(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    """Check a network written as CIDR; a single address is a network of one."""
+    try:
+        return str(ipaddress.ip_network(value.strip(), strict=False))
+    except ValueError as error:
+        raise ValueError('has to be a network such as "10.0.0.0/8" or "fd00::/8"') from error
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("has to be longer than nothing")
@@ -104,5 +113,6 @@ Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Wei = Annotated[int, BeforeValidator(_wei)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 SecretAddress = Annotated[SecretUrl, AfterValidator(_secret_address)]
+NetworkRange = Annotated[str, AfterValidator(_network)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Timezone = Annotated[str, AfterValidator(_zone)]

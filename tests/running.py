@@ -70,7 +70,7 @@ def tables(
             "deadline": "5m",
             "run_at_start": False,
         },
-        "server": {"host": "127.0.0.1", "port": 0},
+        "server": {"host": "127.0.0.1", "port": 0, "events_token": ""},
         "gateways": lanes,
         "limits": {"jobs": 64, "busy_backoff": "50ms", "grace": "1s"},
         "leaderboard": {"url": network.leaderboard.url, "secret": network.leaderboard.secret},

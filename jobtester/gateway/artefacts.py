@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from jobtester.gateway.reach import ForbiddenAddress, Outside, ours
+from jobtester.gateway.reach import ForbiddenAddress, Network, Outside
 from jobtester.proxies import Proxies
 
 _HOPS = 4
@@ -56,13 +56,17 @@ class Files:
         verify_tls: bool = True,
         connect_s: float = 10.0,
         user_agent: str = "",
+        networks: Sequence[Network] = (),
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Fetch what is relative from `gateway`, which gets the token; connecting may take `connect_s` seconds."""
+        """Fetch what is relative from `gateway`, which gets the token; connecting may take `connect_s` seconds.
+
+        What is not public is only fetched from the gateway itself and from `networks`.
+        """
         self._base = gateway.rstrip("/")
         self._gateway = URL(gateway)
         self._token = token
-        self._names = Outside(resolver or DefaultResolver(), self._gateway.host or "")
+        self._names = Outside(resolver or DefaultResolver(), self._gateway, networks)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=verify_tls, limit=0, resolver=self._names),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
@@ -130,22 +134,25 @@ class Files:
         if self._home(url):
             return url
         try:
-            own = ours(host)
+            allowed = await self._names.allows(host, url.port or 0)
         except ValueError:
-            own = await self._stands_for_us(host)
-        if own:
-            raise Refusal(f"points at an address of the tester itself: {shown}")
+            allowed = await self._may_stand_for(host, url.port or 0)
+        if not allowed:
+            raise Refusal(
+                f"points at an address of the tester itself, or of a private network: {shown}; "
+                "gateways.artifact_networks names those that files may come from"
+            )
         return url
 
-    async def _stands_for_us(self, name: str) -> bool:
-        """Tell whether a name leads to the tester itself; one that is not known here may be known to a proxy."""
+    async def _may_stand_for(self, name: str, port: int) -> bool:
+        """Whether a name leads to where files may come from; one that is not known here may be known to a proxy."""
         try:
-            await self._names.resolve(name, family=socket.AF_UNSPEC)
+            await self._names.checked(name, port)
         except ForbiddenAddress:
-            return True
+            return False
         except OSError:
             pass
-        return False
+        return True
 
     def _home(self, url: URL) -> bool:
         """Tell whether an address is the gateway's own."""

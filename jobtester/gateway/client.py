@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ class Client:
     cli_url: str | None = None
     token: str | None = None
     verify_tls: bool = True
+    artifact_networks: tuple[str, ...] = ()
     clock: Callable[[], float] = time.time
     _jobs: aiohttp.ClientSession | None = None
     _rest: aiohttp.ClientSession | None = None
@@ -74,7 +76,12 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._files = Files(
-            self.url, token=self.token, verify_tls=self.verify_tls, connect_s=_CONNECT_S, user_agent=USER_AGENT
+            self.url,
+            token=self.token,
+            verify_tls=self.verify_tls,
+            connect_s=_CONNECT_S,
+            user_agent=USER_AGENT,
+            networks=[ipaddress.ip_network(one) for one in self.artifact_networks],
         )
 
     async def close(self) -> None:

@@ -123,6 +123,7 @@ def make(settings: Gateway) -> Lane:
         cli_url=settings.cli_url,
         token=settings.token.get_secret_value() if settings.token else None,
         verify_tls=settings.verify_tls,
+        artifact_networks=tuple(settings.artifact_networks),
     )
     targeting: Targeting
     if settings.targeting == "webhook":

@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from jobtester.gateway.artefacts import Artefact, Files
 from jobtester.gateway.client import Client
+from jobtester.gateway.reach import is_allowed
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 OWN = "points at an address of the tester itself"
@@ -113,7 +114,10 @@ async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() ->
     ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "017700000001", "127.1", "127.0.0.2",
      "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]",
      "[2002:7f00:1::]", "[fe80::1]", "[fe80::1%25lo]", "169.254.169.254", "[::ffff:169.254.169.254]", "224.0.0.1",
-     "user@127.0.0.1"],
+     "user@127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "[fd00:ec2::254]", "[fd12::1]", "168.63.129.16",
+     "[::ffff:168.63.129.16]", "[64:ff9b::a83f:8110]", "100.100.100.200", "100.64.0.1", "[64:ff9b::100.100.100.200]",
+     "[2002:a00:1::]", "[2002:6464:64c8::1]", "0.1.2.3", "240.0.0.1", "255.255.255.255", "[ff02::1]", "[fec0::1]",
+     "192.0.2.1", "198.18.0.1", "[2001:db8::1]", "[64:ff9b:1::a00:1]", "[2a00:1450::5efe:10.0.0.1]"],
 )  # fmt: skip
 async def test_the_testers_own_addresses_are_refused_however_they_are_written(host: str) -> None:
     """A server beside the gateway, on the tester's own machine, is never asked: not directly, not by redirection."""
@@ -145,11 +149,45 @@ async def test_the_gateway_may_live_anywhere() -> None:
         assert secret.asked == []
 
 
+async def test_networks_that_the_operator_names_are_asked_too() -> None:
+    """A file store on a private network is used where gateways.artifact_networks names it, and only there."""
+    async with serving(a=(200, {}, PICTURE)) as store, serving(b=(307, {"Location": f"{store.url}/a"}, b"")) as gateway:
+        for networks, allowed in ((("127.0.0.0/8",), True), (("10.0.0.0/8", "fd00::/8"), False)):
+            client = Client("gateway", gateway.url, artifact_networks=networks)
+            await client.open()
+            try:
+                for url in (f"{store.url}/a", f"http://[::ffff:127.0.0.1]:{store.port}/a", "/b"):
+                    found = await client.fetch(url, timeout_s=10, max_body=1000)
+                    assert ("artifact_networks" in found.problem) is not allowed, (url, found.problem)
+            finally:
+                await client.close()
+        assert len(store.asked) >= 2
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "8.8.8.8", "100.128.0.1", "172.32.0.1", "168.63.129.17", "2606:4700:4700::1111",
+                "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"],
+)  # fmt: skip
+def test_public_addresses_are_allowed(address: str) -> None:
+    """The neighbors of what is refused, and public addresses in other notations."""
+    assert is_allowed(address)
+
+
+async def test_the_gateways_own_files_under_another_name_of_it() -> None:
+    """By its address where it is configured by name, at its own port; not at another one."""
+    async with serving(a=(200, {}, PICTURE)) as gateway, serving(a=(200, {}, PICTURE)) as other:
+        named = Server(url=gateway.url.replace("127.0.0.1", "localhost"))
+        assert (await fetched(named, f"{gateway.url}/a")).body == PICTURE
+        for url in (f"{other.url}/a", f"{other.url}/a".replace("127.0.0.1", "localhost")):
+            assert OWN in (await fetched(named, url)).problem
+        assert other.asked == []
+
+
 class Turncoat(AbstractResolver):
     """A name server that tells somebody else's address first, and ours when it is asked again."""
 
     def __init__(self) -> None:
-        self.answers = chain(["192.0.2.77"], repeat("127.0.0.1"))
+        self.answers = chain(["1.1.1.1"], repeat("127.0.0.1"))
         self.told: list[str] = []
 
     async def resolve(
@@ -172,7 +210,7 @@ async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
             found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_body=1000)
         finally:
             await files.close()
-        assert names.told[:2] == ["192.0.2.77", "127.0.0.1"]
+        assert names.told[:2] == ["1.1.1.1", "127.0.0.1"]
         assert "the tester itself" in found.problem
         assert secret.asked == []
 

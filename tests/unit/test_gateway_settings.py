@@ -14,7 +14,8 @@ ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_u
 
 def given(*gateways: dict[str, Any]) -> settings.Settings:
     """Check a configuration with these gateways."""
-    return settings.of({"region": "FRA", "leaderboard": {"post": False}, "gateways": list(gateways)})
+    server = {"events_token": "t"}
+    return settings.of({"region": "FRA", "leaderboard": {"post": False}, "server": server, "gateways": list(gateways)})
 
 
 @pytest.mark.parametrize(
