@@ -85,6 +85,7 @@ def main() -> None:
         picture(side).save(drawn, "PNG", optimize=True)
         (HERE / name).write_bytes(drawn.getvalue())
         truth[name] = {
+            "pixels": hashlib.sha256(picture(side).convert("RGB").tobytes()).hexdigest(),
             "width": side,
             "height": side,
             "caption_words": CAPTION_WORDS,

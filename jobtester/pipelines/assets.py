@@ -145,6 +145,6 @@ def _inspected(path: Path, content: bytes, truth: Truth) -> Truth:
 def _agreeing(path: Path, found: dict[str, Any], truth: Truth) -> dict[str, Any]:
     for key, value in found.items():
         said = getattr(truth, key)
-        if said and abs(said - value) > 0.5:
+        if said and (said != value if isinstance(value, str) else abs(said - value) > 0.5):
             raise AssetError(f"{path}: {key} is {value}, {TRUTH} says {said}; correct {TRUTH}")
     return found

@@ -10,7 +10,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,7 +18,9 @@ from PIL import Image
 
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import looking
-from jobtester.pipelines.checks.sample import Artefact
+from jobtester.pipelines.assets import shipped
+from jobtester.pipelines.checks import field
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
 from jobtester.pipelines.looking import Task
 from jobtester.pipelines.worker import Worker
 from tests.unit import media_factory as make
@@ -267,6 +269,62 @@ def test_masks_as_booleans_are_json_too() -> None:
     """Booleans in lists as such, not as a text."""
     answer = {key: json.loads(value) for key, value in masks(**MASKS["true and false"]).items()}
     assert looked("segment-anything-2", answer).passed
+
+
+def test_masks_each_as_a_text_of_its_own() -> None:
+    """A list of texts, one for each mask."""
+    answer = {**masks(), "masks": [json.dumps(mask())], "scores": "[0.9]"}
+    assert looked("segment-anything-2", answer).passed
+
+
+def test_the_mask_with_the_highest_score_counts() -> None:
+    """Scores in another order are a note, and the best mask is looked at wherever it is."""
+    sent = request("segment-anything-2").expectation
+    several = replace(sent, parameters={**sent.parameters, "multimask_output": "true"})
+    answer = masks(scores=[0.2, 0.9], masks=[[[0.0] * 256] * 256, mask()], logits=[[[0.0] * 256] * 256] * 2)
+    (found,) = looking.look(Task(several, json.dumps(answer).encode())).findings
+    assert found.passed, found.message
+    assert [note.code for note in found.notes] == ["unsorted"]
+
+
+def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
+    """Return a test input written anew, each pixel repeated to fill another size."""
+    with Image.open(shipped() / name) as sent:
+        return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name", "side", "form"),
+    [
+        ("image-to-image", "image.png", 512, "PNG"),
+        ("image-to-image", "image.png", 512, "BMP"),
+        ("upscale", "small.png", 1024, "PNG"),
+    ],
+)
+def test_the_input_is_no_answer(worker: Worker, pipeline: str, name: str, side: int, form: str) -> None:
+    """The picture that was sent, however it is written, is not what was asked for."""
+    files = {FILE: Artefact(FILE, 200, the_input(name, side, form))}
+    task = Task(request(pipeline).expectation, json.dumps(images()).encode(), artefacts=files)
+    (found,) = worker.look(task, cpu_s=20).findings
+    assert found.problem == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name", "side"), [("image-to-image", "image.png", 512), ("upscale", "small.png", 1024)]
+)
+def test_what_resembles_the_input_passes(worker: Worker, pipeline: str, name: str, side: int) -> None:
+    """A model may change little: what is not the very same is an answer."""
+    files = {FILE: Artefact(FILE, 200, the_input(name, side, "JPEG", quality=95))}
+    task = Task(request(pipeline).expectation, json.dumps(images()).encode(), artefacts=files)
+    assert worker.look(task, cpu_s=20).findings[0].passed
+
+
+def test_a_picture_larger_than_we_decode_is_ours_where_no_size_is_right(worker: Worker) -> None:
+    """Nobody said how large it may be, and 25 million pixels are not absurd: that limit is the tester's."""
+    expectation = Expectation((Check("json", field.Params(path="url", is_="image")),))
+    files = {"/x": Artefact("/x", 200, make.png_bomb(5000))}
+    (found,) = worker.look(Task(expectation, b'{"url":"/x"}', artefacts=files), cpu_s=20).findings
+    assert (found.problem, found.fault) == ("too_large", Fault.TESTER)
 
 
 @pytest.mark.parametrize("every", [True, False])

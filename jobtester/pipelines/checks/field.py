@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobtester.domain.outcome import Fault
 from jobtester.pipelines.checks import audio, image, media, paths, video
 from jobtester.pipelines.checks.sample import Sample, Wrong
 
@@ -89,7 +90,7 @@ def check(sample: Sample, params: Params) -> None:
 
 def _check_file(content: bytes, kind: str) -> None:
     if kind == "image":
-        image.decode(content)
+        image.decode(content, larger=Fault.TESTER)
     elif kind == "video":
         frames = video.decode(content, limit=_FRAMES).frames
         if len(frames) < _FRAMES:

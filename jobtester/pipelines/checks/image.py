@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jobtester.domain.outcome import Fault
 from jobtester.pipelines.checks import media, paths
 from jobtester.pipelines.checks.metadata import turned, without_metadata
-from jobtester.pipelines.checks.sample import Expectation, Sample, Wrong
+from jobtester.pipelines.checks.sample import Expectation, Sample, Truth, Wrong
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,6 +94,7 @@ def check(sample: Sample, params: Params) -> None:
         if params.seed:
             _check_seed(entry, expected, index)
         picture = decode(media.content(sample, entry, params.path), size)
+        _check_changed(picture, expected.picture(), params.scale)
         if picture.format not in ("PNG", "JPEG", "MPO", "WEBP", "GIF"):
             sample.notes.add("format", f"the picture is written as {picture.format}, which not all viewers open")
         colour = flat(picture)
@@ -100,8 +102,12 @@ def check(sample: Sample, params: Params) -> None:
             raise Wrong("flat", f"the picture of {_show(picture.size)} is one flat colour, {colour}")
 
 
-def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
-    """Decode a picture fully; its header is believed only within bounds and, where given, only if it says `size`."""
+def decode(content: bytes, size: tuple[int, int] | None = None, *, larger: Fault = Fault.ORCHESTRATOR) -> Image:
+    """Decode a picture fully; its header is believed only within bounds and, where given, only if it says `size`.
+
+    `larger` is at whose door a picture lies that is larger than we decode, but not absurdly so: where nobody knows what
+    size is right, the limit is the tester's.
+    """
     from PIL import Image
 
     formats = [name.strip() for name in _named(content, _SIGNATURES)]
@@ -113,9 +119,23 @@ def decode(content: bytes, size: tuple[int, int] | None = None) -> Image:
         if size is not None and picture.size != size and not (picture.size == size[::-1] and turned(content)):
             raise Wrong("size", f"the picture is {_show(picture.size)}, not {_show(size)}")
         if picture.width * picture.height > MAX_PIXELS:
-            raise Wrong("too_large", f"the picture claims to be {_show(picture.size)}")
+            raise Wrong("too_large", f"the picture claims to be {_show(picture.size)}", larger)
         picture.load()
         return picture
+
+
+def digest(picture: Image) -> str:
+    """Return the SHA-256 of a picture's RGB values."""
+    return hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
+
+
+def _check_changed(picture: Image, sent: Truth | None, scale: int) -> None:
+    """Refuse the picture that was sent, pixel by pixel, or that with each pixel repeated: nothing was done to it."""
+    if sent is None or not sent.pixels or picture.size != (sent.width * scale, sent.height * scale):
+        return
+    plain = picture.convert("RGB")
+    if digest(plain.reduce(scale) if scale > 1 else plain) == sent.pixels:
+        raise Wrong("unchanged", "the picture is the one that was sent; nothing was done but to repeat its pixels")
 
 
 def _named(content: bytes, signatures: Mapping[str, tuple[bytes, int]]) -> list[str]:

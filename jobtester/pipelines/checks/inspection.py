@@ -18,7 +18,7 @@ def of(content: bytes, kind: str) -> dict[str, Any]:
             picture = image.decode(content)
             if (picture.format or "").replace("MPO", "JPEG") not in PICTURES:
                 return {"problem": f"is {picture.format}; gateways take PNG, JPEG and GIF only"}
-            return {"width": picture.width, "height": picture.height}
+            return {"width": picture.width, "height": picture.height, "pixels": image.digest(picture)}
         sound = audio.decode(content)
     except Wrong as wrong:
         return {"problem": wrong.message}

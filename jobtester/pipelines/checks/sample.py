@@ -28,9 +28,13 @@ class Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of a test input. Sizes and `box` [x1, y1, x2, y2] in pixels, `duration_s` in seconds."""
+    """What is known of a test input. Sizes and `box` [x1, y1, x2, y2] in pixels, `duration_s` in seconds.
+
+    `pixels` is the SHA-256 of a picture's decoded RGB values, by which it is recognized however it is written.
+    """
 
     sha256: str = ""
+    pixels: str = ""
     width: int = 0
     height: int = 0
     duration_s: float = 0.0
