@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import BaseModel
 
 from jobtester import logs, settings, sources
+from jobtester.errors import ConfigError
 from jobtester.pipelines import catalogue
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Configuration:
     origin: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     simulated: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def load(path: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
@@ -42,17 +47,33 @@ def of(
     simulated: bool = False,
 ) -> Configuration:
     """Check a configuration given as tables. Raises ConfigError that names every problem."""
-    checked = settings.of(content, origin=origin, overrides=overrides)
-    assets = Assets(Path(checked.assets) if checked.assets else None)
-    found = catalogue.load(checked.pipelines, assets)
-    return Configuration(checked, found, assets, origin, dict(overrides or {}), simulated)
+    examined = settings.examine(content, overrides)
+    problems = list(examined.problems)
+    folder, pipelines = examined.tables.get("assets"), examined.tables.get("pipelines", {})
+    assets = Assets(Path(folder) if folder and isinstance(folder, str) else None)
+    found: Catalogue = {}
+    try:
+        found = catalogue.load(pipelines if isinstance(pipelines, Mapping) else {}, assets)
+    except ConfigError as error:
+        problems += error.problems or [str(error)]
+    if problems or examined.settings is None:
+        raise ConfigError.of(f"{origin} is not usable", problems)
+    return Configuration(
+        examined.settings, found, assets, origin, dict(overrides or {}), simulated, warnings=examined.warnings
+    )
 
 
-def with_logs(configuration: Configuration, *, quiet: bool = False) -> Configuration:
-    """Set the log up as configured; `quiet` leaves out what progress on a terminal shows anyway."""
+def with_logs(configuration: Configuration, *, quiet: bool = False, again: bool = False) -> Configuration:
+    """Set the log up as configured, and log warnings unless it is set up again.
+
+    `quiet` leaves out what progress on a terminal shows anyway.
+    """
     wanted = configuration.settings.logs
     level = "warning" if quiet and wanted.level in ("debug", "info") else wanted.level
     logs.set_up(level, wanted.format)
+    if not again:
+        for warning in configuration.warnings:
+            log.warning("config_warning", problem=warning)
     return configuration
 
 

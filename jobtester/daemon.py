@@ -121,7 +121,7 @@ class Daemon:
 
     async def adopt(self, changed: Configuration) -> None:
         """Let a changed configuration come into force: schedule and log at once, the rest between ticks."""
-        configuration.with_logs(changed)
+        configuration.with_logs(changed, again=True)
         if changed.settings.schedule != self.ticker.schedule:
             self.ticker.change(changed.settings.schedule)
         self._next = changed

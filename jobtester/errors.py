@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 
 class JobTesterError(Exception):
     """Something is wrong with the tester."""
@@ -17,6 +20,14 @@ class ConfigError(JobTesterError):
     """The configuration is not usable."""
 
     exit_code = 2
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, heading: str, problems: Sequence[str]) -> Self:
+        """Return an error that names every problem in a line of its own."""
+        error = cls(f"{heading}:\n" + "\n".join(f"  {line}" for line in problems))
+        error.problems = tuple(problems)
+        return error
 
 
 class UsageError(JobTesterError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from jobtester import sources
+from jobtester import environment, placeholders, schema, sources
 from jobtester.domain.orchestrators import endpoint
 from jobtester.errors import ConfigError
 from jobtester.values import (
@@ -32,6 +33,7 @@ from jobtester.values import (
     Wei,
 )
 
+_MOST_ROUNDS = 10
 _LONGEST_INTERVAL_S = 366 * 86_400
 
 
@@ -223,12 +225,8 @@ class Logs(Section):
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
-class Settings(BaseSettings):
-    """Everything a person can tune; see docs/configuration.md."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=sources.ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
-    )
+class Tables(Section):
+    """The tables of config.toml, and the rules that tie them together."""
 
     region: str = Field("", description='must exist at the Leaderboard with type "ai"')
     assets: str = Field(
@@ -248,7 +246,7 @@ class Settings(BaseSettings):
     pipelines: dict[str, dict[str, Any]] = Field({}, description="overrides of built-in pipelines, and new ones")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Settings:
+    def _fits_together(self) -> Self:
         problems = []
         if not self.gateways:
             problems.append("gateways: at least one [[gateways]] table is needed")
@@ -288,6 +286,12 @@ class Settings(BaseSettings):
             raise ValueError("\n".join(problems))
         return self
 
+
+class Settings(Tables, BaseSettings):
+    """Everything a person can tune; see docs/configuration.md."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -297,9 +301,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment (and secret files) over what is given, which is the file's content."""
-        given = init_settings()
-        return (sources.Environment(settings_cls, given), init_settings)
+        """Read secret files and the environment over what is given, which is the file's content."""
+        return (sources.SecretsAndEnvironment(settings_cls, init_settings()), init_settings)
 
 
 def _doubled(named: Iterable[tuple[Hashable, str]]) -> list[str]:
@@ -318,6 +321,16 @@ def _place(url: str) -> Hashable:
     return endpoint(url), urlsplit(url).path.rstrip("/")
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of a check: settings only if there are no problems, and all tables with what is wrong replaced."""
+
+    settings: Settings | None
+    tables: Mapping[str, Any]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read and check the whole configuration. Raises ConfigError with every problem and its key path."""
     return of(sources.read_file(path), origin=str(path), overrides=overrides)
@@ -327,35 +340,69 @@ def of(
     content: Mapping[str, Any], *, origin: str = "configuration", overrides: Mapping[str, Any] | None = None
 ) -> Settings:
     """Check a configuration given as tables. Raises ConfigError with every problem and its key path."""
-    problems = [
-        f"{name}: no such key; see docs/configuration.md for the names"
-        for name in sources.unknown_variables(Settings.model_fields)
-    ]
-    merged = sources.laid_over(dict(content), dict(overrides or {}))
-    assert isinstance(merged, dict)
-    settings = None
-    try:
-        settings = Settings(**merged)
-    except ValidationError as error:
-        problems += [line for item in error.errors() for line in _lines(dict(item))]
-    if settings is None or problems:
-        raise ConfigError(f"{origin} is not usable:\n" + "\n".join(f"  {line}" for line in problems))
-    return settings
+    examined = examine(content, overrides)
+    if examined.settings is None:
+        raise ConfigError.of(f"{origin} is not usable", examined.problems)
+    return examined.settings
 
 
-def _lines(item: Mapping[str, Any]) -> list[str]:
-    """Put one of pydantic's findings into plain words, with the key path first."""
-    path = ""
-    for part in item["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+def examine(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Examined:
+    """Check tables with the secret files and the environment over them, and return every problem at once."""
+    outside = sources.read_outside(Settings)
+    tables, misplaced = environment.laid_over(environment.merged(content, overrides or {}), outside.entries, Settings)
+    problems = [*outside.problems, *misplaced]
+    repaired, refused = _validate(tables, {entry.path: entry.source for entry in outside.entries})
+    problems += refused
+    warnings = []
+    if outside.service_links:
+        warnings.append(
+            f"{outside.service_links[0]} and {len(outside.service_links) - 1} more variables are ignored: they are "
+            "service links of Kubernetes; enableServiceLinks: false in the pod turns them off"
+            if len(outside.service_links) > 1
+            else f"{outside.service_links[0]} is ignored: it is a service link of Kubernetes; "
+            "enableServiceLinks: false in the pod turns them off"
+        )
+    return Examined(None if problems else Settings(**tables), repaired, tuple(problems), tuple(warnings))
+
+
+def _validate(tables: dict[str, Any], origins: Mapping[schema.Path, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the tables, with placeholders for what is wrong, and every problem.
+
+    pydantic applies the rules that tie keys together only where all keys are well-formed. So each finding is replaced
+    by a usable value and the rest is checked again, from single keys over tables to the whole.
+    """
+    lines: dict[str, None] = {}
+    blamed: set[str] = set()
+    for _ in range(_MOST_ROUNDS):
+        try:
+            Tables.model_validate(tables)
+            break
+        except ValidationError as error:
+            errors = [dict(item) for item in error.errors()]
+        new = [line for item in errors for line in _lines(item, origins)]
+        lines |= {line: None for line in new if line.split(":")[0] not in blamed}
+        blamed |= {line.split(":")[0] for line in new}
+        if any(not item["loc"] for item in errors):
+            break
+        tables = placeholders.repaired(tables, errors, Settings)
+    return tables, list(lines)
+
+
+def _lines(item: Mapping[str, Any], origins: Mapping[schema.Path, str]) -> list[str]:
+    """Put one of pydantic's findings into plain words, with the key path first and the variable it came from last."""
+    path = schema.shown(item["loc"])
+    above = [item["loc"][:length] for length in range(len(item["loc"]), 0, -1)]
+    origin = next((origins[one] for one in above if one in origins), "")
+    source = f" (in {origin})" if origin else ""
     if item["type"] == "extra_forbidden":
-        return [f"{path}: no such key"]
+        model = schema.plain(schema.at(Settings, item["loc"][:-1]))
+        return [f"{path}: no such key{schema.did_you_mean(item['loc'][-1], model.model_fields)}{source}"]
     if item["type"] == "missing":
-        return [f"{path}: is missing"]
+        return [f"{path}: is missing{source}"]
     message = str(item["msg"]).removeprefix("Value error, ")
     if not path:
         return message.split("\n")
     given = item.get("input")
     private = "secret" in path or "token" in path or path == "notify.url" or "@" in str(given)
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not private else ""
-    return [f"{path}: {message}{shown}"]
+    return [f"{path}: {message}{shown}{source}"]

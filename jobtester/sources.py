@@ -1,4 +1,4 @@
-"""Sources of the configuration: the file, the environment, and secret files, laid one over the other."""
+"""Sources of the configuration: the file, secret files named like keys, and the environment."""
 
 from __future__ import annotations
 
@@ -8,96 +8,86 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from jobtester import environment
 from jobtester.errors import ConfigError
 
-ENV_PREFIX = "JOBTESTER_"
-_OWN_VARIABLES = {"JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"}
 
+class SecretsAndEnvironment(PydanticBaseSettingsSource):
+    """Lay secret files, and the environment over them, over the content of the file."""
 
-class Environment(EnvSettingsSource):
-    """Variables and secret files over the file's content; `GATEWAYS__0__URL` reaches into lists."""
-
-    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Any]) -> None:
-        self._given = given
+    def __init__(self, settings_cls: type[BaseSettings], content: Mapping[str, Any]) -> None:
         super().__init__(settings_cls)
+        self._content = content
 
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        files = {
-            f"{ENV_PREFIX}{name}".lower(): text for name, text in secret_files(self.settings_cls.model_fields).items()
-        }
-        return {**files, **{name.lower(): value for name, value in os.environ.items()}}
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: keys are not read one by one, since they may lie in lists."""
+        del field
+        return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        return {name: laid_over(self._given.get(name), _decoded(value)) for name, value in found.items()}
+        outside = read_outside(self.settings_cls)
+        return environment.laid_over(self._content, outside.entries, self.settings_cls)[0]
 
 
-def _decoded(value: object) -> object:
-    """Turn texts that are JSON inside tables of free shape into what they mean."""
-    if isinstance(value, dict):
-        return {key: _decoded(inner) for key, inner in value.items()}
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        try:
-            return orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return value
-    return value
+def read_outside(model: type[BaseModel]) -> environment.Entries:
+    """Return what secret files say, and after it what the environment says, which therefore wins."""
+    secrets, unreadable = secret_files(model.model_fields)
+    files = environment.from_texts(secrets, model)
+    variables = environment.from_variables(os.environ, model)
+    return environment.Entries(
+        (*files.entries, *variables.entries),
+        (*unreadable, *files.problems, *variables.problems),
+        variables.service_links,
+    )
 
 
-def laid_over(below: object, above: object) -> object:
-    """Merge tables key by key and lists by index; anything else replaces what is below."""
-    if isinstance(above, dict) and isinstance(below, list) and all(key.isdecimal() for key in above):
-        merged = list(below)
-        for key, value in sorted(above.items(), key=lambda item: int(item[0])):
-            at = int(key)
-            if at < len(merged):
-                merged[at] = laid_over(merged[at], value)
-            else:
-                merged.append(value)
-        return merged
-    if isinstance(above, dict) and isinstance(below, dict):
-        return {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
-    if isinstance(above, dict) and below is None and above and all(key.isdecimal() for key in above):
-        return [above[key] for key in sorted(above, key=int)]
-    return above
+def secret_files(known: Collection[str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return each secret file's key with the file and its text, and what cannot be read; others' files are left out.
 
-
-def unknown_variables(known: Collection[str]) -> list[str]:
-    """Give the variables that look like ours but begin with no known key."""
-    return [
-        name
-        for name in os.environ
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper() not in _OWN_VARIABLES
-        and name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() not in known
-    ]
-
-
-def secret_files(known: Collection[str]) -> dict[str, str]:
-    """Read the secret files whose names are keys, such as `leaderboard__secret`; those of others are passed over."""
-    found: dict[str, str] = {}
-    for file in secret_paths():
-        if _key(file).split("__")[0] not in known:
+    The key is the file's name, such as `leaderboard__secret`.
+    """
+    texts: dict[str, tuple[str, str]] = {}
+    problems: list[str] = []
+    try:
+        files = _listed()
+    except OSError as error:
+        return {}, [f"{_folder()}: the folder of secrets cannot be read: {error.strerror}"]
+    for file in files:
+        key = file.name.lower()
+        if key.removeprefix("jobtester_").split("__")[0] not in known:
             continue
         try:
-            found[_key(file)] = file.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: the secret file cannot be read: {error}") from error
-    return found
+            texts[key] = (str(file), file.read_text("utf-8-sig").strip())
+        except OSError as error:
+            problems.append(f"{file}: the secret file cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            problems.append(f"{file}: the secret file is not UTF-8 text")
+    return texts, problems
 
 
 def secret_paths() -> list[Path]:
-    """Give the files in /run/secrets, or where JOBTESTER_SECRETS_DIR says, that may be keys."""
-    folder = Path(os.environ.get("JOBTESTER_SECRETS_DIR", "/run/secrets"))
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    """Return the files in /run/secrets, or where JOBTESTER_SECRETS_DIR says, that may be keys; none if unreadable."""
+    try:
+        return _listed()
+    except OSError:
+        return []
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("JOBTESTER_SECRETS_DIR", "/run/secrets"))
+
+
+def _listed() -> list[Path]:
+    """Return the files in the folder of secrets; no folder is none. Raises OSError if it cannot be read."""
+    try:
+        files = sorted(_folder().iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return [file for file in files if "__" in file.name and file.is_file()]
-
-
-def _key(file: Path) -> str:
-    return file.name.lower().removeprefix(ENV_PREFIX.lower())
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -111,7 +101,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; write one with: jobtester config init {path}") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder, not a file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, and deep nesting, besides bad TOML
         raise ConfigError(f"{path}: is not valid TOML: {error}") from error

@@ -32,6 +32,8 @@ def init(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Print the effective configuration as TOML, secrets masked."""
     loaded = configuration.load(options.config)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     sys.stdout.write(effective(loaded.settings))
     return 0
 

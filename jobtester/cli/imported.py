@@ -20,7 +20,19 @@ _KNOWN = {
     "region", "interval", "internalWebServerPort", "internalWebServerAddress", "metricsApiEndpoint", "metricsSecret",
     "broadcasterJobEndpoint", "broadcasterCliEndpoint", "broadcasterRequestToken", "pipelines",
 }  # fmt: skip
-_OWN_PARAMETERS = {"model_id", "model", "image", "audio", "stream", "messages"}
+_OWN_PARAMETERS = {"model_id", "model", "image", "audio", "stream"}
+# Parameters that belong to an input or a question of the Go tester: kept, they would contradict what is checked here.
+_REPLACED = {
+    "llm": ({"messages", "prompt", "system_msg", "history"}, "questions with known answers are asked instead"),
+    "segment-anything-2": (
+        {
+            "box", "mask_input", "multimask_output", "normalize_coords", "point_coords", "point_labels",
+            "return_logits",
+        },
+        "a small picture with points of its own is sent instead, and one mask asked for",
+    ),
+    "audio-to-text": (set(), "a wav with a known transcript is sent instead of the mp4"),
+}  # fmt: skip
 
 
 def imported(options: argparse.Namespace) -> int:
@@ -106,19 +118,32 @@ def _pipelines(listed: list[Any], remarks: list[str]) -> dict[str, Any]:
             continue
         given = entry.get("parameters") if isinstance(entry.get("parameters"), dict) else {}
         assert isinstance(given, dict)
-        allowed = set(known[slug].parameters) - _OWN_PARAMETERS
-        kept = {key: value for key, value in given.items() if key in allowed and value is not None}
-        dropped = sorted(set(given) - set(kept) - _OWN_PARAMETERS)
+        owned, instead = _REPLACED.get(slug, (set(), ""))
+        replaced = sorted(key for key in given if key in owned)
+        if replaced:
+            remarks.append(f"{name}: {', '.join(replaced)} left out; {instead}")
+        elif instead:
+            remarks.append(f"{name}: {instead}")
+        if slug == "llm" and "form-data" in str(entry.get("contentType", "")):
+            remarks.append(f"{name}: sent as JSON; only gateways of the fork 0.0.11 want form data")
+        others = {
+            key: value for key, value in given.items() if key not in _OWN_PARAMETERS | owned and value is not None
+        }
+        kept = {key: value for key, value in others.items() if key in known[slug].parameters}
+        dropped = sorted(set(others) - set(kept) - {"capture_response"})
         if dropped:
-            remarks.append(f"{name}: {', '.join(dropped)} left out, since runners drop or refuse what they do not know")
-        if slug == "llm":
-            remarks.append("Llm: sent as JSON with messages now; form data with a prompt is refused by runners")
-        if slug == "segment-anything-2":
-            remarks.append("Segment anything 2: a small picture and one mask now, instead of huge answers")
-        if slug == "audio-to-text":
-            remarks.append("Audio to text: a wav of our own with a known transcript instead of the mp4")
+            remarks.append(
+                f"{name}: {', '.join(dropped)} left out, as the built-in request does not set them; "
+                f"[pipelines.{slug}.parameters] takes what your runners know"
+            )
+        table: dict[str, Any] = {}
+        capture = entry.get("capture_response", given.get("capture_response"))
+        if isinstance(capture, bool) and capture != known[slug].capture_response:
+            table["capture_response"] = capture
         if kept:
-            found[slug] = {"parameters": kept}
+            table["parameters"] = kept
+        if table:
+            found[slug] = table
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from jobtester import schema
 from jobtester.errors import AssetError, ConfigError
 from jobtester.pipelines import choices
 from jobtester.pipelines.assets import Assets
@@ -46,7 +47,7 @@ def load(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -> Catalogu
         if definition is not None:
             found[slug] = definition
     if problems:
-        raise ConfigError("the pipelines are not usable:\n" + "\n".join(f"  {line}" for line in problems))
+        raise ConfigError.of("the pipelines are not usable", problems)
     return MappingProxyType(found)
 
 
@@ -183,7 +184,8 @@ def _line(item: Mapping[str, Any]) -> str:
     """Put one of pydantic's findings into plain words, with the key path first."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{path}: no such key"
+        known = Override.model_fields if len(item["loc"]) > 1 else Definition.model_fields.keys() - set(_NOT_WRITTEN)
+        return f"{path}: no such key{schema.did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] == "missing":
         return f"{path}: is missing"
     message = str(item["msg"]).removeprefix("Value error, ")

@@ -47,12 +47,42 @@ def test_a_whole_file(tmp_path: Path) -> None:
         "height": 512,
     }
     assert set(found["pipelines"]) == {"text-to-image"}
-    for remark in ("made_up", "metricsSecret", "Live video to video", "somethingElse", "safety_check", "form data"):
+    for remark in (
+        "made_up",
+        "metricsSecret",
+        "Live video to video",
+        "somethingElse",
+        "safety_check",
+        "only gateways of the fork 0.0.11",
+    ):
         assert remark in text, remark
     shown = jobtester("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="x")
     assert shown.returncode == 0, shown.stderr
     again = jobtester("config", "import", "config.json", folder=tmp_path)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
+
+
+def test_remarks_are_true(tmp_path: Path) -> None:
+    """What belongs to the Go tester's own inputs is replaced, what runners know is not called unknown to them."""
+    points = {"point_coords": "[[1,2]]", "box": "[1,2,3,4]", "multimask_output": True, "made_up": 1}
+    old = {
+        **OLD,
+        "pipelines": [
+            {"name": "Llm", "uri": "llm", "contentType": "application/json", "capture_response": False,
+             "parameters": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 32, "top_p": 0.9}},
+            {"name": "Segment anything 2", "uri": "segment-anything-2", "parameters": points},
+        ],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    ran = jobtester("config", "import", "config.json", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert found["pipelines"] == {"llm": {"capture_response": False, "parameters": {"max_tokens": 32}}}
+    assert "form data" not in ran.stdout
+    assert "Llm: messages left out; questions with known answers are asked instead" in ran.stdout
+    assert "Llm: top_p left out, as the built-in request does not set them; [pipelines.llm.parameters]" in ran.stdout
+    assert "Segment anything 2: box, multimask_output, point_coords left out; a small picture" in ran.stdout
+    assert "refuse what they do not know" not in ran.stdout
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from benchmarks.__main__ import PARTS
-from jobtester import __version__, configuration, live, metrics, settings, sources
+from jobtester import __version__, configuration, environment, live, metrics, settings
 from jobtester.cli import commands
 from jobtester.domain import outcome, plan, results, stats
 from jobtester.domain.attribution import Attribution, Kind
@@ -221,7 +221,7 @@ def test_toml_blocks_are_usable(page: Page) -> None:
     """Whoever copies a piece of configuration into a file that is otherwise sound has a file that is sound."""
     for body in page.blocks("toml"):
         base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
-        merged = sources.laid_over(base, tomllib.loads(body))
+        merged = environment.merged(base, tomllib.loads(body))
         assert isinstance(merged, dict)
         merged["leaderboard"]["secret"] = "s"
         merged["server"] = {"events_token": "t"} | merged.get("server", {})
@@ -268,7 +268,7 @@ def test_keys_named_in_the_text_exist(page: Page) -> None:
 
 
 def _known_variable(name: str) -> bool:
-    if name in ("JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"):
+    if name in ("JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR", "JOBTESTER_PORT", "JOBTESTER_SERVICE_HOST"):
         return True
     known = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
     parts = [part.lower() for part in name.removeprefix("JOBTESTER_").split("__") if not part.isdecimal()]

@@ -1,0 +1,186 @@
+"""Settings from variables and secret files: `JOBTESTER_GATEWAYS__0__URL` is the key gateways[0].url."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import orjson
+from pydantic import BaseModel
+
+from jobtester import schema
+from jobtester.schema import Path
+
+PREFIX = "JOBTESTER_"
+_OTHER_VARIABLES = {"JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR"}
+# What Kubernetes sets in every pod beside a Service whose name begins with jobtester, by name and by value.
+_SERVICE_LINK = re.compile(
+    r"JOBTESTER_(?:\w+_)?(?:SERVICE_HOST=.+|SERVICE_PORT(?:_\w+)?=\d+|PORT=\w+://.+|PORT_\d+_(?:TCP|UDP|SCTP)=\w+://.+"
+    r"|PORT_\d+_(?:TCP|UDP|SCTP)_(?:PROTO=(?:tcp|udp|sctp)|PORT=\d+|ADDR=.+))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One value from outside the file; `source` names the variable or the secret file."""
+
+    source: str
+    path: Path
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What was read, what is wrong with the rest, and the variables that are service links of Kubernetes."""
+
+    entries: tuple[Entry, ...] = ()
+    problems: tuple[str, ...] = ()
+    service_links: tuple[str, ...] = ()
+
+
+def from_variables(variables: Mapping[str, str], model: type[BaseModel]) -> Entries:
+    """Return the entries of all variables with our prefix. One whose first part is no key is a problem."""
+    texts: dict[str, str] = {}
+    unknown: list[str] = []
+    links: list[str] = []
+    for name, text in variables.items():
+        if not name.upper().startswith(PREFIX) or name.upper() in _OTHER_VARIABLES:
+            continue
+        if _parts(name)[0] in model.model_fields:
+            texts[name] = text
+        elif _SERVICE_LINK.fullmatch(f"{name}={text}"):
+            links.append(name)
+        else:
+            unknown.append(name)
+    known = [variable(path) for path in schema.key_paths(model)] if unknown else []
+    problems = [
+        f"{name}: no such key{schema.did_you_mean(name, known)}; see docs/configuration.md for the names"
+        for name in unknown
+    ]
+    read = from_texts({name: (name, text) for name, text in texts.items()}, model)
+    return Entries(read.entries, (*problems, *read.problems), tuple(sorted(links)))
+
+
+def from_texts(texts: Mapping[str, tuple[str, str]], model: type[BaseModel]) -> Entries:
+    """Return the entries of named texts; each comes with what it is called in messages."""
+    entries: list[Entry] = []
+    problems: list[str] = []
+    for name, (source, text) in texts.items():
+        path: Path = ()
+        try:
+            path = _path(_parts(name), model)
+            text.encode("utf-8")
+            entries.append(Entry(source, path, _value(text, schema.plain(schema.at(model, path)), path)))
+        except UnicodeEncodeError:
+            problems.append(f"{schema.shown(path)}: is not UTF-8 (in {source})")
+        except ValueError as error:
+            problems.append(f"{schema.shown(path) + ': ' if path else ''}{error} (in {source})")
+    return Entries(tuple(sorted(entries, key=_order)), tuple(problems))
+
+
+def laid_over(
+    tables: Mapping[str, Any], entries: Iterable[Entry], model: type[BaseModel]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return tables with entries laid over them, and what is wrong with the entries that cannot be."""
+    merged: Any = dict(tables)
+    problems = []
+    for entry in entries:
+        try:
+            merged = _put(merged, model, entry.path, entry.value)
+        except ValueError as error:
+            problems.append(f"{schema.shown(entry.path)}: {error} (in {entry.source})")
+    return merged, problems
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Return tables merged key by key; anything else replaces what is below."""
+    if isinstance(above, Mapping) and isinstance(below, Mapping):
+        return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+def variable(path: Path) -> str:
+    """Return the name of a key's variable."""
+    return PREFIX + "__".join(str(part).upper() for part in path)
+
+
+def _parts(name: str) -> list[str]:
+    lower = name.lower()
+    return lower.removeprefix(PREFIX.lower()).split("__")
+
+
+def _path(parts: list[str], model: type[BaseModel]) -> Path:
+    """Return a key path, with numbers for places in lists. Raises ValueError where there can be no key."""
+    path: Path = ()
+    annotation: Any = model
+    for part in parts:
+        here = schema.plain(annotation)
+        if not part:
+            raise ValueError("a part of the name is empty")
+        if schema.is_list(here) and not (part.isascii() and part.isdecimal() and len(part) <= 4):
+            raise ValueError(f"{schema.shown(path)} is a list: a number has to follow, 0 for its first item")
+        path = (*path, int(part) if schema.is_list(here) else part)
+        annotation = schema.inner(here, path[-1])
+        if annotation is None:
+            raise ValueError(f"{schema.shown(path[:-1])} is a single value, so it has no key {part!r}")
+    return path
+
+
+def _value(text: str, kind: Any, path: Path) -> Any:
+    """Return what a text means where a kind of value is expected. Raises ValueError."""
+    if schema.is_free(kind):
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return text
+    if schema.is_list(kind):
+        item = schema.plain(get_args(kind)[0])
+        single = not (schema.is_table(item) or schema.is_list(item))
+        if single and not text.lstrip().startswith(("[", "{")):
+            return [part for part in (part.strip() for part in text.split(",")) if part]
+        if isinstance(value := _json(text), list):
+            return value
+        how = "separate the values with commas" if single else f"name each key, such as {variable((*path, 0))}__…"
+        raise ValueError(f"has to be a list: write it as JSON, or {how}")
+    if schema.is_table(kind):
+        if isinstance(value := _json(text), dict):
+            return value
+        raise ValueError(f"has to be a table: write it as JSON, or name each key, such as {variable(path)}__…")
+    return text
+
+
+def _json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _order(entry: Entry) -> list[tuple[bool, int, str]]:
+    """Sort tables before their keys, and places in lists by number."""
+    return [(isinstance(part, int), part if isinstance(part, int) else 0, str(part)) for part in entry.path]
+
+
+def _put(below: Any, kind: Any, path: Path, value: Any) -> Any:
+    """Return what is below with a value at a path. Raises ValueError for a gap in a list."""
+    if not path:
+        return merged(below, value)
+    kind, (part, *rest) = schema.plain(kind), path
+    inner = schema.inner(kind, part)
+    number = int(part) if isinstance(part, int) or part.isdecimal() else None
+    if number is not None and (schema.is_list(kind) or (schema.is_free(kind) and not isinstance(below, Mapping))):
+        if not isinstance(below, list | None):
+            return below  # wrong in the file already, which the check of the whole says
+        items = list(below or [])
+        if number > len(items):
+            raise ValueError(f"would leave a gap: the list has {len(items)}, so the next one is number {len(items)}")
+        items[number:] = [
+            _put(items[number] if number < len(items) else None, inner, tuple(rest), value),
+            *items[number + 1 :],
+        ]
+        return items
+    if not isinstance(below, Mapping | None):
+        return below
+    return {**(below or {}), part: _put((below or {}).get(part), inner, tuple(rest), value)}
