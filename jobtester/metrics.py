@@ -138,7 +138,7 @@ class Metrics:
             self.attribution.labels(kind)
         for state in ("finished", "aborted", "failed", "suspect"):
             self.ticks.labels(state)
-        for why in ("busy", "set aside"):
+        for why in ("busy", "not sent", "set aside"):
             self.deferred.labels(why)
         for answer in ("accepted", "repeated", "refused"):
             self.received.labels(answer)

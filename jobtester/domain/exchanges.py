@@ -10,7 +10,7 @@ _FROM_A_PROXY = (502, 504)  # no gateway answers so: a proxy before it gave it u
 
 
 class Ending(StrEnum):
-    """How an exchange ended on the wire."""
+    """How an exchange ended on the wire; one that was withdrawn never got there."""
 
     ANSWERED = "answered"
     TIMEOUT = "timeout"
@@ -19,6 +19,7 @@ class Ending(StrEnum):
     REFUSED = "refused"
     TOO_LARGE = "too_large"
     ABORTED = "aborted"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,8 @@ class Client:
             ending, detail = self._broken(flight, answer, error)
         finally:
             del self._flights[job_id]
+        if flight.ended_by is Ending.WITHDRAWN:
+            ending, detail = flight.ended_by, flight.detail
         sent = flight.left or begun
         return Exchange(
             ending=ending,
@@ -166,6 +168,12 @@ class Client:
         """End every job's request now, because the tester stops."""
         for job_id in list(self._flights):
             self.give_up(job_id, Ending.ABORTED, "the tester was stopped")
+
+    def withdraw_unsent(self) -> None:
+        """End every job's request whose connection does not stand yet, because no further job may leave."""
+        for job_id, flight in list(self._flights.items()):
+            if flight.left is None:
+                self.give_up(job_id, Ending.WITHDRAWN, "no further job may leave")
 
     async def alive(self, timeout_s: float = 5.0) -> bool:
         """Whether anything speaks HTTP at the gateway's job address."""

@@ -41,10 +41,14 @@ class Flight:
         _NOW.reset(self._before)  # else task and flight would hold each other for the garbage collector to find
 
     def leaves(self) -> None:
-        """Note that the first bytes are about to be written: from now on the job's own limit counts."""
+        """Note that the first bytes are about to be written: from now on the job's own limit counts.
+
+        Raises ConnectionAbortedError where the request has been ended meanwhile: nothing may leave then.
+        """
+        if self.ended_by is not None:
+            raise ConnectionAbortedError(self.detail)
         self.left = time.monotonic()
-        if self.ended_by is None:
-            self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
+        self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
 
 
 class Body(aiohttp.payload.BytesPayload):

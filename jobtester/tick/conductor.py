@@ -6,9 +6,10 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import structlog
 
@@ -41,6 +42,7 @@ from jobtester.tick.trial import Bounds, Trial
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Durations = Mapping[tuple[str, str, str, str], float]
 
 
@@ -71,7 +73,7 @@ class Conductor:
     _runner: Runner | None = None
     _recorder: StoreRecorder | None = None
     _stopping: str = ""
-    _looking: asyncio.Task[Sequence[Orchestrator]] | None = None
+    _preparing: asyncio.Task[Any] | None = None
 
     @property
     def running(self) -> bool:
@@ -189,8 +191,8 @@ class Conductor:
     def stop(self, reason: str = "stopped") -> None:
         """Let no further job begin, in the running tick or in one that is only beginning."""
         self._stopping = reason
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
         if self._runner is not None:
             self._runner.close(reason)
 
@@ -221,10 +223,10 @@ class Conductor:
         """Run it, and give the state in which it ended."""
         assert self.progress is not None
         tick = report.tick
-        alive = await asyncio.gather(*(lane.client.alive() for lane in self.lanes))
-        found = await self._look()
-        if found is None:
+        seen = await self._unless_stopped(self._look())
+        if seen is None:
             return "aborted"
+        alive, found = seen
         report.orchestrators = len(found)
         self.metrics.orchestrators.set(len(found))
         plan = await self.plan(tick, found)
@@ -234,8 +236,8 @@ class Conductor:
             jobs=len(plan.jobs), skipped=len(plan.skipped),
         )  # fmt: skip
         self.progress.planned(plan)
+        await self._unless_stopped(self._begin_lanes(found))
         for lane, well in zip(self.lanes, alive, strict=True):
-            await lane.begin(found)
             lane.lost = not well
             self.metrics.gateway_up.labels(lane.name).set(int(well))
             if not well:
@@ -273,17 +275,30 @@ class Conductor:
             suspect = await recorder.finish()
         return "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
 
-    async def _look(self) -> Sequence[Orchestrator] | None:
-        """Discover who is there; None if stop() comes first, since nothing has begun that would need an end."""
+    async def _look(self) -> tuple[Sequence[bool], Sequence[Orchestrator]]:
+        """Return which gateways answer, in their order, and who is there. Raises DiscoveryError."""
+        return await asyncio.gather(*(self._alive(lane) for lane in self.lanes)), await self.discover()
+
+    async def _alive(self, lane: Lane) -> bool:
+        with CrashBoundary(self.metrics.count_internal_error).unit("probe", gateway=lane.name):
+            return await lane.client.alive()
+        return False
+
+    async def _begin_lanes(self, found: Sequence[Orchestrator]) -> None:
+        for lane in self.lanes:
+            await lane.begin(found)
+
+    async def _unless_stopped(self, preparation: Coroutine[Any, Any, T]) -> T | None:
+        """Prepare for jobs; None if stop() comes first, since nothing has begun yet that would need an end."""
+        self._preparing = asyncio.create_task(preparation, name="preparation")
         if self._stopping:
-            return None
-        self._looking = asyncio.create_task(self.discover(), name="discovery")
+            self._preparing.cancel()
         try:
-            await asyncio.wait({self._looking})
-            return None if self._looking.cancelled() else self._looking.result()
+            await asyncio.wait({self._preparing})
+            return None if self._preparing.cancelled() else self._preparing.result()
         finally:
-            self._looking.cancel()
-            self._looking = None
+            self._preparing.cancel()
+            self._preparing = None
 
     def _know(self, found: Sequence[Orchestrator]) -> None:
         for lane in self.lanes:

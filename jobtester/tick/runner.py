@@ -12,6 +12,7 @@ import structlog
 from jobtester.crashes import CrashBoundary
 from jobtester.domain import outcome
 from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.exchanges import Ending
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
@@ -25,6 +26,7 @@ from jobtester.tick.trial import Judged, Sent, Trial, unowned
 
 log = structlog.get_logger()
 
+_LAST_S = 1.0  # how long a judgement may still take once running jobs are ended
 _BURST = 8  # jobs that begin in one turn of the event loop, so that a full network's beginning holds nobody up
 
 
@@ -67,6 +69,9 @@ class Runner:
     _put_off: dict[str, Result] = field(default_factory=dict)
     _final: bool = False
     _closed: str = ""
+    _aborted: bool = False
+    _judgements: set[asyncio.Timeout] = field(default_factory=set)
+    _waiting_to_send: set[asyncio.Timeout] = field(default_factory=set)
     _now: Callable[[], float] = field(init=False)
     aside_count: int = 0
 
@@ -94,14 +99,22 @@ class Runner:
             deadline.cancel()
 
     def close(self, reason: str) -> None:
-        """Begin no more jobs; `reason` is one of the plan's skip reasons."""
+        """Let no more jobs leave, not even those that wait for a turn; `reason` is a skip reason of plans."""
         self._closed = self._closed or reason
+        for scope in self._waiting_to_send:
+            scope.reschedule(asyncio.get_running_loop().time())
+        for lane in self.lanes:
+            lane.client.withdraw_unsent()
         self._changes.announce()
 
     def abort(self) -> None:
         """End running jobs now; they are recorded as unscored, reason shutdown, if anything can be recorded."""
         for lane in self.lanes:
             lane.client.abort()
+        if not self._aborted:
+            self._aborted = True
+            for scope in self._judgements:
+                scope.reschedule(asyncio.get_running_loop().time() + _LAST_S)
         self.recorder.give_up()
 
     async def _pass(self, jobs: Sequence[Job]) -> None:
@@ -154,6 +167,8 @@ class Runner:
 
         def leaves() -> None:
             nonlocal left
+            if self._closed:
+                raise _ClosedError
             left = True
             lane.sent()
             self.watcher.sent(job, lane.name)
@@ -164,7 +179,7 @@ class Runner:
             with self.crashes.unit("job", expected=(StoreError,), tick=job.tick, job=job.id) as crash:
                 async with self._judging:
                     try:
-                        sent = await self.trial.send(job, lane, leaves)
+                        sent = await self._send(job, lane, leaves)
                     finally:
                         if not left:
                             lane.sent()
@@ -172,20 +187,57 @@ class Runner:
                         lane.answered(job)
                         self._slots.release()
                         self._changes.announce()
-                    await self._settle(sent, lane)
+                    if sent is None:
+                        self._board.put_back(job)
+                    else:
+                        await self._settle(sent, lane)
             if crash.error is not None:
                 await self._record_crashed(job, lane, started_at, crash.message)
         finally:
             self._changes.announce()
 
+    async def _send(self, job: Job, lane: Lane, leaves: Callable[[], None]) -> Sent | None:
+        """Send a job when its turn comes; None if close() came before.
+
+        Waiting for a lease can take longer than the grace of a stop, so close() ends the wait. Once the job has left,
+        the scope is out of its reach.
+        """
+        try:
+            async with asyncio.timeout(None) as scope:
+
+                def begin() -> None:
+                    leaves()
+                    self._waiting_to_send.discard(scope)
+
+                self._waiting_to_send.add(scope)
+                try:
+                    return await self.trial.send(job, lane, begin)
+                finally:
+                    self._waiting_to_send.discard(scope)
+        except _ClosedError:
+            return None
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return None
+
     async def _settle(self, sent: Sent, lane: Lane) -> None:
         """Judge an answer and decide: record it, or have the job again."""
         job = sent.job
-        judged = await self.trial.judge(sent, lane, deferred=self._deferrals.get(job.id, 0))
+        if sent.exchange.ending is Ending.WITHDRAWN:
+            self._requeue(job, lane)
+            return
+        judged = await self._judge(sent, lane)
+        if judged is None:
+            self._aside.pop(job.id, None)
+            self._put_off.pop(job.id, None)
+            await self._record(_unjudged(job, lane, sent.exchange.started_at, sent.exchange.round_trip_s, "shutdown"))
+            self._board.settled(job)
+            return
         if not judged.gateway_alive:
             self._lose(lane)
             if judged.never_sent and not self._closed:
-                self._board.put_back(job)
+                self._requeue(job, lane)
                 return
         if self._busy_again(judged, lane):
             return
@@ -207,19 +259,31 @@ class Runner:
             await self.recorder.amend(result.id, testimony)
         self._board.settled(job)
 
+    async def _judge(self, sent: Sent, lane: Lane) -> Judged | None:
+        """Judge an answer; None if abort() came and the judgement did not end soon after."""
+        try:
+            async with asyncio.timeout(_LAST_S if self._aborted else None) as scope:
+                self._judgements.add(scope)
+                try:
+                    return await self.trial.judge(sent, lane, deferred=self._deferrals.get(sent.job.id, 0))
+                finally:
+                    self._judgements.discard(scope)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return None
+
+    def _requeue(self, job: Job, lane: Lane) -> None:
+        """Take back a job that was on its way and never left."""
+        self._board.put_back(job)
+        self.watcher.deferred(job, lane.name, "not sent")
+
     async def _record_crashed(self, job: Job, lane: Lane, started_at: float, message: str) -> None:
         """Record a job that the tester itself failed at, and be done with it even if it cannot be recorded."""
         self._aside.pop(job.id, None)
         self._put_off.pop(job.id, None)
-        result = Result(
-            job=job,
-            verdict=outcome.verdict("tester_fault", message),
-            attribution=Attribution(Kind.MISSING),
-            gateway=lane.name,
-            targeting=lane.targeting.kind,
-            started_at=started_at,
-            round_trip_s=max(0.001, time.time() - started_at),
-        )
+        took_s = max(0.001, time.time() - started_at)
+        result = _unjudged(job, lane, started_at, took_s, "tester_fault", message)
         with self.crashes.unit("job", expected=(StoreError,), tick=job.tick, job=job.id):
             await self._record(result)
         self._board.settled(job)
@@ -292,6 +356,23 @@ class Runner:
                 Skip(job.orchestrator.address, job.orchestrator.service_uri, job.pipeline, job.model, reason)
             )
         self._changes.announce()
+
+
+def _unjudged(job: Job, lane: Lane, started_at: float, round_trip_s: float, reason: str, message: str = "") -> Result:
+    """Return the result of a job that was not judged because of the tester itself."""
+    return Result(
+        job=job,
+        verdict=outcome.verdict(reason, message),
+        attribution=Attribution(Kind.MISSING),
+        gateway=lane.name,
+        targeting=lane.targeting.kind,
+        started_at=started_at,
+        round_trip_s=round_trip_s,
+    )
+
+
+class _ClosedError(Exception):
+    """No further job may leave."""
 
 
 class _held:

@@ -115,8 +115,11 @@ class Trial:
                 findings, artefact_s, notes = examined.findings, examined.artefact_s, examined.notes
                 self.token_limits.learn(definition, job.model, notes)
                 measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
-        finally:
             gathered = await gathering
+        finally:
+            if not gathering.done():  # its reading may take seconds, and nobody waits for it any more
+                gathering.cancel()
+            await asyncio.wait({gathering})
         gathered = await lane.evidence.told(sent.life, gathered, wait=_awaits_event(sent, gathered))
         attribution = gathered.applied_to(sent.attribution)
         cause = gathered.cause

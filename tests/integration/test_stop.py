@@ -1,0 +1,203 @@
+"""After a stop no job leaves any more, wherever it waits, and nothing stays in flight that is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from jobtester.domain.jobs import Job
+from jobtester.domain.plan import Plan, Skip
+from jobtester.domain.results import Result
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.running import Stage, staged
+
+
+@dataclass(slots=True)
+class Signals:
+    """Watches a tick and sets an event for what happens first of each kind."""
+
+    was_recorded: asyncio.Event = field(default_factory=asyncio.Event)
+    was_deferred: asyncio.Event = field(default_factory=asyncio.Event)
+    was_sent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def planned(self, _plan: Plan) -> None:
+        """Ignore the plan."""
+
+    def sent(self, _job: Job, _lane: str) -> None:
+        """Set the event of a job that was sent."""
+        self.was_sent.set()
+
+    def deferred(self, _job: Job, _lane: str, _why: str) -> None:
+        """Set the event of a deferred job."""
+        self.was_deferred.set()
+
+    def recorded(self, _result: Result) -> None:
+        """Set the event of a recorded result."""
+        self.was_recorded.set()
+
+    def skipped(self, _skip: Skip) -> None:
+        """Ignore a skipped job."""
+
+
+def nodes(count: int, *, fault: str = "", latency_s: float = 0.0) -> tuple[OrchestratorSpec, ...]:
+    """Return orchestrators with one model each."""
+    return tuple(
+        OrchestratorSpec(
+            address=f"0x{number:040x}",
+            service_uri=f"https://node-{number}.example:8935",
+            models=(ModelSpec("llm", "m", latency_s=(latency_s, latency_s)),),
+            fault=fault,
+        )
+        for number in range(1, count + 1)
+    )
+
+
+async def stopped_after(stage: Stage, happened: asyncio.Event) -> float:
+    """Run a tick, stop the tester once something has happened, and return the seconds that the stop took."""
+    running = asyncio.ensure_future(stage.tick())
+    await asyncio.wait_for(happened.wait(), 60)
+    for _ in range(20):
+        await asyncio.sleep(0)  # whoever is next in line takes its place
+    began = time.monotonic()
+    stage.daemon.stop()
+    await asyncio.wait_for(running, 120)
+    return time.monotonic() - began
+
+
+async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None:
+    """The lease could move in a minute; the tester does not wait for that, and sends nothing more."""
+    scenario = Scenario("lease", 1, (GatewaySpec("g", retry_window=0.1),), nodes(3, latency_s=30.0))
+    lane = {"after_disconnect": "60s", "retry_window": "100ms", "settle": "100ms"}
+    quick = {"llm": {"timeout": "1s", "cold_timeout": "1s"}}
+    async with staged(scenario, tmp_path, gateways=[lane], pipelines=quick) as stage:
+        signals = Signals()
+        stage.daemon.conductor.watchers = (signals,)
+        took_s = await stopped_after(stage, signals.was_recorded)
+        report = stage.daemon.conductor.reports[-1]
+        assert took_s < 30, "it waited for the lease"
+        assert len(await stage.results()) == 1
+        assert (report.state, dict(report.skipped)) == ("aborted", {"stopped": 2})
+        assert len(stage.network.served) <= 1
+
+
+async def test_a_job_that_waits_out_a_busy_orchestrator_is_not_sent_again(tmp_path: Path) -> None:
+    """Its first answer is kept as what it came to."""
+    scenario = Scenario("busy", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(2, fault="busy"))
+    pauses = {"busy_backoff": "60s", "busy_patience": "3m", "busy_retries": 3}
+    async with staged(scenario, tmp_path, limits=pauses) as stage:
+        signals = Signals()
+        stage.daemon.conductor.watchers = (signals,)
+        took_s = await stopped_after(stage, signals.was_deferred)
+        assert took_s < 30, "it waited for the next try"
+        assert {row.reason for row in await stage.results()} <= {"busy"}
+
+
+@contextlib.asynccontextmanager
+async def vanishing() -> AsyncIterator[str]:
+    """Yield the address of a job port that answers once and is gone then."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_a_job_that_never_left_is_not_in_flight(tmp_path: Path) -> None:
+    """Its gateway went away before it could be sent: it waits, and is skipped at the stop."""
+    scenario = Scenario("vanishing", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(3))
+    async with vanishing() as url, staged(scenario, tmp_path, gateways=[{"url": url}]) as stage:
+        signals = Signals()
+        stage.daemon.conductor.watchers = (signals,)
+        running = asyncio.ensure_future(stage.tick())
+        await asyncio.wait_for(signals.was_deferred.wait(), 60)
+        progress = stage.daemon.conductor.progress
+        assert progress is not None
+        stage.daemon.stop()
+        report = await asyncio.wait_for(running, 60)
+        assert dict(report.skipped) == {"stopped": 3}
+        assert progress.in_air == {}
+        assert stage.daemon.metrics.in_air._value.get() == 0
+
+
+async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: Path) -> None:
+    """The handshake of TLS would end after the stop; then the job's bytes must not follow."""
+    begun = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await reader.read()
+        writer.close()
+
+    scenario = Scenario("handshake", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(1))
+    async with staged(scenario, tmp_path, limits={"grace": "30s"}) as stage:
+        server = await asyncio.start_server(mute, "127.0.0.1", 0)
+        lane = stage.daemon.conductor.lanes[0]
+
+        class ToMute(Signals):
+            """Leads the job to a port that never completes a handshake."""
+
+            def sent(self, job: Job, where: str) -> None:
+                """Change the address when the job is on its way."""
+                lane.client.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                super().sent(job, where)
+
+        stage.daemon.conductor.watchers = (ToMute(),)
+        took_s = await stopped_after(stage, begun)
+        assert took_s < 20, "the grace is for jobs that were sent"
+        assert dict(stage.daemon.conductor.reports[-1].skipped) == {"stopped": 1}
+        assert await stage.results() == []
+        server.close()
+
+
+@pytest.mark.parametrize("readings", [0, 1])
+async def test_a_reading_of_metrics_does_not_hold_up_a_stop(tmp_path: Path, readings: int) -> None:
+    """The gateway's metrics hang while the tick begins, or while a job is judged: neither is waited for in full."""
+    asked, count = asyncio.Event(), 0
+
+    async def metrics(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        await reader.readuntil(b"\r\n\r\n")
+        count += 1
+        if count > readings:
+            asked.set()
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        await reader.read()
+        writer.close()
+
+    scenario = Scenario("mute", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(1))
+    node = scenario.orchestrators[0]
+    discovery = {
+        "source": "static",
+        "orchestrators": [
+            {
+                "address": node.address,
+                "service_uri": node.service_uri,
+                "capabilities": [{"pipeline": "llm", "model": "m"}],
+            }
+        ],
+    }
+    async with await asyncio.start_server(metrics, "127.0.0.1", 0) as server:
+        lane = {"cli_url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+        limits = {"grace": "100ms"}
+        async with staged(scenario, tmp_path, gateways=[lane], discovery=discovery, limits=limits) as stage:
+            took_s = await stopped_after(stage, asked)
+            assert took_s < 4, "a reading may take five seconds"
+            reasons = [row.reason for row in await stage.results()]
+            assert reasons == (["shutdown"] if readings else [])
+            assert stage.daemon.conductor.reports[-1].state == "aborted"
