@@ -117,6 +117,9 @@ class Metrics:
         self.gateway_up = Gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"], registry=own)
         self.outbox = Gauge("jobtester_outbox_entries", "Stats by how far they got", ["state"], registry=own)
         self.outbox_oldest = Gauge("jobtester_outbox_oldest_seconds", "Age of the oldest stat that waits", registry=own)
+        self.stats_lost = Gauge(
+            "jobtester_stats_lost", "Stats answered `ok` that are not stored, until they are", registry=own
+        )
         self.received = Counter("jobtester_results_received", "Results of other testers", ["outcome"], registry=own)
         self.events = Counter("jobtester_gateway_events", "Events of gateways' sinks", ["outcome"], registry=own)
         self.asked = Counter("jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"], registry=own)

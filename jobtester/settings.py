@@ -160,7 +160,9 @@ class Delivery(Section):
         "`resend` posts it again, so that it may count twice",
     )
     max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
-    parallel: int = Field(4, ge=1, le=32, description="posts in flight")
+    parallel: int = Field(
+        8, ge=1, le=32, description="posts in flight, besides those that wait unusually long for their answer"
+    )
     audit: int = Field(3, ge=0, description="delivered stats of each tick that are read back; 0: none")
     miss_after: PositiveDuration | None = Field(
         None,

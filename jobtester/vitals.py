@@ -111,6 +111,8 @@ class Vitals:
         for state, count in counts.items():
             self.metrics.outbox.labels(state).set(count)
         self.metrics.outbox_oldest.set(await self.outbox.oldest_s(self.wall()))
+        if self.delivery is not None:
+            self.metrics.stats_lost.set(self.delivery.standing.lost)
 
     async def _look_at_gateways(self) -> None:
         """Say once when a gateway goes silent between ticks, and once when it is back."""

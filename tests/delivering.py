@@ -71,8 +71,8 @@ class Desk:
     async def work(self, seconds: float = 0.0) -> None:
         """Let time pass, and delivery do all that it can do then."""
         self.times.advance(seconds)
-        while await self.delivery.work():
-            pass
+        while await self.delivery.work() or self.delivery.in_flight.aside:
+            await self.delivery.in_flight.end()
 
     async def states(self) -> dict[str, int]:
         """Count entries by state."""

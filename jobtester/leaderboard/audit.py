@@ -13,13 +13,16 @@ from jobtester.store.outbox import Entry
 
 _EVERY_S = 30.0
 _WITHIN_S = 6 * 3600.0
+_ALL = 1_000_000  # more than any tick has
 
 
 @dataclass(slots=True)
 class Audit:
     """Reads back `per_tick` stats of each tick, 0 for none.
 
-    A lost one is reported, and posted once more where its absence is believed by the same rule as a look-up's.
+    A lost one is reported, and posted once more where its absence is believed by the same rule as a look-up's. It is
+    read back until it is shown. A lost one is seldom alone, so from then on every stat is read back, until a round
+    finds nothing more to read.
     """
 
     lookup: Lookup
@@ -27,6 +30,8 @@ class Audit:
     clock: Callable[[], float] = time.time
     _done_at: float = float("-inf")
     _looks: dict[int, int] = field(default_factory=dict)
+    _lost: set[int] = field(default_factory=set)
+    _all: bool = False
 
     async def round(self) -> None:
         """Read back what is due, at most every half a minute."""
@@ -35,7 +40,10 @@ class Audit:
             return
         self._done_at = now
         outbox = self.lookup.outbox
-        for entry in await outbox.to_audit(self.per_tick, older_s=self.lookup.miss_after_s, newer_s=_WITHIN_S):
+        per_tick = _ALL if self._all else self.per_tick
+        entries = await outbox.to_audit(per_tick, older_s=self.lookup.miss_after_s, newer_s=_WITHIN_S)
+        self._all = self._all and bool(entries or self._lost)
+        for entry in entries:
             try:
                 await self._read_back(entry)
             except LeaderboardError as error:
@@ -50,11 +58,16 @@ class Audit:
         match conclude(look, lookup.miss_after_s):
             case Proof.STORED:
                 await lookup.outbox.audited(entry.seq)
+                if entry.seq in self._lost:
+                    self._lost.discard(entry.seq)
+                    lookup.standing.stats_restored(len(self._lost))
             case Proof.ABSENT:
                 # The region first: without an `ai` row there it would only be dropped again.
                 if await lookup.gate.usable(afresh=True):
                     why = "answered `ok`, but not stored; posted again"
                     await lookup.outbox.audited(entry.seq, lost=why)
-                    lookup.standing.stat_lost(entry.result, why)
+                    self._lost.add(entry.seq)
+                    self._all = True
+                    lookup.standing.stat_lost(entry.result, why, len(self._lost))
             case Proof.TOO_EARLY | Proof.UNPROVEN:
                 self._looks[entry.seq] = look.looks + is_weighable(look, lookup.miss_after_s)  # asked again

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from jobtester.errors import LeaderboardError, StoreError
 from jobtester.leaderboard.answers import Answer, Fate
 from jobtester.leaderboard.audit import Audit
 from jobtester.leaderboard.client import Client
+from jobtester.leaderboard.in_flight import InFlight
 from jobtester.leaderboard.lookup import Lookup
 from jobtester.leaderboard.regions import Gate
 from jobtester.leaderboard.standing import Standing
@@ -48,7 +50,7 @@ class Delivery:
     region: str
     uncertain: Literal["resend", "hold"] = "hold"
     max_age_s: float = 3600.0
-    parallel: int = 4
+    parallel: int = 8
     audit_per_tick: int = 0
     miss_after_s: float | None = None
     give_up_reading_s: float = 600.0
@@ -61,6 +63,7 @@ class Delivery:
     gate: Gate = field(init=False)
     lookup: Lookup = field(init=False)
     audit: Audit = field(init=False)
+    in_flight: InFlight = field(init=False)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _expired_at: float = float("-inf")
@@ -76,6 +79,7 @@ class Delivery:
             self.outbox, self.client, self.gate, self.standing, self.uncertain, self.parallel,
             self._patience(self.miss_after_s), self.give_up_reading_s, self.clock, self.crashes,
         )  # fmt: skip
+        self.in_flight = InFlight(self.wake)
         self.audit = Audit(self.lookup, self.audit_per_tick, self.clock)
 
     async def open(self) -> None:
@@ -110,29 +114,45 @@ class Delivery:
         return f"{self.url} knows region {self.region} for AI stats"
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Post until `stop` is set; a post that is then still on its way is left uncertain."""
+        """Post until `stop` is set; a post that is then still on its way is left uncertain.
+
+        Look-ups have a pace of their own: where reading back is slow, posting is not.
+        """
         self._stop = stop
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(self._cut_short)
         try:
-            while not stop.is_set():
-                self._woken.clear()
-                try:
-                    busy = await self._work_until(stopped)
-                    pause = 0.0 if busy else await self._pause()
-                except StoreError:
-                    pause = _STORE_AGAIN_S
-                if pause != 0:
-                    woken = asyncio.ensure_future(self._woken.wait())
-                    await asyncio.wait({woken, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                    woken.cancel()
-                    await asyncio.wait({stopped}, timeout=_GATHER_S)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._repeat(self.post, self._post_pause, stopped))
+                group.create_task(self._repeat(self.look_up, self._look_pause, stopped))
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from group_error
         finally:
             stopped.cancel()
+            await self.in_flight.end(_LEAVE_S)
+            with contextlib.suppress(StoreError):  # then they are found to have been on their way at the next start
+                await self._settle()
 
-    async def _work_until(self, stopped: asyncio.Future[Any]) -> bool:
+    async def _repeat(
+        self, work: Callable[[], Coroutine[Any, Any, bool]], pause_s: Callable[[], Coroutine[Any, Any, float]],
+        stopped: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
+        """Do one kind of work until it is time to stop, with pauses where nothing is due."""
+        while not self._stop.is_set():
+            try:
+                busy = await self._work_until(work(), stopped)
+                pause = 0.0 if busy else await pause_s()
+            except StoreError:
+                pause = _STORE_AGAIN_S
+            if pause != 0:
+                woken = asyncio.ensure_future(self._woken.wait())
+                await asyncio.wait({woken, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                await asyncio.wait({stopped}, timeout=_GATHER_S)
+
+    async def _work_until(self, work: Coroutine[Any, Any, bool], stopped: asyncio.Future[Any]) -> bool:
         """Do what can be done now; once it is time to stop, an answer to what was only asked is not waited for."""
-        working = asyncio.ensure_future(self.work())
+        working = asyncio.ensure_future(work)
         try:
             await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({working}, timeout=_LEAVE_S)
@@ -148,37 +168,49 @@ class Delivery:
             await asyncio.sleep(0.05)
 
     async def work(self) -> bool:
-        """Do what can be done now; tell whether there may be more at once."""
+        """Look up and post once what is due; return True if there may be more at once."""
+        await self._settle()
+        looked = await self.look_up()
+        return await self.post() or looked
+
+    async def look_up(self) -> bool:
+        """Audit, and look for uncertain stats that are due; return True if there may be more at once."""
+        await self.audit.round()
+        due = await self.outbox.due()
+        looked = due.looked_up is not None and await self.lookup.round()
+        if looked:
+            self.wake()
+        return looked
+
+    async def post(self) -> bool:
+        """Post what is due; return True if there may be more at once. Posts that step aside go on afterwards."""
+        self._woken.clear()
         await self._settle()
         if self.clock() - self._expired_at >= _EXPIRE_EVERY_S or self.clock() < self._expired_at:
             self._expired_at = self.clock()
             await self.outbox.expire(self.max_age_s)
-        await self.audit.round()
         due = await self.outbox.due()
-        looked = due.looked_up is not None and await self.lookup.round()
         if due.posted is None or self.standing.shut_for_s or not await self.gate.usable():
-            return looked
+            return False
         most = self.standing.may_send(self.parallel * _ROUNDS)
         entries = await self.outbox.claim(most) if most else []
         if entries:
-            waiting = iter(entries)
-            await asyncio.gather(*(self._send_on(waiting) for _ in entries[: self.parallel]))
+            await self.in_flight.run((self._send_safely(entry) for entry in entries), self.parallel)
             await self._settle()
-        return looked or 0 < len(entries) == most
+        return 0 < len(entries) == most
 
     async def _settle(self) -> None:
         """Note what became of what was sent; where the store fails, it is kept in mind and noted as soon as it can."""
-        if self._unsettled:
-            await self.outbox.settle(self._unsettled)
-            self._unsettled.clear()
+        if moves := list(self._unsettled):
+            await self.outbox.settle(moves)
+            del self._unsettled[: len(moves)]
 
-    async def _send_on(self, entries: Iterator[Entry]) -> None:
-        """Send one after the other what others have not taken."""
-        for entry in entries:
-            with self.crashes.unit("post", result=entry.result) as crash:
-                self._unsettled.append(await self._send(entry))
-            if crash.error is not None:
-                self._unsettled.append(Move(entry.seq, "uncertain", self.clock(), crash.message))
+    async def _send_safely(self, entry: Entry) -> None:
+        """Send one stat, and keep in mind where it belongs now."""
+        with self.crashes.unit("post", result=entry.result) as crash:
+            self._unsettled.append(await self._send(entry))
+        if crash.error is not None:
+            self._unsettled.append(Move(entry.seq, "uncertain", self.clock(), crash.message))
 
     async def _send(self, entry: Entry) -> Move:
         """Send one stat and say where it belongs now."""
@@ -191,7 +223,8 @@ class Delivery:
             return Move(entry.seq, "pending", problem="stopped before it was sent")
         if self.standing.shut_for_s:
             return self._later(entry, self.standing.problem)
-        return self._judged(entry, await self._posted(entry))
+        began = self.monotonic()
+        return self._judged(entry, await self._posted(entry), began)
 
     async def _posted(self, entry: Entry) -> Answer:
         """Post, but not beyond the end: what has no answer by then may or may not have arrived."""
@@ -210,15 +243,18 @@ class Delivery:
         for scope in self._posting:
             scope.reschedule(asyncio.get_running_loop().time())
 
-    def _judged(self, entry: Entry, answer: Answer) -> Move:
-        """Take in what the Leaderboard answered, and say where the stat belongs now."""
+    def _judged(self, entry: Entry, answer: Answer, began: float) -> Move:
+        """Take in what the Leaderboard answered to a post that `began` then, and say where the stat belongs now.
+
+        That one got no answer says nothing about the Leaderboard if another, later one got its own.
+        """
         if answer.fate is Fate.STORED:
             self.standing.stored(self.clock())
             return Move(entry.seq, "delivered")
         if answer.fate is Fate.REFUSED:
             self.standing.refused(answer, entry.result)
             return Move(entry.seq, "refused", problem=answer.problem)
-        if answer is not _STOPPED:
+        if answer is not _STOPPED and (answer.status is not None or self.standing.breaker.succeeded_at <= began):
             self.standing.failed(answer.problem, answer.retry_after_s)
         if answer.fate is Fate.UNKNOWN:
             return Move(entry.seq, "uncertain", self.clock(), answer.problem)
@@ -235,13 +271,17 @@ class Delivery:
     def _later(self, entry: Entry, problem: str) -> Move:
         return Move(entry.seq, "pending", self.clock() + self.standing.shut_for_s, problem)
 
-    async def _pause(self) -> float:
+    async def _post_pause(self) -> float:
         """Say how many seconds to wait if nobody wakes us: people's commands change the outbox from other processes."""
-        now, shut = self.clock(), self.standing.shut_for_s
         due = await self.outbox.due()
-        waits = [_NOTICE_S]
-        if due.posted is not None:
-            waits.append(max(due.posted - now, shut, self.gate.again_in_s))
-        if due.looked_up is not None:
-            waits.append(max(due.looked_up - now, shut))
-        return max(0.05, min(waits))
+        if due.posted is None:
+            return _NOTICE_S
+        wait_s = max(due.posted - self.clock(), self.standing.shut_for_s, self.gate.again_in_s)
+        return max(0.05, min(_NOTICE_S, wait_s))
+
+    async def _look_pause(self) -> float:
+        """Say how many seconds to wait with the next look-up."""
+        due = await self.outbox.due()
+        if due.looked_up is None:
+            return _NOTICE_S
+        return max(0.05, min(_NOTICE_S, max(due.looked_up - self.clock(), self.standing.shut_for_s)))

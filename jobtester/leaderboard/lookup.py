@@ -27,6 +27,7 @@ _SOON_S = 1.0
 _UNPROVEN = {
     Completeness.CONTROL_MISSING: "the answer lacks an older stat that was stored, so it may lack this one too",
     Completeness.WITNESS_MISSING: "the answers do not show a stat that was stored, so they prove nothing",
+    Completeness.CONTROL_GONE: "not found, nor is an older stat that was stored; it is looked for again",
     Completeness.WITNESS_SHOWN: "not found, with nothing in the same answer to compare with; it is looked for again",
     Completeness.NOTHING_TO_COMPARE: "not found, but no stat was ever stored that would show whether answers are whole",
 }

@@ -1,18 +1,16 @@
 """What an answer of the Leaderboard proves about one stat. Pure.
 
 A row that is shown is stored: a hit is final. The reverse does not hold: `200 {}` also comes where the query failed,
-and a
-list may end early. So three things are asked before a stat counts as absent:
+and a list may end early. So three things are asked before a stat counts as absent:
 
-1. Was the answer whole? Rows come newest first. If it shows a *control* row, which was stored before the stat was
-first sent,
-   then everything newer is in it as well.
-2. Can the stat still arrive? A statement may wait for a lock long after the server that sent it died. PostgreSQL
-grants a
-   lock in the order in which it was asked for, so a stat that was sent later and is stored shows that none sent
+1. Was the answer whole? Rows come newest first. If it shows a *control* row, which was stored before the stat was first
+   sent, then everything newer is in it as well.
+2. Can the stat still arrive? A statement may wait for a lock long after the server that sent it died. PostgreSQL grants
+   a lock in the order in which it was asked for, so a stat that was sent later and is stored shows that none sent
    earlier still waits. Without one, only a longer time helps.
-3. Without a control row nothing is proved. Then the answer is weighed: a *witness*, any stored stat, was shown
-   before and after it, twice, a while apart.
+3. Without a control row nothing is proved. Then the answer is weighed: it was the same several times, and a *witness*,
+   any stored stat, was shown before and after it; all that twice, a while apart. Where the control row is gone, as from
+   a database that was created anew, it takes more such looks.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from enum import StrEnum
 
 LATER_SETTLED_S = 5.0  # between the release of a lock and the commits of those that waited for it
 LOOKS_WITHOUT_CONTROL = 2
+LOOKS_WITH_CONTROL_GONE = 4  # an answer that ends early is likelier than a database that was created anew
 ORPHAN_FACTOR = 10 / 3  # 300 s where a miss counts after 90 s: a statement outlived its server by 200 s in a trial
 SLOW_ANSWER_S = 5.0  # an empty answer after a time limit (20 s by default) is a failed query
 
@@ -42,6 +41,7 @@ class Completeness(StrEnum):
     CONTROL_MISSING = "control missing"
     WITNESS_SHOWN = "witness shown"
     WITNESS_MISSING = "witness missing"
+    CONTROL_GONE = "control gone, witness shown"
     NOTHING_TO_COMPARE = "nothing to compare"
 
 
@@ -79,20 +79,21 @@ def conclude(look: Look, miss_after_s: float, *, guess: bool = False) -> Proof:
         return Proof.TOO_EARLY
     if look.completeness is Completeness.CONTROL_SHOWN:
         return Proof.ABSENT
-    weighed = look.completeness is Completeness.WITNESS_SHOWN or (
+    weighed = look.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE) or (
         guess and look.completeness is Completeness.NOTHING_TO_COMPARE
     )
     if not weighed or look.took_s >= SLOW_ANSWER_S:
         return Proof.UNPROVEN
     if look.age_s < orphan_s:
         return Proof.TOO_EARLY
-    return Proof.ABSENT if look.looks + 1 >= LOOKS_WITHOUT_CONTROL else Proof.UNPROVEN
+    needed = LOOKS_WITH_CONTROL_GONE if look.completeness is Completeness.CONTROL_GONE else LOOKS_WITHOUT_CONTROL
+    return Proof.ABSENT if look.looks + 1 >= needed else Proof.UNPROVEN
 
 
 def is_weighable(look: Look, miss_after_s: float) -> bool:
     """Return whether a look counts as one of those that are needed where there is no control row."""
     return (
-        look.completeness in (Completeness.WITNESS_SHOWN, Completeness.NOTHING_TO_COMPARE)
+        look.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE, Completeness.NOTHING_TO_COMPARE)
         and look.took_s < SLOW_ANSWER_S
         and look.age_s >= miss_after_s * ORPHAN_FACTOR
     )

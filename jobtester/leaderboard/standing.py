@@ -77,11 +77,22 @@ class Standing:
             self._said.add(kind)
             log.error("stat_refused", url=self.url, result=result, problem=answer.problem)
 
-    def stat_lost(self, result: str, problem: str) -> None:
-        """Record that a stat which was answered `ok` is not there."""
-        self.lost += 1
-        self.lost_problem = f"{self.lost} stats that were answered `ok` are not stored; newest: {result}"
+    def stat_lost(self, result: str, problem: str, lost: int) -> None:
+        """Record that a stat which was answered `ok` is not there, as one of `lost` that are not."""
         log.error("stat_lost", url=self.url, result=result, problem=problem)
+        self.lost = lost
+        self.lost_problem = (
+            f"{lost} stats that were answered `ok` are not stored and are posted again; newest: {result}"
+        )
+
+    def stats_restored(self, lost: int) -> None:
+        """Record that a lost stat is stored now, and that `lost` are still not."""
+        self.lost = lost
+        if lost:
+            self.lost_problem = f"{lost} stats that were answered `ok` are not stored and are posted again"
+        elif self.lost_problem:
+            self.lost_problem = ""
+            log.info("stats_restored", url=self.url)
 
     def read_back(self, problem: str) -> None:
         """Note whether rows can be read back; empty if they can."""

@@ -27,7 +27,7 @@ class Control:
         app.router.add_get("/log", self._log)
         app.router.add_get("/rows", self._rows)
         app.router.add_post("/gateways/{name}/{action:stop|start}", self._gateway)
-        app.router.add_post("/leaderboard/{action:stop|start}", self._leaderboard)
+        app.router.add_post("/leaderboard/{action:stop|start|recreate}", self._leaderboard)
         app.router.add_put("/leaderboard/faults", self._faults)
         app.router.add_get("/leaderboard/next/{moment:arrived|stored}", self._moment)
         app.router.add_patch("/orchestrators/{address}", self._orchestrator)
@@ -54,7 +54,13 @@ class Control:
 
     async def _leaderboard(self, request: web.Request) -> web.Response:
         board = self._network.leaderboard
-        await (board.stop() if request.match_info["action"] == "stop" else board.start())
+        match request.match_info["action"]:
+            case "stop":
+                await board.stop()
+            case "start":
+                await board.start()
+            case _:
+                board.recreate_database()
         return web.json_response({"rows": len(board.rows)})
 
     async def _faults(self, request: web.Request) -> web.Response:

@@ -19,6 +19,7 @@ from aiohttp import web
 from jobtester.simulator import leaderboard_scores as scores
 from jobtester.simulator import leaderboard_stats as stats
 from jobtester.simulator import listener
+from jobtester.simulator.leaderboard_database import TIMED_OUT, Statements
 from jobtester.simulator.leaderboard_faults import Faults, Moments
 from jobtester.simulator.leaderboard_rows import Row, RowsFile
 
@@ -36,6 +37,7 @@ _READ_HEADERS = {
     "Cache-Control": "public, max-age=30, stale-while-revalidate=15",
 }
 _DAY_S = 86_400.0
+_WITHHELD_S = 300.0  # the longest that a function may run on Vercel
 
 
 class Leaderboard:
@@ -57,7 +59,8 @@ class Leaderboard:
         """Be ready to start; `body_limit` answers 413 to larger bodies, as the Vercel platform does."""
         self.secret, self.regions, self.style = secret, tuple(regions), style
         self.host, self.port, self.clock, self.body_limit = host, port, clock, body_limit
-        self.faults = Faults()
+        self._statements = Statements()
+        self._faults = Faults()
         self.moments = Moments()
         self.posts: Counter[str] = Counter()
         self._file = RowsFile(rows_path) if rows_path is not None else None
@@ -72,6 +75,16 @@ class Leaderboard:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    @property
+    def faults(self) -> Faults:
+        """Return what goes wrong at present. To lock or unlock the table, assign new ones."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._statements.follow(faults)
 
     @property
     def url(self) -> str:
@@ -133,13 +146,20 @@ class Leaderboard:
         if self._random.random() < faults.post_errors:
             self.posts["failed_before"] += 1
             return self._error(500, "connection refused", after=b"ok")
+        if self._random.random() < faults.withheld_posts:
+            return await self._withhold(request)
         await asyncio.sleep(faults.slow_insert_s)
-        self._insert(stat, body)
+        problem = await self._statements.insert(faults, lambda: self._insert(stat, body))
+        if problem:
+            self.posts["timed_out"] += 1
+            return self._error(500, problem, after=b"ok")
         await self.moments.tell("stored")
+        if self._random.random() < faults.withheld_answers:
+            return await self._withhold(request)
         await asyncio.sleep(faults.slow_answer_s)
         if self._random.random() < faults.fail_after_store:
             self.posts["failed_after"] += 1
-            return self._error(500, "timeout: context deadline exceeded", after=b"ok")
+            return self._error(500, TIMED_OUT, after=b"ok")
         if self._random.random() < faults.drop_after_store:
             return self._drop(request, "dropped_after")
         if self._random.random() < faults.reset_mid_body:
@@ -161,6 +181,20 @@ class Leaderboard:
         if self._file is not None:
             self._file.append(row)
         self.rows.append(row)
+
+    def recreate_database(self) -> None:
+        """Lose every row, and the regions that were added: those of a new database are there again."""
+        self.rows.clear()
+        self.regions = SEEDED_REGIONS
+        self._cache.clear()
+        if self._file is not None:
+            self._file.clear()
+
+    async def _withhold(self, request: web.Request) -> web.Response:
+        """Leave the client without an answer for as long as a platform lets a function run."""
+        self.posts["withheld"] += 1
+        await asyncio.sleep(_WITHHELD_S)
+        return self._drop(request, "withheld_to_the_end")
 
     def _drop(self, request: web.Request, how: str) -> web.Response:
         """Close the connection without an answer."""
@@ -213,7 +247,7 @@ class Leaderboard:
             if self.faults.raw_stats_cached and cached is not None and self.clock() - cached[0] < 45:
                 return self._with_headers(web.Response(body=cached[1], content_type="application/json"))
             try:
-                found = answer(request)
+                found = await self._queried(request, answer)
                 status = 200
                 if isinstance(found, web.Response):
                     return self._with_headers(found)
@@ -222,10 +256,20 @@ class Leaderboard:
             body = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
             for raw, escaped in ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")):
                 body = body.replace(raw, escaped)
+            if 0 < self.faults.answer_limit < len(body):
+                return web.Response(status=500, text="FUNCTION_RESPONSE_PAYLOAD_TOO_LARGE")
             self._cache[request.path_qs] = (self.clock(), body)
             return self._with_headers(web.Response(status=status, body=body, content_type="application/json"))
 
         return handler
+
+    async def _queried(self, request: web.Request, answer: Callable[[web.Request], object]) -> object:
+        """Return what a reading endpoint finds; only that of raw stats hides a query that failed."""
+        if request.path == "/api/raw_stats" and request.query.get("orchestrator"):
+            outcome = await self._statements.read(self.faults)
+            if outcome != "rows":
+                return {} if outcome == "empty" else self._error(500, TIMED_OUT)
+        return answer(request)
 
     def _with_headers(self, response: web.Response) -> web.Response:
         response.headers.update(_READ_HEADERS)

@@ -35,10 +35,12 @@ class Faults:
 
     `slow_insert_s` passes before a row is stored, `slow_answer_s` between storing and answering. `fail_after_store`
     answers 500 although the row is there, as when a time limit strikes during the commit. The next `empty_reads`
-    reads of
-    rows are `{}`, as through stale database connections (-1: all of them); `cut_reads` end their list early.
-    `post_errors`
-    answers 500 and stores nothing. `gone_ai_regions` lose their `ai` row only, as with a re-created database.
+    reads of rows are `{}`, as through stale database connections (-1: all of them); `cut_reads` end their list early.
+    `post_errors` answers 500 and stores nothing. `gone_ai_regions` lose their `ai` row only.
+    `withheld_answers` stores and never answers; `withheld_posts` does neither. `locked` locks the table of stats:
+    statements wait for `db_timeout_s`, those of a stopped server until it is unlocked. `slow_commit_s` passes before a
+    row is seen, and is answered 500 where it is longer than `db_timeout_s`. A read takes `slow_reads_s`; over
+    `db_timeout_s` or `statement_timeout_s` (0: none) it fails. Answers over `answer_limit` bytes (0: none) fail.
     """
 
     database_down: str = ""
@@ -58,6 +60,14 @@ class Faults:
     empty_reads: int = 0
     cut_reads: float = 0.0
     post_errors: float = 0.0
+    withheld_answers: float = 0.0
+    withheld_posts: float = 0.0
+    locked: bool = False
+    db_timeout_s: float = 20.0
+    statement_timeout_s: float = 0.0
+    slow_commit_s: float = 0.0
+    slow_reads_s: float = 0.0
+    answer_limit: int = 0
     gone_ai_regions: set[str] = field(default_factory=set)
     gone_regions: set[str] = field(default_factory=set)
 

@@ -42,6 +42,10 @@ class RowsFile:
         with self._path.open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
 
+    def clear(self) -> None:
+        """Forget every row."""
+        self._path.unlink(missing_ok=True)
+
 
 def _row(kept: dict[str, Any]) -> Row:
     return Row(kept["id"], kept["insert_time"], kept["stat"], kept["body"].encode("latin-1"))

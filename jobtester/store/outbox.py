@@ -233,14 +233,18 @@ class Outbox:
         return [_entry(row) for row in found]
 
     async def audited(self, seq: int, *, lost: str = "") -> None:
-        """Record that a delivered stat was read back; where it is `lost`, and why, let it be posted once more."""
+        """Record that a delivered stat was read back; where it is `lost`, and why, let it be posted once more.
+
+        After that it is to be read back anew.
+        """
         now = self._clock()
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("UPDATE outbox SET audited_at = ? WHERE seq = ?", (now, seq))
             if lost:
                 db.execute(
-                    "UPDATE outbox SET state = 'pending', due_at = 0, settled_at = NULL, created_at = ?, problem = ?"
+                    "UPDATE outbox SET state = 'pending', due_at = 0, settled_at = NULL, created_at = ?, problem = ?,"
+                    " audited_at = NULL"
                     " WHERE seq = ? AND state = 'delivered'",
                     (now, lost, seq),
                 )

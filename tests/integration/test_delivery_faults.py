@@ -10,6 +10,7 @@ import pytest
 
 from jobtester.domain import stats
 from jobtester.domain.received import Received
+from jobtester.simulator.leaderboard import SEEDED_REGIONS
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.outbox import Move
 from tests.delivering import desk, made
@@ -562,8 +563,117 @@ async def test_a_delivered_stat_that_is_not_stored_is_posted_once_more(tmp_path:
         await one.work()
         assert await one.states() == {"delivered": 2}
         one.fail()
+        while not one.delivery.standing.lost:
+            await one.work(15)
+        assert "not stored" in one.delivery.standing.problem
         for _ in range(40):
             await one.work(15)
         assert one.rows() == [1, 2]
-        assert one.delivery.standing.lost == 1
+        assert (one.delivery.standing.lost, one.delivery.standing.problem) == (0, ""), "it is shown by now"
         assert await one.states() == {"delivered": 2}
+
+
+async def test_a_database_that_is_created_anew_gets_each_stat_once_more(tmp_path: Path) -> None:
+    """Rows, control rows and the region vanish: what was lost is told and posted again, and nothing is doubled."""
+    async with desk(tmp_path, region="NYC", audit_per_tick=1) as one:
+        one.board.regions = (*SEEDED_REGIONS, ("NYC", "New York", "ai"))
+        await one.put(4, region="NYC")
+        await one.work()
+        await one.work(60)
+        assert await one.states() == {"delivered": 4}
+        one.board.recreate_database()
+        await one.put(2, region="NYC")
+        await one.work()
+        assert (one.rows(), await one.states()) == ([], {"delivered": 6}), "answered `ok`, and stored nowhere"
+        await one.work(330)
+        one.board.regions = (*SEEDED_REGIONS, ("NYC", "New York", "ai"))
+        await one.work(61)
+        await one.put(region="NYC")
+        for _ in range(200):
+            await one.work(15)
+        assert await one.states() == {"delivered": 7}
+        assert sorted(one.rows()) == [1, 2, 3, 4, 5, 6, 7]
+        assert one.delivery.standing.problem == ""
+
+
+@pytest.mark.parametrize(
+    "faults", [{"slow_reads_s": 0.2, "db_timeout_s": 0.05}, {"slow_reads_s": 0.2, "statement_timeout_s": 0.05}]
+)
+async def test_a_query_that_runs_into_a_time_limit_is_no_proof(tmp_path: Path, faults: dict[str, float]) -> None:
+    """`200 {}` first and 500 afterwards: what is stored is not posted again."""
+    async with desk(tmp_path) as one:
+        await one.put()
+        await one.work()
+        one.fail(drop_after_store=1.0, **faults)
+        await one.put()
+        await one.work()
+        for _ in range(30):
+            one.fail(**faults)
+            await one.work(15)
+        assert await one.states() == {"delivered": 1, "uncertain": 1}
+        one.fail()
+        await one.work(30)
+        assert await one.states() == {"delivered": 2}
+        assert one.rows() == [1, 2]
+
+
+async def test_a_slow_commit_is_waited_out(tmp_path: Path) -> None:
+    """The client is told 500, and the row is there a moment later."""
+    async with desk(tmp_path) as one:
+        one.fail(slow_commit_s=0.3, db_timeout_s=0.05)
+        await one.put()
+        await one.work()
+        async with asyncio.timeout(60):
+            while not one.rows():  # noqa: ASYNC110 -- the double tells nobody
+                await asyncio.sleep(0.02)
+        one.fail()
+        for _ in range(30):
+            await one.work(15)
+        assert await one.states() == {"delivered": 1}
+        assert one.rows() == [1]
+
+
+async def test_an_insert_that_outlives_its_server_is_waited_out(tmp_path: Path) -> None:
+    """It waits for a lock, its server dies, and 200 s later it is stored: not posted again until then, nor after."""
+    async with desk(tmp_path) as one:
+        await one.put(2)
+        await one.work()
+        one.fail(locked=True, db_timeout_s=5.0)
+        await one.put()
+        working = asyncio.create_task(one.work())
+        await one.board.moments.next("arrived")
+        await one.board.stop()
+        await working
+        await one.board.start()
+        for _ in range(14):
+            await one.work(15)
+            one.fail(locked=True, db_timeout_s=0.05)  # each first read fails with `{}`
+        assert (await one.states(), one.rows()) == ({"delivered": 2, "uncertain": 1}, [1, 2])
+        one.fail()
+        for _ in range(30):
+            await one.work(15)
+        assert (await one.states(), one.rows()) == ({"delivered": 3}, [1, 2, 3])
+
+
+async def test_a_capability_with_more_rows_than_an_answer_may_hold(tmp_path: Path) -> None:
+    """1,200 rows of 30 kB, and 4.5 MB at most per answer: a stored stat is found, and a lost one is posted again."""
+    async with desk(tmp_path) as one:
+        for number in (1, 2, 3):
+            result = dataclasses.replace(made(1, one.times.wall()), round_trip_s=number + 0.125)
+            result = dataclasses.replace(result, job=dataclasses.replace(result.job, id=f"job-{number}"))
+            if number == 2:
+                one.fail(drop_after_store=1.0)
+            if number == 3:
+                one.fail(drop_before_store=1.0)
+            assert await one.results.record(result, stats.of(result, "FRA"))
+            await one.work()
+            row = one.board.rows[0]
+            big = {**row.stat, "round_trip_time": 9.5, "input_parameters": "{}", "response_payload": "x" * 30_000}
+            while number < 3 and len(one.board.rows) < 600 * number:
+                one.board.rows.insert(0, dataclasses.replace(row, stat=big, insert_time=row.insert_time - 4000))
+            one.fail(answer_limit=4_500_000)
+            for _ in range(30):
+                await one.work(15)
+        ours = [row.stat["round_trip_time"] for row in one.board.rows if row.stat["round_trip_time"] != 9.5]
+        assert sorted(ours) == [1.125, 2.125, 3.125]
+        assert await one.states() == {"delivered": 3}

@@ -26,6 +26,9 @@ C = Completeness
         (0, C.WITNESS_SHOWN, 301, 100, 0, 0, Proof.UNPROVEN),
         (0, C.WITNESS_SHOWN, 301, 100, 0, 1, Proof.ABSENT),
         (0, C.WITNESS_SHOWN, 301, 100, 20, 1, Proof.UNPROVEN),
+        (0, C.CONTROL_GONE, 301, 100, 0, 2, Proof.UNPROVEN),
+        (0, C.CONTROL_GONE, 301, 100, 0, 3, Proof.ABSENT),
+        (0, C.CONTROL_GONE, 301, 100, 20, 3, Proof.UNPROVEN),
         (0, C.NOTHING_TO_COMPARE, 10_000, None, 0, 9, Proof.UNPROVEN),
     ],
 )

@@ -1,0 +1,73 @@
+"""A backlog reaches a Leaderboard that fails and hangs now and then: fast, and each stat once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jobtester.domain import stats
+from jobtester.leaderboard.delivery import Delivery
+from jobtester.simulator.leaderboard import Leaderboard
+from jobtester.simulator.leaderboard_faults import Faults
+from jobtester.store.database import Database
+from jobtester.store.outbox import Outbox
+from jobtester.store.results import Results
+from tests.delivering import SECRET, made
+
+BACKLOG = int(os.environ.get("BACKLOG", "300"))
+MISS_AFTER_S = 2.0
+ANSWER_WITHIN_S = 4.0  # less than 30 s, so that the test ends; the posts that hang still outnumber the slots
+
+
+@pytest.mark.timeout(300)
+async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path: Path) -> None:
+    """A fifth of the posts fails and one in seven never gets its answer, yet no slot waits for those."""
+    database = Database(tmp_path / "jobtester.db")
+    await database.open()
+    try:
+        results, outbox = Results(database), Outbox(database)
+        for number in range(1, BACKLOG + 1):
+            result = made(number, time.time() - 1)
+            assert await results.record(result, stats.of(result, "FRA"))
+        async with Leaderboard(secret=SECRET, seed=1) as board:
+            delivery = Delivery(
+                outbox, board.url, SECRET, "FRA", miss_after_s=MISS_AFTER_S, answer_within_s=ANSWER_WITHIN_S
+            )
+            await delivery.open()
+            stop, began = asyncio.Event(), time.monotonic()
+            board.faults = Faults(post_errors=0.2, withheld_answers=0.15)
+            running = asyncio.create_task(delivery.run(stop))
+            try:
+                while not board.rows:  # noqa: ASYNC110 -- the double tells nobody
+                    await asyncio.sleep(0.01)
+                first_s = time.monotonic() - began
+                while (await outbox.counts())["pending"]:  # noqa: ASYNC110 -- nor this
+                    await asyncio.sleep(0.02)
+                posted_s = time.monotonic() - began
+                stored = len(board.rows)
+                if BACKLOG <= 300:  # with more, the failures go on to the end, for the figures
+                    board.faults = Faults()
+                while await outbox.waiting():  # noqa: ASYNC110 -- nor this
+                    await asyncio.sleep(0.05)
+                all_s = time.monotonic() - began
+            finally:
+                stop.set()
+                await running
+                await delivery.close()
+            print(  # noqa: T201 -- figures
+                f"first after {first_s:.2f} s; {stored} stored after {posted_s:.1f} s: {stored / posted_s:.0f} stats/s;"
+                f" all {BACKLOG} after {all_s:.1f} s: {BACKLOG / all_s:.0f} stats/s; {dict(board.posts)}"
+            )
+            rows = Counter(row.stat["model"] for row in board.rows)
+            assert rows == Counter(f"model-{number}" for number in range(1, BACKLOG + 1))
+            assert (await outbox.counts())["delivered"] == BACKLOG
+            assert first_s < 10
+            # Were slots held by posts that hang, so many of those would take this long by themselves.
+            assert posted_s < 0.15 * BACKLOG * ANSWER_WITHIN_S / delivery.parallel
+    finally:
+        await database.close()
