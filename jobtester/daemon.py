@@ -278,6 +278,8 @@ async def opened(
             await delivery.open()
             stack.push_async_callback(delivery.close)
         found = [await _opened_lane(one) for one in settings.gateways]
+        for lane in found:
+            metrics.gateway_up.labels(lane.name).set(float("nan"))  # not asked yet, which is neither up nor down
         examiner = Examiner()
         stack.push_async_callback(examiner.close)
         conductor = Conductor(
@@ -297,6 +299,7 @@ async def opened(
             conductor.told = daemon.notifier.tell
         if follow:
             daemon.live = Live(configuration, daemon.adopt, metrics)
+            vitals.refused_edit = lambda: daemon.live.problem if daemon.live is not None else ""
         parts = Parts(
             settings=lambda: conductor.settings,
             lanes=lambda: conductor.lanes,
@@ -313,6 +316,7 @@ async def opened(
             refresh_metrics=vitals.refresh_metrics,
             heard=daemon.heard,
             receive=daemon.receive if delivery is not None else None,
+            refused_edit=lambda: vitals.refused_edit(),
         )
         wanted = settings.server.port if port is None else port
         try:

@@ -28,7 +28,7 @@ class Live:
     """Follows the file that a configuration came from, by its content and that of the secret files.
 
     `adopt` is called with each usable change. A file that is not usable is refused with one log line, and the
-    configuration in force stays.
+    configuration in force stays; `problem` says why until the file is mended.
     """
 
     current: Configuration
@@ -36,6 +36,7 @@ class Live:
     metrics: Metrics
     every_s: float = _LOOK_EVERY_S
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: str = ""
     _digest: bytes = b""
 
     def ask(self) -> None:
@@ -58,15 +59,18 @@ class Live:
                 with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.current.origin) as crash:
                     await self._read(asked)
                 if crash.error is not None:
+                    self.problem = crash.message
                     self.metrics.reloads_ok.set(0)
 
     async def _read(self, asked: bool) -> None:
         try:
             found = await asyncio.to_thread(configuration.load, self.current.origin, self.current.overrides)
         except ConfigError as error:
+            self.problem = str(error)
             self.metrics.reloads_ok.set(0)
             log.error("config_refused", path=self.current.origin, problem=str(error), in_force="the one before")
             return
+        self.problem = ""
         self.metrics.reloads_ok.set(1)
         changes = differences(self.current.settings, found.settings)
         fixed = {key: change for key, change in changes.items() if key in _FIXED}

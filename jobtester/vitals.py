@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _BEAT_S = 1.0
 _LATE_BEAT_S = 10.0
 _PROBE_S = 60.0
+_NOT_CHECKED: dict[str, Any] = {"ok": True, "checked": False}
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Vitals:
     wall: Callable[[], float] = time.time
     parts: dict[str, bool] = field(default_factory=dict)
     _beat: float = field(default_factory=time.monotonic)
-    _peers: dict[str, bool] = field(default_factory=dict)
+    refused_edit: Callable[[], str] = lambda: ""
+    _peers: dict[str, str] = field(default_factory=dict)  # why a gateway does not answer, by name; "" if it does
 
     async def run(self) -> None:
         """Beat once a second, and look after the store and the gateways between ticks."""
@@ -77,33 +79,39 @@ class Vitals:
         """Check everything that a tick needs: the daemon itself, each gateway, discovery, the Leaderboard."""
         checks = await self.live()
         lanes = tuple(self.conductor.lanes)  # a reload may replace them while they are asked
-        alive = await asyncio.gather(*(self._alive(lane) for lane in lanes))
-        for lane, well in zip(lanes, alive, strict=True):
-            problem = "" if well else f"no answer from {lane.client.url}"
+        problems = await asyncio.gather(*(self._ask(lane) for lane in lanes))
+        for lane, problem in zip(lanes, problems, strict=True):
             if lane.trust.lost or lane.trust.missing:
                 problem = "it does not use the orchestrator it is told to; nothing that it answers is scored"
             checks[f"gateway {lane.name}"] = _check(problem)
-        checks["discovery"] = _check(self.conductor.problem)
+        checks["discovery"] = self._discovery()
+        if edit := self.refused_edit():
+            checks["configuration"] = _check(f"the changed file is refused, what was in force stays: {edit}")
         if self.database.set_aside is not None:
             checks["store"] = _check(
                 f"the file was damaged and is kept as {self.database.set_aside}; a new one was begun"
             )
         if self.delivery is not None:
-            checks["leaderboard"] = _check(self.delivery.standing.problem)
+            checks["leaderboard"] = _leaderboard(self.delivery)
         return checks
 
     def peers(self) -> dict[str, dict[str, Any]]:
-        """Give each peer's state as it was last seen."""
-        checks = {
-            f"gateway {lane.name}": _check(
-                "it did not answer" if lane.lost or not self._peers.get(lane.name, True) else ""
-            )
-            for lane in self.conductor.lanes
-        }
-        checks["discovery"] = _check(self.conductor.problem)
+        """Return each peer's state as it was last seen; `checked` is False for one that was not asked yet."""
+        checks = {}
+        for lane in self.conductor.lanes:
+            problem = self._peers.get(lane.name)
+            if lane.lost:
+                problem = problem or "it did not answer"
+            checks[f"gateway {lane.name}"] = _NOT_CHECKED if problem is None else _check(problem)
+        checks["discovery"] = self._discovery()
         if self.delivery is not None:
-            checks["Leaderboard"] = _check(self.delivery.standing.problem)
+            checks["Leaderboard"] = _leaderboard(self.delivery)
         return checks
+
+    def _discovery(self) -> dict[str, Any]:
+        if self.conductor.problem:
+            return _check(self.conductor.problem)
+        return _check("") if self.conductor.reports or self.conductor.orchestrators else _NOT_CHECKED
 
     async def refresh_metrics(self) -> None:
         """Bring those figures up to date that nobody counts along the way."""
@@ -115,25 +123,30 @@ class Vitals:
             self.metrics.stats_lost.set(self.delivery.standing.lost)
 
     async def _look_at_gateways(self) -> None:
-        """Say once when a gateway goes silent between ticks, and once when it is back."""
-        if self.conductor.running:
-            return
+        """Ask every gateway; log once when one goes silent, and once when it is back."""
         for lane in tuple(self.conductor.lanes):
-            well = await self._alive(lane)
-            if lane not in self.conductor.lanes:  # a reload took it away meanwhile
-                continue
-            before = self._peers.get(lane.name, True)
-            if before and not well:
-                log.error("gateway_silent", gateway=lane.name, url=lane.client.url)
-            elif well and not before:
-                log.info("gateway_answers_again", gateway=lane.name, url=lane.client.url)
-            self._peers[lane.name] = well
-            self.metrics.gateway_up.labels(lane.name).set(int(well))
+            await self._ask(lane)
 
-    async def _alive(self, lane: Lane) -> bool:
+    async def _ask(self, lane: Lane) -> str:
+        """Ask a gateway, remember and export what came of it, and return why it does not answer."""
+        problem = "an internal error of the tester; its log has the traceback"
         with CrashBoundary(self.metrics.count_internal_error).unit("probe", gateway=lane.name):
-            return await lane.client.alive()
-        return False
+            problem = await lane.client.problem()
+        if lane not in self.conductor.lanes:  # a reload took it away meanwhile
+            return problem
+        before = self._peers.get(lane.name, "")
+        if problem and not before:
+            log.error("gateway_silent", gateway=lane.name, url=lane.client.url, problem=problem)
+        elif before and not problem:
+            log.info("gateway_answers_again", gateway=lane.name, url=lane.client.url)
+        self._peers[lane.name] = problem
+        self.metrics.gateway_up.labels(lane.name).set(int(not problem))
+        return problem
+
+
+def _leaderboard(delivery: Delivery) -> dict[str, Any]:
+    problem = delivery.standing.problem
+    return _check(problem) if problem or delivery.standing.was_asked else _NOT_CHECKED
 
 
 def _check(problem: str) -> dict[str, Any]:

@@ -73,11 +73,16 @@ def parser() -> argparse.ArgumentParser:
     _filters(run)
     run.add_argument("--no-post", action="store_true", help="record results, but post nothing")
     run.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
-    run.add_argument("--fail-on-failed", action="store_true", help="exit 1 if any job failed")
+    run.add_argument(
+        "--fail-on-failed", action="store_true", help="exit 1 if any job failed, 3 if not everything could be tested"
+    )
     plan = command("plan", "plan", "plan", "print the jobs of a tick, what is skipped and why; send nothing")
     _filters(plan)
     plan.add_argument("--json", action="store_true", help="print JSON")
-    command("check", "check", "check", "try the configuration and every peer")
+    check = command("check", "check", "check", "try the configuration and every peer")
+    check.add_argument(
+        "--probe", action="store_true", help="send one real job through each gateway, which costs its price"
+    )
 
     config = commands.add_parser("config", help="write, print or convert a configuration").add_subparsers(
         metavar="ACTION", required=True
@@ -95,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
     _means(convert, "imported", "imported", config=False)
 
     found = command("results", "kept", "results", "print recorded results")
-    for name in ("tick", "orchestrator", "pipeline", "model", "outcome", "reason"):
+    found.add_argument(
+        "--orchestrator", action="append", metavar="ORCHESTRATOR", help="only this address or service URI; repeatable"
+    )
+    for name in ("tick", "pipeline", "model", "outcome", "reason"):
         found.add_argument(f"--{name}", help=f"only this {name}" + (", or `last`" if name == "tick" else ""))
     found.add_argument("--received", action="store_true", help="results of other testers instead")
     found.add_argument("--limit", type=_number, default=100, help="how many at the most (default: 100)")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def healthcheck(options: argparse.Namespace) -> int:
     """Ask the daemon on this machine; 0 if it is healthy. Imports little, since it is run every few seconds."""
-    url = options.url or f"http://127.0.0.1:{_port(Path(options.config))}/healthz"
+    url = options.url or f"{_address(Path(options.config))}/healthz"
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
             healthy = bool(answer.status == 200)
@@ -26,13 +26,26 @@ def healthcheck(options: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-def _port(path: Path) -> int:
-    """Find the port as the daemon does: the environment first, then the file, then the default."""
-    given = environ.get("JOBTESTER_SERVER__PORT")
-    if given and given.isdecimal():
-        return int(given)
+def _address(path: Path) -> str:
+    """Return where the daemon listens, found as the daemon finds it: environment, secret files, file, default."""
+    host, port = str(_value("host", path, "0.0.0.0")), str(_value("port", path, 7934))  # noqa: S104 - as settings has it
+    if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - every address, and so the local one too
+        host = "::1" if host == "::" else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _value(name: str, path: Path, default: object) -> object:
+    key = f"server__{name}"
+    for variable, text in environ.items():
+        if variable.lower() == f"jobtester_{key}":
+            return text.strip()
+    for file in (f"{key}", f"jobtester_{key}"):
+        try:
+            return (Path(environ.get("JOBTESTER_SECRETS_DIR", "/run/secrets")) / file).read_text("utf-8-sig").strip()
+        except (OSError, ValueError):
+            continue
     try:
-        port = tomllib.loads(path.read_text("utf-8")).get("server", {}).get("port", 7934)
+        server = tomllib.loads(path.read_text("utf-8-sig")).get("server")
     except (OSError, ValueError):
-        port = 7934
-    return port if isinstance(port, int) else 7934
+        return default
+    return server.get(name, default) if isinstance(server, dict) else default

@@ -17,7 +17,7 @@ import orjson
 from jobtester import settings
 from jobtester.cli import listings, tables
 from jobtester.domain import outcome, prices
-from jobtester.domain.orchestrators import normal_address
+from jobtester.domain.orchestrators import endpoint, normal_address
 from jobtester.errors import StoreError, UsageError
 from jobtester.store.database import Database
 from jobtester.store.outbox import STATES, Entry, Outbox
@@ -39,8 +39,13 @@ def results(options: argparse.Namespace) -> int:
     wanted = _filters(options)
 
     async def find(database: Database) -> list[Row]:
-        filters = Filters(**wanted | {"tick": await _tick(database, wanted["tick"])} if wanted["tick"] else wanted)
-        return await Results(database).page(filters, limit=options.limit)
+        if wanted["tick"]:
+            wanted["tick"] = await _tick(database, wanted["tick"])
+        rows: dict[str, Row] = {}
+        for target in await _targets(database, options.orchestrator or []):
+            page = await Results(database).page(Filters(**wanted, **target), limit=options.limit)
+            rows |= {row.id: row for row in page}
+        return sorted(rows.values(), key=lambda row: -row.seq)[: options.limit]
 
     found = _with_store(options, find)
     if options.json:
@@ -114,9 +119,14 @@ def release(options: argparse.Namespace) -> int:
 
 def _filters(options: argparse.Namespace) -> dict[str, str]:
     """Check what results are filtered by. Raises UsageError, so that a slip is not taken for an empty list."""
-    given = {name: _text(name, getattr(options, name)) for name in _FILTERS}
-    if given["orchestrator"] and not _ADDRESS.fullmatch(normal_address(given["orchestrator"])):
-        raise UsageError("--orchestrator: an Ethereum address, 0x and 40 hexadecimal digits")
+    given = {name: _text(name, getattr(options, name)) for name in _FILTERS if name != "orchestrator"}
+    for value in options.orchestrator or []:
+        _text("orchestrator", value)
+        if not _ADDRESS.fullmatch(normal_address(value)) and ("://" not in value or endpoint(value) is None):
+            raise UsageError(
+                "--orchestrator: an Ethereum address, 0x and 40 hexadecimal digits, or a service URI, "
+                "such as https://host:8935"
+            )
     if given["outcome"]:
         _one_of("outcome", given["outcome"], [one.value for one in outcome.Outcome])
     if given["reason"]:
@@ -124,7 +134,6 @@ def _filters(options: argparse.Namespace) -> dict[str, str]:
             outcome.reason(given["reason"])
         except KeyError as error:
             raise UsageError(f"--reason: there is no reason {given['reason']!r}; see docs/outcomes.md") from error
-    given["address"] = normal_address(given.pop("orchestrator"))
     return given
 
 
@@ -141,12 +150,30 @@ def _one_of(name: str, given: str, known: tuple[str, ...] | list[str]) -> None:
         raise UsageError(f"--{name}: one of {', '.join(known)}; not {given!r}")
 
 
+async def _targets(database: Database, wanted: list[str]) -> list[dict[str, str]]:
+    """Return the filters for each orchestrator that is meant by address or service URI; one without any for all."""
+    if not wanted:
+        return [{}]
+    known = await Results(database).targets() if any("://" in value for value in wanted) else []
+    return [
+        *({"address": normal_address(value)} for value in wanted if "://" not in value),
+        *(
+            {"address": address, "service_uri": uri}
+            for value in wanted
+            if "://" in value
+            for address, uri in known
+            if endpoint(uri) == endpoint(value)
+        ),
+    ]
+
+
 async def _tick(database: Database, wanted: str) -> str:
-    """Give the id of a tick that may be called `last`."""
-    if wanted != "last":
-        return wanted
-    newest = await Ticks(database).get("last")
-    return newest.id if newest is not None else "none"
+    """Return the id of a tick that may be called `last`. Raises UsageError if there is none of that id."""
+    found = await Ticks(database).get(wanted)
+    if found is None:
+        which = "no tick has run yet" if wanted == "last" else f"there is no tick {wanted!r}; `last` names the newest"
+        raise UsageError(f"tick: {which}")
+    return found.id
 
 
 def _said(count: int, what: str) -> int:

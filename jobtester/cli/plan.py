@@ -19,7 +19,7 @@ from jobtester.domain.plan import Plan, Selection
 
 def plan(options: argparse.Namespace) -> int:
     """Discover, plan and print."""
-    loaded = configuration.with_logs(configuration.load(options.config), quiet=True)
+    loaded = configuration.with_logs(configuration.load(options.config, {"leaderboard": {"post": False}}), quiet=True)
     planned = asyncio.run(_plan(loaded, selection(options)))
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")

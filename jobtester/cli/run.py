@@ -1,4 +1,8 @@
-"""`jobtester run`: one tick now, with live progress and a closing table."""
+"""`jobtester run`: one tick now, with live progress and a closing table.
+
+Exit codes: 0 the tick completed; 1 it could not, a stat of it was refused or still waits, or a job failed under
+`--fail-on-failed`; 3 nothing was tested, or under `--fail-on-failed` not everything.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,15 @@ from jobtester import configuration, daemon
 from jobtester.cli import tables
 from jobtester.cli.live import Display
 from jobtester.configuration import Configuration
-from jobtester.domain.outcome import Outcome
+from jobtester.domain.outcome import Fault, Outcome
 from jobtester.domain.plan import Selection
 from jobtester.domain.report import Report
+
+NOT_TESTED = 3
+_NOT_DELIVERED = ("pending", "sending", "uncertain", "refused", "expired")
+# Skips and doors that say nothing of an orchestrator, but that the tester or a gateway did not do its work.
+_UNTESTED_SKIPS = ("not_targeted", "gateway_lost", "deadline", "stopped")
+_UNTESTED_FAULTS = (Fault.GATEWAY, Fault.TESTER, Fault.UNKNOWN)
 
 
 def selection(options: argparse.Namespace) -> Selection:
@@ -28,18 +38,63 @@ def run(options: argparse.Namespace) -> int:
     """Run one tick and tell how it went."""
     loaded = configuration.with_logs(configuration.load(options.config), quiet=True)
     display = Display(tables.console(stderr=options.json))
-    report = asyncio.run(_run(loaded, display, selection(options), post=not options.no_post))
+    chosen = selection(options)
+    report, waiting = asyncio.run(_run(loaded, display, chosen, post=not options.no_post))
     conclude(display, report, as_json=options.json)
-    if report.state not in ("finished", "suspect"):
-        return 1
-    return 1 if options.fail_on_failed and report.outcomes[Outcome.FAILED] else 0
+    for line in _remarks(report, waiting, chosen):
+        print(line, file=sys.stderr)  # noqa: T201
+    return _exit_code(display, report, waiting, strict=options.fail_on_failed)
 
 
-async def _run(loaded: Configuration, display: Display, chosen: Selection, *, post: bool) -> Report:
+async def _run(
+    loaded: Configuration, display: Display, chosen: Selection, *, post: bool
+) -> tuple[Report, dict[str, int]]:
+    """Run a tick; return its report, and how many stats of it did not reach the Leaderboard, by state."""
     async with daemon.opened(loaded, post=post, watchers=(display,), selection=chosen) as running:
         display.stopping = lambda: running.stopping
         with display:
-            return await running.once("run")
+            report = await running.once("run")
+        counts = await running.outbox.counts(report.tick)
+        return report, {state: counts[state] for state in _NOT_DELIVERED if counts[state]}
+
+
+def _exit_code(display: Display, report: Report, waiting: dict[str, int], *, strict: bool) -> int:
+    if report.state not in ("finished", "suspect"):
+        return 1
+    if strict and report.outcomes[Outcome.FAILED]:
+        return 1
+    scored = report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]
+    untested = sum(report.skipped[reason] for reason in _UNTESTED_SKIPS) + sum(
+        result.verdict.outcome is Outcome.UNSCORED and result.verdict.fault in _UNTESTED_FAULTS
+        for result in display.results
+    )
+    if not scored or (strict and untested):
+        return NOT_TESTED
+    return 1 if waiting else 0
+
+
+def _remarks(report: Report, waiting: dict[str, int], chosen: Selection) -> list[str]:
+    """Return what has to be said besides the table: that nothing was tested, and which stats did not arrive."""
+    lines = []
+    if not report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]:
+        filters = [
+            f"--{name} {value}"
+            for name, values in (
+                ("orchestrator", chosen.orchestrators), ("pipeline", chosen.pipelines), ("model", chosen.models),
+            )
+            for value in values
+        ]  # fmt: skip
+        if not report.planned and report.orchestrators and filters:
+            why = f"no job of the {report.orchestrators} orchestrators matches {' '.join(filters)}; see jobtester plan"
+        elif not report.planned:
+            why = f"no job was planned for {report.orchestrators} orchestrators; see jobtester plan"
+        else:
+            why = f"none of {report.planned} jobs came to a score; the reasons are above"
+        lines.append(f"nothing was tested: {why}")
+    if waiting:
+        counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
+        lines.append(f"not at the Leaderboard yet: {counts}; see jobtester outbox list")
+    return lines
 
 
 def conclude(display: Display, report: Report, *, as_json: bool, simulated: bool = False) -> None:

@@ -60,7 +60,7 @@ async def discover(
     if source == "static":
         return merged(static)
     ways = {"network": (_network,), "tester": (_tester,), "auto": (_network, _tester)}[source]
-    deadline = now() + patience_s
+    deadline, is_waiting = now() + patience_s, False
     while True:
         problems, empty = [], False
         for client in clients:
@@ -84,6 +84,13 @@ async def discover(
             if empty:
                 return []
             raise DiscoveryError("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
+        if not is_waiting:
+            is_waiting = True
+            log.warning(
+                "discovery_waits",
+                problem="; ".join(problems) or "the gateway knows no orchestrators yet",
+                patience_s=patience_s,
+            )
         await sleep(pause_s)
 
 

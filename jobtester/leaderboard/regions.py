@@ -78,6 +78,7 @@ class Gate:
     def _judge(self, known: set[str]) -> bool:
         """Take in what was answered; an answer also ends a failure."""
         standing, before = self.standing, self.standing.region
+        standing.was_asked = True
         if self.region in known:
             standing.region, standing.region_problem = "ok", ""
             if before != "ok":

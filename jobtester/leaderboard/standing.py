@@ -24,6 +24,7 @@ class Standing:
     monotonic: Callable[[], float] = time.monotonic
     region: Literal["unknown", "ok", "wrong"] = "unknown"
     region_problem: str = ""
+    was_asked: bool = False
     failure: str = ""
     refusal: str = ""
     unreadable: str = ""
@@ -48,13 +49,13 @@ class Standing:
 
     def failed(self, problem: str, retry_after_s: float | None = None) -> None:
         """Note that it did not answer as it should, and leave it alone for a while."""
-        self.failure = problem
+        self.failure, self.was_asked = problem, True
         if self.breaker.failed(self.monotonic(), retry_after_s):
             log.error("leaderboard_failing", url=self.url, problem=problem)
 
     def answered(self) -> None:
         """Note that it answers."""
-        self.failure = ""
+        self.failure, self.was_asked = "", True
         if self.breaker.succeeded(self.monotonic()):
             log.info("leaderboard_back", url=self.url)
 

@@ -281,10 +281,13 @@ class Outbox:
         )
         return int(found[0])
 
-    async def counts(self) -> dict[str, int]:
-        """Count entries by state, every state included."""
+    async def counts(self, tick: str = "") -> dict[str, int]:
+        """Return the number of entries by state, every state included; of one tick, or of all."""
         found = await self._database.read(
-            lambda db: db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall()
+            lambda db: db.execute(
+                f"SELECT state, count(*) FROM outbox {'WHERE tick = ?' if tick else ''} GROUP BY state",
+                (tick,) if tick else (),
+            ).fetchall()
         )
         return dict.fromkeys(STATES, 0) | dict(found)
 

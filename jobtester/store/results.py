@@ -32,6 +32,7 @@ class Filters:
 
     tick: str = ""
     address: str = ""
+    service_uri: str = ""
     pipeline: str = ""
     model: str = ""
     outcome: str = ""
@@ -165,6 +166,12 @@ class Results:
             ).fetchall()
         )
         return [(rows.of(row[1:]), int(row[0])) for row in found]
+
+    async def targets(self) -> list[tuple[str, str]]:
+        """Return every (address, service URI) that has a result."""
+        return await self._database.read(
+            lambda db: db.execute("SELECT DISTINCT address, service_uri FROM latest").fetchall()
+        )
 
     async def history(self, address: str, *, limit: int = 500) -> list[Row]:
         """Give the newest results of one orchestrator, newest first."""

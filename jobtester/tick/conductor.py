@@ -86,8 +86,11 @@ class Conductor:
         self.metrics.know_pipelines(catalogue, writing(catalogue))
         self._know(self.orchestrators)
 
-    async def discover(self) -> Sequence[Orchestrator]:
-        """Ask who is there, and let every webhook lane know. Raises DiscoveryError."""
+    async def discover(self, patience_s: float | None = None) -> Sequence[Orchestrator]:
+        """Ask who is there, and let every webhook lane know. Raises DiscoveryError.
+
+        `patience_s` is how long an empty answer is asked for again, in seconds; None for what is configured.
+        """
         settings = self.settings.discovery
         static = [
             Orchestrator(
@@ -101,7 +104,7 @@ class Conductor:
             [lane.client for lane in self.lanes],
             source=settings.source,
             static=static,
-            patience_s=settings.patience,
+            patience_s=settings.patience if patience_s is None else patience_s,
             announce=self._know,
         )
         self._know(found)
@@ -219,6 +222,14 @@ class Conductor:
         except StoreError as error:
             log.error("tick_not_kept", tick=ended.tick, problem=str(error))
 
+    async def make_trial(self, seed: int) -> Trial:
+        """Return what sends and judges the jobs of a tick with this seed."""
+        limits = self.settings.limits
+        catalogue = self.token_limits.applied(self.catalogue)
+        requests = await asyncio.to_thread(Requests, catalogue, self.assets, seed)
+        bounds = Bounds(limits.max_response, limits.max_artefact)
+        return Trial(catalogue, requests, self.examiner, bounds, self.token_limits)
+
     async def _run(self, report: Report) -> str:
         """Run it, and give the state in which it ended."""
         assert self.progress is not None
@@ -244,15 +255,7 @@ class Conductor:
                 log.error("gateway_silent", tick=tick, gateway=lane.name, url=lane.client.url)
         recorder = self._recorder = StoreRecorder(self.results, self._posting(), tick, self.delivered, self.clock)
         limits = self.settings.limits
-        catalogue = self.token_limits.applied(self.catalogue)
-        requests = await asyncio.to_thread(Requests, catalogue, self.assets, plan.seed)
-        trial = Trial(
-            catalogue,
-            requests,
-            self.examiner,
-            Bounds(limits.max_response, limits.max_artefact),
-            self.token_limits,
-        )
+        trial = await self.make_trial(plan.seed)
         pace = Pace(
             jobs=limits.jobs,
             per_orchestrator=limits.per_orchestrator,

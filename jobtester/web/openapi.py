@@ -184,7 +184,9 @@ _STATUS = _object(
         "simulated": {"type": "boolean", "description": "the network under test is made up"},
         "next_tick_at": _maybe(_INSTANT),
         "progress": {**_maybe(_PROGRESS), "description": "the newest tick since the tester was started"},
-        "peers": _map(_object({"ok": _YES}, {"problem": _TEXT})),
+        "peers": _map(
+            _object({"ok": _YES}, {"problem": _TEXT, "checked": {"const": False, "description": "not asked yet"}})
+        ),
         "outbox": _COUNTS,
     }
 )

@@ -201,7 +201,7 @@ async def _page(request: web.Request, template: str, context: Mapping[str, Any],
     """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
     parts = request.app[PARTS]
     shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region,
-              "here": request.path}  # fmt: skip
+              "here": request.path, "refused_edit": parts.refused_edit()}  # fmt: skip
     text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **context})
     response = web.Response(
         text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": _POLICY}

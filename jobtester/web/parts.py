@@ -52,7 +52,8 @@ class Health(Protocol):
 class Parts:
     """Everything routes may use. `settings` is asked anew at each request, since it may change.
 
-    `silence_s` is how long in seconds a stream of progress may say nothing.
+    `refused_edit` says why the changed config.toml is not in force, empty if it is. `silence_s` is how long in seconds
+    a stream of progress may say nothing.
     """
 
     settings: Callable[[], Settings]
@@ -70,6 +71,7 @@ class Parts:
     refresh_metrics: Callable[[], Awaitable[None]]
     heard: Callable[[Lane, Completed], None]
     receive: Callable[[bytes, str, list[Received]], Awaitable[bool]] | None = None
+    refused_edit: Callable[[], str] = lambda: ""
     silence_s: float = 15.0
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     rates: dict[str, deque[float]] = field(default_factory=dict)

@@ -74,7 +74,7 @@ CASES = [
 def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, bad: str, words: list[str]) -> None:
     """Exit 2, the key path, and no traceback."""
     (tmp_path / "config.toml").write_text(GOOD.replace(good, bad, 1))
-    refused(jobtester("check", folder=tmp_path), *words)
+    refused(jobtester("serve", folder=tmp_path), *words)
 
 
 @pytest.mark.parametrize(

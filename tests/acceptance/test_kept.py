@@ -115,7 +115,7 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
             assert done["state"] == "suspect"
             assert (await listed(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
             assert remote.leaderboard.rows == []
-            assert await said(tmp_path, "tick", "release", "another", code=1) == "0 stats released\n"
+            assert b"there is no tick 'another'" in (await command(tmp_path, "tick", "release", "another")).stderr
             assert await said(tmp_path, "tick", "release") == "12 stats released\n"
             await until("the posts", lambda: len(remote.leaderboard.rows) == 12)
             assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
@@ -157,7 +157,17 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
             expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
             assert await listed(tmp_path, "results", *given) == expected, wanted
         assert await listed(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
-        assert await listed(tmp_path, "results", "--tick", "none") == []
+        nobody = await command(tmp_path, "results", "--tick", "nope")
+        assert (nobody.returncode, b"there is no tick 'nope'" in nobody.stderr) == (2, True)
+        uris = {row["service_uri"] for row in everything}
+        for uri in uris:
+            expected = [row for row in everything if row["service_uri"] == uri]
+            assert (
+                await listed(tmp_path, "results", "--orchestrator", uri.upper().replace("HTTPS", "https")) == expected
+            )
+        chosen = [option for uri in sorted(uris)[:2] for option in ("--orchestrator", uri)]
+        expected = [row for row in everything if row["service_uri"] in sorted(uris)[:2]]
+        assert await listed(tmp_path, "results", *chosen) == expected
         assert await said(tmp_path, "results", "--model", "none") == "no results\n"
         table = await said(tmp_path, "results")
         assert (table.count("passed"), table.count("failed"), table.count("503")) == (4, 2, 2)
