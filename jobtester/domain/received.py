@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -21,6 +22,7 @@ _KNOWN = {*_STRINGS, *_NUMBERS, *_INTEGERS, "model_is_warm", "errors"}
 _MOST_ERRORS = 100
 _MOST_DIGITS = 20
 _DAY_S = 86_400
+_BY_BYTE = "jobtester-by-byte"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -35,6 +37,16 @@ class Received:
     fields: dict[str, Any]
     stat: Stat
     kind: str
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Replace one broken byte, as Go does; Python's own handler takes several for one."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd", error.start + 1
+
+
+codecs.register_error(_BY_BYTE, _replaced)
 
 
 def read(body: bytes) -> list[Received]:
@@ -54,7 +66,7 @@ class _Members(list[tuple[str, Any]]):
 def _decoded(body: bytes) -> object:
     try:
         return json.loads(
-            body.decode("utf-8", "replace"), object_pairs_hook=_Members, parse_int=_integer, parse_constant=_constant
+            body.decode("utf-8", _BY_BYTE), object_pairs_hook=_Members, parse_int=_integer, parse_constant=_constant
         )
     except (ValueError, RecursionError) as error:
         raise UnfitError(f"not JSON: {error}") from error
@@ -73,9 +85,13 @@ def _received(given: object) -> Received:
     if not isinstance(given, _Members):
         raise UnfitError("a result has to be an object")
     fields: dict[str, Any] = {}
+    errors: _Errors | None = None
     for name, value in given:
-        key = name.lower()
-        if key in _KNOWN and value is not None:
+        key = _folded(name)
+        if key == "errors":
+            errors = _errors(value, errors)
+            fields[key] = None if errors is None else errors.shown
+        elif key in _KNOWN and value is not None:
             fields[key] = _checked(key, value)
     if not fields.get("region", "").strip():
         raise UnfitError("invalid region")
@@ -90,7 +106,7 @@ def _received(given: object) -> Received:
     if not 0 <= fields["success_rate"] <= 1:
         raise UnfitError("success_rate has to be from 0 to 1")
     fields["orchestrator"] = fields["orchestrator"].strip().lower()
-    fields.setdefault("errors", [])
+    fields.setdefault("errors", None)  # what the Leaderboard stores where there are none
     fields.setdefault("timestamp", 0)
     problem = stats.problem_of(fields if ai else fields | {"model": "-", "pipeline": "-"})
     if problem and not (problem.startswith("success_rate") and 0 <= fields["success_rate"] <= 1):
@@ -124,11 +140,9 @@ def _checked(key: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _INT64:
             raise UnfitError(f"{key} has to be a whole number, without a point")
         return value
-    if key == "model_is_warm":
-        if not isinstance(value, bool):
-            raise UnfitError("model_is_warm has to be true or false")
-        return value
-    return _errors(value)
+    if not isinstance(value, bool):
+        raise UnfitError("model_is_warm has to be true or false")
+    return value
 
 
 def _text(key: str, value: object) -> str:
@@ -140,24 +154,48 @@ def _text(key: str, value: object) -> str:
     return value if value.isascii() else _SURROGATES.sub("\ufffd", value)
 
 
-def _errors(value: object) -> list[dict[str, Any]]:
+def _folded(name: str) -> str:
+    """Return a field's name as Go compares it: rune by rune, so that `ſ` is `s` and `ß` is itself."""
+    return name.lower().replace("\u017f", "s")
+
+
+@dataclass(slots=True)
+class _Errors:
+    """A list as Go keeps it: `length` entries are shown, and those after it come back when the list grows again."""
+
+    entries: list[dict[str, Any]]
+    length: int
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in self.entries[: self.length]]
+
+
+def _errors(value: object, earlier: _Errors | None) -> _Errors | None:
+    """Read a list of errors into the `earlier` one of the same name, entry by entry, as Go's decoder does."""
+    if value is None:
+        return None
     if not isinstance(value, list) or isinstance(value, _Members) or len(value) > _MOST_ERRORS:
         raise UnfitError(f"errors has to be an array of at most {_MOST_ERRORS}")
-    return [_error(entry if entry is not None else _Members()) for entry in value]
+    entries = earlier.entries if earlier is not None and value else []
+    for place, entry in enumerate(value):
+        if place == len(entries):
+            entries.append({"error_code": "", "message": "", "count": 0})
+        if entry is not None:
+            _read_error(entry, entries[place])
+    return _Errors(entries, len(value))
 
 
-def _error(entry: object) -> dict[str, Any]:
+def _read_error(entry: object, into: dict[str, Any]) -> None:
     if not isinstance(entry, _Members):
         raise UnfitError("each of errors has to be an object")
-    found: dict[str, Any] = {"error_code": "", "message": "", "count": 0}
     for name, value in entry:
-        key = name.lower()
-        if key not in found or value is None:
+        key = _folded(name)
+        if key not in into or value is None:
             continue
         if key != "count":
-            found[key] = _text(key, value)
+            into[key] = _text(key, value)
         elif isinstance(value, bool) or not isinstance(value, int) or not -_INT64 <= value < _INT64:
             raise UnfitError("count has to be a whole number")
         else:
-            found[key] = value
-    return found
+            into[key] = value

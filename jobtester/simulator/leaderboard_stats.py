@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any
@@ -33,7 +34,7 @@ class _Object(list[tuple[str, Any]]):
 def decode(body: bytes) -> dict[str, Any]:
     """Decode one stat; raises RefusedError where Go's decoder would."""
     try:
-        text = body.decode("utf-8", "replace")
+        text = body.decode("utf-8", "go")
         value = json.loads(
             text, parse_int=_Integer, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_Object
         )
@@ -46,8 +47,14 @@ def decode(body: bytes) -> dict[str, Any]:
     if not isinstance(value, _Object):
         raise RefusedError("json: cannot unmarshal array into Go value of type models.Stats")
     stat = _zero()
+    array: list[dict[str, Any]] = []  # what lies behind the errors: a list that shrinks keeps its elements
     for name, given in value:
-        key = name.lower()
+        key = _fold(name)
+        if key == "errors" and not given:
+            array = []
+            if given is None:
+                stat[key] = None
+                continue
         if given is None:
             continue
         if key in _STRINGS:
@@ -59,7 +66,7 @@ def decode(body: bytes) -> dict[str, Any]:
         elif key == "model_is_warm":
             stat[key] = _bool(given)
         elif key == "errors":
-            stat[key] = _errors(given)
+            stat[key] = _errors(given, array)
     return stat
 
 
@@ -122,27 +129,43 @@ def _bool(value: object) -> bool:
     return value
 
 
-def _errors(value: object) -> list[dict[str, Any]]:
+def _fold(name: str) -> str:
+    """Fold a name by Unicode's simple folding: of what is not ASCII only `ſ` and the Kelvin sign meet a letter of it."""
+    return "".join({"\u017f": "s", "\u212a": "k"}.get(rune, rune.lower() if rune.isascii() else rune) for rune in name)
+
+
+def _one_byte(error: UnicodeError) -> tuple[str, int]:
+    """Take each byte that belongs to no rune for a replacement character, as Go does."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd", error.start + 1
+
+
+codecs.register_error("go", _one_byte)
+
+
+def _errors(value: object, array: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Decode errors into the elements that an earlier list of the same name has left."""
     if not isinstance(value, list) or isinstance(value, _Object):
         raise RefusedError(
             f"json: cannot unmarshal {_kind(value)} into Go struct field Stats.errors of type []models.Error"
         )
-    kept = []
-    for entry in value:
+    for place, entry in enumerate(value):
         if entry is not None and not isinstance(entry, _Object):
             raise RefusedError(
                 f"json: cannot unmarshal {_kind(entry)} into Go struct field Stats.errors of type models.Error"
             )
-        error: dict[str, Any] = {"error_code": "", "message": "", "count": 0}
+        if place == len(array):
+            array.append({"error_code": "", "message": "", "count": 0})
+        error = array[place]
         for name, given in entry or ():
-            key = name.lower()
+            key = _fold(name)
             if given is None or key not in error:
                 continue
             error[key] = (
                 _integer(given, "Error.errors.count", 64) if key == "count" else _string(given, f"Error.errors.{key}")
             )
-        kept.append(error)
-    return kept
+    return [dict(error) for error in array[: len(value)]]
 
 
 def _finite(text: str) -> float:

@@ -258,6 +258,59 @@ async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
         assert ours | {"orchestrator": ""} == theirs | {"orchestrator": ""}
 
 
+ERRORS: list[tuple[bytes, Any]] = [
+    (b"", None),
+    (b'"errors":null', None),
+    (b'"errors":[]', []),
+    (b'"errors":[{"count":2}],"errors":null', None),
+    (b'"errors":null,"errors":[{"count":2}]', [{"error_code": "", "count": 2}]),
+    (b'"errors":[{"error_code":"503","message":"m","count":1}],"ERRORS":[{"count":7}]',
+     [{"error_code": "503", "message": "m", "count": 7}]),
+    (b'"errors":[{"count":1},{"error_code":"b","count":2}],"errors":[{"error_code":"a"}]',
+     [{"error_code": "a", "count": 1}]),
+    (b'"errors":[{"count":1},{"error_code":"b","count":2}],"errors":[null],"errors":[null,{"count":9}]',
+     [{"error_code": "", "count": 1}, {"error_code": "b", "count": 9}]),
+    (b'"errors":[{"count":1}],"errors":[],"errors":[{"error_code":"z"}]', [{"error_code": "z", "count": 0}]),
+    ('"error\u017f":[{"me\u017f\u017fage":"x","error_code":"503","count":1}]'.encode(),
+     [{"error_code": "503", "message": "x", "count": 1}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("errors", "stored"), ERRORS)
+async def test_errors_are_stored_as_the_leaderboard_itself_would(errors: bytes, stored: Any, tmp_path: Path) -> None:
+    """`null` stays `null`; lists under one name merge element by element, as Go decodes into what is already there."""
+    stat = {key: value for key, value in AI.items() if key != "errors"}
+    raw = orjson.dumps(stat)[:-1] + (b"," + errors if errors else b"") + b"}"
+    async with receiving(tmp_path) as it:
+        assert (await it.post(raw))[0] == 200
+        await it.forwarded()
+        it.board.secret = SECRET
+        assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
+        ours, theirs = (row.stat for row in it.board.rows)
+        assert ours["errors"] == theirs["errors"] == stored
+
+
+async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
+    """Names fold rune by rune (`ſ` is `s`, `ß` is not `ss`), and each broken byte is replaced by itself."""
+    stat = {key: value for key, value in AI.items() if key not in ("timestamp", "success_rate", "response_payload")}
+    raw = orjson.dumps(stat)[:-1] + (
+        ',"time\u017ftamp":1700000007,"\u017fUCCE\u017f\u017f_rate":0,"succeß_rate":1,"timeſtamp":1700000008,'
+        '"\ufb01":3,"response_payload":"'.encode()
+        + b"a\xe2\x82b\xf0\x9f\x98c\xed\xa0\x80d\xff"
+        + b'"}'
+    )
+    async with receiving(tmp_path) as it:
+        assert (await it.post(raw))[0] == 200
+        await it.forwarded()
+        it.board.secret = SECRET
+        assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
+        ours, theirs = (row.stat for row in it.board.rows)
+        assert ours == theirs
+        assert (ours["timestamp"], ours["success_rate"]) == (1700000008, 0)
+        two, three = "\ufffd" * 2, "\ufffd" * 3
+        assert ours["response_payload"] == f"a{two}b{three}c{three}d\ufffd"
+
+
 async def test_a_region_nobody_keeps_is_shown_and_not_lost(tmp_path: Path) -> None:
     """The Leaderboard would drop an AI stat for a transcoding region without a word; here it is refused and shown."""
     async with receiving(tmp_path) as it:

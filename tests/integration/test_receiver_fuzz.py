@@ -111,7 +111,7 @@ def unfit(stat: Any) -> str:
     time_, who = stat.get("round_trip_time", math.nan), stat.get("orchestrator", "")
     took = [stat.get(name, 0) for name in TRANSCODING if name.endswith(("_time", "duration"))]
     texts = [str(value) for value in stat.values()] + [
-        str(value) for error in stat["errors"] for value in error.values()
+        str(value) for error in stat["errors"] or () for value in error.values()
     ]
     rules = {
         "region": isinstance(stat.get("region"), str) and stat["region"].strip() != "",
@@ -125,7 +125,7 @@ def unfit(stat: Any) -> str:
         "timestamp": type(stat.get("timestamp")) is int and 0 <= stat["timestamp"] < 2**63,
         "errors": all(
             set(error) == {"error_code", "message", "count"} and type(error["count"]) is int
-            and type(error["error_code"]) is type(error["message"]) is str for error in stat["errors"]
+            and type(error["error_code"]) is type(error["message"]) is str for error in stat["errors"] or ()
         ),
         "warm": type(stat.get("model_is_warm", True)) is bool,
         "durations": all(0 <= value < 86_400 for value in took),
