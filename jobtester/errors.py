@@ -58,3 +58,7 @@ class LeaderboardError(JobTesterError):
 
 class StoreError(JobTesterError):
     """The result store cannot be used."""
+
+
+class DiskFullError(StoreError):
+    """The disk of the result store is full."""

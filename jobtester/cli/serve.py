@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
 from jobtester import __version__, configuration, daemon
 from jobtester.configuration import Configuration
+from jobtester.errors import DiskFullError
+from jobtester.store.file import has_room
+from jobtester.web.waiting import unready
 
 log = structlog.get_logger()
+
+_ROOM_AGAIN_S = 1.0
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -21,7 +29,44 @@ def serve(options: argparse.Namespace) -> int:
 
 
 async def _serve(loaded: Configuration) -> None:
-    async with daemon.opened(loaded, follow=True) as running:
-        log.info("serving", version=__version__, port=running.port, config=loaded.origin, region=loaded.settings.region)
-        await running.serve()
+    problem = ""
+    while True:
+        async with AsyncExitStack() as stack:
+            try:
+                running = await stack.enter_async_context(daemon.opened(loaded, follow=True))
+            except DiskFullError as error:
+                if not problem:
+                    log.error("store_full", problem=str(error))
+                problem = str(error)
+            else:
+                if problem:
+                    log.info("store_recovered", path=loaded.settings.store.path)
+                log.info(
+                    "serving", version=__version__, port=running.port, config=loaded.origin,
+                    region=loaded.settings.region,
+                )  # fmt: skip
+                await running.serve()
+                break
+        if await _stopped_before_room(loaded, problem):
+            break
     log.info("stopped")
+
+
+async def _stopped_before_room(loaded: Configuration, problem: str) -> bool:
+    """Wait for room on the store's disk, and answer meanwhile; return True if a signal came first."""
+    stop, loop, server = asyncio.Event(), asyncio.get_running_loop(), loaded.settings.server
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with unready(server.host, server.port, problem):
+            while not stop.is_set():
+                try:
+                    await asyncio.wait_for(stop.wait(), _ROOM_AGAIN_S)
+                except TimeoutError:
+                    if await asyncio.to_thread(has_room, Path(loaded.settings.store.path).parent):
+                        break
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+    return stop.is_set()

@@ -187,7 +187,7 @@ class Database:
             endings = _transaction(opened.writer, group)
         except sqlite3.Error as error:
             file.suspect(self.path, error)
-            failure = StoreError(f"store.path: {self.path} cannot be written: {file.said(error)}")
+            failure = file.failure(self.path, "written", error)
             endings = [(None, failure)] * len(group)
             if not self.problem:
                 log.error("store_not_writable", problem=str(failure))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from jobtester.errors import StoreError
+from jobtester.errors import DiskFullError, StoreError
 from jobtester.store import schema
 
 log = structlog.get_logger()
 
 _BUSY_S = 5.0
 _CHECKED_BYTES = 64 * 2**20  # larger files would take too long to check at every start, unless there is suspicion
+_ROOM = 512 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TOO = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # what SQLite says where it is a file beside the store
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ADVICE = {
     sqlite3.SQLITE_FULL: "make room on the disk; what is recorded stays, and it goes on by itself",
@@ -81,7 +86,30 @@ def open_at(path: Path, *, owner: bool) -> Opened:
             os.close(lock)
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"store.path: {path} cannot be used: {said(error)}") from error
+        raise failure(path, "used", error) from error
+
+
+def failure(path: Path, use: str, error: sqlite3.Error | OSError) -> StoreError:
+    """Return the error to raise where the file cannot be `use`d: one of its own where the disk is full."""
+    message = f"store.path: {path} cannot be {use}: {said(error)}"
+    if isinstance(error, sqlite3.Error):
+        full = _code(error) == sqlite3.SQLITE_FULL or (_code(error) in _FULL_TOO and not has_room(path.parent))
+    else:
+        full = error.errno in _FULL
+    if not full:
+        return StoreError(message)
+    return DiskFullError(message if "make room" in message else f"{message}; make room on the disk")
+
+
+def has_room(folder: Path) -> bool:
+    """Return whether a little can be written in a folder, enough for the store to begin."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(_ROOM))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
 
 
 def reader(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,76 @@
+"""A daemon that starts on a full disk waits for room, says so, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import tomli_w
+
+from tests.acceptance.test_crash import free_ports
+from tests.integration.test_store_faults import fill, small_disk
+from tests.processes import Serving
+
+__all__ = ["small_disk"]
+
+
+async def answer_of(url: str, status: int) -> dict[str, Any]:
+    """Wait until a page is answered with this status; return what it says."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(url) as answer:
+                    if answer.status == status:
+                        document: dict[str, Any] = json.loads(await answer.read())
+                        return document
+            except aiohttp.ClientConnectorError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_serve_starts_on_a_full_disk_and_recovers(small_disk: Path, tmp_path: Path, earlier: bool) -> None:
+    """Alive and not ready, with the reason, whether there is a store already or not; SIGTERM ends it in order."""
+    base, port = free_ports()
+    config = {
+        "region": "FRA",
+        "schedule": {"interval": "1h"},
+        "server": {"host": "127.0.0.1", "port": port},
+        "gateways": [{"name": "g", "url": f"http://127.0.0.1:{base}", "targeting": "query"}],
+        "leaderboard": {"post": False},
+        "store": {"path": str(small_disk / "jobtester.db")},
+        "logs": {"format": "json"},
+    }
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
+    url = f"http://127.0.0.1:{port}"
+    if earlier:
+        daemon = await Serving.start(tmp_path)
+        await daemon.event("serving")
+        await daemon.kill()
+    filler = fill(small_disk)
+    daemon = await Serving.start(tmp_path)
+    try:
+        await daemon.event("store_full")
+        ready = await answer_of(f"{url}/readyz", 503)
+        assert ready["checks"]["store"]["ok"] is False
+        assert "make room" in ready["checks"]["store"]["problem"]
+        assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
+        assert "make room" in (await answer_of(f"{url}/api/ticks", 503))["error"]
+        filler.unlink()
+        await daemon.event("serving")
+        assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
+        await daemon.stop()
+        assert sum(line["event"] == "store_full" for line in daemon.lines) == 1, "said once"
+        (small_disk / "jobtester.db").unlink()
+        filler = fill(small_disk)
+        daemon = await Serving.start(tmp_path)
+        await daemon.event("store_full")
+        await answer_of(f"{url}/readyz", 503)
+        await daemon.stop()
+    finally:
+        if daemon.process.returncode is None:
+            await daemon.kill()
