@@ -130,7 +130,7 @@ def _bool(value: object) -> bool:
 
 
 def _fold(name: str) -> str:
-    """Fold a name by Unicode's simple folding: of what is not ASCII only `ſ` and the Kelvin sign meet a letter of it."""
+    """Fold a name by Unicode's simple folding, by which only `ſ` and the Kelvin sign meet a letter of ASCII."""
     return "".join({"\u017f": "s", "\u212a": "k"}.get(rune, rune.lower() if rune.isascii() else rune) for rune in name)
 
 

@@ -23,7 +23,8 @@ import tomli_w
 from tests import processes
 from tests.processes import Serving
 
-KILLS = 50  # and more, up to twice as many, until each kind of death was met often enough
+# And more, up to twice as many, until each kind of death was met often enough.
+KILLS = int(os.environ.get("KILLS", "60"))
 NETWORK_KILLS = (17, 35)
 SLOW_S = 0.4
 VERY_SLOW_S = 2.5  # the next daemon is up before the row is there; below miss_after, as the real server's time-outs are
@@ -39,6 +40,14 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"status": 502, "status_times": 2},
     {"database_down": "region"},
     {"slow_insert_s": SLOW_S, "drop_after_store": 0.2},
+    {"post_errors": 0.3, "empty_reads": -1},
+    {"drop_after_store": 0.3, "empty_reads": 5},
+    {"drop_before_store": 0.2, "drop_after_store": 0.2, "cut_reads": 0.5},
+    {"withheld_answers": 0.2, "withheld_posts": 0.1},
+    {"slow_commit_s": 2 * SLOW_S, "db_timeout_s": SLOW_S},
+    {"drop_after_store": 0.3, "slow_reads_s": SLOW_S, "statement_timeout_s": SLOW_S / 2},
+    {"locked": True, "db_timeout_s": VERY_SLOW_S},
+    {"locked": True, "db_timeout_s": VERY_SLOW_S, "restart": True},
 )
 MOMENTS = ("booting", "sending", "recording", "arrived", "stored", "any")
 Key = tuple[str, str, str, int, float]
@@ -217,6 +226,7 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
     """Start the daemon, let things go wrong around it, and kill it."""
     kind = MOMENTS[number % len(MOMENTS)]
     faults = dict(rng.choice(FAULTS))
+    restarted = bool(faults.pop("restart", number % 7 == 3))
     if kind == "arrived":
         faults = {"slow_insert_s": VERY_SLOW_S}
     elif kind == "stored":
@@ -229,7 +239,7 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
             await network.kill()
             await network.start()
         async with asyncio.TaskGroup() as group:
-            if number % 7 == 3 and kind != "arrived":
+            if restarted and kind != "arrived":
                 group.create_task(network.restart_leaderboard(daemon, rng))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(20):
