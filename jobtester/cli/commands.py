@@ -116,7 +116,10 @@ def parser() -> argparse.ArgumentParser:
     listed.add_argument("--state", action="append", default=[], help="only entries in this state; repeatable")
     listed.add_argument("--limit", type=_number, default=200, help="how many at the most (default: 200)")
     listed.add_argument("--json", action="store_true", help="print JSON")
-    for action, text in (("retry", "post refused, expired or dropped stats again"), ("drop", "give up posting stats")):
+    for action, text in (
+        ("retry", "post refused, expired or dropped stats again, uncertain ones only by their numbers"),
+        ("drop", "give up posting stats"),
+    ):
         added = _means(outbox.add_parser(action, help=text), "kept", f"outbox_{action}")
         added.add_argument("number", nargs="*", type=_number, help="which entries; none means all that it applies to")
     tick = commands.add_parser("tick", help="what people may do about a tick").add_subparsers(

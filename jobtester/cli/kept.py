@@ -20,7 +20,7 @@ from jobtester.domain import outcome, prices
 from jobtester.domain.orchestrators import endpoint, normal_address
 from jobtester.errors import StoreError, UsageError
 from jobtester.store.database import Database
-from jobtester.store.outbox import STATES, Entry, Outbox
+from jobtester.store.outbox import STATES, Entry, Outbox, Retried
 from jobtester.store.results import Filters, Results
 from jobtester.store.rows import Row
 from jobtester.store.ticks import Ticks
@@ -96,9 +96,22 @@ def outbox_list(options: argparse.Namespace) -> int:
 
 
 def outbox_retry(options: argparse.Namespace) -> int:
-    """Post refused, expired or dropped stats again; the running daemon notices within its next pass."""
-    count = _with_store(options, lambda database: Outbox(database).retry(options.number or None))
-    return _said(count, "will be posted again")
+    """Post refused, expired or dropped stats again; a running daemon notices within seconds."""
+
+    async def retry(database: Database) -> tuple[Retried, int]:
+        outbox = Outbox(database)
+        return await outbox.retry(options.number or None), (await outbox.counts())["uncertain"]
+
+    retried, uncertain = _with_store(options, retry)
+    code = _said(retried.posted, "will be posted again") if retried.posted or not retried.looked_up else 0
+    if retried.looked_up:
+        _said(retried.looked_up, "will be looked for at the Leaderboard, and posted again if not stored")
+    if retried.maybe_double:
+        _said(retried.maybe_double, "of them may already be stored, and then counts twice")
+    left = uncertain - retried.looked_up
+    if left > 0 and not options.number:
+        _said(left, "may be stored and are looked for by themselves; name a number to post one at once")
+    return code
 
 
 def outbox_drop(options: argparse.Namespace) -> int:

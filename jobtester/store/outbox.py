@@ -79,6 +79,15 @@ class Due(NamedTuple):
     looked_up: float | None
 
 
+class Retried(NamedTuple):
+    """How many entries a person let be posted again: at once, after a look-up, and of those at once how many may be
+    counted twice."""
+
+    posted: int
+    looked_up: int
+    maybe_double: int
+
+
 class Neighbors(NamedTuple):
     """Delivered stats by which an answer about another is judged.
 
@@ -310,24 +319,30 @@ class Outbox:
         )
         return [_entry(row) for row in found]
 
-    async def retry(self, seqs: list[int] | None = None) -> int:
+    async def retry(self, seqs: list[int] | None = None) -> Retried:
         """Let refused, expired or dropped entries be posted again, because a person says so.
 
         A dropped one that had been sent is looked for first. An uncertain one is posted at once where it is named: the
         person knows that it may then be counted twice.
         """
         now = self._clock()
+        again = "due_at = ?, created_at = ?, settled_at = NULL, problem = ''"
+        double = 0
         if seqs is not None:
-            await self._pick(
-                "UPDATE outbox SET state = 'refused', maybe_double = 1 WHERE state = 'uncertain'", (), seqs
+            double = await self._pick(
+                f"UPDATE outbox SET state = 'pending', maybe_double = 1, {again} WHERE state = 'uncertain'",
+                (now, now),
+                seqs,
             )
-        return await self._pick(
-            "UPDATE outbox SET state = iif(state = 'dropped' AND attempts > 0, 'uncertain', 'pending'),"
-            " due_at = ?, created_at = ?, settled_at = NULL, problem = ''"
-            " WHERE state IN ('refused', 'expired', 'dropped')",
+        looked_up = await self._pick(
+            f"UPDATE outbox SET state = 'uncertain', {again} WHERE state = 'dropped' AND attempts > 0", (now, now), seqs
+        )
+        posted = await self._pick(
+            f"UPDATE outbox SET state = 'pending', {again} WHERE state IN ('refused', 'expired', 'dropped')",
             (now, now),
             seqs,
         )
+        return Retried(posted + double, looked_up, double)
 
     async def drop(self, seqs: list[int] | None = None) -> int:
         """Give up posting entries, because a person says so; their results stay."""

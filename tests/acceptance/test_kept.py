@@ -25,6 +25,8 @@ import pytest
 from jobtester.cli import commands
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.store.outbox import Move
+from tests.delivering import desk
 from tests.receiving import AI
 from tests.shipped import command, configure, environment, serving
 
@@ -103,6 +105,28 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
         assert sent == {entry["body"].encode() for entry in found["entries"][1:]}
     (left,) = (await listed(tmp_path, "outbox", "list"))["entries"]
     assert (left["seq"], left["state"]) == (one["seq"], "dropped")
+
+
+async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
+    """Posted, looked for first, or left alone; and which may be counted twice."""
+    async with Network(network()) as remote:
+        configure(remote, tmp_path, **SECTIONS)
+        async with desk(tmp_path) as kept:
+            await kept.put(3)
+            entries = await kept.outbox.claim(3)
+            await kept.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
+            assert await said(tmp_path, "outbox", "retry", code=1) == (
+                "0 stats will be posted again\n"
+                "3 stats may be stored and are looked for by themselves; name a number to post one at once\n"
+            )
+            assert await said(tmp_path, "outbox", "drop", "1") == "1 stat will not be posted\n"
+            assert await said(tmp_path, "outbox", "retry", "1") == (
+                "1 stat will be looked for at the Leaderboard, and posted again if not stored\n"
+            )
+            assert await said(tmp_path, "outbox", "retry", "2") == (
+                "1 stat will be posted again\n1 stat of them may already be stored, and then counts twice\n"
+            )
+            assert await kept.states() == {"uncertain": 2, "pending": 1}
 
 
 async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:

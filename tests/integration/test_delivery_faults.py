@@ -172,7 +172,7 @@ async def test_a_wrong_secret_is_told_and_can_be_mended(tmp_path: Path) -> None:
         assert await one.states() == {"refused": 2}
         assert "leaderboard.secret" in one.delivery.standing.problem
         one.fail()
-        assert await one.outbox.retry() == 2
+        assert await one.outbox.retry() == (2, 0, 0)
         await one.work()
         assert await one.states() == {"delivered": 2}
         assert one.delivery.standing.problem == ""
@@ -420,6 +420,31 @@ async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
         assert await one.states() == {"dropped": 1}
 
 
+async def test_a_retry_by_hand_posts_at_once_only_what_is_named(tmp_path: Path) -> None:
+    """A dropped stat that was sent is looked for first; an uncertain one is posted by its number, as perhaps double."""
+    async with desk(tmp_path) as one:
+        one.fail(drop_after_store=1.0)
+        await one.put()
+        await one.work()
+        one.fail(drop_before_store=1.0)
+        await one.put()
+        await one.work(PAUSE_S)
+        one.fail(raw_stats_down=True, drop_before_store=1.0)
+        await one.put(2)
+        for _ in range(4):
+            await one.work(9)
+        assert await one.states() == {"delivered": 1, "uncertain": 3}
+        assert await one.outbox.retry() == (0, 0, 0), "what is unsure is left alone where it is not named"
+        assert await one.outbox.drop([2]) == 1
+        one.fail()
+        assert await one.outbox.retry([2, 3]) == (1, 1, 1)
+        assert [(await one.entry(number)).maybe_double for number in (2, 3, 4)] == [False, True, False]
+        for _ in range(40):
+            await one.work(15)
+        assert await one.states() == {"delivered": 4}
+        assert sorted(one.rows()) == [1, 2, 3, 4]
+
+
 async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
     """Rows are dated by their arrival: what is older than delivery.max_age expires, and stays for people to see."""
     async with desk(tmp_path, max_age_s=3600.0) as one:
@@ -433,7 +458,7 @@ async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
         assert await one.states() == {"expired": 2, "delivered": 1}
         assert one.rows() == [3]
         assert "delivery.max_age" in (await one.entry(1)).problem
-        assert await one.outbox.retry([1]) == 1
+        assert await one.outbox.retry([1]) == (1, 0, 0)
         await one.work()
         assert one.rows() == [3, 1]
 
