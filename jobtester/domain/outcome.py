@@ -299,7 +299,7 @@ def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Ver
     coding = exchange.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         return verdict("gateway_fault", f"The answer comes as {coding[:20]}, although it was asked for as it is.")
-    body = exchange.body.strip()
+    body = exchange.body.strip(_AROUND)
     if not body:
         if byoc and "x-orchestrator-url" not in exchange.headers:
             return verdict("byoc_unclear")
@@ -313,6 +313,8 @@ def _content(exchange: Exchange, findings: Iterable[Finding], byoc: bool) -> Ver
             continue
         if finding.fault is Fault.GATEWAY and not byoc:  # of an external capability the gateway keeps no files
             return verdict("artefact_unreachable", finding.message)
+        if finding.problem == "unanswered":
+            return verdict("tester_fault", f"{finding.message}; the fault may be in the tester's own network.")
         if finding.fault not in (Fault.ORCHESTRATOR, Fault.GATEWAY):
             return verdict("tester_fault", finding.message)
         code = finding.problem if finding.problem in ("bad_json", "too_large") else f"check:{finding.check}"
@@ -351,7 +353,10 @@ def _byoc_status(exchange: Exchange, status: int) -> Verdict:
         return verdict("tester_fault", text)
     if status in (404, 405) and text.startswith(("404 page not found", "Method not allowed")):
         return verdict("gateway_fault", f"The gateway has no BYOC route: {text}")
-    refused = status in (400, 422) and exchange.body.lstrip().startswith((b"{", b"["))  # the gateway writes plain text
+    # Go passes a worker's refusal on as plain text that ends with a line feed; what a proxy writes is typed as JSON.
+    typed = exchange.headers.get("content-type", "").lower().startswith("application/json")
+    passed_on = exchange.body.endswith(b"\n") or not typed
+    refused = status in (400, 422) and passed_on and exchange.body.lstrip().startswith((b"{", b"["))
     if 400 <= status < 500 and (refused or exchange.body.endswith(_PASSED_ON)):
         if status == 429:
             return verdict("busy", f"The worker has too much to do: {text}")
@@ -371,7 +376,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 )
 
 
-_PAYMENT = re.compile(r"balance|payment|ticket|\bsign|creds|credential|token|deposit|reserve")
+# Whole words: workers speak of tokenizers, of max_tokens, of memory that is reserved and of signals that killed them.
+_PAYMENT = re.compile(
+    r"(?<!load )\bbalances?\b|payment|\bticket|\bsign(?:ing|er|ed|atures?)?\b|\bcred(?:s|entials?)\b"
+    r"|\b(?:job|payment|get|getting) token|\bdeposit\b|\breserve\b"
+)
 
 
 def _explained(found: Verdict, cause: str, *, proven: bool) -> Verdict:
@@ -393,6 +402,7 @@ def _explained(found: Verdict, cause: str, *, proven: bool) -> Verdict:
 # What only the gateway writes: a proxy before it has errors of its own.
 _GATEWAYS_OWN = re.compile(rb'\s*\{\s*"error"\s*:\s*\{\s*"message"\s*:\s*"')
 _RUNNERS_OWN = re.compile(_GATEWAYS_OWN.pattern + rb": ")
+_AROUND = b" \t\r\n\v\f\0\xef\xbb\xbf"  # white space, NUL and the byte order mark say nothing
 _PASSED_ON = b"\n\n"  # one for the orchestrator, one for the gateway; what is the gateway's own ends with one
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ _MOVED = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A file that an answer names, fetched: `problem` says why there is no usable body, `seconds` how long it took."""
+    """A file that an answer names, fetched: `problem` says why there is no usable body, `seconds` how long it took.
+
+    `unsure` means that no status and no refusal came, so that the fault may be in the tester's own network.
+    """
 
     url: str
     status: int | None = None
@@ -30,6 +34,11 @@ class Artefact:
     content_type: str = ""
     seconds: float = 0.0
     problem: str = ""
+    unsure: bool = False
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, ConnectionRefusedError) or getattr(error, "errno", None) == errno.ECONNREFUSED
 
 
 class Refusal(Exception):
@@ -89,21 +98,23 @@ class Files:
         began = time.monotonic()
         within = url.startswith("/") and not url.startswith("//")
         status: int | None = None
+        unsure = False
         try:
             async with asyncio.timeout(timeout_s):
                 status, kind, body = await self._followed(
                     f"{self._base}{url}" if within else urljoin(self._base, url), max_body
                 )
         except TimeoutError:
-            problem = f"GET did not end within {timeout_s:g} s"
+            problem, unsure = f"GET did not end within {timeout_s:g} s", True
         except Refusal as refusal:
             status, problem = refusal.status, str(refusal)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             problem = f"GET failed: {str(error) or type(error).__name__}"
+            unsure = isinstance(error, OSError | aiohttp.ClientConnectionError) and not _is_refusal(error)
         else:
             problem = "" if status == 200 else f"GET answered {status}"
             return Artefact(url, status, b"" if problem else body, kind, time.monotonic() - began, problem)
-        return Artefact(url, status, seconds=time.monotonic() - began, problem=problem)
+        return Artefact(url, status, seconds=time.monotonic() - began, problem=problem, unsure=unsure)
 
     async def _followed(self, where: str, max_body: int) -> tuple[int, str, bytes]:
         """Follow redirections, each looked at like the first; give status, type and content of the last."""

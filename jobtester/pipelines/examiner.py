@@ -29,6 +29,8 @@ class Fetched(Protocol):
     def body(self) -> bytes: ...
     @property
     def problem(self) -> str: ...
+    @property
+    def unsure(self) -> bool: ...
 
 
 Fetch = Callable[[str], Awaitable[Fetched]]
@@ -154,7 +156,7 @@ class Examiner:
 
 async def _fetched(fetch: Fetch, url: str) -> Artefact:
     found = await fetch(url)
-    return Artefact(url, found.status, found.body, found.problem)
+    return Artefact(url, found.status, found.body, found.problem, found.unsure)
 
 
 def _failed(task: Task, problem: str, message: str, fault: Fault = Fault.ORCHESTRATOR) -> Report:

@@ -96,7 +96,7 @@ def send(task: Task, out: BinaryIO, *, cpu_s: float) -> None:
         "body": len(task.body),
         "artefacts": artefacts
         if artefacts is None
-        else [(one.url, one.status, one.problem, len(one.body)) for one in artefacts],
+        else [(one.url, one.status, one.problem, one.unsure, len(one.body)) for one in artefacts],
     }
     write({"task": header, "cpu_s": cpu_s}, out)
     out.write(task.body)
@@ -116,7 +116,8 @@ def receive(header: Mapping[str, Any], source: BinaryIO) -> Task:
     if header["artefacts"] is None:
         return task
     found = (
-        Artefact(url, status, exactly(source, size), problem) for url, status, problem, size in header["artefacts"]
+        Artefact(url, status, exactly(source, size), problem, unsure)
+        for url, status, problem, unsure, size in header["artefacts"]
     )
     return replace(task, artefacts={artefact.url: artefact for artefact in found})
 

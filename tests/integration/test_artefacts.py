@@ -265,3 +265,29 @@ async def test_files_are_read_within_bounds() -> None:
         assert (found["gone"].status, found["gone"].problem) == (404, "GET answered 404")
         assert found["empty"].problem == ""
         assert len([path for path, _ in gateway.asked if path == "/round"]) == 4
+
+
+@pytest.mark.parametrize(("host", "unsure"), [("127.0.0.1", False), ("nowhere.invalid", True)])
+async def test_only_a_refused_connection_proves_a_link_dead(host: str, unsure: bool) -> None:
+    """A name that is not found may be the fault of the tester's own DNS."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        client = Files(f"http://{host}:{taken.getsockname()[1]}")
+        try:
+            found = await client.fetch("/a.png", timeout_s=10, max_body=1000)
+        finally:
+            await client.close()
+    assert (found.status, found.unsure) == (None, unsure), found.problem
+
+
+async def test_a_link_that_takes_too_long_is_not_proven_dead() -> None:
+    """The tester's own network may be what is slow."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        client = Files(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        try:
+            found = await client.fetch("/a.png", timeout_s=0.2, max_body=1000)
+        finally:
+            await client.close()
+    assert found.unsure, found.problem

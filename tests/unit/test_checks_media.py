@@ -293,6 +293,16 @@ def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
         return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
 
 
+def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:
+    """A filter that finds nothing to do is right; only pipelines that ask for a changed picture refuse the one sent."""
+    asked = request("image-to-image").expectation
+    checks = tuple(replace(each, params=replace(each.params, changed=False)) for each in asked.checks)
+    files = {FILE: Artefact(FILE, 200, the_input("image.png", 512, "PNG"))}
+    task = Task(replace(asked, checks=checks), json.dumps(images()).encode(), artefacts=files)
+    (found,) = worker.look(task, cpu_s=20).findings
+    assert found.passed, found.message
+
+
 @pytest.mark.parametrize(
     ("pipeline", "name", "side", "form"),
     [

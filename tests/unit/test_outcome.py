@@ -75,7 +75,12 @@ BYOC: list[tuple[Exchange, str, Outcome]] = [
         Outcome.UNSCORED,
     ),
     (answered(400, b'{"error":{"message":"bad field"}}\n'), "worker_4xx", Outcome.FAILED),
-    (answered(422, b'{"detail":[{"msg":"missing"}]}'), "worker_4xx", Outcome.FAILED),
+    (answered(422, b'{"detail":[{"msg":"missing"}]}', "text/plain; charset=utf-8"), "worker_4xx", Outcome.FAILED),
+    (answered(400, b'{"message":"Request header too large"}', "application/json"), "gateway_fault", Outcome.UNSCORED),
+    (answered(422, b'{"message":"no"}', "application/json; charset=utf-8"), "422", Outcome.UNSCORED),
+    (answered(200, b"\xef\xbb\xbfnull\n", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
+    (answered(200, b"\0null\0", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
+    (answered(200, b"\xef\xbb\xbf\0 ", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
     (answered(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
     (answered(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
     (answered(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
@@ -110,6 +115,16 @@ def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expe
         ("worker returned 500", Kind.PRESUMED, "byoc_unclear"),
         ("insufficient balance", Kind.PROVEN, "byoc_unclear"),
         ("could not sign ticket", Kind.PROVEN, "byoc_unclear"),
+        ("failed to get token from orchestrator", Kind.PROVEN, "byoc_unclear"),
+        ("ticketparams expired", Kind.PROVEN, "byoc_unclear"),
+        ("signature does not match", Kind.PROVEN, "byoc_unclear"),
+        ("reserve is too low", Kind.PROVEN, "byoc_unclear"),
+        ("worker: tokenizer not found", Kind.PROVEN, "byoc_empty"),
+        ("worker: max_tokens is too large", Kind.PROVEN, "byoc_empty"),
+        ("worker: Unexpected token < in JSON", Kind.PROVEN, "byoc_empty"),
+        ("worker: signal: killed", Kind.PROVEN, "byoc_empty"),
+        ("CUDA out of memory: 20 GiB reserved in total", Kind.PROVEN, "byoc_empty"),
+        ("502 from the load balancer", Kind.PROVEN, "byoc_empty"),
         ("insufficient capacity", Kind.PROVEN, "busy"),
         ("", Kind.PROVEN, "byoc_unclear"),
     ],
@@ -125,6 +140,14 @@ def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
     lost = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
     answer = answered(200, b"{}", x_orchestrator_url="https://a")
     assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
+    assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
+
+
+def test_a_byoc_link_that_the_tester_cannot_look_up_is_held_against_nobody() -> None:
+    """Without a status or a refusal the fault may be in the tester's own network."""
+    lost = Finding("image", "unanswered", "GET did not end within 30 s", Fault.GATEWAY)
+    answer = answered(200, b"{}", x_orchestrator_url="https://a")
+    assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "tester_fault"
     assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
 
 

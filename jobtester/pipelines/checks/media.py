@@ -65,7 +65,8 @@ def content(sample: Sample, entry: Any, path: str) -> bytes:
     if artefact.problem and artefact.status == 200:
         raise Wrong("too_large", f"{path}: {paths.show(named)} is {artefact.problem}")
     if artefact.problem:
-        raise Wrong("unreachable", f"{path}: {paths.show(named)}: {artefact.problem}", Fault.GATEWAY)
+        problem = "unanswered" if artefact.unsure else "unreachable"
+        raise Wrong(problem, f"{path}: {paths.show(named)}: {artefact.problem}", Fault.GATEWAY)
     if not artefact.body:
         raise Wrong("empty", f"{path}: {paths.show(named)} is an empty file")
     return artefact.body

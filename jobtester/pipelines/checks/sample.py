@@ -47,12 +47,16 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A file that an answer names, as fetched: `problem` says why there is no usable body."""
+    """A file that an answer names, as fetched: `problem` says why there is no usable body.
+
+    `unsure` means that no status and no refusal came, so that the fault may be in the tester's own network.
+    """
 
     url: str
     status: int | None = None
     body: bytes = b""
     problem: str = ""
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
