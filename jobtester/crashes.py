@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,14 +11,17 @@ import structlog
 
 log = structlog.get_logger()
 
-COMPONENTS = ("event", "job", "lookup", "post", "probe", "reload", "request", "tick")
+COMPONENTS = (
+    "cleanup", "clock", "delivery", "event", "job", "lookup", "loop", "notification", "post", "probe", "reload",
+    "request", "store", "tick",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
 class Crash:
     """What a unit of work ended with: `error` is None if it went well."""
 
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def message(self) -> str:
@@ -41,14 +45,31 @@ class CrashBoundary:
     def unit(self, component: str, *, expected: tuple[type[Exception], ...] = (), **where: object) -> Iterator[Crash]:
         """Log, count and hold back any exception of the block; cancellation and `expected` pass through.
 
-        `where` becomes keys of the log event `<component>_crashed`.
+        A CancelledError that nobody asked for is an error as any other: it comes from a library, or from a task that
+        was waited for. `where` becomes keys of the log event `<component>_crashed`.
         """
         crash = Crash()
         try:
             yield crash
         except expected:
             raise
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            self._hold_back(crash, component, error, where)
         except Exception as error:
-            crash.error = error
-            self.count(component)
-            log.exception(f"{component}_crashed", **where)
+            self._hold_back(crash, component, error, where)
+
+    def _hold_back(self, crash: Crash, component: str, error: BaseException, where: Mapping[str, object]) -> None:
+        crash.error = error
+        self.count(component)
+        log.exception(f"{component}_crashed", **where)
+
+
+def _is_cancelled() -> bool:
+    """Return True if somebody has cancelled the running task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread without a loop has no task
+        return False
+    return task is not None and task.cancelling() > 0

@@ -224,7 +224,8 @@ class Daemon:
         assert self.delivery is not None
         try:
             async with asyncio.timeout(_FLUSH_S):
-                await self.delivery.idle()
+                with CrashBoundary(self.metrics.count_internal_error).unit("delivery"):
+                    await self.delivery.idle()
         except TimeoutError:
             log.info(
                 "left_in_outbox", **{state: count for state, count in (await self.outbox.counts()).items() if count}
@@ -240,7 +241,8 @@ class Daemon:
     async def _clean(self) -> None:
         cleanup = Cleanup(self.database)
         while True:
-            await cleanup.run(keep_s=self.configuration.settings.store.keep, now=time.time())
+            with CrashBoundary(self.metrics.count_internal_error).unit("cleanup", expected=(StoreError,)):
+                await cleanup.run(keep_s=self.configuration.settings.store.keep, now=time.time())
             await asyncio.sleep(_CLEAN_EVERY_S)
 
 
@@ -265,7 +267,9 @@ async def opened(
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         metrics.know_pipelines(configuration.catalogue, writing(configuration.catalogue))
-        database = Database(Path(settings.store.path))
+        crashes = CrashBoundary(metrics.count_internal_error)
+        stack.callback(supervision.report_loop_errors(crashes))
+        database = Database(Path(settings.store.path), crashes=crashes)
         await database.open(owner=owner)
         stack.push_async_callback(database.close)
         results, outbox, ticks = Results(database), Outbox(database), Ticks(database)
@@ -273,7 +277,7 @@ async def opened(
             await ticks.abandon_unfinished(time.time())
             await outbox.recover(hold=not settings.leaderboard.post_suspect)
         posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
-        delivery = _delivery(settings, outbox, CrashBoundary(metrics.count_internal_error)) if posting else None
+        delivery = _delivery(settings, outbox, crashes) if posting else None
         if delivery is not None:
             await delivery.open()
             stack.push_async_callback(delivery.close)
@@ -295,7 +299,7 @@ async def opened(
         daemon = Daemon(configuration, metrics, database, results, outbox, conductor, ticker, delivery, vitals, 0)
         conductor.before = daemon.between_ticks
         if owner:
-            daemon.notifier = Notifier(lambda: conductor.settings.notify)
+            daemon.notifier = Notifier(lambda: conductor.settings.notify, crashes=crashes)
             conductor.told = daemon.notifier.tell
         if follow:
             daemon.live = Live(configuration, daemon.adopt, metrics)

@@ -53,14 +53,14 @@ class Live:
                 pass
             asked = self._asked.is_set()
             self._asked.clear()
-            digest = await asyncio.to_thread(_digest, self.current.origin)
-            if asked or digest != self._digest:
-                self._digest = digest
-                with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.current.origin) as crash:
+            with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.current.origin) as crash:
+                digest = await asyncio.to_thread(_digest, self.current.origin)
+                if asked or digest != self._digest:
+                    self._digest = digest
                     await self._read(asked)
-                if crash.error is not None:
-                    self.problem = crash.message
-                    self.metrics.reloads_ok.set(0)
+            if crash.error is not None:
+                self.problem = crash.message
+                self.metrics.reloads_ok.set(0)
 
     async def _read(self, asked: bool) -> None:
         try:

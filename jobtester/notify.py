@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from jobtester import __version__
+from jobtester.crashes import CrashBoundary
 from jobtester.domain.report import Report
 from jobtester.proxies import Proxies
 from jobtester.settings import Notify
@@ -31,6 +32,7 @@ class Notifier:
     settings: Callable[[], Notify]
     first_pause_s: float = 1.0
     tries: int = 5
+    crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
     _reports: asyncio.Queue[Report] = field(default_factory=lambda: asyncio.Queue(_WAITING))
 
     def tell(self, report: Report) -> None:
@@ -49,7 +51,9 @@ class Notifier:
             headers={"User-Agent": f"livepeer-job-tester/{__version__}", "Content-Type": "application/json"},
         ) as session:
             while True:
-                await self._post(session, await self._reports.get())
+                report = await self._reports.get()
+                with self.crashes.unit("notification", tick=report.tick):
+                    await self._post(session, report)
 
     async def _post(self, session: aiohttp.ClientSession, report: Report) -> None:
         """Post one report, a few times if need be; what is answered 4xx is not tried again."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
 from jobtester.errors import JobTesterError, StoreError
 
 log = structlog.get_logger()
@@ -41,6 +42,23 @@ async def steady(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> No
                 failing = str(error)
                 log.error("part_waits", part=name, problem=failing)
             await asyncio.sleep(_AGAIN_S)
+
+
+def report_loop_errors(crashes: CrashBoundary) -> Callable[[], None]:
+    """Log and count what the running loop's callbacks and forgotten tasks raise; return what undoes that."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, Exception):
+            log.warning("loop_warning", problem=context.get("message", ""))
+            return
+        with crashes.unit("loop", problem=context.get("message", "")):
+            raise error
+
+    loop.set_exception_handler(report)
+    return lambda: loop.set_exception_handler(before)
 
 
 class Signals:

@@ -49,11 +49,13 @@ class Vitals:
         looked = float("-inf")
         while True:
             self._beat = self.clock()
-            if self._beat - looked >= _PROBE_S or not self.database.writable:
-                await self.database.probe()
+            with CrashBoundary(self.metrics.count_internal_error).unit("probe"):
+                if self._beat - looked >= _PROBE_S or not self.database.writable:
+                    await self.database.probe()
             if self._beat - looked >= _PROBE_S:
                 looked = self._beat
-                await self._look_at_gateways()
+                with CrashBoundary(self.metrics.count_internal_error).unit("probe"):
+                    await self._look_at_gateways()
             await asyncio.sleep(_BEAT_S)
 
     async def live(self) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.foreign_text import clean_prose
 from jobtester.domain.notes import Note
 
 
@@ -156,6 +157,7 @@ REASONS: Mapping[str, Reason] = {
     )
 }  # fmt: skip
 
+_LONGEST_MESSAGE = 4_000  # characters
 _OTHER_STATUS = Reason(
     "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy before it, answered with this HTTP status.",
     "500 means that the gateway could not fetch or keep the result; the others come from a proxy.",
@@ -221,9 +223,12 @@ class Verdict:
 
 
 def verdict(code: str, message: str = "") -> Verdict:
-    """Give the verdict that the table has for a code; without a message the table's sentence is used."""
+    """Return the verdict that the table has for a code; without a message the table's sentence is used.
+
+    What a message quotes comes from outside; here it is made fit to be shown.
+    """
     row = reason(code)
-    return Verdict(row.outcome, code, message or row.meaning)
+    return Verdict(row.outcome, code, clean_prose(message, _LONGEST_MESSAGE) or row.meaning)
 
 
 def judge(

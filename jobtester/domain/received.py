@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from jobtester.domain import stats
+from jobtester.domain.foreign_text import clean_address, clean_label, clean_prose
 from jobtester.domain.stats import Stat
 
 _INT64 = 2**63
@@ -23,7 +23,7 @@ _MOST_ERRORS = 100
 _MOST_DIGITS = 20
 _DAY_S = 86_400
 _BY_BYTE = "jobtester-by-byte"
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_PROSE = ("input_parameters", "response_payload", "message")
 
 
 class UnfitError(ValueError):
@@ -105,7 +105,9 @@ def _received(given: object) -> Received:
     fields.setdefault("success_rate", 0)
     if not 0 <= fields["success_rate"] <= 1:
         raise UnfitError("success_rate has to be from 0 to 1")
-    fields["orchestrator"] = fields["orchestrator"].strip().lower()
+    fields["orchestrator"] = clean_address(fields["orchestrator"])
+    if not fields["orchestrator"]:
+        raise UnfitError("orchestrator has to be an address: 0x and 40 hexadecimal digits")
     fields.setdefault("errors", None)  # what the Leaderboard stores where there are none
     fields.setdefault("timestamp", 0)
     problem = stats.problem_of(fields if ai else fields | {"model": "-", "pipeline": "-"})
@@ -146,12 +148,14 @@ def _checked(key: str, value: object) -> object:
 
 
 def _text(key: str, value: object) -> str:
-    """Check a string; what Go replaces in one, lone surrogates, is replaced."""
+    """Check a string; control characters and the like are replaced as Go replaces lone surrogates."""
     if not isinstance(value, str):
         raise UnfitError(f"{key} has to be a string")
     if "\0" in value:
         raise UnfitError(f"{key} contains U+0000")
-    return value if value.isascii() else _SURROGATES.sub("\ufffd", value)
+    if key in _PROSE:
+        return clean_prose(value)
+    return clean_label(value) if value.strip() else value and " "  # what is blank stays blank, and is refused as such
 
 
 def _folded(name: str) -> str:

@@ -13,13 +13,13 @@ from typing import Any, TypeGuard
 import orjson
 import structlog
 
+from jobtester.domain.foreign_text import clean_address, clean_name, clean_prose
 from jobtester.domain.orchestrators import (
     Capability,
     Orchestrator,
     Price,
     batch_of,
     endpoint,
-    normal_address,
     slug_of,
 )
 from jobtester.errors import DiscoveryError, GatewayError
@@ -33,7 +33,6 @@ _NETWORK = "/getNetworkCapabilities"
 _REGISTERED = "/registeredOrchestrators"
 _AI = "/getOrchestratorAICapabilities"
 _LONG = re.compile(rb"\d{19}")
-_LONGEST_NAME = 1_000  # characters
 _MOST_WEI = 2**256 - 1  # what the chain can carry; whoever asks for more is too dear for everybody
 
 Announce = Callable[[Sequence[Orchestrator]], None]
@@ -118,23 +117,23 @@ async def _tester(client: Client, announce: Announce) -> list[Orchestrator]:
 def network(answer: object) -> Iterator[Orchestrator]:
     """Read an answer of getNetworkCapabilities (docs/discovery.md). Entries of no use are left out, not errors."""
     for entry in _entries(_table(answer).get("orchestrators")):
-        address = normal_address(_text(entry.get("address")))
+        address = clean_address(entry.get("address"))
         if not address or address == NO_ADDRESS:
             continue
         capabilities = _table(entry.get("capabilities"))
         yield Orchestrator(
             address=address,
-            service_uri=_text(entry.get("orch_uri")).strip(),
+            service_uri=clean_name(entry.get("orch_uri")),
             capabilities=(*_batch(entry, capabilities), *_byoc(entry)),
-            local_address=normal_address(_text(entry.get("local_address"))),
-            version=_text(capabilities.get("version")),
+            local_address=clean_address(entry.get("local_address")),
+            version=clean_name(capabilities.get("version")),
         )
 
 
 def registered(answer: object) -> Iterator[Orchestrator]:
     """Read an answer of registeredOrchestrators: the active ones with a service URI, without capabilities."""
     for entry in _entries(answer):
-        address, uri = normal_address(_text(entry.get("Address"))), _text(entry.get("ServiceURI")).strip()
+        address, uri = clean_address(entry.get("Address")), clean_name(entry.get("ServiceURI"))
         if address and uri and entry.get("Active") is True:
             yield Orchestrator(address, uri)
 
@@ -143,7 +142,7 @@ def joined(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
     """Join registered orchestrators with an answer of getOrchestratorAICapabilities by address."""
     offers: dict[str, tuple[Capability, ...]] = {}
     for entry in _entries(_table(answer).get("orchestrators")):
-        address = normal_address(_text(entry.get("address")))
+        address = clean_address(entry.get("address"))
         if address and address != NO_ADDRESS:
             offers[address] = (*offers.get(address, ()), *_forked(entry))
     return [
@@ -174,7 +173,7 @@ def merged(found: Iterable[Orchestrator]) -> list[Orchestrator]:
 
 def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capability]:
     prices = {
-        (price.get("capability"), _text(price.get("constraint"))): _price(price)
+        (price.get("capability"), clean_name(price.get("constraint"))): _price(price)
         for price in _entries(entry.get("capabilities_prices"))
     }
     general = _price(_table(entry.get("price_info")))
@@ -186,7 +185,7 @@ def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capa
             state = _table(state)
             yield Capability(
                 pipeline=slug,
-                model=_text(model),
+                model=clean_name(model),
                 warm=state.get("warm") is True,
                 capacity=_count(state.get("capacity")),
                 in_use=_count(state.get("capacityInUse")),
@@ -196,7 +195,7 @@ def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capa
 
 def _byoc(entry: dict[str, Any]) -> Iterator[Capability]:
     for price in _entries(entry.get("capabilities_prices")):
-        name = _text(price.get("constraint"))
+        name = clean_name(price.get("constraint"))
         if price.get("capability") != _EXTERNAL or not name:
             continue
         for model in _byoc_models(entry, name) or [name]:
@@ -206,16 +205,18 @@ def _byoc(entry: dict[str, Any]) -> Iterator[Capability]:
 def _byoc_models(entry: dict[str, Any], name: str) -> list[str]:
     """Find the models of an external capability; where nobody names one, its own name serves as the model."""
     options = _table(entry.get("capability_options")).get(name)
-    named = [_text(option.get("model")) for option in _entries(options)]
-    named += [_text(item.get("model_id")) for item in _entries(entry.get("hardware")) if item.get("pipeline") == name]
+    named = [clean_name(option.get("model")) for option in _entries(options)]
+    named += [
+        clean_name(item.get("model_id")) for item in _entries(entry.get("hardware")) if item.get("pipeline") == name
+    ]
     return list(dict.fromkeys(model for model in named if model))
 
 
 def _forked(entry: dict[str, Any]) -> Iterator[Capability]:
     for pipeline in _entries(entry.get("pipelines")):
-        slug = slug_of(_text(pipeline.get("type")))
+        slug = slug_of(clean_name(pipeline.get("type")))
         for model in _entries(pipeline.get("models")):
-            name = _text(model.get("name"))
+            name = clean_name(model.get("name"))
             if slug and name:
                 yield Capability(slug, name, warm=_count(_table(model.get("status")).get("Warm")) > 0)
 
@@ -263,14 +264,9 @@ def _entries(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _text(value: object) -> str:
-    """Give a name or an address; what is too long to be one is none, since it would be in every log line and label."""
-    return value if isinstance(value, str) and len(value) <= _LONGEST_NAME else ""
-
-
 def _count(value: object) -> int:
     return int(value) if _finite(value) and value > 0 else 0
 
 
 def _excerpt(body: bytes) -> str:
-    return body[:120].decode("utf-8", "replace").strip().replace("\n", " ")
+    return clean_prose(body[:120].decode("utf-8", "replace")).strip().replace("\n", " ")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from jobtester.domain.foreign_text import clean_name, clean_prose
 from jobtester.domain.jobs import Pair
 
 _BATCH = {"ai_batch_request_completed", "ai_llm_request_completed"}
@@ -121,12 +122,12 @@ def _completed(envelope: dict[str, Any], inner: dict[str, Any], arrived: float) 
     assert isinstance(who, dict)
     error = " ".join(_text(inner.get(key)) for key in ("error_type", "error") if _text(inner.get(key)))
     return Completed(
-        gateway=_text(envelope.get("gateway")),
-        pair=Pair(_text(inner.get("capability" if byoc else "pipeline")), _text(inner.get("model_id"))),
+        gateway=clean_name(envelope.get("gateway")),
+        pair=Pair(clean_name(inner.get("capability" if byoc else "pipeline")), clean_name(inner.get("model_id"))),
         byoc=byoc,
         success=inner.get("success") is True,
-        uri=_text(who.get("url")) if byoc else _text(inner.get("orch_url")),
-        address=_text(who.get("address")),
+        uri=clean_name(who.get("url")) if byoc else clean_name(inner.get("orch_url")),
+        address=clean_name(who.get("address")),
         at=_moment(inner.get("timestamp")) or _moment(envelope.get("timestamp")) or arrived,
         duration_s=_number(inner.get("duration_ms")) / 1000,
         error=error[:500],
@@ -155,4 +156,4 @@ def _number(value: object) -> float:
 
 
 def _text(value: object) -> str:
-    return value[:1000] if isinstance(value, str) else ""
+    return clean_prose(value, 1000) if isinstance(value, str) else ""

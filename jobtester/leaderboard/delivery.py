@@ -139,11 +139,10 @@ class Delivery:
     ) -> None:  # fmt: skip
         """Do one kind of work until it is time to stop, with pauses where nothing is due."""
         while not self._stop.is_set():
-            try:
+            pause = _STORE_AGAIN_S
+            with contextlib.suppress(StoreError), self.crashes.unit("delivery", expected=(StoreError,)):
                 busy = await self._work_until(work(), stopped)
                 pause = 0.0 if busy else await pause_s()
-            except StoreError:
-                pause = _STORE_AGAIN_S
             if pause != 0:
                 woken = asyncio.ensure_future(self._woken.wait())
                 await asyncio.wait({woken, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)

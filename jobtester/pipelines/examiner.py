@@ -128,6 +128,9 @@ class Examiner:
                     task, "too_slow", f"looking at the answer takes more than {self._cpu_s:g} s; none should"
                 )
             return _failed(task, "unchecked", f"the answer could not be looked at: {lost}", Fault.TESTER)
+        except BaseException:  # in what state it is nobody knows
+            worker.kill()
+            raise
         finally:
             self._busy.discard(worker)
         if report.heavy:

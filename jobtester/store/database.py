@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
 from jobtester.errors import StoreError
 from jobtester.store import file
 
@@ -49,9 +50,10 @@ class Database:
     cut takes back what write() has returned; committing in groups is what makes that cheap.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Name the file; nothing is opened yet."""
+    def __init__(self, path: Path, *, crashes: CrashBoundary | None = None) -> None:
+        """Name the file; nothing is opened yet. Unexpected errors of the writer are counted as crashes of `store`."""
         self.path = path
+        self._crashes = crashes or CrashBoundary()
         self.set_aside: Path | None = None
         self.problem = ""
         self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
@@ -181,13 +183,24 @@ class Database:
                 self._commit(opened, waiting[start : start + _MOST_AT_ONCE])
 
     def _commit(self, opened: file.Opened, group: list[Waiting]) -> None:
+        """Write a group of work and tell everybody who waits for it; whatever happens, the writer goes on."""
         assert self._loop is not None
-        try:
-            opened.require_in_place()
-            endings = _transaction(opened.writer, group)
-        except sqlite3.Error as error:
-            file.suspect(self.path, error)
-            failure = file.failure(self.path, "written", error)
+        endings: list[Ending] = []
+        failure: StoreError | None = None
+        with self._crashes.unit("store") as crash:
+            try:
+                opened.require_in_place()
+                endings = _transaction(opened.writer, group)
+            except sqlite3.Error as error:
+                file.suspect(self.path, error)
+                failure = file.failure(self.path, "written", error)
+            except Exception:
+                raise
+            except BaseException as error:  # e.g. SystemExit, which would end this thread and leave all waiting
+                raise RuntimeError(f"{type(error).__name__} in the writer") from error
+        if crash.error is not None:
+            failure = StoreError(f"store.path: {self.path} cannot be written: {crash.message}")
+        if failure is not None:
             endings = [(None, failure)] * len(group)
             if not self.problem:
                 log.error("store_not_writable", problem=str(failure))
@@ -233,8 +246,11 @@ def _committed(
 
 
 def _all(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Ending]:
-    """Run work once for all its items."""
-    return [(value, None) for value in work(writer, items)]
+    """Run work once for all its items. Raises RuntimeError where it does not return one thing for each."""
+    endings: list[Ending] = [(value, None) for value in work(writer, items)]
+    if len(endings) != len(items):
+        raise RuntimeError(f"work on {len(items)} items returned {len(endings)}")
+    return endings
 
 
 def _each(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Ending]:

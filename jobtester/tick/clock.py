@@ -177,6 +177,7 @@ class Clock:
         back, it may be hours or years away: the schedule is taken up anew. A correction of less than a minute is left
         alone, so that no instant fires twice for it.
         """
+        self._look_later()
         now = datetime.now(UTC)
         if self._job is not None and now < self._looked_at - _SET_BACK:
             log.warning("clock_set_back", by_s=round((self._looked_at - now).total_seconds()))
@@ -186,4 +187,3 @@ class Clock:
         self._looked_at = now
         if self._expected is not None and self._expected <= now:
             self._scheduler.wakeup()
-        self._look_later()

@@ -152,8 +152,10 @@ class Conductor:
         """Run one whole tick and give its report; what goes wrong is in the report, and in the log."""
         assert not self.running, "never two ticks at once"
         self._stopping = ""
+        boundary = CrashBoundary(self.metrics.count_internal_error)
         if self.before is not None:
-            await self.before()
+            with boundary.unit("reload"):
+                await self.before()
         began = self.clock()
         tick = _name(began)
         report = Report(tick, trigger, began)
@@ -163,22 +165,25 @@ class Conductor:
         state, problem = "aborted", ""
         try:
             try:
-                with CrashBoundary(self.metrics.count_internal_error).unit(
-                    "tick", expected=(DiscoveryError, StoreError, ExceptionGroup), tick=tick
-                ) as crash:
-                    state = await self._run(report)
+                with boundary.unit("tick", expected=(DiscoveryError, StoreError), tick=tick) as crash:
+                    try:
+                        state = await self._run(report)
+                    except ExceptionGroup as group:  # jobs run side by side
+                        raise _cause_of(group) from group
                 if crash.error is not None:
                     state, problem = "failed", crash.message
-            except* (DiscoveryError, StoreError) as errors:  # jobs run side by side, and may fail so
-                state, problem = "failed", str(errors.exceptions[0])
+            except (DiscoveryError, StoreError) as error:
+                state, problem = "failed", str(error)
                 log.error("tick_failed", tick=tick, problem=problem)
             finally:
                 finished_at = self.clock()
-            await self._keep(replace(report, state=state, problem=problem, finished_at=finished_at))
+            with boundary.unit("tick", tick=tick):
+                await self._keep(replace(report, state=state, problem=problem, finished_at=finished_at))
         finally:  # only now is it over for whoever asks, who then finds it kept
             report.state, report.problem, report.finished_at = state, problem, finished_at
             self.problem = problem
             self._runner = None
+            self.progress.end()
             self.metrics.tick_running.set(0)
             self.metrics.ticks.labels(state).inc()
             self.metrics.tick_duration.set(finished_at - began)
@@ -186,7 +191,8 @@ class Conductor:
                 self.metrics.tick_finished.set(finished_at)
             self.reports.append(report)
         if self.told is not None:
-            self.told(report)
+            with boundary.unit("notification", tick=tick):
+                self.told(report)
         log.info("tick_done", **{key: value for key, value in report.as_json().items() if value not in ("", {}, None)})
         interpreter.tidy()
         return report
@@ -317,6 +323,17 @@ class Conductor:
             suspect=settings.leaderboard.post_suspect,
             evidence_wait_s={one.name: one.evidence_wait for one in settings.gateways if one.events},
         )
+
+
+def _cause_of(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the expected error that ended a group of jobs; the group itself if there is an unexpected one."""
+    expected, unexpected = group.split((DiscoveryError, StoreError))
+    if expected is None or unexpected is not None:
+        return group
+    error: Exception = expected
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _name(moment: float) -> str:

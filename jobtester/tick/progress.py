@@ -76,6 +76,11 @@ class Progress:
         for watcher in self.watchers:
             watcher.skipped(skip)
 
+    def end(self) -> None:
+        """Take every job out of the air: the tick is over, also for those that could not be recorded."""
+        self.in_air.clear()
+        self.metrics.in_air.set(0)
+
     def _landed(self, job: Job) -> None:
         self.in_air.pop(job.id, None)
         self.metrics.in_air.set(len(self.in_air))

@@ -335,7 +335,10 @@ class Runner:
         while not self._board.over:
             lost = [lane for lane in self.lanes if lane.lost]
             for lane in lost:
-                if await lane.client.alive():
+                alive = False
+                with self.crashes.unit("probe", gateway=lane.name):
+                    alive = await lane.client.alive()
+                if alive:
                     lane.lost = False
                     log.info("gateway_back", tick=self.plan.tick, gateway=lane.name)
                     self._changes.announce()

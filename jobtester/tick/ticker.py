@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from jobtester.crashes import CrashBoundary
 from jobtester.metrics import Metrics
 from jobtester.settings import Schedule
 from jobtester.tick.clock import Clock
@@ -26,9 +27,11 @@ class Ticker:
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _trigger: str = "schedule"
+    _crashes: CrashBoundary = field(init=False)
 
     def __post_init__(self) -> None:
         """Set the clock; it runs from run() on."""
+        self._crashes = CrashBoundary(self.metrics.count_internal_error)
         self.clock = Clock(self.schedule, self._fired, self._tell)
         self._tell()
 
@@ -46,7 +49,8 @@ class Ticker:
                 due.cancel()
                 if self._stop.is_set():
                     break
-                await self.conductor.tick(self._trigger)
+                with self._crashes.unit("tick"):
+                    await self.conductor.tick(self._trigger)
                 self._due.clear()  # not before: till then a tick is about to run, or runs
         finally:
             stopped.cancel()
@@ -78,7 +82,8 @@ class Ticker:
         self.metrics.tick_due.set(self.clock.next_at or 0)
 
     def _fired(self, missed: int) -> None:
-        self._tell()
+        with self._crashes.unit("clock"):
+            self._tell()
         if not self.start("schedule"):
             missed += 1
         if missed:

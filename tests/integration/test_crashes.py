@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import aiohttp
 import pytest
 
+from jobtester.crashes import CrashBoundary
+from jobtester.domain.report import Report
+from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from jobtester.store.database import Database
 from tests.running import Stage, staged
 
 
@@ -34,6 +39,13 @@ def break_seam(stage: Stage, seam: str) -> tuple[object, str]:
     assert daemon.delivery is not None
     owner: object
     owner, name, *methods = {
+        "build": (daemon.conductor, "assets", "get"),
+        "judge": (daemon.conductor, "token_limits", "learn"),
+        "look": (daemon.conductor, "ticks", "start"),
+        "keep": (daemon.conductor, "ticks", "finish"),
+        "finish": (daemon.conductor, "results", "release_held"),
+        "rest": (lane, "targeting", "rest"),
+        "begin": (lane, "evidence", "begin"),
         "acquire": (lane, "targeting", "aim"),
         "send": (lane, "client", "send"),
         "collect": (lane, "evidence", "gather"),
@@ -41,20 +53,26 @@ def break_seam(stage: Stage, seam: str) -> tuple[object, str]:
         "record": (daemon.conductor, "results", "record"),
         "plan": (daemon.conductor, "results", "durations"),
         "post": (daemon.delivery, "client", "post"),
-        "probe": (lane, "client", "alive"),
     }[seam]
     setattr(owner, name, Broken(getattr(owner, name), *methods))
     return owner, name
 
 
-@pytest.mark.parametrize("seam", ["acquire", "send", "collect", "check", "record", "plan", "post"])
+JOB = ("acquire", "build", "check", "collect", "judge", "record", "send")
+TICK = ("begin", "finish", "keep", "look", "plan", "rest")
+
+
+@pytest.mark.parametrize("seam", [*JOB, *TICK, "post"])
 @pytest.mark.parametrize("mode", ["query", "tester"])
 async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["query", "tester"]) -> None:
     """The tick ends, the error is counted, and once the seam works again the next tick passes and posts."""
     node = OrchestratorSpec(
         address=f"0x{1:040x}",
         service_uri="https://node-1.example:8935",
-        models=tuple(ModelSpec("llm", f"m{number}", latency_s=(0.0, 0.0)) for number in range(3)),
+        models=tuple(
+            ModelSpec("image-to-text" if seam == "build" else "llm", f"m{number}", latency_s=(0.0, 0.0))
+            for number in range(3)
+        ),
     )
     scenario = Scenario("crashes", 1, (GatewaySpec("g", mode=mode, retry_window=0.1),), (node,))
     async with staged(scenario, tmp_path) as stage:
@@ -63,14 +81,14 @@ async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["quer
         async with asyncio.timeout(60):
             report = await stage.daemon.conductor.tick("test")
         assert report.finished_at is not None
-        if seam == "plan":
+        if seam in ("begin", "finish", "look", "plan", "rest"):
             assert report.state == "failed"
-        elif seam in ("acquire", "send", "collect", "check"):
+        elif seam in JOB and seam != "record":
             assert {row.reason for row in await stage.results()} == {"tester_fault"}
         if seam == "post":
             await stage.daemon.delivery.work()  # type: ignore[union-attr]
             assert (await stage.daemon.outbox.counts())["uncertain"] == 3
-        component = {"post": "post", "plan": "tick"}.get(seam, "job")
+        component = "tick" if seam in TICK else "post" if seam == "post" else "job"
         metric = f'jobtester_internal_errors_total{{component="{component}"}}'
         url = f"http://127.0.0.1:{stage.daemon.port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
@@ -79,3 +97,215 @@ async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["quer
         setattr(owner, name, working)
         after = await stage.tick()
         assert [row.outcome for row in await stage.results(after.tick)] == ["passed"] * 3
+
+
+def scenario() -> Scenario:
+    """Return a network of one orchestrator with one model."""
+    model = ModelSpec("llm", "m", latency_s=(0.0, 0.0))
+    node = OrchestratorSpec(address=f"0x{1:040x}", service_uri="https://node-1.example:8935", models=(model,))
+    return Scenario("crashes", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), (node,))
+
+
+def errors(stage: Stage, component: str) -> float:
+    """Return how many internal errors a component has had."""
+    return float(stage.daemon.metrics.internal_errors.labels(component)._value.get())
+
+
+async def counted(stage: Stage, component: str) -> None:
+    """Wait until a component has had an internal error."""
+    await until(lambda: errors(stage, component) > 0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(60):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("seam", ["cleanup", "delivery", "notification", "probe", "event", "lookup", "loop", "reload"])
+async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam: str) -> None:
+    """Every part of the daemon goes on after an unexpected error, and a tick passes and is posted."""
+    async with staged(scenario(), tmp_path) as stage:
+        daemon = stage.daemon
+        assert daemon.delivery is not None
+        assert daemon.notifier is not None
+        owner: object
+        owner, name, method = {
+            "cleanup": (daemon, "database", "write"),
+            "delivery": (daemon.delivery, "outbox", "due"),
+            "probe": (daemon.vitals, "database", "probe"),
+            "event": (daemon, "conductor", "heard"),
+            "lookup": (daemon.delivery.lookup, "reader", "look"),
+            "notification": (daemon.notifier, "settings", ""),
+            "reload": (daemon.conductor, "before", ""),
+            "loop": (daemon, "port", ""),
+        }[seam]
+        working = getattr(owner, name)
+        if seam == "lookup":
+            daemon.delivery.client = Broken(daemon.delivery.client, "post")  # type: ignore[assignment]
+            await stage.daemon.conductor.tick("test")
+        if seam != "loop":
+            broken = Broken(working, method)
+            setattr(owner, name, broken if method else broken._fail)
+        serving = asyncio.create_task(daemon.serve())
+        if seam == "event":
+            daemon.heard(None, None)  # type: ignore[arg-type]
+        if seam == "notification":
+            daemon.notifier._reports.put_nowait(Report("t", "test", 0.0))
+        if seam == "loop":
+            asyncio.get_running_loop().call_soon(Broken(None)._fail)
+        if seam == "reload":
+            daemon.ticker.start("test")
+        await counted(stage, seam)
+        setattr(owner, name, working)
+        if seam == "lookup":
+            daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
+        before = len(stage.network.leaderboard.rows)
+        await until(lambda: daemon.ticker.start("test"))
+        await until(lambda: len(stage.network.leaderboard.rows) > before)
+        assert not serving.done()
+        url = f"http://127.0.0.1:{daemon.port}/healthz"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert response.status == 200, await response.text()
+        daemon.stop()
+        await asyncio.wait_for(serving, 60)
+
+
+class Explosive:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise."""
+        raise RuntimeError(f"broken on purpose: {name}")
+
+    def __iter__(self) -> NoReturn:
+        """Raise."""
+        raise RuntimeError("broken on purpose")
+
+
+async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> None:
+    """It is a 500 of one line, counted; nothing ends, and the same page is there again when its cause is gone."""
+    sections = {"server": {"results_secret": "s", "admin_token": "t"}}
+    async with staged(scenario(), tmp_path, gateways=[{"targeting": "webhook"}], **sections) as stage:
+        daemon = stage.daemon
+        conductor, database = daemon.conductor, daemon.database
+        await stage.network.leaderboard.stop()
+        paths = [
+            "/", f"/o/0x{1:040x}", "/r/x", "/t/last", "/outbox", "/orchestrators", "/healthz", "/readyz", "/metrics",
+            "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
+            "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
+        ]  # fmt: skip
+        whole = (conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker)
+        serving = asyncio.create_task(daemon.serve())
+        base = f"http://127.0.0.1:{daemon.port}"
+        async with aiohttp.ClientSession() as session:
+
+            async def ask(method: str, path: str) -> tuple[int, str]:
+                async with session.request(method, base + path, data=b"{}") as response:
+                    return response.status, await response.text()
+
+            conductor.settings = conductor.lanes = Explosive()  # type: ignore[assignment]
+            daemon.vitals.ticker = Explosive()  # type: ignore[assignment]
+            database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
+            before = errors(stage, "request")
+            asked = [("GET", path) for path in paths]
+            asked += [("POST", path) for path in ("/api/ticks", "/api/post_stats", "/webhooks/gateway-events")]
+            for method, path in asked:
+                status, text = await ask(method, path)
+                assert status == 500, (path, status, text)
+                assert text.count("\n") <= 1, text
+                assert "purpose" not in text
+            assert errors(stage, "request") - before == len(asked)
+            conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker = whole  # type: ignore[method-assign]
+            for path in paths:
+                assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
+        assert not serving.done()
+        daemon.stop()
+        await asyncio.wait_for(serving, 60)
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
+    """A library that raises CancelledError ends its own unit; a real cancellation passes through."""
+    seen: list[str] = []
+    boundary = CrashBoundary(seen.append)
+    with boundary.unit("job") as crash:
+        raise asyncio.CancelledError
+    assert isinstance(crash.error, asyncio.CancelledError)
+    assert seen == ["job"]
+
+    async def wait() -> None:
+        with boundary.unit("job"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["job"]
+
+
+class _Leaving:
+    """A client whose requests are cancelled by a library."""
+
+    def __init__(self, working: object) -> None:
+        self._working = working
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the working client's."""
+        return getattr(self._working, name)
+
+    async def send(self, *_: object, **__: object) -> NoReturn:
+        """Raise what only a cancelled task should see."""
+        raise asyncio.CancelledError
+
+
+async def test_a_job_that_a_library_cancels_is_recorded(tmp_path: Path) -> None:
+    """Else it would be in flight for ever, and its tick with it."""
+    async with staged(scenario(), tmp_path) as stage:
+        lane = stage.daemon.conductor.lanes[0]
+        lane.client = _Leaving(lane.client)  # type: ignore[assignment]
+        async with asyncio.timeout(60):
+            await stage.daemon.conductor.tick("test")
+        assert [row.reason for row in await stage.results()] == ["tester_fault"]
+        lane.client = lane.client._working  # type: ignore[attr-defined]
+
+
+async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
+    """The tick waits for the gateway as for one that is away, and goes on when the probe works again."""
+    async with staged(scenario(), tmp_path) as stage:
+        lane = stage.daemon.conductor.lanes[0]
+        working = lane.client
+        lane.client = Broken(working, "alive")  # type: ignore[assignment]
+        ticking = asyncio.create_task(stage.daemon.conductor.tick("test"))
+        await counted(stage, "probe")
+        lane.client = working
+        await asyncio.wait_for(ticking, 60)
+        assert [row.outcome for row in await stage.results()] == ["passed"]
+
+
+@pytest.mark.parametrize("error", [SystemExit, MemoryError, RuntimeError])
+async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error: type[BaseException]) -> None:
+    """Who waits for that write gets an error, and the next write is done."""
+    database = Database(tmp_path / "store.db")
+    await database.open()
+
+    def work(_: object) -> NoReturn:
+        raise error("broken on purpose")
+
+    def too_few(_: object, _items: object) -> list[int]:
+        return []
+
+    try:
+        async with asyncio.timeout(60):
+            with pytest.raises((StoreError, error)):
+                await database.write(work)
+            with pytest.raises(RuntimeError):
+                await database.write_together(too_few, 1)
+            assert await database.write(lambda _: 7) == 7
+        assert database.writable
+    finally:
+        await database.close()

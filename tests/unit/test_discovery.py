@@ -97,7 +97,7 @@ def test_names_too_long_to_be_any_are_none() -> None:
         {
             "orchestrators": [
                 {
-                    "address": "0x1", "orch_uri": f"https://{long}",
+                    "address": "0x" + "1" * 40, "orch_uri": f"https://{long}",
                     "capabilities": {"constraints": {"PerCapability": {"27": {"models": models}}}},
                     "capabilities_prices": [{"capability": 37, "constraint": long, "pricePerUnit": 5}],
                 }
@@ -111,7 +111,7 @@ def test_names_too_long_to_be_any_are_none() -> None:
 def test_byoc_without_a_known_model_uses_its_own_name() -> None:
     """The Leaderboard needs a model; go-livepeer itself takes the capability's name for one."""
     (one,) = discovery.network(
-        {"orchestrators": [{"address": "0x1", "orch_uri": "https://a", "capabilities_prices": [
+        {"orchestrators": [{"address": "0x" + "1" * 40, "orch_uri": "https://a", "capabilities_prices": [
             {"capability": 37, "constraint": "text-reversal", "pricePerUnit": 5, "pixelsPerUnit": 1}]}]}
     )  # fmt: skip
     assert [(c.pipeline, c.model, c.byoc) for c in one.capabilities] == [("text-reversal", "text-reversal", True)]
@@ -120,22 +120,26 @@ def test_byoc_without_a_known_model_uses_its_own_name() -> None:
 def test_registered_is_joined_by_address_whatever_its_case() -> None:
     """Integers beyond 64 bits, inactive ones and empty URIs come with the registry."""
     registry = json.loads(
-        '[{"Address":"0xAA","ServiceURI":"https://a","Active":true,"DeactivationRound":' + "9" * 78 + "},"
-        '{"Address":"0xbb","ServiceURI":"","Active":true},{"Address":"0xcc","ServiceURI":"https://c","Active":false},'
-        '{"Address":"0xdd","ServiceURI":"https://d","Active":true}]'
+        '[{"Address":"0x' + "A" * 40 + '","ServiceURI":"https://a","Active":true,"DeactivationRound":' + "9" * 78 + "},"
+        '{"Address":"0x'
+        + "b" * 40
+        + '","ServiceURI":"","Active":true},{"Address":"0x'
+        + "c" * 40
+        + '","ServiceURI":"https://c","Active":false},'
+        '{"Address":"0x' + "d" * 40 + '","ServiceURI":"https://d","Active":true}]'
     )
     known = list(discovery.registered(registry))
-    assert [one.address for one in known] == ["0xaa", "0xdd"]
+    assert [one.address for one in known] == ["0x" + "a" * 40, "0x" + "d" * 40]
     joined = discovery.joined(
         known,
         {"orchestrators": [
-            {"address": "0xAa", "pipelines": [
+            {"address": "0x" + "Aa" * 20, "pipelines": [
                 {"type": "Text to image", "models": [{"name": "m", "status": {"Cold": 0, "Warm": 1}}]},
                 {"type": "Large language model", "models": [{"name": "l", "status": {"Cold": 1, "Warm": 0}}]}]},
             {"address": "0x" + "0" * 40, "pipelines": [{"type": "Upscale", "models": [{"name": "u"}]}]}]},
     )  # fmt: skip
     assert [(one.address, [(c.pipeline, c.model, c.warm) for c in one.capabilities]) for one in joined] == [
-        ("0xaa", [("text-to-image", "m", True), ("llm", "l", False)])
+        ("0x" + "a" * 40, [("text-to-image", "m", True), ("llm", "l", False)])
     ]
 
 

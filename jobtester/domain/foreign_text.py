@@ -1,0 +1,48 @@
+"""Text from outside: what may serve as a name or an address, and what of it people may be shown.
+
+Discovery, the events and the receiver read their texts through this module once; everything behind it may rely on valid
+Unicode without control characters, of bounded length.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_NAME = 1_000  # characters
+
+# Controls, lone surrogates and noncharacters; and what nobody sees: directions, joiners, zero widths, tags.
+_UNSEEN = (
+    "\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
+)
+_INVALID = "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+_FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f{_UNSEEN}{_INVALID}]")
+_FORBIDDEN_IN_PROSE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_UNSEEN}{_INVALID}]")
+_ADDRESS = re.compile("0x[0-9a-f]{40}")
+
+
+def clean_name(value: object) -> str:
+    """Return a name as it was given, without blanks around it, or an empty text if it cannot be one.
+
+    A name is never mended: the mended one would be somebody else's, and a job for it would fail for no fault of theirs.
+    """
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or _FORBIDDEN.search(value):
+        return ""
+    return value.strip()
+
+
+def clean_address(value: object) -> str:
+    """Return an Ethereum address in lower case, or an empty text if it is none."""
+    text = value.strip().lower() if isinstance(value, str) and len(value) <= LONGEST_NAME else ""
+    return text if _ADDRESS.fullmatch(text) else ""
+
+
+def clean_label(text: str) -> str:
+    """Return a text of one line in which U+FFFD stands for each character that it must not have."""
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
+def clean_prose(text: str, longest: int | None = None) -> str:
+    """Return a text of any number of lines, cut after `longest` characters, without characters it must not have."""
+    kept = text if longest is None else text[:longest]
+    return _FORBIDDEN_IN_PROSE.sub("\ufffd", kept.replace("\r\n", "\n"))

@@ -1,0 +1,150 @@
+"""Text from outside is cleaned where it is read: by discovery, the events, the receiver and the verdict."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobtester.domain import outcome, received
+from jobtester.domain.foreign_text import clean_address, clean_label, clean_name, clean_prose
+from jobtester.domain.orchestrators import Capability
+from jobtester.gateway import discovery, events
+from tests.receiving import AI
+
+ADDRESS = "0x" + "ab" * 20
+HOSTILE = (
+    "a\ud800b", "a\x00b", "a\x1b[31mb", "a\nb", "a\x7fb", "a\x85b", "a\u202eb", "a\u200bb", "a\ufeffb", "a\u2028b",
+    "a\u00adb", "a\U000e0041b", "a\ufffeb", "a" * 1_001,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_are_no_names(text: str) -> None:
+    """Whatever nobody can see, send or print is refused, since a mended name would be another one."""
+    assert clean_name(text) == ""
+    assert clean_label(text).encode()
+
+
+@pytest.mark.parametrize("text", ["black-forest-labs/FLUX.1-dev", "модель", "模型 v2", "é", "👍🏽", "a b"])
+def test_ordinary_names_of_any_language_are_kept(text: str) -> None:
+    """A name is what its owner calls it."""
+    assert clean_name(text) == text
+    assert clean_prose(text + "\n\tx") == text + "\n\tx"
+
+
+@given(st.text(st.characters()))
+def test_what_is_cleaned_can_be_sent_and_printed(text: str) -> None:
+    """Whatever comes in, what comes out is valid Unicode without controls."""
+    for cleaned in (clean_name(text), clean_label(text)):
+        assert cleaned.encode() or not cleaned
+        assert not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in cleaned)
+    assert clean_prose(text, 20).encode() or not clean_prose(text, 20)
+    assert len(clean_prose(text, 20)) <= 20
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0x1", "0x" + "g" * 40, ADDRESS + "0", ADDRESS + "\x00", ADDRESS[:-1] + "ａ", 7, None]
+)
+def test_addresses_go_by_their_pattern(text: object) -> None:
+    """Forty hexadecimal digits, nothing else."""
+    assert clean_address(text) == ""
+
+
+def test_addresses_are_brought_to_lower_case() -> None:
+    """However they are written."""
+    assert clean_address(f" {ADDRESS.upper().replace('X', 'x')}\n") == ADDRESS
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_discovery_leaves_out_what_cannot_be_named(text: str) -> None:
+    """A hostile model has no name, a hostile capability goes; what the same orchestrator offers besides stays."""
+    escaped = json.loads(json.dumps(text))
+    entry = {
+        "address": ADDRESS,
+        "orch_uri": "https://a.example:8935",
+        "capabilities": {
+            "version": escaped,
+            "constraints": {"PerCapability": {"33": {"models": {escaped: {"warm": True}, "good": {"warm": True}}}}},
+        },
+        "capabilities_prices": [
+            {"capability": 37, "constraint": escaped, "pricePerUnit": 1},
+            {"capability": 37, "constraint": "byoc", "pricePerUnit": 1},
+        ],
+        "capability_options": {"byoc": [{"model": escaped}]},
+    }
+    elsewhere = {"address": ADDRESS, "orch_uri": f"https://{escaped}.example", "capabilities": {}}
+    strange = {**entry, "address": escaped}
+    found = list(discovery.network({"orchestrators": [entry, elsewhere, strange]}))
+    assert {(one.pipeline, one.model) for one in found[0].capabilities} == {
+        ("llm", ""),  # which the plan skips as no_model
+        ("llm", "good"),
+        ("byoc", "byoc"),
+    }
+    assert [one.service_uri for one in found] == ["https://a.example:8935", ""]
+    for one in found:
+        orjson.dumps([one.address, one.service_uri, one.version, one.local_address])
+
+
+def test_the_capabilities_of_a_tester_gateway_are_read_as_strictly() -> None:
+    """The second source of discovery has the same rules."""
+    known = list(discovery.registered([
+        {"Address": ADDRESS, "ServiceURI": "https://a\u202e.example", "Active": True},
+        {"Address": ADDRESS, "ServiceURI": "https://a.example", "Active": True},
+    ]))  # fmt: skip
+    assert [one.service_uri for one in known] == ["https://a.example"]
+    models = [{"name": "a\ud800"}, {"name": "good"}]
+    answer = {"orchestrators": [{"address": ADDRESS, "pipelines": [{"type": "llm", "models": models}]}]}
+    (joined,) = discovery.joined(known, answer)
+    assert joined.capabilities == (Capability("llm", "good", warm=False),)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_received_results_are_cleaned(text: str) -> None:
+    """U+0000 is refused as the Leaderboard refuses it; everything else is replaced, before it is kept or forwarded."""
+    for key in ("model", "pipeline", "input_parameters", "response_payload"):
+        body = json.dumps({**AI, key: text}).encode()
+        try:
+            (one,) = received.read(body)
+        except received.UnfitError:
+            continue
+        kept = one.fields[key]
+        assert kept.encode()
+        assert clean_prose(kept) == kept
+        if key in ("model", "pipeline"):
+            assert clean_label(kept) == kept
+
+
+def test_a_received_orchestrator_is_an_address() -> None:
+    """Anything else would stand among the orchestrators of the pages."""
+    with pytest.raises(received.UnfitError, match="orchestrator"):
+        received.read(json.dumps({**AI, "orchestrator": "not an address"}).encode())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_events_are_cleaned(text: str) -> None:
+    """Their names are names, and their error is for people to read."""
+    envelope = {
+        "type": "ai",
+        "gateway": text,
+        "data": [
+            {"type": "ai_batch_request_completed", "pipeline": "llm", "model_id": text, "orch_url": text, "error": text}
+        ],
+    }
+    (event,) = events.read(envelope, 1.0)
+    assert (event.gateway, event.pair.model, event.uri) == ("", "", "")
+    assert event.error.encode()
+    assert clean_prose(event.error) == event.error
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_messages_of_verdicts_are_cleaned(text: str) -> None:
+    """An error's text goes to terminals, pages and the Leaderboard."""
+    message = outcome.verdict("gateway_fault", text * 5).message
+    assert message.encode()
+    assert clean_prose(message) == message
+    assert len(message) <= 4_000
