@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and leave with its exit code.
+
+    Ctrl-C ends the process at once while modules are imported and when the command is over: nothing has to be put in
+    order then, and a traceback out of an import helps nobody. The command itself is interrupted as usual.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup
+        signal.signal(signal.SIGINT, _leave)
     from jobtester.cli import commands
 
     sys.exit(commands.run(sys.argv[1:]))
+
+
+def _leave(*_: object) -> None:
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from jobtester import __version__
 from jobtester.errors import JobTesterError
@@ -46,7 +48,8 @@ def _run(arguments: Sequence[str]) -> int:
         return USAGE_ERROR
     module = importlib.import_module(f"jobtester.cli.{options.module}")
     try:
-        code = int(getattr(module, options.function)(options))
+        with _interruptible():
+            code = int(getattr(module, options.function)(options))
         sys.stdout.flush()
         return code
     except JobTesterError as error:
@@ -54,6 +57,20 @@ def _run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt at Ctrl-C inside the block, whatever it does outside; one that is ignored stays so."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def parser() -> argparse.ArgumentParser:

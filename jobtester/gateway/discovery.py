@@ -175,10 +175,11 @@ def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capa
     prices = {
         (price.get("capability"), clean_name(price.get("constraint"))): _price(price)
         for price in _entries(entry.get("capabilities_prices"))
+        if type(price.get("capability")) is int
     }
     general = _price(_table(entry.get("price_info")))
     for number, constraint in _table(_table(capabilities.get("constraints")).get("PerCapability")).items():
-        slug = batch_of(int(number)) if number.isdecimal() else None
+        slug = batch_of(int(number)) if number.isdecimal() and len(number) < 10 else None
         if slug is None:
             continue
         for model, state in _table(_table(constraint).get("models")).items():

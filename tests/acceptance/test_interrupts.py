@@ -1,0 +1,50 @@
+"""Ctrl-C while a command still imports its modules: it ends at once, with exit code 130 and without a word."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.shipped import environment
+
+COMMANDS = (
+    "serve", "run", "plan", "check", "config show", "results", "outbox list", "tick release", "simulate", "demo",
+    "healthcheck",
+)  # fmt: skip
+
+
+def interrupted(folder: Path, arguments: list[str], module: str) -> tuple[int, str]:
+    """Run a command, press Ctrl-C when it has imported a module, and return its exit code and what it printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "jobtester", *arguments],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    printed = []
+    for line in process.stderr:
+        if not line.startswith("import time:"):
+            printed.append(line)
+        elif line.rpartition("|")[2].strip() == module:
+            process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert process.stdout is not None
+    printed.append(process.stdout.read())
+    process.stdout.close()
+    process.stderr.close()
+    return process.returncode, "".join(printed)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path, command: str) -> None:
+    """The parser has just been imported, and what the command itself needs is next."""
+    assert interrupted(tmp_path, command.split(), "argparse") == (130, "")
+
+
+@pytest.mark.parametrize("module", ["asyncio", "pydantic", "structlog", "aiohttp.client"])
+def test_ctrl_c_during_any_import_prints_no_traceback(tmp_path: Path, module: str) -> None:
+    """Whichever module it meets, those written in C included."""
+    assert interrupted(tmp_path, ["demo"], module) == (130, "")

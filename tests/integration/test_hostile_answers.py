@@ -1,0 +1,180 @@
+"""More than twenty thousand hostile documents: discovery, planning, requests and the Leaderboard's client survive every one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+
+from jobtester import configuration
+from jobtester.domain import plan as planning
+from jobtester.domain.plan import Selection
+from jobtester.errors import DiscoveryError, LeaderboardError
+from jobtester.gateway import discovery
+from jobtester.gateway.client import Client as GatewayClient
+from jobtester.leaderboard.client import Client, Wanted
+from jobtester.pipelines.request import Requests
+
+DOCUMENTS = 16_000
+ANSWERS = 6_000
+ADDRESS = "0x" + "ab" * 20
+SCALARS: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2**53, 2**64, -(2**70), 10**300, 1.5, 1e308, float("inf"), float("nan"), "", " ", "0",
+    "\ud800", "\udfff\ud800", "\x00", "\x1b[2J", "\n\r", "\u202e", "\u200b", "\ufeff", "\uffff", "é", "a" * 5_000,
+    "0x", "0x" + "0" * 40, ADDRESS, ADDRESS.upper(), "https://[::1", "https://a:99999", "javascript:1", "//", "%00",
+    "default", "33", "37", "9" * 5_000, "²", "٣", "-1", "1e9", "__proto__", [], {}, [[]], [{}], {"": ""},
+)  # fmt: skip
+CAPABILITIES: dict[str, Any] = {
+    "version": "0.8.9",
+    "constraints": {"PerCapability": {
+        "33": {"models": {"m": {"warm": True, "capacity": 1, "capacityInUse": 0}, "n": {"warm": False}}},
+        "27": {"models": {"m": {"warm": True}}},
+    }},
+}  # fmt: skip
+NETWORK: dict[str, Any] = {
+    "orchestrators": [{
+        "address": ADDRESS, "local_address": ADDRESS, "orch_uri": "https://a.example:8935",
+        "capabilities": CAPABILITIES,
+        "price_info": {"pricePerUnit": 1, "pixelsPerUnit": 1},
+        "capabilities_prices": [
+            {"capability": 33, "constraint": "m", "pricePerUnit": 5, "pixelsPerUnit": 1},
+            {"capability": 37, "constraint": "byoc", "pricePerUnit": 5, "pixelsPerUnit": 1},
+        ],
+        "capability_options": {"byoc": [{"model": "b"}]},
+        "hardware": [{"pipeline": "byoc", "model_id": "b"}],
+    }] * 2,
+}  # fmt: skip
+REGISTERED: list[Any] = [{"Address": ADDRESS, "ServiceURI": "https://a.example:8935", "Active": True}] * 2
+AI: dict[str, Any] = {
+    "orchestrators": [
+        {"address": ADDRESS, "pipelines": [{"type": "Llm", "models": [{"name": "m", "status": {"Warm": 1}}]}]}
+    ]
+}
+REGIONS: dict[str, Any] = {"regions": [{"id": "FRA", "name": "Frankfurt", "type": "ai"}]}
+ROWS: dict[str, Any] = {"FRA": [{"timestamp": 1, "round_trip_time": 1.5, "region": "FRA", "input_parameters": "{}"}]}
+
+
+def spoiled(value: Any, random: Random, depth: int = 0) -> Any:
+    """Return a copy of a document in which some values, keys and shapes are hostile."""
+    if random.random() < 0.06:
+        return random.choice(SCALARS)
+    if depth > 12:
+        return value
+    if isinstance(value, dict):
+        content = {
+            str(random.choice(SCALARS)) if random.random() < 0.05 else key: spoiled(inner, random, depth + 1)
+            for key, inner in value.items()
+            if random.random() > 0.03
+        }
+        if random.random() < 0.03:
+            content[str(random.choice(SCALARS))] = random.choice(SCALARS)
+        return content
+    if isinstance(value, list):
+        return [spoiled(inner, random, depth + 1) for inner in value] * random.choice((1, 1, 1, 2, 0))
+    return value
+
+
+def written(document: Any, random: Random) -> bytes:
+    """Write a document as bytes, which now and then are not JSON, not UTF-8, deep, or cut."""
+    body = json.dumps(document, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
+    match random.randrange(20):
+        case 0:
+            return body[: random.randrange(len(body) + 1)]
+        case 1:
+            return b"[" * 100_000
+        case 2:
+            return random.randbytes(random.randrange(200))
+        case 3:
+            return b"\xef\xbb\xbf" + body
+    return body
+
+
+def test_hostile_discovery_documents() -> None:
+    """Each is read, planned and made into requests that can be sent, or refused with a DiscoveryError."""
+    random = Random(1)
+    loaded = configuration.of(
+        {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"name": "g", "url": "http://127.0.0.1:1"}]},
+        origin="test",
+    )
+    client = GatewayClient("g", "http://127.0.0.1:1", cli_url="http://127.0.0.1:2")
+    refused = planned = 0
+    for number in range(DOCUMENTS):
+        try:
+            if number % 2:
+                found = list(discovery.network(discovery._json(client, "/", written(spoiled(NETWORK, random), random))))
+            else:
+                known = discovery.registered(discovery._json(client, "/", written(spoiled(REGISTERED, random), random)))
+                answer = discovery._json(client, "/", written(spoiled(AI, random), random))
+                found = discovery.joined(list(known), answer)
+        except DiscoveryError as error:
+            str(error).encode()
+            refused += 1
+            continue
+        whole = planning.make(
+            discovery.merged(found), loaded.catalogue, Selection(), tick="t", seed=number, new_id=lambda: "id",
+            aimable=lambda _: True, max_price_wei=None, expected_s=lambda *_: None,
+        )  # fmt: skip
+        requests = Requests(loaded.catalogue, loaded.assets, 1)
+        for job in whole.jobs:
+            orjson.dumps([job.model, job.pipeline, *job.target, job.orchestrator.version])
+            if job.pipeline == "llm":
+                assert requests.build(loaded.catalogue[job.pipeline], job.model).body
+            planned += 1
+        for skip in whole.skipped:
+            orjson.dumps([skip.address, skip.service_uri, skip.pipeline, skip.model, skip.reason])
+    assert refused > DOCUMENTS // 50
+    assert planned > DOCUMENTS // 2
+
+
+@asynccontextmanager
+async def answering(random: Random) -> AsyncIterator[str]:
+    """Yield the address of a server whose every answer is hostile, down to its status line."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"post_stats" in head:
+                body = random.choice((b"ok", b"", b"\xff" * 100, b"a" * 100_000, written({"error": "x"}, random)))
+            else:
+                body = written(spoiled(REGIONS if b"regions" in head else ROWS, random), random)
+            status = random.choice((200, 200, 200, 201, 204, 302, 400, 403, 404, 429, 500, 503, 999))
+            length = random.choice((len(body),) * 8 + (0, len(body) + 1, -1))
+            extra = random.choice(("", "Retry-After: \x7f", "Retry-After: 1e999", "Date: x", "Content-Encoding: gzip"))
+            start = random.choice((f"HTTP/1.1 {status} x",) * 20 + ("", "HTTP/9.9 x", "\x00" * 9))
+            writer.write(f"{start}\r\nContent-Length: {length}\r\nConnection: close\r\n{extra}\r\n\r\n".encode() + body)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
+    """A post always has a fate, and what cannot be read is a LeaderboardError; nothing else climbs out."""
+    del tmp_path
+    random = Random(2)
+    wanted = Wanted("0x1", "p", "m", "FRA", 1, 1.5, "j")
+    async with answering(random) as url, Client(url, "s", timeout_s=5.0) as client:
+
+        async def ask(number: int) -> None:
+            try:
+                if number % 3 == 0:
+                    (await client.post(b"{}")).problem.encode()
+                elif number % 3 == 1:
+                    orjson.dumps(sorted(await client.regions()))
+                else:
+                    sum(wanted.is_row(row) for row in await client.rows("0x1", since=0.0))
+            except LeaderboardError as error:
+                str(error).encode()
+
+        for start in range(0, ANSWERS, 20):
+            await asyncio.gather(*(ask(number) for number in range(start, start + 20)))
