@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, Literal
 
 import pytest
 import tomli_w
@@ -101,3 +106,52 @@ async def test_sigterm_while_a_gateway_does_not_tell_who_is_there(tmp_path: Path
         await daemon.stop()
     (done,) = [line for line in daemon.lines if line["event"] == "tick_done"]
     assert (done["state"], done["planned"]) == ("aborted", 0)
+
+
+MOMENTS = int(os.environ.get("STOP_MOMENTS", "4"))
+_GRACE_S = 1.0
+_SLACK_S = 10.0  # for a slow, busy machine; a quiet one needs less than two
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+async def test_sigterm_at_a_random_moment_of_a_tick(
+    tmp_path: Path, moment: int, record_property: Callable[[str, object], None]
+) -> None:
+    """It ends within its grace and a little, sends no job after the signal, and has a record of each that it sent.
+
+    `STOP_MOMENTS` says how many moments are tried. Every other one is with a gateway that needs the lease.
+    """
+    random = Random(moment)
+    nodes = tuple(
+        OrchestratorSpec(
+            address=f"0x{number:040x}",
+            service_uri=f"https://node-{number}.example:8935",
+            models=tuple(ModelSpec("llm", f"m{model}", latency_s=(0.05, 2.0)) for model in range(4)),
+        )
+        for number in range(1, 9)
+    )
+    mode: Literal["query", "tester"] = "query" if moment % 2 else "tester"
+    scenario = Scenario("moments", moment, (GatewaySpec("g", mode=mode, retry_window=0.1),), nodes)
+    async with Network(scenario) as running:
+        content = tables(
+            running, tmp_path, limits={"jobs": 8, "grace": f"{_GRACE_S}s"}, schedule={"run_at_start": True}
+        )
+        (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
+        daemon = await Serving.start(tmp_path)
+        serving = await daemon.event("serving")
+        running.gateways["g"].webhook_url = f"http://127.0.0.1:{serving['port']}/orchestrators"
+        await asyncio.sleep(random.uniform(0.0, 4.0))
+        signaled_at = time.monotonic()
+        daemon.process.terminate()
+        await asyncio.wait_for(daemon.process.wait(), 60)
+        took_s = time.monotonic() - signaled_at
+        await daemon.reader
+        await asyncio.sleep(0.2)  # whatever is still on its way would come now
+        late = [job.received_at - signaled_at for job in running.served if job.received_at > signaled_at + 0.5]
+        sent = {job.request_id for job in running.served}
+        record_property("ended_s", took_s)
+    assert daemon.process.returncode == 0, daemon.lines[-20:]
+    assert not [line for line in daemon.lines if "Traceback" in json.dumps(line)]
+    assert late == []
+    assert took_s <= _GRACE_S + _SLACK_S
+    assert sent <= {row for (row,) in kept(tmp_path, "SELECT id FROM results")}

@@ -1,4 +1,4 @@
-"""More than twenty thousand hostile documents: discovery, planning, requests and the Leaderboard's client survive every one."""
+"""Over twenty thousand hostile documents: discovery, plans, requests and the Leaderboard client survive each one."""
 
 from __future__ import annotations
 
