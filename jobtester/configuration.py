@@ -36,7 +36,13 @@ class Configuration:
 def load(path: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
     """Read and check everything that config.toml says. Raises ConfigError that names every problem."""
     where = Path(path)
-    return of(sources.read_file(where), origin=str(where), overrides=overrides)
+    try:
+        content = sources.read_file(where)
+    except ConfigError as error:
+        if not (beside := sources.read_outside(Settings).problems):
+            raise
+        raise ConfigError.of(f"{where} is not usable", [str(error), *beside]) from error
+    return of(content, origin=str(where), overrides=overrides)
 
 
 def of(
