@@ -124,9 +124,8 @@ class Examiner:
             report = worker.look(task, cpu_s=self._cpu_s)
         except WorkerLost as lost:
             if lost.overrun:
-                return _failed(
-                    task, "too_slow", f"looking at the answer takes more than {self._cpu_s:g} s; none should"
-                )
+                message = f"looking at the answer takes more than the {self._cpu_s:g} s that the tester grants"
+                return _failed(task, "too_slow", message, Fault.TESTER)
             return _failed(task, "unchecked", f"the answer could not be looked at: {lost}", Fault.TESTER)
         except BaseException:  # in what state it is nobody knows
             worker.kill()

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import av
 import pytest
 from PIL import Image
 
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import looking
 from jobtester.pipelines.assets import shipped
-from jobtester.pipelines.checks import field
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
+from jobtester.pipelines.checks import field, media
+from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Wrong
 from jobtester.pipelines.looking import Task
 from jobtester.pipelines.worker import Worker
 from tests.unit import media_factory as make
@@ -291,6 +292,31 @@ def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
     """Return a test input written anew, each pixel repeated to fill another size."""
     with Image.open(shipped() / name) as sent:
         return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        av.error.PatchWelcomeError(0, "Not yet implemented in FFmpeg, patches welcome"),
+        av.error.DecoderNotFoundError(0, "Decoder not found"),
+        av.error.NotImplementedError(78, "Function not implemented"),
+        av.error.ExperimentalError(0, "Experimental feature"),
+        NotImplementedError("not this form"),
+    ],
+    ids=lambda error: type(error).__module__ + type(error).__name__,
+)
+def test_what_a_decoder_has_not_learned_is_the_testers_limit(error: Exception) -> None:
+    """Other players may open the file, so nothing is held against who wrote it."""
+    with pytest.raises(Wrong) as caught, media.decoding("sound", b"x"):
+        raise error
+    assert (caught.value.problem, caught.value.fault) == ("unsupported", Fault.TESTER)
+
+
+def test_what_a_decoder_finds_damaged_is_not() -> None:
+    """Damage is the file's own."""
+    with pytest.raises(Wrong) as caught, media.decoding("sound", b"x"):
+        raise av.error.InvalidDataError(0, "Invalid data found when processing input")
+    assert (caught.value.problem, caught.value.fault) == ("undecodable", Fault.ORCHESTRATOR)
 
 
 def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:

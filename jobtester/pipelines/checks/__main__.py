@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from jobtester.domain.outcome import Finding
+from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import looking
 from jobtester.pipelines.checks import audio, image, inspection, registry
 
@@ -50,7 +50,9 @@ def _answer(header: dict[str, Any], pipe: BinaryIO, bounds: _Bounds) -> dict[str
         with bounds.around(header["cpu_s"], task.size):
             report = looking.look(task)
     except MemoryError:
-        finding = Finding("body", "too_heavy", "the answer needs more memory to read than any right one")
+        finding = Finding(
+            "body", "too_heavy", "the answer needs more memory to read than the tester grants", Fault.TESTER
+        )
         report = looking.Report((finding,))
     return looking.pack(report)
 

@@ -72,6 +72,10 @@ def content(sample: Sample, entry: Any, path: str) -> bytes:
     return artefact.body
 
 
+# Errors of PyAV by name, for it is loaded only where sound or video is looked at: other players may know the form.
+_NOT_LEARNED = ("PatchWelcomeError", "DecoderNotFoundError", "ExperimentalError", "NotImplementedError")
+
+
 @contextmanager
 def decoding(what: str, content: bytes) -> Iterator[None]:
     """Turn whatever a decoder makes of strangers' bytes into Wrong `undecodable`.
@@ -85,6 +89,8 @@ def decoding(what: str, content: bytes) -> Iterator[None]:
     except Exception as error:
         said = str(getattr(error, "strerror", None) or error or type(error).__name__)
         reason = paths.show(_OBJECT.sub("it", said))
+        if isinstance(error, NotImplementedError) or type(error).__name__ in _NOT_LEARNED:
+            raise Wrong("unsupported", f"the tester cannot decode the {what}: {reason}", Fault.TESTER) from error
         raise Wrong("undecodable", f"the {what} of {len(content)} bytes cannot be decoded: {reason}") from error
 
 

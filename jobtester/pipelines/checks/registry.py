@@ -76,7 +76,8 @@ def run(check: Check, sample: Sample) -> Finding:
     except Wrong as wrong:
         return Finding(check.name, wrong.problem, wrong.message, wrong.fault, notes.of(check.name))
     except MemoryError:
-        return Finding(check.name, "too_heavy", "the answer needs more memory to look at than any right one")
+        message = "the answer needs more memory to look at than the tester grants"
+        return Finding(check.name, "too_heavy", message, Fault.TESTER)
     except Exception as error:
         shown = f"{type(error).__name__}: {paths.show(str(error))}"
         return Finding(check.name, "defect", f"the check {check.name} broke off: {shown}", Fault.TESTER)
