@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobtester.simulator import answers, events, meter, orchestrator, requests, scenario, selection, served, store
@@ -13,7 +13,7 @@ from jobtester.simulator import tasks as background
 from jobtester.simulator import truth as truths
 
 _SAYS_NULL = ("audio-to-text", "segment-anything-2", "image-to-text")
-_NOBODY = "no orchestrators available within 2s timeout"
+_NOBODY = "no orchestrators available"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Attempts:
-    """How far one job has come."""
+    """How far one job has come: its tries, how many reached an orchestrator, and who refused it without a slot."""
 
     job: requests.Job
     request_id: str
@@ -35,6 +35,8 @@ class Attempts:
     gone: asyncio.Event
     received_at: float
     tries: int = 0
+    reached: int = 0
+    refused_by: list[orchestrator.Orchestrator] = field(default_factory=list)
     node: orchestrator.Orchestrator | None = None
     success: bool = False
     fault: str = ""
@@ -70,22 +72,28 @@ class Batch:
         return verdict
 
     async def _try(self, run: Attempts) -> Verdict:
-        job, spec = run.job, self.spec
-        while run.tries < spec.max_tries and (run.tries == 0 or run.took_s < spec.retry_window):
+        verdict = await self._run_tries(run)
+        for node in run.refused_by:  # their sessions were kept; each is completed when the tries are over
+            await self.selection.close(run.job.pipeline, run.job.model, node, failed=False)
+        return verdict
+
+    async def _run_tries(self, run: Attempts) -> Verdict:
+        job = run.job
+        while self._may_try(run):
             run.tries += 1
             node = await self.selection.select(job.pipeline, job.model, run.wanted)
             if run.gone.is_set():
-                await self._left(run, node)
+                await self._left(run, node, is_reached=False)
                 return Verdict(None)
-            run.node = node
             if node is None:
-                return self._nobody(run)
+                run.cause = run.cause or _NOBODY
+                continue
+            run.node = node
             try:
                 answer = await background.unless(run.gone, self._attempt(run, node))
             except orchestrator.AttemptFailed as error:
                 run.cause = error.cause
-                self.meter.failed(job.pipeline, job.model, node, error.cause)
-                await self.selection.close(job.pipeline, job.model, node, failed=not _busy(error))
+                await self._failed(run, node, error)
                 if run.gone.is_set():
                     self._record(run, None)
                     return Verdict(None)
@@ -93,10 +101,53 @@ class Batch:
                     return _refused(job, error.bad_request)
                 continue
             if answer is None:
-                await self._left(run, node)
+                await self._left(run, node, is_reached=True)
                 return Verdict(None)
             return await self._succeeded(run, node, answer)
-        return _exhausted(run, spec)
+        return self._exhausted(run)
+
+    def _may_try(self, run: Attempts) -> bool:
+        """Whether another try may begin. The window is looked at only here, and is never over before the first try."""
+        if run.tries == 0:
+            return True
+        return run.took_s < self.spec.retry_window and (
+            not self.spec.generation.capped or run.tries < self.spec.max_tries
+        )
+
+    async def _failed(self, run: Attempts, node: orchestrator.Orchestrator, error: orchestrator.AttemptFailed) -> None:
+        """Remove the session, unless the orchestrator only had no free slot.
+
+        Metrics name an orchestrator only if the connection to it broke.
+        """
+        job = run.job
+        if error.broken:
+            self.meter.failed(job.pipeline, job.model, node, error.cause)
+        if error.refused:
+            run.refused_by.append(node)
+        else:
+            run.reached += 1
+            await self.selection.close(job.pipeline, job.model, node, failed=True)
+
+    def _exhausted(self, run: Attempts) -> Verdict:
+        """Answer after the last try.
+
+        A line without an orchestrator is counted if the window is over, or if go-livepeer finds that it has no answer
+        at all. After a try at an image or audio pipeline it does not find that: it sends the empty answer it has.
+        """
+        job, generation = run.job, self.spec.generation
+        if run.fault == "null":
+            return Verdict(200, None)
+        if run.fault == "eof":
+            return Verdict(None)
+        if run.took_s >= self.spec.retry_window:
+            self.meter.failed(job.pipeline, job.model, None, f"{_NOBODY} within {_go(self.spec.retry_window)} timeout")
+            return unavailable()
+        is_tried = run.node is not None
+        if is_tried and job.pipeline != "llm":
+            return Verdict(200, None) if job.pipeline in _SAYS_NULL else Verdict(None)
+        if is_tried or generation.unselectable == "503":
+            self.meter.failed(job.pipeline, job.model, None, _NOBODY)
+        return unavailable() if generation.unselectable == "503" else Verdict(None)
 
     async def _attempt(self, run: Attempts, node: orchestrator.Orchestrator) -> answers.Answer:
         job = run.job
@@ -112,11 +163,12 @@ class Batch:
             raise orchestrator.AttemptFailed(cause, bad_request=str(error)) from error
         self.meter.succeeded(job.pipeline, job.model, node, time.monotonic() - began)
         run.success = True
+        run.reached += 1
         return answer
 
     async def _succeeded(self, run: Attempts, node: orchestrator.Orchestrator, answer: answers.Answer) -> Verdict:
         job = run.job
-        payload = _payload(job.pipeline, answer, self.store.save(answer.artefacts))
+        payload = _payload(job, answer, self.store.save(answer.artefacts))
         await self.selection.close(job.pipeline, job.model, node, failed=False, took_s=run.took_s)
         if run.gone.is_set():
             self._record(run, None)
@@ -127,18 +179,16 @@ class Batch:
             return gone(job.pipeline)
         return Verdict(200, payload, run.fault)
 
-    async def _left(self, run: Attempts, node: orchestrator.Orchestrator | None) -> None:
+    async def _left(self, run: Attempts, node: orchestrator.Orchestrator | None, *, is_reached: bool) -> None:
         """Clean up after a client that has gone: the session is removed a little later."""
         run.cause = "context canceled"
+        if node is not None and is_reached:
+            run.reached += 1
+            self.meter.failed(run.job.pipeline, run.job.model, node, run.cause)
         self._record(run, None)
         if node is not None:
             await asyncio.sleep(self.spec.stray_delay)
             await self.selection.close(run.job.pipeline, run.job.model, node, failed=True)
-
-    def _nobody(self, run: Attempts) -> Verdict:
-        run.cause = _NOBODY
-        self.meter.failed(run.job.pipeline, run.job.model, None, _NOBODY)
-        return unavailable() if self.spec.nobody == "503" else Verdict(None)
 
     def _record(self, run: Attempts, status: int | None) -> None:
         job, spec = run.job, run.node.spec if run.node else scenario.OrchestratorSpec(address="")
@@ -156,6 +206,8 @@ class Batch:
             tries=run.tries,
             fault=run.fault,
             disconnected=run.gone.is_set(),
+            reached=run.reached,
+            refused=len(run.refused_by),
         )
         error = "" if run.success else run.cause or "unknown"
         self.report(
@@ -191,28 +243,22 @@ def _error(status: int, message: str) -> Verdict:
     return Verdict(status, {"error": {"message": message}})
 
 
-def _busy(error: orchestrator.AttemptFailed) -> bool:
-    return error.cause == "insufficient capacity"
-
-
 def _refused(job: requests.Job, message: str) -> Verdict:
     if message == answers.UNMEASURED:
         return bad_request(message)
     return _error(500, "Internal Server Error") if job.pipeline == "llm" else bad_request(f": {message}")
 
 
-def _exhausted(run: Attempts, spec: scenario.GatewaySpec) -> Verdict:
-    if run.fault == "null":
-        return Verdict(200, None)
-    if run.fault == "eof":
-        return Verdict(None)
-    if run.took_s >= spec.retry_window:
-        return unavailable()
-    return Verdict(200, None) if run.job.pipeline in _SAYS_NULL else Verdict(None)
+def _go(seconds: float) -> str:
+    """Return a duration as Go prints it."""
+    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
 
 
-def _payload(pipeline: str, answer: answers.Answer, urls: list[str]) -> Any:
-    if pipeline == "text-to-speech":
+def _payload(job: requests.Job, answer: answers.Answer, urls: list[str]) -> Any:
+    if job.is_llm_form:
+        chat = answer.payload
+        return {"response": chat["choices"][0]["message"]["content"], "tokens_used": chat["usage"]["total_tokens"]}
+    if job.pipeline == "text-to-speech":
         return {"audio": {"url": urls[0]}}
     if answer.payload is None:
         return {"images": [{"nsfw": False, "seed": answer.seed, "url": url} for url in urls]}

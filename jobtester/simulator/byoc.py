@@ -59,7 +59,7 @@ class ByocPort:
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Serve the route, if the gateway has it."""
-        if self.spec.byoc:
+        if self.spec.byoc and self.spec.generation.byoc:
             router.add_route("*", "/process/request/{path:.*}", self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -37,7 +37,7 @@ class CliPort:
         """Serve the routes that this gateway has."""
         router.add_get("/status", self._status)
         router.add_get("/registeredOrchestrators", self._registered)
-        if self._spec.network_capabilities:
+        if self._spec.network_capabilities and self._spec.generation.mainline_discovery:
             router.add_get("/getNetworkCapabilities", self._network)
         if self._spec.ai_capabilities:
             router.add_get("/getOrchestratorAICapabilities", self._ai_capabilities)
@@ -45,7 +45,14 @@ class CliPort:
             router.add_get("/metrics", self._metrics)
 
     async def _status(self, _: web.Request) -> web.Response:
-        return _json({"Version": "0.9.1", "GolangRuntimeVersion": "go1.23.2", "OrchestratorPool": [], "Manifests": {}})
+        return _json(
+            {
+                "Version": self._spec.generation.livepeer_version,
+                "GolangRuntimeVersion": "go1.23.2",
+                "OrchestratorPool": [],
+                "Manifests": {},
+            }
+        )
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=self._meter.text(), content_type="text/plain")
@@ -114,7 +121,7 @@ def _advertised(node: Node) -> dict[str, Any]:
         "address": names.mixed_case(spec.address),
         "local_address": names.mixed_case(spec.local_address or spec.address),
         "orch_uri": spec.service_uri,
-        "capabilities": {"version": "0.9.1", "capacities": capacities, "constraints": constraints},
+        "capabilities": {"version": spec.version, "capacities": capacities, "constraints": constraints},
         "price_info": {"pricePerUnit": 200, "pixelsPerUnit": 1},
         "capabilities_prices": prices or None,
         "hardware": [_hardware(model.pipeline, model.model) for model in spec.models] or None,

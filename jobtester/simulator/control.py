@@ -11,7 +11,7 @@ from jobtester.simulator import leaderboard_faults, scenario
 if TYPE_CHECKING:
     from jobtester.simulator.network import Network
 
-_PATCHABLE = {"fault", "fault_pipelines", "fault_probability", "down", "service_uri"}
+_PATCHABLE = {"fault", "fault_pipelines", "fault_probability", "down", "frozen", "service_uri"}
 
 
 class Control:
@@ -109,11 +109,13 @@ def _changed(spec: scenario.OrchestratorSpec, change: dict[str, Any]) -> dict[st
         "pipelines": tuple(change.get("fault_pipelines", spec.fault_pipelines)),
         "probability": float(change.get("fault_probability", spec.fault_probability)),
         "down": bool(change.get("down", spec.down)),
+        "frozen": bool(change.get("frozen", spec.frozen)),
     }
 
 
 def _shown(spec: scenario.OrchestratorSpec) -> dict[str, Any]:
-    return {"address": spec.address, "service_uri": spec.service_uri, "fault": spec.fault, "down": spec.down}
+    keys = ("address", "service_uri", "fault", "down", "frozen")
+    return {key: getattr(spec, key) for key in keys}
 
 
 def _refuse(status: int, message: str) -> web.Response:

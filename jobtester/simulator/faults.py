@@ -9,7 +9,12 @@ _SPOKEN = frozenset({"text-to-speech"})
 _WRITTEN = frozenset({"audio-to-text", "image-to-text", "llm", "openai-chat-completions"})
 
 # The attempt fails at the orchestrator; the gateway decides what the client sees.
-ATTEMPT = frozenset({"error_503", "eof", "null", "hang", "slow", "busy", "runner_400", "down"})
+ATTEMPT = frozenset(
+    {
+        "error_503", "eof", "null", "runner_500", "runner_401", "runner_closed", "runner_503", "runner_400", "hang",
+        "slow", "busy", "down", "frozen", "resets", "unreadable", "dies_in_job",
+    }
+)  # fmt: skip
 # The orchestrator succeeds as far as the gateway knows, and the answer's bytes are bad whatever the pipeline.
 ANSWER = frozenset({"empty", "garbage_json", "html", "wrong_shape", "deep_json", "endless_body", "reset_mid_body"})
 # The gateway itself answers instead.

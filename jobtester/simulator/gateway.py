@@ -76,7 +76,7 @@ class Gateway:
         if self._runners:
             return
         self._tasks = tasks.Tasks()
-        counted = meter.Meter(self.name)
+        counted = meter.Meter(self.name, self.spec.generation.livepeer_version)
         by_host = {names.same_host(node.spec.service_uri): node for node in self._everybody if node.spec.service_uri}
         self._pool = pool.Pool(self.spec, by_host, lambda: self.webhook_url)
         sink = events.Sink(self.name, self.spec.event_generation, lambda: self.events_url, lambda: self.events_token)
@@ -107,10 +107,12 @@ class Gateway:
         rng = random.Random(f"{self._network.seed}/{self.name}")
         match self.spec.mode:
             case "query":
-                return selection.QuerySelection(listed, rng)
+                return selection.QuerySelection(listed, rng, self.spec.max_price)
             case "stock":
                 return selection.StickySelection(listed, rng, self.spec)
-        return selection.Selection(listed, rng)
+            case "half":
+                return selection.HalfSelection(listed, rng, self.spec)
+        return selection.Selection(listed, rng, self.spec.max_price)
 
     async def _listen(self, app: web.Application, port: int) -> int:
         app.router.add_route("*", "/{path:.*}", _not_found)

@@ -39,7 +39,12 @@ class JobPort:
         body = await request.read()
         received_at = time.monotonic()
         try:
-            job = requests.decode(pipeline, request.headers.get("Content-Type", ""), body)
+            job = requests.decode(
+                pipeline,
+                request.headers.get("Content-Type", ""),
+                body,
+                llm_form=self._batch.spec.generation.llm_form,
+            )
         except requests.BadRequest as error:
             return await _write(request, batch.bad_request(str(error)), pipeline)
         run = batch.Attempts(

@@ -7,18 +7,18 @@ from collections import Counter
 
 from jobtester.simulator import orchestrator, scenario
 
-_NOBODY = scenario.OrchestratorSpec(address="")
+_NOBODY = scenario.OrchestratorSpec(address="", version="")
 
 
 class Meter:
     """What a gateway counts of its jobs; lost when the gateway restarts."""
 
-    def __init__(self, gateway: str) -> None:
-        """Begin at zero, now."""
-        self._gateway = gateway
+    def __init__(self, gateway: str, version: str) -> None:
+        """Begin at zero, now; `version` is the one of go-livepeer that the gateway says it is."""
+        self._gateway, self._version = gateway, version
         self._started = time.time()
-        self._scores: dict[tuple[str, str, str, str], float] = {}
-        self._errors: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._scores: dict[tuple[str, str, str, str, str], float] = {}
+        self._errors: Counter[tuple[str, str, str, str, str, str]] = Counter()
         self._requests: Counter[tuple[str, str]] = Counter()
 
     def requested(self, pipeline: str, model: str) -> None:
@@ -27,12 +27,11 @@ class Meter:
 
     def succeeded(self, pipeline: str, model: str, node: orchestrator.Orchestrator, score: float) -> None:
         """Write the orchestrator's latency score."""
-        self._scores[node.spec.service_uri, _own_address(node.spec), pipeline, model] = score
+        self._scores[*_named(node.spec), pipeline, model] = score
 
     def failed(self, pipeline: str, model: str, node: orchestrator.Orchestrator | None, cause: str) -> None:
-        """Count a failed attempt, or that nobody could be selected."""
-        spec = node.spec if node else _NOBODY
-        self._errors[cause, spec.service_uri, _own_address(spec), pipeline, model] += 1
+        """Count an error against an orchestrator, or against none by name."""
+        self._errors[cause, *_named(node.spec if node else _NOBODY), pipeline, model] += 1
 
     def text(self) -> str:
         """Write everything in Prometheus' text format."""
@@ -46,7 +45,7 @@ class Meter:
             f"process_start_time_seconds {self._started:.11e}",
             "# HELP livepeer_versions Versions used by LivePeer node.",
             "# TYPE livepeer_versions gauge",
-            f'livepeer_versions{{goversion="go1.23.2",livepeerversion="0.9.1",{common}}} 1',
+            f'livepeer_versions{{goversion="go1.23.2",livepeerversion="{self._version}",{common}}} 1',
             "# HELP livepeer_ai_models_requested AI models requested",
             "# TYPE livepeer_ai_models_requested counter",
         ]
@@ -57,28 +56,28 @@ class Meter:
             "# HELP livepeer_ai_request_latency_score AI request latency score",
             "# TYPE livepeer_ai_request_latency_score gauge",
         ]
-        for (uri, address, pipeline, model), score in self._scores.items():
-            labels = _labels(uri, address, pipeline, model, common)
+        for (uri, address, version, pipeline, model), score in self._scores.items():
+            labels = _labels(uri, address, version, pipeline, model, common)
             lines.append(f"livepeer_ai_request_latency_score{{{labels}}} {score!r}")
         lines += [
             "# HELP livepeer_ai_request_errors Errors during AI request processing",
             "# TYPE livepeer_ai_request_errors counter",
         ]
-        for (cause, uri, address, pipeline, model), count in self._errors.items():
-            labels = f'error_code="{_escaped(cause)}",{_labels(uri, address, pipeline, model, common)}'
+        for (cause, uri, address, version, pipeline, model), count in self._errors.items():
+            labels = f'error_code="{_escaped(cause)}",{_labels(uri, address, version, pipeline, model, common)}'
             lines.append(f"livepeer_ai_request_errors{{{labels}}} {count}")
         return "\n".join(lines) + "\n"
 
 
-def _labels(uri: str, address: str, pipeline: str, model: str, common: str) -> str:
+def _labels(uri: str, address: str, version: str, pipeline: str, model: str, common: str) -> str:
     return (
         f'model_name="{_escaped(model)}",{common},orchestrator_address="{address}",'
-        f'orchestrator_uri="{_escaped(uri)}",pipeline="{pipeline}"'
+        f'orchestrator_uri="{_escaped(uri)}",orchestrator_version="{version}",pipeline="{pipeline}"'
     )
 
 
-def _own_address(spec: scenario.OrchestratorSpec) -> str:
-    return spec.local_address or spec.address
+def _named(spec: scenario.OrchestratorSpec) -> tuple[str, str, str]:
+    return spec.service_uri, spec.local_address or spec.address, spec.version
 
 
 def _escaped(text: str) -> str:

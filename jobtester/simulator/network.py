@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from jobtester.simulator import control, gateway, listener, orchestrator, scenario, served, truth
+from jobtester.simulator import control, gateway, listener, orchestrator, scenario, served, service_listener, truth
 
 if TYPE_CHECKING:
     from jobtester.simulator.leaderboard import Leaderboard
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by name."""
+    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by name.
+
+    `nodes` is the first of the ports of those orchestrators whose service URI leaves it open.
+    """
 
     gateways: Mapping[str, tuple[int, int]]
     leaderboard: int = 0
+    nodes: int = 0
     control: int = 0
 
 
@@ -37,15 +42,21 @@ class Network:
         assets_dir: Path | None = None,
         secret: str = "demo-secret",  # noqa: S107 - a simulated server's key
         leaderboard_rows: Path | None = None,
+        node_host: str = "",
     ) -> None:
-        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised."""
+        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised.
+
+        `node_host` is the name by which others reach orchestrators that would else be on loopback addresses.
+        """
         from jobtester.simulator.leaderboard import Leaderboard
 
         ports = ports or Ports({})
         known = truth.Truth(assets_dir)
         self.scenario, self.host = network, host
         self.log = served.Log()
-        self.orchestrators = [orchestrator.Orchestrator(spec, network.seed) for spec in network.orchestrators]
+        self.orchestrators = [
+            orchestrator.Orchestrator(spec, network.seed, number) for number, spec in enumerate(network.orchestrators)
+        ]
         self.gateways = {
             spec.name: gateway.Gateway(
                 spec,
@@ -61,7 +72,7 @@ class Network:
         self.leaderboard: Leaderboard = Leaderboard(
             secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows
         )
-        self._control_port = ports.control
+        self._control_port, self._node_ports, self._node_host = ports.control, ports.nodes, node_host
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Network:
@@ -84,6 +95,7 @@ class Network:
     async def start(self) -> None:
         """Listen everywhere; if one port is taken nothing stays behind."""
         async with AsyncExitStack() as stack:
+            await self._stand_up(stack)
             stack.push_async_callback(self.leaderboard.stop)
             await self.leaderboard.start()
             for one in self.gateways.values():
@@ -99,6 +111,25 @@ class Network:
     async def stop(self) -> None:
         """End everything."""
         await self._stack.aclose()
+
+    async def _stand_up(self, stack: AsyncExitStack) -> None:
+        """Listen at the service URIs that are on this machine, and note where they are now."""
+        context = service_listener.context()
+        for number, node in enumerate(self.orchestrators):
+            if not service_listener.is_local(node.spec.service_uri):
+                continue
+            listening = service_listener.ServiceListener(node.spec.service_uri, context)
+            stack.push_async_callback(listening.close)
+            uri = listening.open(
+                bind_to=self.host if self._node_host else "",
+                named=self._node_host,
+                port=self._node_ports and self._node_ports + number,
+            )
+            node.spec, node.listener = dataclasses.replace(node.spec, service_uri=uri), listening
+            node.show()
+        self.scenario = dataclasses.replace(
+            self.scenario, orchestrators=tuple(node.spec for node in self.orchestrators)
+        )
 
     def describe(self) -> list[str]:
         """Tell in a few lines what stands where."""

@@ -108,17 +108,16 @@ class Pool:
             return await self.ask(listed)
 
     async def ask(self, uris: Sequence[str]) -> list[orchestrator.Orchestrator]:
-        """Return those who answer an info call in time; a slow one is waited for only while nobody has answered."""
+        """Return those who answer an info call in time; if nobody does, only when the call is given up altogether."""
         nodes = [node for uri in uris if (node := self.find(uri)) is not None]
         if not nodes:
             return []
         calls = {asyncio.create_task(node.info(), name="info"): node for node in nodes}
         try:
             limit = min(self._spec.discovery_timeout, self._spec.info_timeout)
-            done, waiting = await asyncio.wait(calls, timeout=limit)
+            done, _ = await asyncio.wait(calls, timeout=limit)
             if not done:
-                rest = self._spec.info_timeout - limit
-                done, waiting = await asyncio.wait(waiting, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(self._spec.info_timeout - limit)
             return [node for call, node in calls.items() if call in done]
         finally:
             for call in calls:

@@ -36,6 +36,10 @@ _FIELDS: dict[str, dict[str, str]] = {
         "model": "s*", "messages": "m*", "stream": "b*", "max_tokens": "i*", "temperature": "f", "top_p": "f",
         "top_k": "i",
     },
+    "llm form": {
+        "model_id": "s", "prompt": "s", "system_msg": "s", "stream": "b", "max_tokens": "i", "temperature": "f",
+        "history": "s",
+    },
     "image-to-text": {"model_id": "s", "image": "file", "prompt": "s"},
     "text-to-speech": {"model_id": "s", "text": "s", "description": "s"},
 }  # fmt: skip
@@ -51,12 +55,16 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One decoded batch job. `upload` is its file, empty where it has none or the part was missing."""
+    """One decoded batch job. `upload` is its file, empty where it has none or the part was missing.
+
+    `is_llm_form`: an llm job in the form that builds before v0.8.3 take.
+    """
 
     pipeline: str
     model: str
     values: dict[str, Any] = field(default_factory=dict)
     upload: bytes = b""
+    is_llm_form: bool = False
 
     def number(self, name: str, default: int) -> int:
         """Read an integer field."""
@@ -68,12 +76,29 @@ class Job:
         return str(self.values.get(name) or "")
 
 
-def decode(pipeline: str, content_type: str, body: bytes) -> Job:
-    """Decode a job as the gateway does: unknown fields dropped, wrong types refused. BadRequest otherwise."""
+def decode(pipeline: str, content_type: str, body: bytes, *, llm_form: bool = False) -> Job:
+    """Decode a job as the gateway does: unknown fields dropped, wrong types refused. BadRequest otherwise.
+
+    `llm_form`: the gateway takes llm jobs as forms, not as JSON.
+    """
+    if pipeline == "llm" and llm_form:
+        return _chat(_from_form("llm form", content_type, body))
     job = _from_json(pipeline, body) if pipeline in JSON_PIPELINES else _from_form(pipeline, content_type, body)
     if pipeline == "text-to-speech" and not job.text("text"):
         raise BadRequest("text field is required")
     return job
+
+
+def _chat(form: Job) -> Job:
+    """Turn an old llm form into the chat that it stands for."""
+    if any(form.values.get(name) in (None, "") for name in ("prompt", "model_id")):
+        raise BadRequest("missing required fields")
+    messages = [{"role": "user", "content": form.text("prompt")}]
+    if form.text("system_msg"):
+        messages.insert(0, {"role": "system", "content": form.text("system_msg")})
+    values: dict[str, Any] = {"messages": messages}
+    values |= {name: form.values[name] for name in ("max_tokens", "temperature") if name in form.values}
+    return Job("llm", form.model, values, is_llm_form=True)
 
 
 def _from_json(pipeline: str, body: bytes) -> Job:

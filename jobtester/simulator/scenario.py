@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jobtester.simulator import faults, names
+from jobtester.simulator import faults, generations, names, service_listener
 
-Mode = Literal["tester", "query", "stock"]
+Mode = Literal["tester", "half", "query", "stock"]
 T = TypeVar("T")
 Seconds = tuple[float, float]
 
@@ -46,8 +46,12 @@ class ByocSpec:
 class OrchestratorSpec:
     """One advertised node. Several may share an address; an empty `service_uri` cannot be reached by anybody.
 
+    At a `service_uri` on a loopback address somebody really listens; port 0 there is any free one.
     `fault` is one of `faults.NAMES`, limited to `fault_pipelines` (slugs or capabilities) if those are given.
-    `down`: no answer to info calls at all.
+    `down`: nobody listens; `frozen`: connections are taken and nothing is ever said. Both answer no info calls.
+    `not_selectable`: slugs that it advertises, though no gateway can select it for them (model or price).
+    `version` is what it runs: 0.8.6 leaks the slot of each job that fails. `slow_at_least_s` and `error_at_least_s` are
+    the least that the faults `slow` and `error_503` take.
     """
 
     address: str
@@ -60,22 +64,53 @@ class OrchestratorSpec:
     fault_pipelines: tuple[str, ...] = ()
     fault_probability: float = 1.0
     down: bool = False
+    frozen: bool = False
+    not_selectable: tuple[str, ...] = ()
+    version: str = generations.LATEST
+    slow_at_least_s: float = 2.0
+    error_at_least_s: float = 0.25
+
+    @property
+    def state(self) -> service_listener.State:
+        """What a connection to the service URI finds."""
+        if self.down or self.fault == "down":
+            return "down"
+        return "frozen" if self.frozen or self.fault == "frozen" else "up"
+
+    def scaled(self, factor: float) -> OrchestratorSpec:
+        """Return the same node with all its times multiplied."""
+        return dataclasses.replace(
+            self,
+            models=tuple(
+                dataclasses.replace(one, latency_s=_times(one.latency_s, factor), cold_s=one.cold_s * factor)
+                for one in self.models
+            ),
+            byoc=tuple(dataclasses.replace(one, latency_s=_times(one.latency_s, factor)) for one in self.byoc),
+            info_s=_times(self.info_s, factor),
+            slow_at_least_s=self.slow_at_least_s * factor,
+            error_at_least_s=self.error_at_least_s * factor,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySpec:
-    """A gateway and how it deviates from the usual, in seconds. `nobody` is its answer when none is selectable."""
+    """A gateway, the version of go-livepeer that it is, and how it deviates from the usual; times in seconds.
+
+    `mode` half is a gateway that asks at each use, though its testing flag has no effect: it keeps sticky sessions.
+    `info_timeout`: how long an orchestrator that says nothing holds a try up. `max_price`: 0 is any price.
+    """
 
     name: str
     mode: Mode = "tester"
+    version: str = generations.LATEST
     retry_window: float = 2.0
     max_tries: int = 20
     discovery_timeout: float = 1.0
-    info_timeout: float = 6.0
+    info_timeout: float = 3.0
+    max_price: int = 0
     webhook_timeout: float = 3.0
     webhook_cache_s: float = 60.0
     session_s: float = 600.0
-    nobody: Literal["eof", "503"] = "eof"
     metrics: bool = True
     events: bool = False
     event_generation: Literal[1, 2] = 1
@@ -86,6 +121,20 @@ class GatewaySpec:
     byoc: bool = True
     retired: bool = False
     stray_delay: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a version that is not known."""
+        generations.generation(self.version)
+
+    @property
+    def generation(self) -> generations.Generation:
+        """What sets its version apart."""
+        return generations.generation(self.version)
+
+    def scaled(self, factor: float) -> GatewaySpec:
+        """Return the same gateway with all its times multiplied."""
+        times = ("retry_window", "discovery_timeout", "info_timeout", "webhook_cache_s", "session_s", "stray_delay")
+        return dataclasses.replace(self, **{name: getattr(self, name) * factor for name in times})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +147,17 @@ class Scenario:
     orchestrators: tuple[OrchestratorSpec, ...]
     description: str = ""
     recorded: bytes = b""
+
+    def scaled(self, factor: float) -> Scenario:
+        """Return the same network with all its times multiplied, so that a test need not wait for real ones.
+
+        The patterns of questions keep their shape as long as the shortest times stay above those of the machine itself.
+        """
+        return dataclasses.replace(
+            self,
+            gateways=tuple(one.scaled(factor) for one in self.gateways),
+            orchestrators=tuple(one.scaled(factor) for one in self.orchestrators),
+        )
 
     @classmethod
     def load(cls, source: str | Path) -> Scenario:
@@ -183,8 +243,13 @@ def _scenario(data: dict[str, Any], name: str) -> Scenario:
         entry["models"] = tuple(_make(ModelSpec, model) for model in entry.get("models", []))
         entry["byoc"] = tuple(_make(ByocSpec, capability) for capability in entry.get("byoc", []))
         orchestrators.append(_make(OrchestratorSpec, entry))
+    factor = float(data.pop("time_factor", 1.0))
     values: dict[str, Any] = {"name": name, "seed": 1, **data}
-    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values)
+    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values).scaled(factor)
+
+
+def _times(range_s: Seconds, factor: float) -> Seconds:
+    return range_s[0] * factor, range_s[1] * factor
 
 
 def _make(kind: type[T], entry: dict[str, Any]) -> T:

@@ -17,7 +17,8 @@ class Served:
     `address` and `service_uri` are of the orchestrator that had the last attempt, empty where there was none. Times are
     monotonic, `received_at` of the whole request, `sent_at` of the answer's last byte, or of its end where there was
     none; `status` None means closed without an answer. `success`: the gateway took the orchestrator's result.
-    `fault` is the one that was played, if any. `disconnected`: the client had gone before the answer.
+    `fault` is the one that was played, if any. `disconnected`: the client had gone before the answer. `reached` counts
+    the tries whose job an orchestrator took on, `refused` those for which it had no slot.
     """
 
     seq: int
@@ -35,6 +36,8 @@ class Served:
     tries: int
     fault: str
     disconnected: bool
+    reached: int = 0
+    refused: int = 0
 
 
 class Log:
