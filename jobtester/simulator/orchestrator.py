@@ -48,6 +48,7 @@ class Orchestrator:
         faults.check(spec.fault)
         self.spec = spec
         self.listener: service_listener.ServiceListener | None = None
+        self.info_calls = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
         self._lost: Counter[tuple[str, str]] = Counter()
         self._cold = {(model.pipeline, model.model) for model in spec.models if not model.warm}
@@ -106,6 +107,7 @@ class Orchestrator:
 
     async def info(self) -> None:
         """Answer an info call, or never."""
+        self.info_calls += 1
         if self.spec.state != "up":
             await asyncio.Event().wait()
         await asyncio.sleep(self._random.uniform(*self.spec.info_s))

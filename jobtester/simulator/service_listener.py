@@ -97,6 +97,8 @@ class ServiceListener:
             if port:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind((self._host, port))
+            # Connections inherit it, so that those still closing do not keep the next socket off this port.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError:
             one.close()
             raise
