@@ -154,6 +154,13 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--webhook", default="http://127.0.0.1:7934/orchestrators", help="where gateways ask whom to use"
     )
+    simulate.add_argument(
+        "--node-host",
+        default="",
+        metavar="NAME",
+        help="name by which a tester on another machine reaches the orchestrators (default: 127.0.0.1); "
+        "their ports begin 3000 above --port",
+    )
     simulate.add_argument("--leaderboard-port", type=int, help="the Leaderboard's port (default: 1000 above --port)")
     simulate.add_argument(
         "--leaderboard-secret-file", metavar="FILE", help="file with the Leaderboard's secret (default: demo-secret)"

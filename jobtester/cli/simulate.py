@@ -37,12 +37,14 @@ async def _simulate(options: argparse.Namespace) -> None:
         {name: (options.port + number, options.port - 1000 + number) for number, name in enumerate(names)},
         leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
+        nodes=options.port + 3000,
     )
     network = Network(
         scenario,
         host=options.host,
         ports=ports,
         secret=_secret(options.leaderboard_secret_file),
+        node_host=options.node_host,
         leaderboard_rows=Path(options.leaderboard_rows) if options.leaderboard_rows else None,
     )
     try:

@@ -206,8 +206,12 @@ def generate(
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec(name="gateway"),),
     info_s: Seconds = (0.0, 0.003),
     fault_probability: float = 0.5,
+    local: bool = False,
 ) -> Scenario:
-    """Make up a network for load: every orchestrator serves every pipeline, a share of them with a random fault."""
+    """Make up a network for load: every orchestrator serves every pipeline, a share of them with a random fault.
+
+    `local`: somebody listens at each service URI, on this machine.
+    """
     rng = random.Random(seed)
     models = tuple(
         ModelSpec(pipeline, f"sim/{pipeline}-{number}", latency_s=latency_s)
@@ -221,7 +225,7 @@ def generate(
             OrchestratorSpec(
                 address=f"0x{rng.getrandbits(160):040x}",
                 local_address=f"0x{rng.getrandbits(160):040x}",
-                service_uri=f"https://orchestrator-{number}.sim.example:8935",
+                service_uri="https://127.0.0.1:0" if local else f"https://orchestrator-{number}.sim.example:8935",
                 models=models,
                 info_s=info_s,
                 fault=rng.choice(faults.GENERATED) if faulty else "",

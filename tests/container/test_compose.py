@@ -206,7 +206,7 @@ def test_a_real_gateway_takes_the_simulated_ones_place(project: Project) -> None
     recipe = f"""FROM {project.image}
 USER 0
 ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec jobtester simulate --host 0.0.0.0 \\
-  --port 8935 --leaderboard-port 8080 --webhook http://job-tester:7934/orchestrators"]
+  --port 8935 --node-host gateway --leaderboard-port 8080 --webhook http://job-tester:7934/orchestrators"]
 """
     project.compose("up", "--detach", "--wait")
     subprocess.run(["docker", "build", "--tag", image, "-"], input=recipe, text=True, capture_output=True, check=True)
