@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -207,8 +208,9 @@ def generate(
     info_s: Seconds = (0.0, 0.003),
     fault_probability: float = 0.5,
     local: bool = False,
+    fault_names: Sequence[str] = faults.GENERATED,
 ) -> Scenario:
-    """Make up a network for load: every orchestrator serves every pipeline, a share of them with a random fault.
+    """Make up a network for load: every orchestrator serves every pipeline, a share of them with one of the faults.
 
     `local`: somebody listens at each service URI, on this machine.
     """
@@ -228,7 +230,7 @@ def generate(
                 service_uri="https://127.0.0.1:0" if local else f"https://orchestrator-{number}.sim.example:8935",
                 models=models,
                 info_s=info_s,
-                fault=rng.choice(faults.GENERATED) if faulty else "",
+                fault=rng.choice(fault_names) if faulty else "",
                 fault_probability=fault_probability,
             )
         )

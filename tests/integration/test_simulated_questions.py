@@ -401,3 +401,12 @@ def test_scaling_keeps_proportions() -> None:
     assert one.info_s == pytest.approx((0.01, 0.03))
     assert one.models[0].latency_s == pytest.approx((0.3, 0.3))
     assert one.error_at_least_s == pytest.approx(0.025)
+
+
+def test_a_scenario_file_scales_its_times(tmp_path: Path) -> None:
+    """With one key for all of them."""
+    path = tmp_path / "quick.toml"
+    path.write_text('time_factor = 0.1\n[[gateways]]\nname = "g"\n[[orchestrators]]\naddress = "0x1"\nfrozen = true\n')
+    loaded = Scenario.load(path)
+    assert loaded.gateways[0].retry_window == pytest.approx(0.2)
+    assert loaded.orchestrators[0].state == "frozen"
