@@ -68,10 +68,7 @@ class ServiceListener:
         """Answer, refuse or be silent from now on; who is connected already is cut off."""
         if self._socket is None or state == self._state:
             return
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket.fileno())
-        for transport in self._open:
-            transport.close()
+        self._cut_off(self._socket)
         if self._state != "down":  # a socket that listens cannot stop listening: another one takes its place
             self._socket.close()
             self._socket = self._bound(self._port or 0)
@@ -79,15 +76,20 @@ class ServiceListener:
         if state != "down":
             self._socket.listen(_BACKLOG)
         if state == "up":
-            loop.add_reader(self._socket.fileno(), self._accept)
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
 
     async def close(self) -> None:
         """Give the port back."""
-        self.become("down")
-        await self._tasks.end()
         if self._socket is not None:
+            self._cut_off(self._socket)
             self._socket.close()
-            self._socket = None
+            self._socket, self._state = None, "down"
+        await self._tasks.end()
+
+    def _cut_off(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+        for transport in self._open:
+            transport.close()
 
     def _bound(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
