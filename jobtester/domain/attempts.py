@@ -1,0 +1,35 @@
+"""What a gateway's attempts at one job came to, as the tester can tell it without the gateway's own account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Pattern(StrEnum):
+    """How far a gateway's attempts at a job came."""
+
+    ANSWERED = "answered"  # the named orchestrator was asked, and the gateway passed an answer on
+    REACHED = "reached"  # at least one attempt left for the orchestrator and failed there
+    BUSY = "busy"  # every attempt was refused for want of a free slot
+    NOBODY = "nobody"  # attempt after attempt found nobody to select
+    DOWN = "down"  # the gateway waited for the orchestrator and never heard of it
+    NOT_FOLLOWING = "not_following"  # the gateway did not ask whom to use
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """A pattern, how many attempts left for the orchestrator (≥ 0), and a sentence for people."""
+
+    pattern: Pattern
+    tries: int = 0
+    line: str = ""
+
+    @property
+    def never_reached(self) -> bool:
+        """Whether no attempt ever left for the orchestrator."""
+        return self.pattern in (Pattern.NOBODY, Pattern.DOWN)
+
+
+UNKNOWN = Attempts(Pattern.UNCLEAR)

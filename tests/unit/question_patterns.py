@@ -1,0 +1,86 @@
+"""The questions of made-up gateways: what one job makes a webhook gateway ask, for distances near and far."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+MOST_TRIES = 20
+
+
+@dataclass(slots=True)
+class AskingGateway:
+    """Ask as a tester gateway does, with questions of `question_s` and calls of `call_s` seconds, each give or take.
+
+    A stalling machine now and then holds a question up for `stall_s` seconds.
+    """
+
+    random: random.Random
+    question_s: float
+    call_s: float
+    window_s: float = 2.0
+    spread: float = 0.25
+    stall_share: float = 0.0
+    stall_s: float = 0.05
+    now: float = 0.0
+    asked: list[float] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether another attempt may start."""
+        return self.now < self.window_s
+
+    def ask(self, times: int) -> None:
+        """Ask a burst of questions, and call the orchestrator after it."""
+        for _ in range(times):
+            stall = self.stall_s if self.random.random() < self.stall_share else 0.0
+            self.asked.append(self.now)
+            self.now += self._about(self.question_s) + stall
+        self.now += self._about(self.call_s)
+
+    def attempt(self, job_s: float) -> None:
+        """Ask as an attempt that leaves does, and wait for the orchestrator's answer."""
+        self.ask(2)
+        self.ask(3)
+        self.now += self._about(job_s)
+
+    def reached(self, job_s: float) -> list[float]:
+        """Return the questions of a job that fails at the orchestrator, try after try."""
+        tries = 0
+        while tries < MOST_TRIES and (tries == 0 or self.open):
+            self.attempt(job_s)
+            self.ask(2)
+            tries += 1
+        return self.asked
+
+    def busy(self, *, tail: bool = True, refusal_s: float = 0.001, before: int = 0) -> list[float]:
+        """Return the questions of a job for which no slot is free; `before` attempts have taken part already."""
+        tries = before
+        while tries < MOST_TRIES and (tries == 0 or self.open):
+            self.attempt(refusal_s)
+            tries += 1
+        for _ in range(tries - before if tail else 0):
+            self.ask(2)
+        return self.asked
+
+    def leaked(self, job_s: float) -> list[float]:
+        """Return the questions of a job whose first attempt fails and leaves its slot taken."""
+        self.attempt(job_s)
+        self.ask(2)
+        return self.busy(before=1)
+
+    def nobody(self, most: int = MOST_TRIES) -> list[float]:
+        """Return the questions of a job for which nobody can be selected."""
+        tries = 0
+        while tries < most and (tries == 0 or self.open):
+            self.ask(2)
+            tries += 1
+        return self.asked
+
+    def down(self) -> list[float]:
+        """Return the questions of a job whose orchestrator does not answer the gateway's call."""
+        self.ask(2)
+        return self.asked
+
+    def _about(self, seconds: float) -> float:
+        return seconds * self.random.uniform(1 - self.spread, 1 + self.spread)

@@ -1,0 +1,160 @@
+"""What a gateway's questions say: exact where calls take longer than questions, and never wrong where they do not."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobtester.domain.attempts import Pattern
+from jobtester.gateway.questions import classify
+from tests.unit.question_patterns import AskingGateway
+
+RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
+KINDS = ("reached", "busy", "busy_without_tail", "leaked", "nobody", "down")
+TRUTH = {
+    "reached": Pattern.REACHED, "busy": Pattern.BUSY, "busy_without_tail": Pattern.BUSY, "leaked": Pattern.REACHED,
+    "nobody": Pattern.NOBODY, "down": Pattern.DOWN,
+}  # fmt: skip
+
+
+def asked(kind: str, gateway: AskingGateway, job_s: float) -> list[float]:
+    """Return one job's questions."""
+    match kind:
+        case "reached":
+            return gateway.reached(job_s)
+        case "busy":
+            return gateway.busy()
+        case "busy_without_tail":
+            return gateway.busy(tail=False)
+        case "leaked":
+            return gateway.leaked(job_s)
+        case "nobody":
+            return gateway.nobody()
+        case _:
+            return gateway.down()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2**32),
+    question_ms=st.floats(0.3, 3.0),
+    call_ms=st.floats(0.0, 300.0),
+    job_ms=st.floats(0.5, 4_000.0),
+    stall_share=st.sampled_from((0.0, 0.0, 0.02, 0.1)),
+)
+def test_never_wrong(
+    kind: str, seed: int, question_ms: float, call_ms: float, job_ms: float, stall_share: float
+) -> None:
+    """For calls of 0 to 300 ms a reading is the truth or unclear: above all, busy is never read as failed."""
+    gateway = AskingGateway(random.Random(seed), question_ms / 1e3, call_ms / 1e3, stall_share=stall_share)
+    questions = asked(kind, gateway, job_ms / 1e3)
+    assert classify(questions, answered=False).pattern in (TRUTH[kind], Pattern.UNCLEAR)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2**32),
+    question_ms=st.floats(0.3, 3.0),
+    far=st.floats(5.0, 80.0),
+    job_ms=st.floats(20.0, 900.0),
+)
+def test_clear_at_ordinary_distances(kind: str, seed: int, question_ms: float, far: float, job_ms: float) -> None:
+    """Where a call takes five times as long as a question or more, and more than one try fits, nothing is unclear."""
+    call_s = min(0.3, far * question_ms / 1e3)
+    questions = asked(kind, AskingGateway(random.Random(seed), question_ms / 1e3, call_s), job_ms / 1e3)
+    assert classify(questions, answered=False).pattern is TRUTH[kind]
+
+
+@pytest.mark.parametrize(
+    ("job_s", "pattern"), [(3.0, Pattern.REACHED), (12.0, Pattern.REACHED), (0.001, Pattern.UNCLEAR)]
+)
+def test_one_try(job_s: float, pattern: Pattern) -> None:
+    """One try that took long reached its orchestrator; one refused at once after a slow call may have been busy."""
+    slow_call_s = 0.15 if job_s > 1 else 1.2
+    gateway = AskingGateway(random.Random(1), 0.002, slow_call_s)
+    assert classify(gateway.reached(job_s), answered=False).pattern is pattern
+
+
+def test_the_runners_400_needs_no_second_try() -> None:
+    """A gateway does not try again after a runner's 400, so one quick try is enough."""
+    gateway = AskingGateway(random.Random(1), 0.002, 0.03)
+    gateway.attempt(0.01)
+    gateway.ask(2)
+    assert classify(gateway.asked, answered=False, retried=False).pattern is Pattern.REACHED
+
+
+@pytest.mark.parametrize(
+    ("count", "pattern"),
+    [(0, Pattern.NOT_FOLLOWING), (2, Pattern.NOT_FOLLOWING), (3, Pattern.NOT_FOLLOWING), (4, Pattern.NOT_FOLLOWING),
+     (5, Pattern.ANSWERED), (7, Pattern.ANSWERED), (14, Pattern.ANSWERED)],
+)  # fmt: skip
+def test_answered(count: int, pattern: Pattern) -> None:
+    """An answer needs five questions before it: three are a half-configured gateway's, which serves from memory."""
+    assert classify([0.01 * n for n in range(count)], answered=True).pattern is pattern
+
+
+@pytest.mark.parametrize(
+    ("count", "pattern"),
+    [(0, Pattern.NOT_FOLLOWING), (2, Pattern.DOWN), (3, Pattern.NOT_FOLLOWING), (5, Pattern.REACHED)],
+)
+def test_hung_up(count: int, pattern: Pattern) -> None:
+    """Where the tester hung up the last pair has not come yet."""
+    assert classify([0.01 * n for n in range(count)], answered=False, hung_up=True).pattern is pattern
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 8, 9, 11])
+def test_odd_counts_of_evenly_spaced_questions_blame_nobody(count: int) -> None:
+    """Evenly spaced questions say nothing."""
+    pattern = classify([0.01 * n for n in range(count)], answered=False).pattern
+    assert pattern in (Pattern.UNCLEAR, Pattern.NOT_FOLLOWING)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(4, 160))
+def test_noise_is_unclear(seed: int, count: int) -> None:
+    """Questions at random instants are hardly ever a pattern, and never that of a failed job for sure."""
+    rng = random.Random(seed)
+    instants = sorted(rng.uniform(0, 2) for _ in range(count))
+    pattern = classify(instants, answered=False).pattern
+    assert pattern is not Pattern.REACHED or count < 20
+
+
+def test_many_questions_are_read_quickly() -> None:
+    """A gateway that asks without a bound does not hold the tester up for long."""
+    questions = AskingGateway(random.Random(3), 0.0008, 0.001).nobody(most=1_000)
+    began = time.process_time()
+    assert classify(questions, answered=False).pattern in (Pattern.NOBODY, Pattern.UNCLEAR)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="recorded questions are not present")
+def test_recorded_questions() -> None:
+    """What real gateways asked: 20 refusals twice in a row are busy, tries at a failing runner are reached."""
+    traces = json.loads(RECORDED.read_text())["traces"]
+    for trace in traces:
+        questions = [moment / 1e3 for moment in trace["questions_ms"]]
+        calls = trace["runner_calls"]
+        statuses = {call["status"] for call in calls}
+        pattern = classify(questions, answered=False).pattern
+        if len(questions) == 2:
+            assert pattern is Pattern.DOWN
+        elif not calls and len(questions) % 140 == 0:
+            for start in range(0, len(questions), 140):
+                assert classify(questions[start : start + 140], answered=False).pattern is Pattern.BUSY
+        elif not calls:
+            assert pattern is not Pattern.REACHED
+        elif len(calls) > 1 and statuses <= {500}:
+            for tries in range(2, 21):
+                read = classify(questions[: 7 * tries], answered=False)
+                assert (read.pattern, read.tries) == (Pattern.REACHED, tries)
+        assert classify(questions, answered=True).pattern is (
+            Pattern.ANSWERED if len(questions) >= 5 else Pattern.NOT_FOLLOWING
+        )
