@@ -104,10 +104,10 @@ class Gateway(Section):
     settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]
     first_ask: PositiveDuration = Field("10s", description="a tester gateway asks whom to use within this time")  # type: ignore[assignment]
     min_asks: int = Field(
-        2,
+        5,
         ge=1,
         le=5,
-        description="webhook calls that one job causes at least; a stock gateway's cache causes one at most",
+        description="webhook calls that an answered job causes at least; a half-configured gateway asks 3 times",
     )
     after_disconnect: Duration = Field("7s", description="silence after a dropped job before the lease moves on")  # type: ignore[assignment]
     evidence_wait: Duration = Field("2s", description="how long delivery waits for events")  # type: ignore[assignment]

@@ -33,3 +33,19 @@ class Attempts:
 
 
 UNKNOWN = Attempts(Pattern.UNCLEAR)
+
+
+class ConnectionState(StrEnum):
+    """What the tester found when it connected to a service URI itself."""
+
+    STANDS = "stands"
+    UNREACHABLE = "unreachable"  # refused or silent, twice, while other orchestrators answered
+    UNKNOWN = "unknown"  # the tester's own network may be at fault
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A state, and a sentence for people that says what was tried."""
+
+    state: ConnectionState
+    line: str

@@ -48,6 +48,21 @@ class Exchange:
         return max(self.ended - self.sent, 1e-6)
 
     @property
+    def looks_passed(self) -> bool:
+        """Whether the gateway itself took the job for a success, whatever its content is worth."""
+        if self.ending is not Ending.ANSWERED or self.status is None or not 200 <= self.status < 300:
+            return False
+        return self.body.strip() not in (b"", b"null") if len(self.body) < 16 else True
+
+    @property
+    def retried(self) -> bool:
+        """Whether this is how a gateway ends when its tries run out: 503, `null`, or closed without an answer."""
+        if self.ending is Ending.NO_REPLY:
+            return True
+        null = self.status == 200 and len(self.body) < 16 and self.body.strip() == b"null"
+        return self.ending is Ending.ANSWERED and (self.status == 503 or null)
+
+    @property
     def disconnected(self) -> bool:
         """Tell whether the gateway may still be at work for this request: we, or a proxy, left before its answer."""
         left = (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)

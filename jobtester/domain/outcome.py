@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jobtester.domain.attempts import Attempts, Connection, ConnectionState, Pattern
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.foreign_text import clean_prose
@@ -111,6 +112,18 @@ REASONS: Mapping[str, Reason] = {
             "Compare the service URI in the gateway's pool with the one advertised.",
         ),
         Reason(
+            "unreachable", _F, _ORCH, "Nothing answers at the service URI: the gateway never reached the orchestrator, and neither could the tester, which reaches others.",
+            "Check that the orchestrator runs, and that its port is open to the Internet.",
+        ),
+        Reason(
+            "not_selected", _U, _UNKNOWN, "The gateway never gave the job to the orchestrator, though its service URI can be connected to.",
+            "It may be the price, a model that is advertised and not loaded, or a gateway's -discoveryTimeout that is too short.",
+        ),
+        Reason(
+            "unclear", _U, _UNKNOWN, "The job failed, and nothing shows whether it reached the orchestrator, also not when it was sent again alone.",
+            "Give the gateway an event sink; a webhook gateway shows more than one that is aimed by query.",
+        ),
+        Reason(
             "price", _U, _UNKNOWN, "The orchestrator's price is above what the gateway pays, so it was never asked.",
             "Compare the price with the gateway's -maxPricePerUnit.",
         ),
@@ -123,7 +136,7 @@ REASONS: Mapping[str, Reason] = {
             "Check that the gateway serves this tester alone.",
         ),
         Reason(
-            "unproven", _U, _UNKNOWN, "The job ran beside others on one gateway and nothing proved who served it, also not when it ran again alone.",
+            "unproven", _U, _UNKNOWN, "Nothing proved who served the job, though it ran beside others, or its gateway has used another orchestrator than the named one in this tick.",
             "Give the gateway an evidence source: -monitor=true, or an event sink.",
         ),
         Reason(
@@ -240,12 +253,17 @@ def judge(
     cause: str = "",
     gateway_alive: bool = True,
     followed: bool = True,
+    attempts: Attempts | None = None,
+    connection: Connection | None = None,
 ) -> Verdict:
     """Judge a job from what came back, what the checks found and what is known of who served it.
 
     `cause` is what the gateway's metrics or events say of the failure, where they do: it tells a busy or an unlisted
     orchestrator from a failing one. `gateway_alive` False means that the gateway did not answer even a health request
     when asked just after a lost connection. `followed` False means that it chose the orchestrator by itself.
+    `attempts` is how far the gateway came with the job, None where that is not known and does not matter;
+    `connection` what the tester found at the service URI, None before it has looked: where that could decide, the
+    verdict is `unclear`.
     """
     early = _before_content(exchange, gateway_alive)
     if early is not None:
@@ -260,6 +278,8 @@ def judge(
     else:
         found = _content(exchange, findings, byoc)
     found = _explained(found, cause, proven=attribution.kind is Kind.PROVEN)
+    if attempts is not None:
+        found = _by_attempts(found, attempts, connection, proven=attribution.kind is Kind.PROVEN)
     if not found.scored:
         return found
     last_line = attribution.evidence[-1] if attribution.evidence else ""
@@ -268,6 +288,35 @@ def judge(
     if attribution.kind is Kind.REFUTED:
         return verdict("refuted", last_line)
     return found
+
+
+_TRIES_RAN_OUT = ("503", "no_reply", "null")
+
+
+def _by_attempts(found: Verdict, attempts: Attempts, connection: Connection | None, *, proven: bool) -> Verdict:
+    """Hold a failure against an orchestrator only if the job reached it, or nobody can reach it."""
+    left_early = found.code == "timeout" and attempts.never_reached
+    if proven or not (found.code in _TRIES_RAN_OUT or left_early):
+        return found
+    state = connection.state if connection is not None else None
+    line = connection.line if connection is not None else ""
+    match attempts.pattern:
+        case Pattern.NOT_FOLLOWING:
+            return verdict("not_targeted", attempts.line)
+        case Pattern.BUSY:
+            return verdict("busy", _sentences(reason("busy").meaning, attempts.line))
+        case Pattern.REACHED if state is not ConnectionState.UNREACHABLE:
+            return Verdict(found.outcome, found.code, _sentences(found.message, attempts.line))
+        case _ if state is ConnectionState.UNREACHABLE:
+            return verdict("unreachable", _sentences(line, attempts.line))
+        case Pattern.NOBODY | Pattern.DOWN if state is ConnectionState.STANDS:
+            return verdict("not_selected", _sentences(reason("not_selected").meaning, attempts.line))
+    return verdict("unclear", _sentences(reason("unclear").meaning, attempts.line, line))
+
+
+def _sentences(*texts: str) -> str:
+    """Return texts as sentences, each with its capital and its full stop."""
+    return " ".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in texts if text)
 
 
 def _before_content(exchange: Exchange, gateway_alive: bool) -> Verdict | None:
@@ -377,7 +426,6 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ("orchestratorcapped", "busy"),
     ("orchestratorbusy", "busy"),
     ("price", "price"),
-    ("no orchestrators available", "capacity_unknown"),
 )
 
 

@@ -35,6 +35,11 @@ _AI = "/getOrchestratorAICapabilities"
 _LONG = re.compile(rb"\d{19}")
 _MOST_WEI = 2**256 - 1  # what the chain can carry; whoever asks for more is too dear for everybody
 
+
+class NobodyJoinsError(DiscoveryError):
+    """A gateway's two lists have no address in common, which does not change by asking again."""
+
+
 Announce = Callable[[Sequence[Orchestrator]], None]
 
 
@@ -61,7 +66,7 @@ async def discover(
     ways = {"network": (_network,), "tester": (_tester,), "auto": (_network, _tester)}[source]
     deadline, is_waiting = now() + patience_s, False
     while True:
-        problems, empty = [], False
+        problems, empty, final = [], False, False
         for client in clients:
             for way in ways:
                 if not client.cli_url:
@@ -70,6 +75,7 @@ async def discover(
                     found = merged(await way(client, announce))
                 except (GatewayError, DiscoveryError) as error:
                     problems.append(str(error))
+                    final = final or isinstance(error, NobodyJoinsError)
                     continue
                 if found:
                     return found
@@ -79,7 +85,7 @@ async def discover(
                 "no gateway has a cli_url, so nobody can be discovered; "
                 'set gateways.cli_url, or discovery.source = "static"'
             )
-        if now() >= deadline:
+        if now() >= deadline or (final and not empty):
             if empty:
                 return []
             raise DiscoveryError("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
@@ -111,7 +117,16 @@ async def _tester(client: Client, announce: Announce) -> list[Orchestrator]:
     status, body = await client.cli(_AI, timeout_s=120)
     if status != 200:
         raise DiscoveryError(f"{client.cli_url}{_AI}: {status} {_excerpt(body)}")
-    return await asyncio.to_thread(lambda: joined(known, _json(client, _AI, body)))
+    answer = await asyncio.to_thread(_json, client, _AI, body)
+    found = await asyncio.to_thread(joined, known, answer)
+    told = len(_entries(_table(answer).get("orchestrators")))
+    if known and told and not found:
+        raise NobodyJoinsError(
+            f"{client.cli_url}{_AI}: names {told} orchestrators, none under an address of the {len(known)} that "
+            f"{_REGISTERED} names; the orchestrators run without on-chain parameters, or the gateway is off-chain: "
+            'use discovery.source = "network" or "static"'
+        )
+    return found
 
 
 def network(answer: object) -> Iterator[Orchestrator]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from jobtester.domain.attribution import Attribution, Kind
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job, Pair
 from jobtester.domain.orchestrators import Orchestrator, Target
 from jobtester.errors import GatewayError
@@ -26,7 +26,7 @@ _SHARE = 10
 _BYTES_PER_S = 4e6  # what is fetched passes through the event loop, and the gateway has to write it
 _FORGET_FROM = 64
 _EVENTS_S = 120.0
-_NOBODY = series.Named("", "")  # whom the gateway names where it could select nobody
+_NOBODY = series.Named("", "")  # whom the gateway names where its tries ran out, for whatever reason
 
 
 @dataclass(slots=True)
@@ -266,11 +266,12 @@ class Evidence:
     def _from_metrics(self, life: Life, exchange: Exchange, moved: series.Change, since: float) -> list[Testimony]:
         """Weigh what moved in the metrics since the reading before the job, which began at `since`.
 
-        A job that passed made its server's series move, and one that failed the error series of each that was tried. So
-        if ours alone moved, it was ours; if ours did not move and somebody else's did, it was not; and if it failed
-        without ours while the gateway somewhere found nobody, ours cannot be held to have failed.
+        A job that passed made its server's series move. One that failed moved an error series only if the connection
+        between gateway and orchestrator broke; a line that names nobody is written whenever the tries run out, for
+        whatever reason, and says nothing. So if ours alone moved, it was ours; if ours did not move and somebody
+        else's did, it was not.
         """
-        passed = looks_passed(exchange)
+        passed = exchange.looks_passed
         names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}
         target = life.job.target
         means = {name: self.known.meant(name.uri, name.address) for name in names}
@@ -284,9 +285,6 @@ class Evidence:
         foreign = [name for name, meant in means.items() if refutes(meant, target)]
         others = self._beside(life, since)
         unexplained = [name for name in foreign if not means[name] & others]
-        if not passed and not unexplained and _NOBODY in moved.failed:
-            cause = "; ".join(moved.failed[_NOBODY])
-            return [Testimony(None, f"metric: the gateway found nobody to give the job to: {cause}", cause)]
         if unexplained and len(foreign) == len(names):
             name = unexplained[0]
             return [Testimony(Kind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead")]
@@ -323,7 +321,7 @@ class Evidence:
         ]
         if rivals:
             return []
-        cause = "" if event.success else event.error
+        cause = "" if event.success or _says_nothing(event.error) else event.error
         if not event.uri and not event.address:
             return [Testimony(None, f"event: {cause}", cause)] if cause else []
         return [self._named(life.job.target, event.uri, event.address, f"event: served by {event.uri}", cause)]
@@ -337,11 +335,9 @@ class Evidence:
         return Testimony(None, f"{line}, which is nobody known for certain", cause)
 
 
-def looks_passed(exchange: Exchange) -> bool:
-    """Tell whether the gateway itself took the job for a success, whatever its content is worth."""
-    if exchange.ending is not Ending.ANSWERED or exchange.status is None or not 200 <= exchange.status < 300:
-        return False
-    return exchange.body.strip() not in (b"", b"null") if len(exchange.body) < 16 else True
+def _says_nothing(error: str) -> bool:
+    """Whether an error is what a gateway writes whenever its tries run out, for whatever reason."""
+    return "no orchestrators available" in error.lower()
 
 
 def _timed(body: bytes, begun: float, before: frozenset[int]) -> tuple[series.Snapshot, float]:

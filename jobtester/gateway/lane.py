@@ -130,7 +130,7 @@ def make(settings: Gateway) -> Lane:
         timing = Timing(settings.retry_window, settings.settle, settings.after_disconnect, settings.min_asks)
         targeting = Webhook(Lease(timing, overlap=settings.overlap), client, first_ask_s=settings.first_ask)
     elif settings.targeting == "query":
-        targeting = Query()
+        targeting = Query(settings.retry_window)
     else:
         targeting = Byoc()
     evidence = Evidence(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobtester.domain.orchestrators import Orchestrator
 
+_MOST_REMEMBERED = 2_000  # instants of questions of one job; a gateway that asks on and on is read from these
 ASKS_BEFORE_JOB = 5  # a tester gateway asks about this often before a job leaves (docs/targeting.md)
 
 
@@ -17,18 +18,23 @@ class Timing:
     retry_window: float = 2.0
     settle: float = 0.5
     after_disconnect: float = 7.0
-    min_asks: int = 2
+    min_asks: int = 5
 
 
 @dataclass(slots=True)
 class Flight:
-    """One job in the air: since when, and how often the gateway has asked in its lifetime."""
+    """One job in the air: since when, and how often and when the gateway has asked in its lifetime.
+
+    `alone` means that no question of another job can be among them.
+    """
 
     job: str
     orchestrator: Orchestrator
     sent_at: float
     asks: int = 0
     overlapped: bool = False
+    alone: bool = True
+    asked_at: list[float] = field(default_factory=list)
 
 
 class Lease:
@@ -68,6 +74,8 @@ class Lease:
             self._unclaimed += 1
         for flight in self.flights.values():
             flight.asks += 1
+            if len(flight.asked_at) < _MOST_REMEMBERED:
+                flight.asked_at.append(now)
         if not self._in_tick:
             return self._candidates
         return (self.holder,) if self.holder is not None else ()
@@ -116,7 +124,13 @@ class Lease:
         """Note that a job of the holder leaves now."""
         assert self.holder is not None, "a job needs the lease"
         others = any(one.orchestrator.target != self.holder.target for one in self.flights.values())
-        flight = self.flights[job] = Flight(job, self.holder, now, overlapped=others)
+        strays = self._stray_since is not None and (
+            max(self._stray_since, self.last_ask) + self.timing.after_disconnect > now
+        )
+        for flight in self.flights.values():
+            flight.alone = False
+        alone = not self.flights and not strays
+        flight = self.flights[job] = Flight(job, self.holder, now, overlapped=others, alone=alone)
         return flight
 
     def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:

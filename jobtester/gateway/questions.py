@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jobtester.domain.attempts import Attempts, Pattern
 
@@ -66,7 +67,7 @@ def classify(asked: Sequence[float], *, answered: bool, retried: bool = True, hu
         return _sticky(count)
     if count == 2:
         return Attempts(Pattern.DOWN, 0, "the gateway asked once for a selection and heard nothing of the orchestrator")
-    pauses = [math.log(max(later - sooner, _SHORTEST_S)) for sooner, later in zip(asked, asked[1:], strict=False)]
+    pauses = [math.log(max(later - sooner, _SHORTEST_S)) for sooner, later in pairwise(asked)]
     return _read(pauses, asked, retried)
 
 
@@ -103,7 +104,7 @@ def _read(pauses: Sequence[float], asked: Sequence[float], retried: bool) -> Att
 
 
 def _lasted(asked: Sequence[float]) -> bool:
-    """Whether the only attempt ended much later than its calls explain: a refusal for want of capacity comes at once."""
+    """Whether the only attempt ended much later than its calls explain: a refusal for capacity comes at once."""
     call, job = asked[-5] - asked[-6], asked[-2] - asked[-3]
     return job > 2 * call + 0.1
 
@@ -113,7 +114,7 @@ def _limits(pauses: Sequence[float]) -> Iterator[float]:
     ordered = sorted(pauses)
     last = len(ordered) - 1
     if last < _MANY:
-        yield from ((low + high) / 2 for low, high in zip(ordered, ordered[1:], strict=False))
+        yield from ((low + high) / 2 for low, high in pairwise(ordered))
         return
     for share in (0.46, 0.49, 0.52, 0.55, 0.58, 0.61, 0.65):
         place = min(last - 1, int(share * last))
@@ -132,7 +133,7 @@ def _nobody(within: Sequence[float], between: Sequence[float]) -> _Fit:
 
 
 def _busy(within: Sequence[float], between: Sequence[float]) -> _Fit:
-    """Return the best of: some pairs that found nobody, attempts of five, and as many lone pairs at the end, or none."""
+    """Return the best of: a few pairs that found nobody, attempts of five, as many lone pairs at the end or none."""
     count = len(within) + 1
     best = _NO_FIT
     for idle in range(3):

@@ -9,13 +9,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from jobtester.domain.attempts import UNKNOWN, Attempts, Pattern
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator
-from jobtester.gateway import byoc
+from jobtester.gateway import answer_time, byoc, questions
 from jobtester.gateway.client import Client
-from jobtester.gateway.lease import Lease
+from jobtester.gateway.lease import Flight, Lease
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Aim:
     exchange: Exchange | None = None
     attribution: Attribution = Attribution(Kind.PRESUMED)  # noqa: RUF009 - an immutable value
     overlapped: bool = False
+    attempts: Attempts = UNKNOWN
 
 
 class Targeting(Protocol):
@@ -54,6 +56,10 @@ class Query:
 
     kind = "query"
 
+    def __init__(self, retry_window_s: float = 2.0) -> None:
+        """Aim at a gateway that tries again for `retry_window_s` seconds."""
+        self._retry_window_s = retry_window_s
+
     @asynccontextmanager
     async def aim(self, job: Job) -> AsyncIterator[Aim]:
         """Aim by `?orchestrator=`, for BYOC by header."""
@@ -62,7 +68,10 @@ class Query:
                 yield aim
             return
         line = f"query: orchestrator={job.target.service_uri}"
-        yield Aim({"orchestrator": job.target.service_uri}, attribution=Attribution(Kind.PRESUMED, (line,)))
+        aim = Aim({"orchestrator": job.target.service_uri}, attribution=Attribution(Kind.PRESUMED, (line,)))
+        yield aim
+        if aim.exchange is not None:
+            aim.attempts = answer_time.read(aim.exchange, self._retry_window_s)
 
     def rest(self) -> None:
         """Do nothing: nobody is named between jobs."""
@@ -118,6 +127,10 @@ class Webhook:
             self.lease.ended(job.id, time.monotonic(), disconnected=gone)
             asked = self.lease.claim(flight)
             aim.overlapped = flight.overlapped
+            if not job.capability.byoc and aim.exchange is not None:
+                aim.attempts = _attempts(flight, aim.exchange)
+            if aim.exchange is not None and (aim.exchange.retried or aim.attempts.never_reached):
+                asked = aim.attempts.pattern is not Pattern.NOT_FOLLOWING
             aim.attribution = _by_asking(asked or job.capability.byoc, flight.asks, job)
             self._moved.set()
 
@@ -152,6 +165,18 @@ class Webhook:
             self._client.give_up(
                 job_id, Ending.TIMEOUT, f"the gateway did not ask whom to use within {self._first_ask_s:g} s"
             )
+
+
+def _attempts(flight: Flight, exchange: Exchange) -> Attempts:
+    """Return what the questions of one job say; nothing where another job's may be among them."""
+    if flight.asks and (flight.overlapped or not flight.alone):
+        return Attempts(Pattern.UNCLEAR, 0, f"the gateway asked {flight.asks} times, also for other jobs")
+    return questions.classify(
+        flight.asked_at,
+        answered=exchange.looks_passed,
+        retried=exchange.retried,
+        hung_up=exchange.disconnected,
+    )
 
 
 def _by_asking(asked: bool, asks: int, job: Job) -> Attribution:

@@ -17,11 +17,13 @@ from jobtester import interpreter
 from jobtester.crashes import CrashBoundary
 from jobtester.domain import budget
 from jobtester.domain import plan as planning
+from jobtester.domain.attribution import Kind
 from jobtester.domain.orchestrators import Capability, Orchestrator, normal_address
 from jobtester.domain.plan import Plan, Selection
 from jobtester.domain.report import Report
 from jobtester.errors import DiscoveryError, StoreError
 from jobtester.gateway import discovery
+from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.events import Completed
 from jobtester.gateway.lane import Lane
 from jobtester.gateway.targeting import Webhook
@@ -218,7 +220,10 @@ class Conductor:
         late = gateway.evidence.late(event)
         if late is None:
             return False
-        return await self._recorder.amend(*late)
+        amended = await self._recorder.amend(*late)
+        if amended and late[1].kind is Kind.REFUTED:
+            gateway.trust.saw(Kind.REFUTED)
+        return amended
 
     async def _keep(self, ended: Report) -> None:
         """Note in the store how a tick ended."""
@@ -234,7 +239,8 @@ class Conductor:
         catalogue = self.token_limits.applied(self.catalogue)
         requests = await asyncio.to_thread(Requests, catalogue, self.assets, seed)
         bounds = Bounds(limits.max_response, limits.max_artefact)
-        return Trial(catalogue, requests, self.examiner, bounds, self.token_limits)
+        connections = ConnectionProbe(one.service_uri for one in self.orchestrators if one.service_uri)
+        return Trial(catalogue, requests, self.examiner, bounds, self.token_limits, connections)
 
     async def _run(self, report: Report) -> str:
         """Run it, and give the state in which it ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -67,6 +67,8 @@ class Runner:
     _deferrals: dict[str, int] = field(default_factory=dict)
     _aside: dict[str, Result] = field(default_factory=dict)
     _put_off: dict[str, Result] = field(default_factory=dict)
+    _serves_llm: set[str] = field(default_factory=set)
+    _llm_refusals: dict[str, list[tuple[Result, Result]]] = field(default_factory=dict)
     _final: bool = False
     _closed: str = ""
     _aborted: bool = False
@@ -92,7 +94,10 @@ class Runner:
                     lane.run_alone()
                 await self._pass(again)
             for result in self._aside.values():
-                await self._record(unowned(result))
+                await self._record(result if result.verdict.code == "unclear" else unowned(result))
+            for refusals in self._llm_refusals.values():
+                for result, _ in refusals:
+                    await self._record(result)
             for result in self._put_off.values():
                 await self._record(result)
         finally:
@@ -118,7 +123,8 @@ class Runner:
         self.recorder.give_up()
 
     async def _pass(self, jobs: Sequence[Job]) -> None:
-        self._board = Board(jobs, per_orchestrator=self.pace.per_orchestrator)
+        """Run these jobs; the second time one at a time on each orchestrator, so that questions can be told apart."""
+        self._board = Board(jobs, per_orchestrator=1 if self._final else self.pace.per_orchestrator)
         async with asyncio.TaskGroup() as group:
             for lane in self.lanes:
                 group.create_task(self._work(lane, group), name=f"lane {lane.name}")
@@ -242,21 +248,35 @@ class Runner:
         if self._busy_again(judged, lane):
             return
         result = judged.result
-        if judged.ownerless:
+        unclear = result.verdict.code == "unclear"
+        if judged.ownerless or unclear:
             if not self._final and not self._closed:
                 self._aside[job.id] = result
                 self._put_off.pop(job.id, None)
                 log.info("set_aside", tick=self.plan.tick, job=job.id, evidence=result.attribution.evidence)
-                self.watcher.deferred(job, lane.name, "set aside")
+                self.watcher.deferred(job, lane.name, "unclear" if unclear else "set aside")
                 self._board.settled(job)
                 return
-            result = unowned(result)
+            result = result if unclear else unowned(result)
+        elif judged.runner_refusal is not None:
+            refused = replace(result, verdict=judged.runner_refusal)
+            if lane.name not in self._serves_llm:
+                self._aside.pop(job.id, None)
+                self._put_off.pop(job.id, None)
+                self._llm_refusals.setdefault(lane.name, []).append((result, refused))
+                self._board.settled(job)
+                return
+            result = refused
         self._weigh(result, lane)
         self._aside.pop(job.id, None)
         self._put_off.pop(job.id, None)
         await self._record(result)
         for testimony in lane.evidence.recorded(sent.life):
             await self.recorder.amend(result.id, testimony)
+        if result.job.pipeline == "llm" and result.verdict.code == "ok":
+            self._serves_llm.add(lane.name)
+            for _, refused in self._llm_refusals.pop(lane.name, ()):
+                await self._record(refused)
         self._board.settled(job)
 
     async def _judge(self, sent: Sent, lane: Lane) -> Judged | None:

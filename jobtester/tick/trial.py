@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import orjson
 
 from jobtester.domain import outcome
+from jobtester.domain.attempts import Attempts, Pattern
 from jobtester.domain.attribution import Attribution, Kind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
@@ -16,6 +18,7 @@ from jobtester.domain.notes import Note
 from jobtester.domain.results import Result
 from jobtester.gateway import byoc, evidence
 from jobtester.gateway.artefacts import Artefact
+from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.lane import Lane
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.examiner import Examiner
@@ -24,6 +27,7 @@ from jobtester.pipelines.token_limits import TokenLimits
 
 _ARTEFACT_TIMEOUT_S = 30.0
 _KEPT_RESPONSE = 16 * 1024
+_NOBODY_FOUND = ("not_selected", "unclear", "capacity_unknown")
 _LOST = (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT, Ending.TIMEOUT)  # as a gateway that is gone leaves a job
 
 
@@ -45,16 +49,23 @@ class Sent:
     attribution: Attribution
     overlapped: bool
     life: evidence.Life
+    attempts: Attempts
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A judged job. `ownerless` means that it ran beside others, and nothing proves that its orchestrator served it."""
+    """A judged job.
+
+    `ownerless` means that it ran beside others, and nothing proves that its orchestrator served it. `runner_refusal` is
+    what the job came to if the gateway turns out to serve llm at all: it answers a runner's 400 with 500, as it does
+    its own faults.
+    """
 
     result: Result
     ownerless: bool
     gateway_alive: bool
     never_sent: bool
+    runner_refusal: outcome.Verdict | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +77,7 @@ class Trial:
     examiner: Examiner
     bounds: Bounds
     token_limits: TokenLimits = field(default_factory=TokenLimits)
+    connections: ConnectionProbe = field(default_factory=lambda: ConnectionProbe(()))
 
     async def send(self, job: Job, lane: Lane, leaves: Callable[[], None]) -> Sent:
         """Aim and send one job, and wait for its answer; `leaves` is called when it goes. The network never raises."""
@@ -92,7 +104,7 @@ class Trial:
                 raise
             lane.evidence.ended(life, exchange)
             aim.exchange = exchange
-        return Sent(job, request, exchange, aim.attribution, aim.overlapped, life)
+        return Sent(job, request, exchange, aim.attribution, aim.overlapped, life, aim.attempts)
 
     async def judge(self, sent: Sent, lane: Lane, *, deferred: int = 0) -> Judged:
         """Look at an answer and at the evidence, and judge."""
@@ -108,7 +120,7 @@ class Trial:
         measures: Mapping[str, float] = {}
         notes: tuple[Note, ...] = ()
         try:
-            if evidence.looks_passed(exchange):
+            if exchange.looks_passed:
                 examined = await self.examiner.examine(
                     definition, sent.request.expectation, exchange.body, fetch=self._fetcher(lane)
                 )
@@ -123,20 +135,30 @@ class Trial:
         gathered = await lane.evidence.told(sent.life, gathered, wait=_awaits_event(sent, gathered))
         attribution = gathered.applied_to(sent.attribution)
         cause = gathered.cause
-        if not cause and job.capability.busy and not evidence.looks_passed(exchange):
+        attempts = None if job.capability.byoc else sent.attempts
+        unread = attempts is None or attempts.pattern is Pattern.UNCLEAR
+        if not cause and job.capability.busy and unread and not exchange.looks_passed:
             cause = "insufficient capacity: every slot was advertised as taken"
-        verdict = outcome.judge(
+        judge = partial(
+            outcome.judge,
             exchange,
             findings,
-            attribution,
             byoc=job.capability.byoc,
             cause=cause,
             gateway_alive=alive and not gathered.restarted,
             followed=sent.attribution.kind is not Kind.MISSING or attribution.kind is Kind.PROVEN,
         )
+        verdict = judge(attribution, attempts=attempts)
+        if attempts is not None and not exchange.looks_passed:
+            attribution = _with_line(attribution, attempts.line)
+            if verdict.code == "unclear" or (lane.targeting.kind == "query" and verdict.code == "503"):
+                connection = await self.connections.look(job.target.service_uri)
+                attribution = _with_line(attribution, connection.line)
+                verdict = judge(attribution, attempts=attempts, connection=connection)
+        verdict, attribution = _as_the_gateway_follows(verdict, attribution, lane)
         if definition.capture_response or verdict.outcome is not outcome.Outcome.PASSED:
             response = _shown(exchange.body)
-        disowned = verdict.scored or verdict.code == "refuted"
+        disowned = (verdict.scored and verdict.code != "unreachable") or verdict.code == "refuted"
         ownerless = sent.overlapped and disowned and attribution.kind is not Kind.PROVEN
         result = Result(
             job=job,
@@ -154,7 +176,10 @@ class Trial:
             deferred=deferred,
             notes=notes,
         )
-        return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED)
+        refusal = None if lane.trust.refuted else _runner_refusal(sent, verdict, attribution)
+        if refusal is not None:
+            ownerless = sent.overlapped and attribution.kind is not Kind.PROVEN
+        return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED, refusal)
 
     def _fetcher(self, lane: Lane) -> Callable[[str], Awaitable[Artefact]]:
         async def fetch(url: str) -> Artefact:
@@ -169,7 +194,37 @@ def _awaits_event(sent: Sent, gathered: evidence.Gathered) -> bool:
         return False
     if sent.overlapped and not gathered.proves:
         return True
-    return not evidence.looks_passed(sent.exchange) and not gathered.cause
+    return not sent.exchange.looks_passed and not gathered.cause
+
+
+def _with_line(attribution: Attribution, line: str) -> Attribution:
+    return attribution.amended(attribution.kind, line) if line and line not in attribution.evidence else attribution
+
+
+def _runner_refusal(sent: Sent, verdict: outcome.Verdict, attribution: Attribution) -> outcome.Verdict | None:
+    """Return the runner's 400 where a gateway's 500 to an llm job may be one: the job has reached its orchestrator."""
+    reached = sent.attempts.pattern is Pattern.REACHED or attribution.kind is Kind.PROVEN
+    body = sent.exchange.body.strip()
+    if verdict.code != "500" or sent.job.pipeline != "llm" or not (reached and attribution.scoreable):
+        return None
+    if body[:1] == b"<":  # a proxy's own
+        return None
+    text = body[:200].decode("utf-8", "replace")
+    return outcome.verdict("400", f"The runner refused the input, which the gateway answers with 500: {text}")
+
+
+def _as_the_gateway_follows(
+    verdict: outcome.Verdict, attribution: Attribution, lane: Lane
+) -> tuple[outcome.Verdict, Attribution]:
+    """Return what a job came to in the light of what its gateway has done in this tick so far."""
+    presumed = attribution.kind is Kind.PRESUMED
+    if presumed and verdict.scored and lane.trust.refuted:
+        line = "In this tick the gateway has used another orchestrator than the one it was told to"
+        return outcome.verdict("unproven", f"{line}, so what nothing proves is not scored."), attribution
+    if presumed and lane.trust.missing and verdict.code in _NOBODY_FOUND:
+        line = "the gateway chooses orchestrators by itself"
+        return outcome.verdict("not_targeted"), attribution.amended(Kind.MISSING, line)
+    return verdict, attribution
 
 
 def unowned(result: Result) -> Result:
