@@ -87,6 +87,12 @@ class Metrics:
             ["orchestrator", "pipeline", "model"],
             registry=own,
         )
+        self.unscored_ticks = _Latest(
+            "jobtester_unscored_ticks",
+            "Ticks in a row in which a job of this kind had no score; 0 after one that counts",
+            ["orchestrator", "pipeline", "model"],
+            registry=own,
+        )
         self.skipped = Counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"], registry=own)
         self.in_air = Gauge("jobtester_jobs_in_flight", "Jobs sent and not answered", registry=own)
         self.attribution = Counter(

@@ -115,11 +115,7 @@ def misattributed(results: Sequence[Row], network: Network) -> list[tuple[Row, S
     for one in network.served:
         if one.service_uri or one.request_id not in by_job:
             by_job[one.request_id] = one
-    sound = {
-        one.service_uri
-        for one in network.scenario.orchestrators
-        if not one.fault and one.state == "up" and not one.not_selectable
-    }
+    sound = {one.service_uri for one in network.scenario.orchestrators if not one.fault and one.state == "up"}
     wrong = []
     for row in results:
         if row.outcome == "unscored" or row.id not in by_job:

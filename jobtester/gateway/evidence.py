@@ -25,6 +25,7 @@ log = structlog.get_logger()
 _SHARE = 10
 _BYTES_PER_S = 4e6  # what is fetched passes through the event loop, and the gateway has to write it
 _FORGET_FROM = 64
+_LINGERS_S = 30.0
 _EVENTS_S = 120.0
 _NOBODY = series.Named("", "")  # whom the gateway names where its tries ran out, for whatever reason
 
@@ -45,6 +46,7 @@ class Life:
     round_trip_s: float = 0.0
     weighed: bool = False
     recorded: bool = False
+    disconnected: bool = False
     owed: list[Testimony] = field(default_factory=list)
 
 
@@ -173,6 +175,7 @@ class Evidence:
         self._in_air[pair] -= 1
         self._last_end[pair] = max(exchange.ended, self._last_end.get(pair, exchange.ended))
         life.ended = exchange.ended
+        life.disconnected = exchange.disconnected
         life.round_trip_s = exchange.round_trip_s
         life.ended_at = exchange.started_at + exchange.round_trip_s
 
@@ -193,7 +196,7 @@ class Evidence:
         self._lives[pair] = [
             one
             for one in lives
-            if not one.weighed or one.ended is None or one.ended >= horizon or one.ended_at >= events_since
+            if not one.weighed or one.ended is None or _over(one) >= horizon or one.ended_at >= events_since
         ]
         self._forget_at[pair] = max(_FORGET_FROM, 2 * len(self._lives[pair]))
 
@@ -306,7 +309,7 @@ class Evidence:
         return {
             one.job.target
             for one in self._lives[life.job.pair]
-            if one is not life and (one.ended is None or one.ended >= since)
+            if one is not life and (one.ended is None or _over(one) >= since)
         }
 
     def _from_event(self, life: Life, event: Completed) -> list[Testimony]:
@@ -333,6 +336,12 @@ class Evidence:
         if refutes(meant, target):
             return Testimony(Kind.REFUTED, f"{line}, which is another orchestrator", cause)
         return Testimony(None, f"{line}, which is nobody known for certain", cause)
+
+
+def _over(life: Life) -> float:
+    """Return when a job that has ended moves no more series: a gateway counts one that was left behind only later."""
+    assert life.ended is not None
+    return life.ended + (_LINGERS_S if life.disconnected else 0.0)
 
 
 def _says_nothing(error: str) -> bool:

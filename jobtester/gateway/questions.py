@@ -65,6 +65,8 @@ def classify(asked: Sequence[float], *, answered: bool, retried: bool = True, hu
         return _sticky(count)
     if count == _ASKS_OF_STICKY_SESSIONS:
         return _sticky(count)
+    if not retried and count > ASKS_OF_AN_ATTEMPT and count % 2:
+        return Attempts(Pattern.REACHED, 1, f"the gateway asked {count} times, so an attempt left for the orchestrator")
     if count == 2:
         return Attempts(Pattern.DOWN, 0, "the gateway asked once for a selection and heard nothing of the orchestrator")
     pauses = [math.log(max(later - sooner, _SHORTEST_S)) for sooner, later in pairwise(asked)]

@@ -68,12 +68,16 @@ class Relenting:
 
 @pytest.mark.parametrize("mode", ["tester", "query"])
 async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
-    """Busy at first and free at the second try: passed, with the number of times it was put off."""
+    """Busy at first and free at the second try: passed, with the number of times it was put off.
+
+    Under query nothing tells busy from other failures at once, so such a job is sent again at the end of the tick.
+    """
     async with staged(network("", "busy", mode=mode), tmp_path) as stage:
         stage.daemon.conductor.watchers = (Relenting(stage, after=2),)
         report = await stage.tick()
-        assert (report.outcomes, report.deferred) == ({"passed": 4}, {"busy": 2})
-        assert sorted(row.deferred for row in await stage.results()) == [0, 0, 1, 1]
+        why = "busy" if mode == "tester" else "unclear"
+        assert (report.outcomes, report.deferred) == ({"passed": 4}, {why: 2})
+        assert sorted(row.deferred for row in await stage.results()) == ([0, 0, 1, 1] if mode == "tester" else [0] * 4)
 
 
 async def test_one_that_is_always_busy_holds_up_nobody(tmp_path: Path) -> None:

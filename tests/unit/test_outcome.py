@@ -174,7 +174,7 @@ def test_a_lost_gateway_fails_nobody() -> None:
 @pytest.mark.parametrize(
     ("cause", "code"),
     [("insufficient capacity", "busy"), ("OrchestratorCapped", "busy"), ("price too high", "price"),
-     ("no orchestrators available", "capacity_unknown"), ("CUDA out of memory", "503")],
+     ("no orchestrators available", "503"), ("CUDA out of memory", "503")],
 )  # fmt: skip
 def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     """Busy is not failed; an explained failure keeps its code and says the cause."""

@@ -1,0 +1,94 @@
+"""Thousands of jobs over hostile networks: who failed is scored failed, who was busy never is, and nobody is mistaken."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from jobtester.simulator.served import Served
+from jobtester.store.rows import Row
+from tests.running import Stage, misattributed, staged
+
+PIPELINES = ("llm", "text-to-image", "image-to-text", "text-to-speech", "audio-to-text")
+FAULTS = ("runner_500", "runner_401", "runner_closed", "runner_400", "busy", "resets")
+TIMES = {"retry_window": "500ms", "settle": "100ms", "after_disconnect": "500ms", "first_ask": "60s"}
+LIMITS = {"jobs": 16, "busy_retries": 1, "busy_backoff": "20ms", "busy_patience": "500ms"}
+
+
+def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario:
+    """Make up orchestrators at all distances, half of which fail at times, in whatever way there is."""
+    rng = random.Random(seed)
+    kinds = tuple(ModelSpec(one, f"{one}-{n}", latency_s=(0.0, 0.04)) for one in PIPELINES for n in range(models))
+    nodes = tuple(
+        OrchestratorSpec(
+            f"0x{number:040x}",
+            f"0x{number:040x}",
+            "https://127.0.0.1:0",
+            models=kinds,
+            info_s=(distance, 1.2 * distance),
+            fault=rng.choice(FAULTS) if rng.random() < 0.5 else "",
+            fault_probability=rng.choice((0.3, 1.0)),
+            down=rng.random() < 0.03,
+            not_selectable=("image-to-text",) if rng.random() < 0.05 else (),
+            version=rng.choice(("0.8.6", "0.9.1")),
+        )
+        for number, distance in enumerate((rng.uniform(0.01, 0.06) for _ in range(orchestrators)), start=1)
+    )
+    gateways = tuple(
+        GatewaySpec(f"g{number}", mode=mode, retry_window=0.5, discovery_timeout=0.4, info_timeout=0.8)  # type: ignore[arg-type]
+        for number, mode in enumerate(modes)
+    )
+    return Scenario(f"hostile-{seed}", seed, gateways, nodes)
+
+
+async def figures(stage: Stage) -> tuple[int, dict[str, tuple[int, int]]]:
+    """Run a tick; return how many jobs had a result, and of the reached and the busy ones how many were scored failed."""
+    report = await stage.tick()
+    results = {row.id: row for row in await stage.results()}
+    assert report.settled == report.planned == len(results)
+    assert misattributed(list(results.values()), stage.network) == []
+    last: dict[str, Served] = {entry.request_id: entry for entry in stage.network.served}
+    reached, busy = [], []
+    for entry in last.values():
+        if entry.request_id not in results or entry.success or entry.disconnected:
+            continue
+        if entry.reached:
+            reached.append(results[entry.request_id])
+        elif entry.refused:
+            busy.append(results[entry.request_id])
+
+    def failed(rows: list[Row]) -> tuple[int, int]:
+        return sum(row.outcome == "failed" for row in rows), len(rows)
+
+    print("\njobs", len(results), "reached and failed", failed(reached), "busy", failed(busy), report.deferred)
+    print("reasons", dict(report.reasons))
+    print(
+        "unscored though reached:",
+        [(row.pipeline, row.reason, row.evidence) for row in reached if row.outcome != "failed"][:8],
+    )
+    return len(results), {"reached": failed(reached), "busy": failed(busy)}
+
+
+@pytest.mark.timeout(900)
+async def test_webhook_gateways(tmp_path: Path) -> None:
+    """5,000 jobs over eight gateways: of the failed ones 99 % are scored failed, of the busy ones none."""
+    scenario = network(*["tester"] * 8, seed=7, orchestrators=100, models=10)
+    async with staged(scenario, tmp_path, gateways=[TIMES] * 8, limits=LIMITS, schedule={"deadline": "14m"}) as stage:
+        jobs, found = await figures(stage)
+    assert jobs >= 5_000
+    failed, reached = found["reached"]
+    assert reached >= 500
+    assert failed >= 0.99 * reached
+    assert found["busy"][0] == 0
+
+
+@pytest.mark.timeout(900)
+async def test_a_query_gateway(tmp_path: Path) -> None:
+    """The same over a query gateway, of which less can be known: the figures are printed."""
+    scenario = network("query", seed=8, orchestrators=40, models=5)
+    async with staged(scenario, tmp_path, gateways=[TIMES], limits=LIMITS) as stage:
+        jobs, _ = await figures(stage)
+    assert jobs >= 1_000
