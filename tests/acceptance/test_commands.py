@@ -103,6 +103,17 @@ async def test_a_probe_finds_out_whether_a_gateway_follows(mode: str, code: int,
         assert remote.leaderboard.rows == []
 
 
+async def test_a_probe_finds_an_llm_that_takes_no_json(tmp_path: Path) -> None:
+    """A gateway of 2024 refuses the request that every newer one wants."""
+    made = network("query")
+    old = dataclasses.replace(made, gateways=(dataclasses.replace(made.gateways[0], version="0.0.11"),))
+    async with Network(old) as remote:
+        configure(remote, tmp_path, **LOCAL)
+        ran = await command(tmp_path, "check", "--probe")
+        assert ran.returncode == 1
+        assert "this gateway's llm takes no JSON" in ran.stdout.decode(), ran.stdout.decode()
+
+
 async def test_healthcheck_finds_the_daemon_as_it_is_configured(tmp_path: Path) -> None:
     """A byte order mark, another address, and a port from a secret file."""
     async with Network(network()) as remote:
