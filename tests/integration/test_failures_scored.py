@@ -83,6 +83,9 @@ async def test_each_failure_has_its_outcome(way: str, tmp_path: Path) -> None:
         # After a leak, and where a job that died runs again, the second sending may be the one that counts.
         if (row.outcome, row.reason in reasons) != (outcome, True):
             wrong[name] = (row.outcome, row.reason, row.message, row.evidence)
+    served_llm = {row.gateway for row in results.values() if (row.pipeline, row.outcome) == ("llm", "passed")}
+    if results[f"0x{list(ROWS).index('400 of llm') + 1:040x}"].gateway not in served_llm:
+        assert wrong.pop("400 of llm")[:2] == ("unscored", "500")
     if way == "overlap":
         wrong.pop("leaks its slot", None)  # it is busy when it runs again, and no failure under overlap is proved
     assert wrong == {}

@@ -1,0 +1,113 @@
+"""The tester's own look at a service URI: a dead orchestrator is told from a standing one, and from its own network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from jobtester.domain.attempts import ConnectionState
+from jobtester.gateway.connection_probe import ConnectionProbe
+
+LISTEN = ("127.0.0.1", 0)
+
+
+@asynccontextmanager
+async def listener(*, talks: bool = True) -> AsyncIterator[str]:
+    """Listen, and answer with what is no TLS, or with nothing at all; give the URI."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if talks:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        else:
+            await gone.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, *LISTEN) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        gone.set()
+
+
+def nobody() -> str:
+    """Give a URI at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(LISTEN)
+        return f"https://127.0.0.1:{free.getsockname()[1]}"
+
+
+def probe(*uris: str, pauses: list[float] | None = None, timeout_s: float = 20.0) -> ConnectionProbe:
+    """Make a probe that does not really pause."""
+
+    async def sleep(seconds: float) -> None:
+        if pauses is not None:
+            pauses.append(seconds)
+
+    return ConnectionProbe(uris, timeout_s=timeout_s, sleep=sleep)
+
+
+async def test_refused_while_another_answers() -> None:
+    """Twice refused, with a pause between: nobody can reach it."""
+    pauses: list[float] = []
+    async with listener() as other:
+        dead = nobody()
+        found = await probe(dead, other, pauses=pauses).look(dead)
+    assert found.state is ConnectionState.UNREACHABLE
+    assert dead in found.line
+    assert "connection refused" in found.line
+    assert pauses == [2.0]
+
+
+async def test_silent_while_another_answers() -> None:
+    """A connection is taken and TLS never begins."""
+    async with listener(talks=False) as silent, listener() as other:
+        found = await probe(silent, other, timeout_s=0.3).look(silent)
+    assert found.state is ConnectionState.UNREACHABLE
+
+
+@pytest.mark.parametrize("others", [0, 1, 12])
+async def test_nobody_answers(others: int) -> None:
+    """Where nobody at all can be reached it may be the tester's own network."""
+    dead = nobody()
+    found = await probe(dead, *(nobody() for _ in range(others))).look(dead)
+    assert found.state is ConnectionState.UNKNOWN
+
+
+async def test_the_same_endpoint_is_no_other() -> None:
+    """A second spelling of a dead service URI says nothing about the network."""
+    dead = nobody()
+    assert (await probe(dead, dead + "/").look(dead)).state is ConnectionState.UNKNOWN
+
+
+async def test_one_that_stands() -> None:
+    """Whatever it speaks: it is there, so it is no dead one."""
+    async with listener() as standing:
+        assert (await probe(standing).look(standing)).state is ConnectionState.STANDS
+
+
+async def test_the_second_connection_may_stand() -> None:
+    """An orchestrator that comes back in the pause is not held to be dead."""
+    dead = nobody()
+    port = int(dead.rpartition(":")[2])
+    servers: list[asyncio.Server] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello, this is no TLS\r\n")
+        writer.close()
+
+    async def sleep(_: float) -> None:
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", port))
+
+    found = await ConnectionProbe((dead,), timeout_s=20.0, sleep=sleep).look(dead)
+    for server in servers:
+        server.close()
+    assert found.state is ConnectionState.STANDS
+
+
+@pytest.mark.parametrize("uri", ["", "https://", "https://127.0.0.1:99999", "https://[::1", "nonsense://"])
+async def test_what_is_no_address_is_held_against_nobody(uri: str) -> None:
+    """A service URI that cannot be read says nothing of who is behind it."""
+    assert (await probe(uri).look(uri)).state is ConnectionState.UNKNOWN
