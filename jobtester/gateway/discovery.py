@@ -88,7 +88,8 @@ async def discover(
         if now() >= deadline or (final and not empty):
             if empty:
                 return []
-            raise DiscoveryError("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
+            kind = NobodyJoinsError if final else DiscoveryError
+            raise kind("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
         if not is_waiting:
             is_waiting = True
             log.warning(

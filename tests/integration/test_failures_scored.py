@@ -1,4 +1,4 @@
-"""Each way in which a job fails at a real gateway has the right outcome, however the tester takes turns (gateway.md 3.1)."""
+"""Each way in which a job fails at a gateway has the right outcome, however the tester takes turns (gateway.md 3.1)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Thousands of jobs over hostile networks: who failed is scored failed, who was busy never is, and nobody is mistaken."""
+"""Thousands of jobs over hostile networks: who failed is scored failed, who was busy never, and nobody is mistaken."""
 
 from __future__ import annotations
 
 import random
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario
 
 
 async def figures(stage: Stage) -> tuple[int, dict[str, tuple[int, int]]]:
-    """Run a tick; return how many jobs had a result, and of the reached and the busy ones how many were scored failed."""
+    """Run a tick; return how many jobs it had, and of the reached and the busy ones how many were scored failed."""
     report = await stage.tick()
     results = {row.id: row for row in await stage.results()}
     assert report.settled == report.planned == len(results)
@@ -63,11 +65,10 @@ async def figures(stage: Stage) -> tuple[int, dict[str, tuple[int, int]]]:
     def failed(rows: list[Row]) -> tuple[int, int]:
         return sum(row.outcome == "failed" for row in rows), len(rows)
 
-    print("\njobs", len(results), "reached and failed", failed(reached), "busy", failed(busy), report.deferred)
-    print("reasons", dict(report.reasons))
-    print(
-        "unscored though reached:",
-        [(row.pipeline, row.reason, row.evidence) for row in reached if row.outcome != "failed"][:8],
+    sys.stdout.write(
+        f"\n{len(results)} jobs; scored failed: {failed(reached)} of those that failed at an orchestrator, "
+        f"{failed(busy)} of the busy ones; {dict(report.outcomes)} {dict(report.reasons)} {dict(report.deferred)}\n"
+        f"unscored though reached: {Counter(row.reason for row in reached if row.outcome != 'failed')}\n"
     )
     return len(results), {"reached": failed(reached), "busy": failed(busy)}
 

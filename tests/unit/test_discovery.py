@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, Price, endpoint, name_of, slug_of
 from jobtester.gateway import discovery
+from jobtester.gateway.client import Client
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 
@@ -186,6 +189,38 @@ def test_one_node_said_twice_is_tested_once() -> None:
         ("0xa", "http://o.example:8936", 1),
         ("0xa", "", 1),
     ]
+
+
+async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
+    """Asking again changes nothing, so the reason is told at once, and what to do."""
+    asked: list[str] = []
+
+    async def registered(_: web.Request) -> web.Response:
+        asked.append("registered")
+        return web.json_response(
+            [{"Address": "0x" + "aB" * 20, "ServiceURI": "https://one.example:8935", "Active": True}]
+        )
+
+    async def offers(_: web.Request) -> web.Response:
+        return web.json_response({"orchestrators": [{"address": discovery.NO_ADDRESS, "pipelines": []}]})
+
+    async def sleep(_: float) -> None:
+        asked.append("pause")
+
+    app = web.Application()
+    app.router.add_get("/registeredOrchestrators", registered)
+    app.router.add_get("/getOrchestratorAICapabilities", offers)
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        client = Client(name="g", url=url, cli_url=url)
+        await client.open()
+        try:
+            with pytest.raises(discovery.NobodyJoinsError, match="none under an address of the 1") as raised:
+                await discovery.discover([client], source="tester", sleep=sleep)
+        finally:
+            await client.close()
+    assert 'discovery.source = "network" or "static"' in str(raised.value)
+    assert asked == ["registered"]
 
 
 async def test_static_orchestrators_are_merged_as_well() -> None:
