@@ -19,7 +19,8 @@ def read(exchange: Exchange, retry_window_s: float) -> Attempts:
     took = exchange.round_trip_s
     line = f"503 after {took:.1f} s"
     if retry_window_s <= took < _SELECTION_S - _ABOUT_S:
-        return Attempts(Pattern.REACHED, 1, f"{line}: the gateway tried until its retry window closed")
+        # Twenty refusals or selections of a distant orchestrator last as long as tries that reach it and fail.
+        return Attempts(Pattern.UNCLEAR, 0, f"{line}: the gateway tried until its retry window closed")
     if abs(took - _SELECTION_S) <= _ABOUT_S * 4:
         return Attempts(Pattern.DOWN, 0, f"{line}: as after a call to an orchestrator that does not answer")
     if took >= _NO_SELECTION_S:
