@@ -11,7 +11,7 @@ from jobtester.simulator.scenario import Scenario
 
 EXPECTED = {
     "error-503": ("failed", "503"),
-    "down": ("failed", "503"),
+    "down": ("failed", "unreachable"),
     "eof": ("failed", "no_reply"),
     "hang": ("failed", "timeout"),
     "null": ("failed", "null"),
@@ -35,7 +35,7 @@ EXPECTED = {
     "wrong-mask": ("failed", "check:masks"),
     "nan-mask": ("failed", "check:masks"),
     "busy": ("unscored", "busy"),
-    "frozen": ("unscored", "capacity_unknown"),  # the metrics say that the gateway found nobody to ask
+    "frozen": ("failed", "unreachable"),
     "gone-410": ("unscored", "retired"),
     "empty": ("unscored", "empty"),
     "html": ("unscored", "gateway_fault"),
@@ -54,6 +54,8 @@ def test_every_fault_has_its_outcome_and_reason() -> None:
         [sys.executable, "-m", "jobtester", "demo", "--scenario", "faults", "--json"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
-    found = {shown_by[one["address"]]: (one["outcome"], one["reason"]) for one in json.loads(ran.stdout)["results"]}
+    found = {
+        shown_by[one["orchestrator"]]: (one["outcome"], one["reason"]) for one in json.loads(ran.stdout)["results"]
+    }
     assert found == EXPECTED
     assert "Traceback" not in ran.stderr

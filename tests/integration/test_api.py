@@ -77,6 +77,7 @@ async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIte
         pipelines=("llm", "text-to-image"),
         latency_s=(0.0, 0.01),
         fault_share=0.5,
+        fault_names=("garbage_json", "empty_text", "wrong_answer"),
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
     async with staged(scenario, tmp_path, **sections) as stage, aiohttp.ClientSession() as session:

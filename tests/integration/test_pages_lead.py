@@ -33,6 +33,7 @@ def scenario(orchestrators: int = 2, *, fault_share: float = 0.0, latency_s: flo
         latency_s=(latency_s, latency_s),
         fault_share=fault_share,
         fault_probability=1.0,
+        fault_names=("garbage_json",),
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
 

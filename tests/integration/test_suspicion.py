@@ -91,7 +91,7 @@ async def jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
 
 async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_path_works_again(tmp_path: Path) -> None:
     """Nothing of it is posted, not even after a restart; the next tick that passes makes it unscored for good."""
-    async with Network(network(*["eof"] * 12)) as net:
+    async with Network(network(*["wrong_answer"] * 12)) as net:
         async with running(net, tmp_path) as one:
             report = await one.once("test")
             assert (report.state, report.outcomes) == ("suspect", {"failed": 12})
@@ -103,7 +103,7 @@ async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_pa
             assert await waiting(one) == {"suspect": 24}
             assert posted(net) == []
         async with running(net, tmp_path) as one:
-            change(net, *[""] * 6, *["eof"] * 6)
+            change(net, *[""] * 6, *["wrong_answer"] * 6)
             third = await one.once("test")
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
             assert await waiting(one) == {"delivered": 12}
@@ -115,7 +115,7 @@ async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_pa
 
 async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path) -> None:
     """`jobtester tick release` has the daemon post what it held, once; a second time there is nothing to release."""
-    async with Network(network(*["eof"] * 10)) as net, running(net, tmp_path) as one:
+    async with Network(network(*["wrong_answer"] * 10)) as net, running(net, tmp_path) as one:
         serving = asyncio.ensure_future(one.serve())
         try:
             await until(lambda: one.ticker.start("test"), "no tick could be started")
@@ -136,11 +136,11 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
 @pytest.mark.parametrize(
     ("faults", "suspect"),
     [
-        (["eof"] * 9, False),
-        (["eof"] * 9 + ["null"], False),
-        (["eof"] * 8 + ["gateway_500"] * 2, True),
+        (["wrong_answer"] * 9, False),
+        (["wrong_answer"] * 9 + ["garbage_json"], False),
+        (["wrong_answer"] * 8 + ["gateway_500"] * 2, True),
         (["gateway_500"] * 12, False),
-        (["eof"] * 8 + [""] * 2, False),
+        (["wrong_answer"] * 8 + [""] * 2, False),
     ],
     ids=["nine", "two reasons", "others unscored", "nothing failed", "one in five passed"],
 )
@@ -155,7 +155,7 @@ async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path)
 
 async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
     """`leaderboard.post_suspect = true` posts them at the tick's end."""
-    async with Network(network(*["eof"] * 12)) as net:
+    async with Network(network(*["wrong_answer"] * 12)) as net:
         async with running(net, tmp_path, leaderboard={"post_suspect": True}) as one:
             assert (await one.once("test")).state == "finished"
         assert posted(net) == [0] * 12
@@ -167,7 +167,10 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
     for failing, freed in ((3, {"delivered": 4}), (12, {"delivered": 1, "suspect": 12})):
         folder = tmp_path / str(failing)
         folder.mkdir()
-        async with Network(network("busy", *["eof"] * failing)) as net, running(net, folder, limits=limits) as one:
+        async with (
+            Network(network("busy", *["wrong_answer"] * failing)) as net,
+            running(net, folder, limits=limits) as one,
+        ):
             ticking = asyncio.ensure_future(one.once("test"))
             began = time.monotonic()
             while len(await one.results.page(Filters(), limit=100)) < failing:
@@ -175,7 +178,7 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
                 await asyncio.sleep(0.02)
             assert await waiting(one) == {"held": failing}
             assert posted(net) == []
-            change(net, "", *["eof"] * failing)
+            change(net, "", *["wrong_answer"] * failing)
             report = await ticking
             assert report.outcomes == {"passed": 1, "failed": failing}
             assert await waiting(one) == freed
@@ -193,13 +196,13 @@ def result(number: int, code: str) -> Result:
 @pytest.mark.parametrize(
     ("codes", "hold", "left"),
     [
-        (["no_reply"] * 12, True, {"suspect": 12}),
-        (["no_reply"] * 12, False, {"pending": 12}),
-        (["no_reply"] * 9, True, {"pending": 9}),
-        (["no_reply"] * 9 + ["null"], True, {"pending": 10}),
-        (["no_reply"] * 9 + ["busy"] * 3, True, {"suspect": 9}),
-        (["no_reply"] * 12 + ["ok"] * 2, True, {"suspect": 12, "pending": 2}),
-        (["no_reply"] * 8 + ["ok"] * 2, True, {"pending": 10}),
+        (["check:chat"] * 12, True, {"suspect": 12}),
+        (["check:chat"] * 12, False, {"pending": 12}),
+        (["check:chat"] * 9, True, {"pending": 9}),
+        (["check:chat"] * 9 + ["bad_json"], True, {"pending": 10}),
+        (["check:chat"] * 9 + ["busy"] * 3, True, {"suspect": 9}),
+        (["check:chat"] * 12 + ["ok"] * 2, True, {"suspect": 12, "pending": 2}),
+        (["check:chat"] * 8 + ["ok"] * 2, True, {"pending": 10}),
     ],
 )
 async def test_what_a_dead_tester_held_is_judged_by_the_same_rule(
