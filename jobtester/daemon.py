@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from jobtester import configuration, interpreter, supervision
+from jobtester import __version__, configuration, interpreter, supervision
 from jobtester.configuration import Configuration
 from jobtester.crashes import CrashBoundary
 from jobtester.domain.plan import Selection
@@ -74,6 +74,10 @@ class Daemon:
     async def serve(self) -> None:
         """Run until stop() or a signal; raise JobTesterError if a part dies."""
         with Signals(self._asked_to_stop, self.live.ask if self.live is not None else None):
+            loaded = self.configuration
+            log.info(
+                "serving", version=__version__, port=self.port, config=loaded.origin, region=loaded.settings.region
+            )
             await self._supervise(self._ticks())
 
     async def once(self, trigger: str) -> Report:

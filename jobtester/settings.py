@@ -364,7 +364,13 @@ def examine(content: Mapping[str, Any], overrides: Mapping[str, Any] | None = No
             else f"{outside.service_links[0]} is ignored: it is a service link of Kubernetes; "
             "enableServiceLinks: false in the pod turns them off"
         )
-    return Examined(None if problems else Settings(**tables), repaired, tuple(problems), tuple(warnings))
+    settings = None
+    if not problems:
+        try:
+            settings = Settings(**tables)
+        except ValidationError as error:  # a secret file has changed since it was read above
+            problems += [line for item in error.errors() for line in _lines(dict(item), {})]
+    return Examined(settings, repaired, tuple(problems), tuple(warnings))
 
 
 def _validate(tables: dict[str, Any], origins: Mapping[schema.Path, str]) -> tuple[dict[str, Any], list[str]]:

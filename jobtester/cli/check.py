@@ -115,7 +115,7 @@ async def _webhook(running: Daemon, lane: Lane) -> str:
                 raise JobTesterError(f"{url} answers {answer.status}")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise JobTesterError(f"{url}: {error}; check server.host") from error
-    port = running.configuration.settings.server.port
+    port = running.configuration.settings.server.port or "<port>"
     return f"{path} answers; the gateway needs -orchWebhookUrl=http://<this host>:{port}{path}"
 
 

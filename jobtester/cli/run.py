@@ -76,7 +76,8 @@ def _exit_code(display: Display, report: Report, waiting: dict[str, int], *, str
 def _remarks(report: Report, waiting: dict[str, int], chosen: Selection) -> list[str]:
     """Return what has to be said besides the table: that nothing was tested, and which stats did not arrive."""
     lines = []
-    if not report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]:
+    ended = report.state in ("finished", "suspect")  # else the report says what went wrong
+    if ended and not report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]:
         filters = [
             f"--{name} {value}"
             for name, values in (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from jobtester import __version__, configuration, daemon
+from jobtester import configuration, daemon
 from jobtester.configuration import Configuration
 from jobtester.errors import DiskFullError
 from jobtester.store.file import has_room
@@ -23,6 +23,7 @@ _ROOM_AGAIN_S = 1.0
 
 def serve(options: argparse.Namespace) -> int:
     """Run the daemon until a signal stops it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks for a reload, and what starts is about to load
     loaded = configuration.with_logs(configuration.load(options.config))
     asyncio.run(_serve(loaded))
     return 0
@@ -41,10 +42,6 @@ async def _serve(loaded: Configuration) -> None:
             else:
                 if problem:
                     log.info("store_recovered", path=loaded.settings.store.path)
-                log.info(
-                    "serving", version=__version__, port=running.port, config=loaded.origin,
-                    region=loaded.settings.region,
-                )  # fmt: skip
                 await running.serve()
                 break
         if await _stopped_before_room(loaded, problem):

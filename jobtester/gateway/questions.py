@@ -26,6 +26,7 @@ _SHARPNESS = 4.0  # nats by which a pause that is e times the limit speaks for l
 _DEAREST = 8.0  # nats: no single pause outweighs the rest, since any machine stalls now and then
 _CLEAR = 4.0  # nats by which a reading has to be better than every other, at least
 _CLEAR_PER_QUESTION = 0.12  # and more where chance has more to play with
+_CLEAR_AT_MOST = 17.0  # readings of very long runs differ by no more, though they are no less sure
 _FITS = 0.4  # nats per pause; a coin tossed for each costs 0.69
 _SHORTEST_S = 1e-4  # pauses below this are the clock's and the event loop's own
 _MANY = 16  # questions from which on the limit is sought near the middle alone: half to two thirds lie within bursts
@@ -93,7 +94,7 @@ def _read(pauses: Sequence[float], asked: Sequence[float], retried: bool) -> Att
     (pattern, fit), *others = sorted(best.items(), key=lambda item: item[1].cost)
     count = len(asked)
     told = f"the gateway asked {count} times"
-    clear = max(_CLEAR, _CLEAR_PER_QUESTION * count)
+    clear = max(_CLEAR, min(_CLEAR_PER_QUESTION * count, _CLEAR_AT_MOST))
     if fit.cost > _FITS * len(pauses) + _FITS or any(other.cost - fit.cost < clear for _, other in others):
         return Attempts(Pattern.UNCLEAR, 0, f"{told}, in no pattern that says what happened")
     if pattern is Pattern.NOBODY:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ class Followed(Serving):
 
 
 @asynccontextmanager
-async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network, Followed, str]]:
+async def serving(
+    folder: Path, *, environment: Mapping[str, str] | None = None, **sections: Any
+) -> AsyncIterator[tuple[Network, Followed, str]]:
     """Start a small network and the daemon for it."""
     scenario = generate(
         seed=3, orchestrators=2, pipelines=("llm", "text-to-image"), gateways=(GatewaySpec("a"), GatewaySpec("b"))
@@ -48,7 +50,7 @@ async def serving(folder: Path, **sections: Any) -> AsyncIterator[tuple[Network,
         content["gateways"] = [{**content["gateways"][0], "url": network.gateways["a"].url}]
         path = folder / "config.toml"
         path.write_text(tomli_w.dumps(content))
-        process = await processes.start("serve", folder=folder, stderr=asyncio.subprocess.PIPE)
+        process = await processes.start("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=environment)
         running = Followed(process, path, content)
         try:
             port = (await running.event("serving"))["port"]
@@ -140,3 +142,24 @@ async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
         await running.event("config_unchanged")
         assert await metric(base, "jobtester_config_reload_successful") == 1
         assert not (tmp_path / "other.db").exists()
+
+
+async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_path: Path) -> None:
+    """The configuration before stays in force, in one line that names both; a mended file comes into force."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    async with serving(tmp_path, environment={"JOBTESTER_SECRETS_DIR": str(secrets)}) as (_network, running, base):
+        bad = secrets / "discovery__orchestrators"
+        bad.write_text("0xabc")
+        running.process.send_signal(signal.SIGHUP)
+        refused = await running.event("config_refused")
+        (line,) = refused["problem"].splitlines()[1:]
+        assert line.strip().startswith("discovery.orchestrators: has to be a list")
+        assert line.endswith(f"(in {bad})")
+        assert await metric(base, "jobtester_config_reload_successful") == 0
+        bad.unlink()
+        (secrets / "discovery__exclude").write_text(f"0x{1:040x},0x{2:040x}")
+        running.process.send_signal(signal.SIGHUP)
+        changed = await running.event("config_changed")
+        assert any(key.startswith("discovery.exclude") for key in changed["changes"])
+        assert await metric(base, "jobtester_config_reload_successful") == 1

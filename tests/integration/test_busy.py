@@ -122,6 +122,10 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
         for number in (1, 2, 3):
             await stage.tick()
             assert await streaks() == {number}
+        async with session.get(f"{base}/metrics") as answer:
+            exported = [line for line in (await answer.text()).splitlines() if line.startswith("jobtester_unscored_t")]
+        assert len(exported) == 2
+        assert all(f'orchestrator="{address}"' in line and line.endswith(" 3.0") for line in exported)
         async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
             assert "busy · 3 in a row" in await page.text()
             assert "3 times unscored in a row" in await other.text()

@@ -88,7 +88,7 @@ async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None
 
 async def test_a_job_that_waits_out_a_busy_orchestrator_is_not_sent_again(tmp_path: Path) -> None:
     """Its first answer is kept as what it came to."""
-    scenario = Scenario("busy", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(2, fault="busy"))
+    scenario = Scenario("busy", 1, (GatewaySpec("g", retry_window=0.1),), nodes(2, fault="busy"))
     pauses = {"busy_backoff": "60s", "busy_patience": "3m", "busy_retries": 3}
     async with staged(scenario, tmp_path, limits=pauses) as stage:
         signals = Signals()

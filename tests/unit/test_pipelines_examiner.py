@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -232,6 +233,23 @@ async def test_a_worker_killed_at_work_is_the_testers_fault() -> None:
     await examiner.close()
     assert (finding.problem, finding.fault) == ("unchecked", Fault.TESTER)
     assert "SIGKILL" in finding.message
+
+
+async def test_that_no_process_can_be_started_is_the_testers_fault() -> None:
+    """Where descriptors run out nobody is judged, and the next answer is looked at as usual."""
+    examiner = Examiner(cpu_s=60, wall_s=60)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        finding = await look(examiner, SLOW, b'{"text": "aaa"}')
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    after = await look(examiner, SLOW, b'{"text": "aaa"}')
+    await examiner.close()
+    assert (finding.problem, finding.fault) == ("unchecked", Fault.TESTER)
+    assert after.passed
 
 
 async def test_a_stopped_worker_is_given_up() -> None:
