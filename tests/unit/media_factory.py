@@ -85,10 +85,15 @@ def video(
 
 @cache
 def sound(seconds: float, form: str = "wav", *, loud: float = 0.3, rate: int = 44_100) -> bytes:
-    """Play a tone; `loud` 0 is silence."""
+    """Play a tone that comes and goes four times a second, as syllables do; `loud` 0 is silence."""
     count = int(seconds * rate)
-    cycle = b"".join(struct.pack("<h", int(32767 * loud * math.sin(2 * math.pi * index / 100))) for index in range(100))
-    samples = (cycle * (count // 100 + 1))[: 2 * count]
+    cycles = [
+        b"".join(
+            struct.pack("<h", int(32767 * loud * share * math.sin(2 * math.pi * index / 100))) for index in range(100)
+        )
+        for share in (0.1, 0.6, 1.0, 0.5)
+    ]
+    samples = b"".join(cycles[16 * at * 100 // rate % 4] for at in range(count // 100 + 1))[: 2 * count]
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)

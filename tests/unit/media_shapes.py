@@ -59,8 +59,17 @@ def samples(code: str, values: Any) -> bytes:
 
 
 def tone(seconds: float, level: float = 0.3) -> list[float]:
-    """Return a tone as numbers from -1 to 1."""
-    return [level * math.sin(index / 9) for index in range(int(seconds * RATE))]
+    """Return a tone that comes and goes as syllables do, as numbers from -1 to 1."""
+    return [
+        level * (0.55 + 0.45 * math.sin(8 * math.pi * index / RATE)) * math.sin(index / 9)
+        for index in range(int(seconds * RATE))
+    ]
+
+
+def steady(seconds: float, level: float = 0.3, *, noise: bool = False) -> list[float]:
+    """Return a tone or noise that never varies, as numbers from -1 to 1."""
+    chance = random.Random(1)
+    return [level * (chance.uniform(-1, 1) if noise else math.sin(index / 9)) for index in range(int(seconds * RATE))]
 
 
 def square(seconds: float) -> list[int]:

@@ -134,6 +134,10 @@ SOUNDS = [
     sound("full scale throughout", lambda: shapes.wav(shapes.samples("h", shapes.square(USUAL))), "full_scale"),
     sound("whole numbers in floats", lambda: shapes.wav(
         shapes.samples("f", (9000 * value for value in shapes.tone(USUAL))), tag=3, bits=32), "full_scale"),
+    sound("a tone", lambda: shapes.wav(
+        shapes.samples("h", (int(32767 * one) for one in shapes.steady(USUAL)))), "steady"),
+    sound("plain noise", lambda: shapes.wav(
+        shapes.samples("h", (int(32767 * one) for one in shapes.steady(USUAL, noise=True)))), "steady"),
     sound("one click", lambda: shapes.wav(shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 5001)))), "silent"),
     sound("a short beep", lambda: shapes.wav(
         shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 9000)))), "silent"),

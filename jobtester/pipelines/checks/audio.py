@@ -9,6 +9,8 @@ from jobtester.pipelines.checks import media, sound
 from jobtester.pipelines.checks.sample import Sample, Wrong
 
 _MAX_SECONDS = 600.0
+_STEADY = 0.1  # variation of the levels; that of speech is 0.5 to 1.5, since words have pauses and syllables
+_MANY_LEVELS = 20  # levels of 50 ms from which on a variation means something
 _SILENT = 32.0  # level, of 32767, below which nobody hears anything
 _QUIET = 0.01  # share of the highest level, 40 dB below it, below which a pause in speech is
 _FULL_SCALE = 0.5  # share of samples at the ends of the scale that no speech reaches, however overdriven
@@ -62,6 +64,8 @@ def check(sample: Sample, params: Params) -> None:
     active = heard.active_s(_SILENT, _QUIET)
     if text and active < usual * params.least * _SPOKEN:
         raise Wrong("silent", f"the sound is silent but for {active:.2f} of its {seconds:.2f} s")
+    if text and len(heard.levels) >= _MANY_LEVELS and heard.variation < _STEADY:
+        raise Wrong("steady", "the sound never varies, as a tone or plain noise does: nobody speaks so")
     if heard.broken:
         sample.notes.add("broken_frames", f"{heard.broken} parts of the sound are broken, which players skip")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import statistics
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class Sound:
     def loudness(self) -> float:
         """Return the root mean square of the levels."""
         return math.sqrt(sum(level * level for level in self.levels) / max(len(self.levels), 1))
+
+    @property
+    def variation(self) -> float:
+        """Return the standard deviation of the levels by their mean: about 1 for speech, near 0 for a tone or noise."""
+        mean = statistics.fmean(self.levels) if self.levels else 0.0
+        return statistics.pstdev(self.levels) / mean if mean else 0.0
 
     def active_s(self, least: float, share: float) -> float:
         """Return the seconds in which the level is above `least` and above this share of the highest level."""
