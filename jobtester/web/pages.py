@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from jobtester import __version__
+from jobtester.crashes import CrashBoundary
 from jobtester.domain import outcome
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
@@ -140,6 +141,15 @@ async def live(request: web.Request) -> web.StreamResponse:
     parts = request.app[PARTS]
     response = web.StreamResponse(headers=_STREAM)
     await response.prepare(request)
+    # The answer has begun, so an error of ours can only end it: the page asks again by itself.
+    with CrashBoundary(parts.metrics.count_internal_error).unit(
+        "request", expected=(ConnectionError,), path=request.path
+    ):
+        await _stream(parts, response)
+    return response
+
+
+async def _stream(parts: Parts, response: web.StreamResponse) -> None:
     last, said_at = b"", 0.0
     while not parts.closing.is_set():
         now = orjson.dumps(progress(parts))
@@ -154,7 +164,6 @@ async def live(request: web.Request) -> web.StreamResponse:
                 await parts.closing.wait()
         except TimeoutError:
             continue
-    return response
 
 
 def progress(parts: Parts) -> dict[str, Any]:

@@ -309,3 +309,19 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
         assert database.writable
     finally:
         await database.close()
+
+
+async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) -> None:
+    """It is counted, nothing that is no event follows, and the next stream works when its cause is gone."""
+    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
+        conductor, before = stage.daemon.conductor, errors(stage, "request")
+        base = f"http://127.0.0.1:{stage.daemon.port}"
+        async with session.get(f"{base}/live") as response:
+            assert (await response.content.readline()).startswith(b"data: ")
+            conductor.progress = Explosive()  # type: ignore[assignment]
+            rest = await response.content.read()
+        assert rest.strip() == b""
+        assert errors(stage, "request") == before + 1
+        conductor.progress = None
+        async with session.get(f"{base}/live") as response:
+            assert (await response.content.readline()).startswith(b"data: ")
