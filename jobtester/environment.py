@@ -83,7 +83,7 @@ def from_texts(texts: Mapping[str, tuple[str, str]], model: type[BaseModel]) -> 
 def laid_over(
     tables: Mapping[str, Any], entries: Iterable[Entry], model: type[BaseModel]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return tables with entries laid over them, and what is wrong with the entries that cannot be."""
+    """Return tables with entries merged into them, and the problems of those that do not fit."""
     merged: Any = dict(tables)
     problems = []
     for entry in entries:

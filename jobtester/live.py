@@ -28,7 +28,7 @@ class Live:
     """Follows the file that a configuration came from, by its content and that of the secret files.
 
     `adopt` is called with each usable change. A file that is not usable is refused with one log line, and the
-    configuration in force stays; `problem` says why until the file is mended.
+    configuration in force stays; `problem` says why until the file is fixed.
     """
 
     current: Configuration

@@ -89,7 +89,7 @@ class Metrics:
         )
         self.unscored_ticks = _Latest(
             "jobtester_unscored_ticks",
-            "Ticks in a row in which a job of this kind had no score; 0 after one that counts",
+            "Ticks in a row without a score; 0 after one with a score",
             ["orchestrator", "pipeline", "model"],
             registry=own,
         )
@@ -147,7 +147,7 @@ class Metrics:
             self.attribution.labels(kind)
         for state in ("finished", "aborted", "failed", "suspect"):
             self.ticks.labels(state)
-        for why in ("busy", "not sent", "set aside"):
+        for why in ("busy", "not sent", "set aside", "unclear"):
             self.deferred.labels(why)
         for answer in ("accepted", "repeated", "refused"):
             self.received.labels(answer)

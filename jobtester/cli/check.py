@@ -11,6 +11,7 @@ from typing import TypeAlias
 import aiohttp
 
 from jobtester import configuration, daemon
+from jobtester.cli.healthcheck import local_url
 from jobtester.configuration import Configuration
 from jobtester.daemon import Daemon
 from jobtester.domain.attribution import Kind
@@ -25,7 +26,6 @@ Line: TypeAlias = tuple[bool, str, str]
 
 _ANSWER_WITHIN_S = 4.5  # of each peer; all are asked at the same time
 _NEEDED_TO_POST = ("region: needed to post", "leaderboard.secret: needed to post")
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - what they mean on this machine
 
 
 def check(options: argparse.Namespace) -> int:
@@ -106,9 +106,7 @@ async def _evidence(lane: Lane) -> str:
 async def _webhook(running: Daemon, lane: Lane) -> str:
     several = sum(isinstance(one.targeting, Webhook) for one in running.conductor.lanes) > 1
     path = f"/orchestrators/{lane.name}" if several else "/orchestrators"
-    host = running.configuration.settings.server.host
-    host = _EVERY_ADDRESS.get(host, host)
-    url = f"http://[{host}]:{running.port}{path}" if ":" in host else f"http://{host}:{running.port}{path}"
+    url = local_url(running.configuration.settings.server.host, running.port) + path
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             if answer.status != 200:
@@ -128,7 +126,7 @@ async def _discovery(running: Daemon) -> str:
 
 
 async def _probes(running: Daemon) -> list[Line]:
-    """Send one real job through each gateway, and one of the llm pipeline, whose form depends on the gateway."""
+    """Send two real jobs through each gateway, one of them llm, whose form depends on the gateway's build."""
     conductor = running.conductor
     if not conductor.orchestrators:
         return [(False, "probe", "nobody was discovered, so there is no job to send")]
@@ -140,7 +138,7 @@ async def _probes(running: Daemon) -> list[Line]:
         if isinstance(lane.targeting, Webhook) and wanted not in (0, running.port):
             lines.append((
                 False, f"probe of {lane.name}",
-                f"port {wanted} is taken, so the gateway asks whoever listens there; stop the running daemon first",
+                f"another program listens on port {wanted}, and the gateway asks that one; stop the daemon first",
             ))  # fmt: skip
             continue
         await lane.begin(conductor.orchestrators)
@@ -154,7 +152,7 @@ async def _probes(running: Daemon) -> list[Line]:
 
 
 def _chosen(jobs: Sequence[Job], lane: Lane) -> list[Job]:
-    """Choose a job that is probably quick and an llm one, which may be the same: warm first, then cheap."""
+    """Choose an llm job and another one: warm models first, then idle orchestrators, then cheap jobs."""
     able = sorted(
         (job for job in jobs if lane.suits(job)),
         key=lambda job: (not job.warm, job.capability.busy, job.price_wei or 0),
@@ -179,7 +177,11 @@ async def _probe(trial: Trial, lane: Lane, job: Job) -> Line:
         return (False, name, f"{who}: this gateway's llm takes no JSON; use a newer image, see docs/gateway.md")
     followed = result.attribution.kind in (Kind.PROVEN, Kind.PRESUMED)
     if not followed:
-        return (False, name, f"{who}: {how}; the gateway does not use the orchestrator it is told to: {evidence}")
+        return (
+            False,
+            name,
+            f"{who}: {how}; the gateway ignores which orchestrator the tester names: {evidence}",
+        )
     served = "served, as evidence proves" if result.attribution.kind is Kind.PROVEN else "probably served, unproven"
     problem = "" if result.verdict.outcome is Outcome.PASSED else f": {result.verdict.message}"
     well = result.verdict.outcome is not Outcome.UNSCORED

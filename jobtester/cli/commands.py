@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print JSON")
     check = command("check", "check", "check", "try the configuration and every peer")
     check.add_argument(
-        "--probe", action="store_true", help="send one real job through each gateway, which costs its price"
+        "--probe", action="store_true", help="send up to two real jobs through each gateway, which costs their price"
     )
 
     config = commands.add_parser("config", help="write, print or convert a configuration").add_subparsers(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def healthcheck(options: argparse.Namespace) -> int:
     """Ask the daemon on this machine; 0 if it is healthy. Imports little, since it is run every few seconds."""
-    url = options.url or f"{_address(Path(options.config))}/healthz"
+    url = options.url or f"{_configured_url(Path(options.config))}/healthz"
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
             healthy = bool(answer.status == 200)
@@ -26,12 +26,16 @@ def healthcheck(options: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-def _address(path: Path) -> str:
-    """Return where the daemon listens, found as the daemon finds it: environment, secret files, file, default."""
-    host, port = str(_value("host", path, "0.0.0.0")), str(_value("port", path, 7934))  # noqa: S104 - as settings has it
+def local_url(host: str, port: object) -> str:
+    """Return the URL at which a daemon that listens on `host` is reached from its own machine."""
     if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - every address, and so the local one too
         host = "::1" if host == "::" else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _configured_url(path: Path) -> str:
+    """Return where the daemon listens, found as the daemon finds it: environment, secret files, file, default."""
+    return local_url(str(_value("host", path, "0.0.0.0")), _value("port", path, 7934))  # noqa: S104 - as settings has it
 
 
 def _value(name: str, path: Path, default: object) -> object:

@@ -22,7 +22,7 @@ from jobtester.domain.report import Report
 
 NOT_TESTED = 3
 _NOT_DELIVERED = ("pending", "sending", "uncertain", "refused", "expired")
-# Skips and doors that say nothing of an orchestrator, but that the tester or a gateway did not do its work.
+# Skips and faults that say nothing about an orchestrator: the tester or a gateway could not test it.
 _UNTESTED_SKIPS = ("not_targeted", "gateway_lost", "deadline", "stopped")
 _UNTESTED_FAULTS = (Fault.GATEWAY, Fault.TESTER, Fault.UNKNOWN)
 

@@ -24,7 +24,7 @@ _ADDRESS = re.compile("0x[0-9a-f]{40}")
 def clean_name(value: object) -> str:
     """Return a name as it was given, without blanks around it, or an empty text if it cannot be one.
 
-    A name is never mended: the mended one would be somebody else's, and a job for it would fail for no fault of theirs.
+    An invalid name is rejected and not corrected: a corrected one could be the name of something else.
     """
     if not isinstance(value, str) or len(value) > LONGEST_NAME or _FORBIDDEN.search(value):
         return ""

@@ -71,7 +71,7 @@ class ConnectionProbe:
         )
 
     async def _problem(self, uri: str, where: tuple[str, int]) -> tuple[str, bool]:
-        """Return why no connection stands, empty if one does, and whether that is the tester's own trouble."""
+        """Return why the connection failed, empty if it succeeded, and whether the tester itself is at fault."""
         secure = not uri.strip().lower().startswith("http://")
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -85,7 +85,7 @@ class ConnectionProbe:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return "the connection is closed before TLS begins", False
         except ssl.SSLError:
-            return "", False  # somebody is there and speaks another TLS, or none: not for the tester to hold against it
+            return "", False  # a server answers, with another TLS or none: that does not make it unreachable
         except (OSError, ValueError) as error:
             own = isinstance(error, OSError) and error.errno in _OWN
             return cause_of(error, uri), own or isinstance(error, ValueError)
@@ -97,7 +97,7 @@ class ConnectionProbe:
         return "", False
 
     async def _reaches_others(self, target: tuple[str, int]) -> bool:
-        """Whether the tester can connect to any orchestrator but one; whoever stood last is asked first."""
+        """Return True if the tester can connect to another orchestrator than the target."""
         if self._now() < self._works_until and self._last_standing != target:
             return True
         async with self._asking:

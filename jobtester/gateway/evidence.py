@@ -270,9 +270,9 @@ class Evidence:
         """Weigh what moved in the metrics since the reading before the job, which began at `since`.
 
         A job that passed made its server's series move. One that failed moved an error series only if the connection
-        between gateway and orchestrator broke; a line that names nobody is written whenever the tries run out, for
-        whatever reason, and says nothing. So if ours alone moved, it was ours; if ours did not move and somebody
-        else's did, it was not.
+        between gateway and orchestrator broke; a line without an orchestrator is written whenever the tries run out,
+        and proves nothing. So if ours alone moved, it was ours; if ours did not move and somebody else's did, it was
+        not.
         """
         passed = exchange.looks_passed
         names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}

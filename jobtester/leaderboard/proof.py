@@ -10,7 +10,7 @@ and a list may end early. So three things are asked before a stat counts as abse
    earlier still waits. Without one, only a longer time helps.
 3. Without a control row nothing is proved. Then the answer is weighed: it was the same several times, and a *witness*,
    any stored stat, was shown before and after it; all that twice, a while apart. Where the control row is gone, as from
-   a database that was created anew, it takes more such looks.
+   a database that was re-created, it takes more such looks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import StrEnum
 
 LATER_SETTLED_S = 5.0  # between the release of a lock and the commits of those that waited for it
 LOOKS_WITHOUT_CONTROL = 2
-LOOKS_WITH_CONTROL_GONE = 4  # an answer that ends early is likelier than a database that was created anew
+LOOKS_WITH_CONTROL_GONE = 4  # an answer that ends early is likelier than a re-created database
 ORPHAN_FACTOR = 10 / 3  # 300 s where a miss counts after 90 s: a statement outlived its server by 200 s in a trial
 SLOW_ANSWER_S = 5.0  # an empty answer after a time limit (20 s by default) is a failed query
 

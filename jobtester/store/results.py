@@ -167,6 +167,16 @@ class Results:
         )
         return [(rows.of(row[1:]), int(row[0])) for row in found]
 
+    async def unscored_streaks(self, tick: str) -> list[tuple[str, str, str, int]]:
+        """Return (address, pipeline, model, ticks in a row without a score) of what a tick has tested last."""
+        return await self._database.read(
+            lambda db: db.execute(
+                "SELECT r.address, r.pipeline, r.model, l.unscored_streak FROM results r JOIN latest l ON l.seq = r.seq"
+                " WHERE r.tick = ?",
+                (tick,),
+            ).fetchall()
+        )
+
     async def targets(self) -> list[tuple[str, str]]:
         """Return every (address, service URI) that has a result."""
         return await self._database.read(

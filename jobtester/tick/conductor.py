@@ -288,9 +288,8 @@ class Conductor:
                 lane.end()
                 self.metrics.gateway_up.labels(lane.name).set(int(not lane.lost))
             suspect = await recorder.finish()
-            for row, streak in await self.results.latest():
-                if row.tick == tick:
-                    self.metrics.unscored_ticks.labels(row.address, row.pipeline, row.model).set(streak)
+            for address, pipeline, model, streak in await self.results.unscored_streaks(tick):
+                self.metrics.unscored_ticks.labels(address, pipeline, model).set(streak)
         return "aborted" if self._stopping == "stopped" else "suspect" if suspect else "finished"
 
     async def _look(self) -> tuple[Sequence[bool], Sequence[Orchestrator]]:

@@ -68,7 +68,7 @@ class Runner:
     _aside: dict[str, Result] = field(default_factory=dict)
     _put_off: dict[str, Result] = field(default_factory=dict)
     _serves_llm: set[str] = field(default_factory=set)
-    _llm_refusals: dict[str, list[tuple[Result, Result]]] = field(default_factory=dict)
+    _llm_refusals: dict[str, list[tuple[Sent, Result, Result]]] = field(default_factory=dict)
     _final: bool = False
     _closed: str = ""
     _aborted: bool = False
@@ -95,9 +95,8 @@ class Runner:
                 await self._pass(again)
             for result in self._aside.values():
                 await self._record(result if result.verdict.code == "unclear" else unowned(result))
-            for refusals in self._llm_refusals.values():
-                for result, _ in refusals:
-                    await self._record(result)
+            for lane in self.lanes:
+                await self._record_llm_refusals(lane)
             for result in self._put_off.values():
                 await self._record(result)
         finally:
@@ -263,21 +262,34 @@ class Runner:
             if lane.name not in self._serves_llm:
                 self._aside.pop(job.id, None)
                 self._put_off.pop(job.id, None)
-                self._llm_refusals.setdefault(lane.name, []).append((result, refused))
+                self._llm_refusals.setdefault(lane.name, []).append((sent, result, refused))
                 self._board.settled(job)
                 return
             result = refused
-        self._weigh(result, lane)
         self._aside.pop(job.id, None)
         self._put_off.pop(job.id, None)
+        await self._finish(sent, result, lane)
+        if result.job.pipeline == "llm" and result.verdict.code == "ok":
+            self._serves_llm.add(lane.name)
+            await self._record_llm_refusals(lane)
+        self._board.settled(job)
+
+    async def _finish(self, sent: Sent, result: Result, lane: Lane) -> None:
+        """Count who served, record the result, and add the evidence that came meanwhile."""
+        self._weigh(result, lane)
         await self._record(result)
         for testimony in lane.evidence.recorded(sent.life):
             await self.recorder.amend(result.id, testimony)
-        if result.job.pipeline == "llm" and result.verdict.code == "ok":
-            self._serves_llm.add(lane.name)
-            for _, refused in self._llm_refusals.pop(lane.name, ()):
-                await self._record(refused)
-        self._board.settled(job)
+
+    async def _record_llm_refusals(self, lane: Lane) -> None:
+        """Record llm jobs that were answered with 500: as refused by their runners if the gateway has served llm.
+
+        A refutation that came since they were judged takes away what was only presumed.
+        """
+        for sent, result, refused in self._llm_refusals.pop(lane.name, []):
+            is_trusted = refused.attribution.kind is Kind.PROVEN or not lane.trust.refuted
+            is_refused = lane.name in self._serves_llm and is_trusted
+            await self._finish(sent, refused if is_refused else result, lane)
 
     async def _judge(self, sent: Sent, lane: Lane) -> Judged | None:
         """Judge an answer; None if abort() came and the judgement did not end soon after."""

@@ -89,7 +89,7 @@ def test_check_and_plan_go_on_without_a_secret(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "code", "text"),
-    [("query", 0, "served"), ("stock", 1, "does not use the orchestrator it is told to")],
+    [("query", 0, "served"), ("stock", 1, "ignores which orchestrator the tester names")],
 )
 async def test_a_probe_finds_out_whether_a_gateway_follows(mode: str, code: int, text: str, tmp_path: Path) -> None:
     """A real job or two per gateway say who served."""

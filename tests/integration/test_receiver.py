@@ -276,17 +276,23 @@ ERRORS: list[tuple[bytes, Any]] = [
 ]  # fmt: skip
 
 
+async def both_stored(it: Receiving, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a stat as it is stored after the tester forwarded it, and as it is stored when posted directly."""
+    assert (await it.post(raw))[0] == 200
+    await it.forwarded()
+    it.board.secret = SECRET
+    assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
+    forwarded, direct = (row.stat for row in it.board.rows)
+    return forwarded, direct
+
+
 @pytest.mark.parametrize(("errors", "stored"), ERRORS)
 async def test_errors_are_stored_as_the_leaderboard_itself_would(errors: bytes, stored: Any, tmp_path: Path) -> None:
     """`null` stays `null`; lists under one name merge element by element, as Go decodes into what is already there."""
     stat = {key: value for key, value in AI.items() if key != "errors"}
     raw = orjson.dumps(stat)[:-1] + (b"," + errors if errors else b"") + b"}"
     async with receiving(tmp_path) as it:
-        assert (await it.post(raw))[0] == 200
-        await it.forwarded()
-        it.board.secret = SECRET
-        assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
-        ours, theirs = (row.stat for row in it.board.rows)
+        ours, theirs = await both_stored(it, raw)
         assert ours["errors"] == theirs["errors"] == stored
 
 
@@ -300,11 +306,7 @@ async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
         + b'"}'
     )
     async with receiving(tmp_path) as it:
-        assert (await it.post(raw))[0] == 200
-        await it.forwarded()
-        it.board.secret = SECRET
-        assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
-        ours, theirs = (row.stat for row in it.board.rows)
+        ours, theirs = await both_stored(it, raw)
         assert ours == theirs
         assert (ours["timestamp"], ours["success_rate"]) == (1700000008, 0)
         two, three = "\ufffd" * 2, "\ufffd" * 3

@@ -124,7 +124,7 @@ async def test_a_passed_job_asks_seven_times(version: str, info_s: float) -> Non
 
 @pytest.mark.parametrize("fault", ["runner_500", "runner_401", "runner_closed"])
 async def test_a_runners_error_is_tried_again_until_the_window_is_over(fault: str) -> None:
-    """Seven questions per try, 503, and one line that names nobody."""
+    """Seven questions per try, 503, and one line without an orchestrator."""
     async with staged(node(fault=fault, latency_s=0.05), retry_window=0.3) as stage:
         assert await stage.send() == 503
         (entry,) = stage.network.served

@@ -214,7 +214,7 @@ async def test_that_nobody_was_left_hides_no_failure() -> None:
 
 
 async def test_of_two_that_failed_the_named_one_alone_has_a_cause() -> None:
-    """The line that names nobody is about neither for sure."""
+    """The line without an orchestrator is about neither for sure."""
     weighing = Weighing()
     one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
     for life in (one, other):

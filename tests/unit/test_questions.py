@@ -40,11 +40,13 @@ def asked(kind: str, gateway: AskingGateway, job_s: float) -> list[float]:
             return gateway.down()
 
 
+# A kind of job, a seed for the gateway's times, and how long a question takes.
+ANY_JOB = {"kind": st.sampled_from(KINDS), "seed": st.integers(0, 2**32), "question_ms": st.floats(0.3, 3.0)}
+
+
 @settings(max_examples=300, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS),
-    seed=st.integers(0, 2**32),
-    question_ms=st.floats(0.3, 3.0),
+    **ANY_JOB,
     call_ms=st.floats(0.0, 300.0),
     job_ms=st.floats(0.5, 4_000.0),
     stall_share=st.sampled_from((0.0, 0.0, 0.02, 0.1)),
@@ -60,9 +62,7 @@ def test_never_wrong(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS),
-    seed=st.integers(0, 2**32),
-    question_ms=st.floats(0.3, 3.0),
+    **ANY_JOB,
     far=st.floats(5.0, 80.0),
     job_ms=st.floats(20.0, 900.0),
 )
