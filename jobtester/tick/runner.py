@@ -26,6 +26,7 @@ from jobtester.tick.trial import Judged, Sent, Trial, unowned
 
 log = structlog.get_logger()
 
+_UNCLEAR = ("unclear", "500")  # of jobs that run once more alone: these codes score nobody, so they stand
 _LAST_S = 1.0  # how long a judgement may still take once running jobs are ended
 _BURST = 8  # jobs that begin in one turn of the event loop, so that a full network's beginning holds nobody up
 
@@ -94,7 +95,7 @@ class Runner:
                     lane.run_alone()
                 await self._pass(again)
             for result in self._aside.values():
-                await self._record(result if result.verdict.code == "unclear" else unowned(result))
+                await self._record(result if result.verdict.code in _UNCLEAR else unowned(result))
             for lane in self.lanes:
                 await self._record_llm_refusals(lane)
             for result in self._put_off.values():
@@ -247,16 +248,15 @@ class Runner:
         if self._busy_again(judged, lane):
             return
         result = judged.result
-        unclear = result.verdict.code == "unclear"
-        if judged.ownerless or unclear:
+        if judged.ownerless or judged.is_unclear:
             if not self._final and not self._closed:
                 self._aside[job.id] = result
                 self._put_off.pop(job.id, None)
                 log.info("set_aside", tick=self.plan.tick, job=job.id, evidence=result.attribution.evidence)
-                self.watcher.deferred(job, lane.name, "unclear" if unclear else "set aside")
+                self.watcher.deferred(job, lane.name, "unclear" if judged.is_unclear else "set aside")
                 self._board.settled(job)
                 return
-            result = result if unclear else unowned(result)
+            result = result if judged.is_unclear else unowned(result)
         elif judged.runner_refusal is not None:
             refused = replace(result, verdict=judged.runner_refusal)
             if lane.name not in self._serves_llm:

@@ -58,7 +58,7 @@ class Judged:
 
     `ownerless` means that it ran beside others, and nothing proves that its orchestrator served it. `runner_refusal` is
     what the job came to if the gateway turns out to serve llm at all: it answers a runner's 400 with 500, as it does
-    its own faults.
+    its own faults. `is_unclear` means that running it once more alone may show whether it reached its orchestrator.
     """
 
     result: Result
@@ -66,6 +66,7 @@ class Judged:
     gateway_alive: bool
     never_sent: bool
     runner_refusal: outcome.Verdict | None = None
+    is_unclear: bool = False
 
 
 @dataclass(slots=True)
@@ -179,7 +180,9 @@ class Trial:
         refusal = None if lane.trust.refuted else _runner_refusal(sent, verdict, attribution)
         if refusal is not None:
             ownerless = sent.overlapped and attribution.kind is not Kind.PROVEN
-        return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED, refusal)
+        unread_llm = lane.targeting.kind == "webhook" and unread and job.pipeline == "llm" and verdict.code == "500"
+        is_unclear = verdict.code == "unclear" or (unread_llm and refusal is None)
+        return Judged(result, ownerless, alive, exchange.ending is Ending.REFUSED, refusal, is_unclear)
 
     def _fetcher(self, lane: Lane) -> Callable[[str], Awaitable[Artefact]]:
         async def fetch(url: str) -> Artefact:

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from jobtester import logs
+from jobtester.metrics import Metrics
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from jobtester.web import pages
 from jobtester.web.parts import PARTS, Parts
@@ -119,7 +120,9 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
 
 async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None:
     """Between ticks nothing changes for an hour, and a proxy in front would close what it takes for dead."""
-    parts = SimpleNamespace(closing=asyncio.Event(), progress=lambda: None, next_tick_at=lambda: None, silence_s=0.0)
+    parts = SimpleNamespace(
+        closing=asyncio.Event(), progress=lambda: None, next_tick_at=lambda: None, silence_s=0.0, metrics=Metrics()
+    )
     app = web.Application()
     app[PARTS] = cast("Parts", parts)
     app.router.add_get("/live", pages.live)
