@@ -132,7 +132,7 @@ class Trial:
         finally:
             if not gathering.done():  # its reading may take seconds, and nobody waits for it any more
                 gathering.cancel()
-            await asyncio.wait({gathering})
+                await asyncio.wait({gathering})
         gathered = await lane.evidence.told(sent.life, gathered, wait=_awaits_event(sent, gathered))
         attribution = gathered.applied_to(sent.attribution)
         cause = gathered.cause
