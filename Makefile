@@ -53,7 +53,7 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## write the tables of the documentation anew, from the program
-	@$(BIN)/python -m tests.docs.tables
+	@$(BIN)/python -m tools.documentation_tables
 
 docs-check: $(VENV)/.dev  ## links, commands, keys, routes and tables of the documentation against the program
 	@$(BIN)/python -m pytest -q tests/docs $(ARGS)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,32 +11,7 @@ from threading import Thread
 
 import pytest
 
-GOOD = """
-region = "FRA"
-[schedule]
-interval = "1h"
-[server]
-host = "127.0.0.1"
-port = 0
-[[gateways]]
-name = "g"
-url = "http://127.0.0.1:1"
-cli_url = "http://127.0.0.1:1"
-[leaderboard]
-post = false
-[discovery]
-patience = "0s"
-"""
-
-
-def jobtester(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the shipped command in a folder, with nothing of ours in its environment."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
-    return subprocess.run(
-        [sys.executable, "-m", "jobtester", *arguments],
-        cwd=folder, env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+from tests.harness.process import VALID_CONFIG, run_command
 
 
 def refused(found: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
@@ -73,8 +46,8 @@ CASES = [
 @pytest.mark.parametrize(("good", "bad", "words"), CASES, ids=[" ".join(case[2]) for case in CASES])
 def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, bad: str, words: list[str]) -> None:
     """Exit 2, the key path, and no traceback."""
-    (tmp_path / "config.toml").write_text(GOOD.replace(good, bad, 1))
-    refused(jobtester("serve", folder=tmp_path), *words)
+    (tmp_path / "config.toml").write_text(VALID_CONFIG.replace(good, bad, 1))
+    refused(run_command("serve", folder=tmp_path), *words)
 
 
 @pytest.mark.parametrize(
@@ -83,69 +56,69 @@ def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, ba
 def test_what_is_secret_in_a_refused_address_is_not_repeated(tmp_path: Path, section: str, key: str) -> None:
     """A password, or a hook's path, is not written to a terminal or a log because of a mistake beside it."""
     bad = {
-        "gateways": GOOD.replace("http://127.0.0.1:1", "http://user:very-secret@127.0.0.1:1", 1),
-        "notify": f'{GOOD}\n[notify]\nurl = "hooks.example/very-secret"\n',
+        "gateways": VALID_CONFIG.replace("http://127.0.0.1:1", "http://user:very-secret@127.0.0.1:1", 1),
+        "notify": f'{VALID_CONFIG}\n[notify]\nurl = "hooks.example/very-secret"\n',
     }
     (tmp_path / "config.toml").write_text(bad[section])
-    found = jobtester("check", folder=tmp_path)
+    found = run_command("check", folder=tmp_path)
     refused(found, key)
     assert "very-secret" not in found.stdout + found.stderr
 
 
 def test_a_mark_of_byte_order_is_passed_over(tmp_path: Path) -> None:
     """An editor of Windows that puts one first makes no configuration unusable."""
-    (tmp_path / "config.toml").write_text(GOOD, "utf-8-sig")
-    assert jobtester("config", "show", folder=tmp_path).returncode == 0
+    (tmp_path / "config.toml").write_text(VALID_CONFIG, "utf-8-sig")
+    assert run_command("config", "show", folder=tmp_path).returncode == 0
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     """Nobody has to run it three times to learn of three mistakes."""
-    text = GOOD.replace('"1h"', '"x"').replace("port = 0", "port = -1").replace('region = "FRA"', "regoin = 1")
+    text = VALID_CONFIG.replace('"1h"', '"x"').replace("port = 0", "port = -1").replace('region = "FRA"', "regoin = 1")
     (tmp_path / "config.toml").write_text(text)
-    refused(jobtester("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
+    refused(run_command("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
 
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     """And the way to make one is told."""
-    refused(jobtester("serve", folder=tmp_path), "config.toml", "config init")
-    refused(jobtester("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
-    refused(jobtester("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
+    refused(run_command("serve", folder=tmp_path), "config.toml", "config init")
+    refused(run_command("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
+    refused(run_command("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
     """A typing error in the environment is not passed over in silence."""
-    (tmp_path / "config.toml").write_text(GOOD)
-    refused(jobtester("check", folder=tmp_path, JOBTESTER_SHEDULE__INTERVAL="5m"), "JOBTESTER_SHEDULE__INTERVAL")
+    (tmp_path / "config.toml").write_text(VALID_CONFIG)
+    refused(run_command("check", folder=tmp_path, JOBTESTER_SHEDULE__INTERVAL="5m"), "JOBTESTER_SHEDULE__INTERVAL")
 
 
 def test_the_starter_file_is_valid_but_for_its_secret(tmp_path: Path) -> None:
     """`config init` writes what `config show` reads; an existing file is kept."""
-    assert jobtester("config", "init", folder=tmp_path).returncode == 0
-    refused(jobtester("config", "init", folder=tmp_path), "exists")
+    assert run_command("config", "init", folder=tmp_path).returncode == 0
+    refused(run_command("config", "init", folder=tmp_path), "exists")
     hook = "https://hooks.example:8443/hidden-thing"
     secrets = {"JOBTESTER_LEADERBOARD__SECRET": "hidden-thing", "JOBTESTER_NOTIFY__URL": hook}
-    shown = jobtester("config", "show", folder=tmp_path, **secrets)
+    shown = run_command("config", "show", folder=tmp_path, **secrets)
     assert shown.returncode == 0, shown.stderr
     assert "hidden-thing" not in shown.stdout
     (tmp_path / "again.toml").write_text(shown.stdout)
-    again = jobtester("config", "show", "-c", "again.toml", folder=tmp_path)
+    again = run_command("config", "show", "-c", "again.toml", folder=tmp_path)
     assert again.stdout == shown.stdout
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     """The daemon says which key to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        text = GOOD.replace("port = 0", f"port = {taken.getsockname()[1]}")
+        text = VALID_CONFIG.replace("port = 0", f"port = {taken.getsockname()[1]}")
         (tmp_path / "config.toml").write_text(text)
-        refused(jobtester("serve", folder=tmp_path), "server.port", "taken")
+        refused(run_command("serve", folder=tmp_path), "server.port", "taken")
 
 
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:
     """`check` tells every peer that does not answer; `run` and `plan` exit 1 with the reason."""
-    (tmp_path / "config.toml").write_text(GOOD)
-    refused(jobtester("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
-    refused(jobtester("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)
-    refused(jobtester("run", folder=tmp_path), "http://127.0.0.1:1", code=1)
+    (tmp_path / "config.toml").write_text(VALID_CONFIG)
+    refused(run_command("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
+    refused(run_command("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)
+    refused(run_command("run", folder=tmp_path), "http://127.0.0.1:1", code=1)
 
 
 @pytest.fixture
@@ -173,13 +146,13 @@ def html_server() -> Iterator[str]:
 
 def test_a_gateway_that_answers_html_is_named(tmp_path: Path, html_server: str) -> None:
     """Discovery says what it got."""
-    (tmp_path / "config.toml").write_text(GOOD.replace("http://127.0.0.1:1", html_server))
-    refused(jobtester("plan", folder=tmp_path), "not JSON", "Please log in", code=1)
+    (tmp_path / "config.toml").write_text(VALID_CONFIG.replace("http://127.0.0.1:1", html_server))
+    refused(run_command("plan", folder=tmp_path), "not JSON", "Please log in", code=1)
 
 
 def test_usage_errors_exit_2(tmp_path: Path) -> None:
     """As everywhere."""
-    assert jobtester("nonsense", folder=tmp_path).returncode == 2
-    assert jobtester(folder=tmp_path).returncode == 2
-    assert jobtester("--help", folder=tmp_path).returncode == 0
-    refused(jobtester("demo", "--scenario", "nowhere", folder=tmp_path), "nowhere")
+    assert run_command("nonsense", folder=tmp_path).returncode == 2
+    assert run_command(folder=tmp_path).returncode == 2
+    assert run_command("--help", folder=tmp_path).returncode == 0
+    refused(run_command("demo", "--scenario", "nowhere", folder=tmp_path), "nowhere")

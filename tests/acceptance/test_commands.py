@@ -13,8 +13,7 @@ import pytest
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from tests.acceptance.test_bad_input import GOOD, jobtester
-from tests.shipped import command, configure, serving
+from tests.harness.process import VALID_CONFIG, run_command, run_command_in_thread, running_daemon, write_config
 
 LOCAL: dict[str, Any] = {"server": {"host": "127.0.0.1", "port": 0}}
 
@@ -33,14 +32,14 @@ def network(mode: str = "query", **node: Any) -> Scenario:
 async def test_a_run_that_tested_nothing_says_so(tmp_path: Path) -> None:
     """A slip in a filter is exit code 3 with the filter named; a failed job is 1 under --fail-on-failed."""
     async with Network(network()) as remote:
-        configure(remote, tmp_path, **LOCAL)
-        slip = await command(tmp_path, "run", "--orchestrator", "0x" + "9" * 40, "--fail-on-failed")
+        write_config(remote, tmp_path, **LOCAL)
+        slip = await run_command_in_thread(tmp_path, "run", "--orchestrator", "0x" + "9" * 40, "--fail-on-failed")
         assert (slip.returncode, b"nothing was tested: no job of the 2 orchestrators matches" in slip.stderr) == (
             3,
             True,
         )
         assert b"0x9999" in slip.stderr
-        good = await command(tmp_path, "run", "--fail-on-failed")
+        good = await run_command_in_thread(tmp_path, "run", "--fail-on-failed")
         assert (good.returncode, good.stderr) == (0, b"")
 
 
@@ -48,8 +47,8 @@ async def test_jobs_that_could_not_be_tested_are_no_success(tmp_path: Path) -> N
     """A gateway that does not follow: 3, and not 0."""
     async with Network(network("stock")) as remote:
         remote.gateways["g"].webhook_url = "http://127.0.0.1:9/orchestrators"
-        configure(remote, tmp_path, **LOCAL)
-        ran = await command(tmp_path, "run", "--fail-on-failed")
+        write_config(remote, tmp_path, **LOCAL)
+        ran = await run_command_in_thread(tmp_path, "run", "--fail-on-failed")
         assert ran.returncode == 3, ran.stdout
 
 
@@ -57,8 +56,8 @@ async def test_a_run_says_which_stats_did_not_arrive(tmp_path: Path) -> None:
     """Refused stats are exit code 1, with their number and the command that shows them."""
     async with Network(network()) as remote:
         remote.leaderboard.faults.refuse_signature = True
-        configure(remote, tmp_path, **LOCAL)
-        ran = await command(tmp_path, "run")
+        write_config(remote, tmp_path, **LOCAL)
+        ran = await run_command_in_thread(tmp_path, "run")
         assert (ran.returncode, b"not at the Leaderboard yet: 4 refused; see jobtester outbox list" in ran.stderr) == (
             1,
             True,
@@ -67,9 +66,9 @@ async def test_a_run_says_which_stats_did_not_arrive(tmp_path: Path) -> None:
 
 def test_check_of_dead_peers_is_quick(tmp_path: Path) -> None:
     """Discovery's patience is for ticks: a check asks once."""
-    (tmp_path / "config.toml").write_text(GOOD.replace('patience = "0s"', 'patience = "10m"'))
+    (tmp_path / "config.toml").write_text(VALID_CONFIG.replace('patience = "0s"', 'patience = "10m"'))
     began = time.monotonic()
-    ran = jobtester("check", folder=tmp_path)
+    ran = run_command("check", folder=tmp_path)
     assert time.monotonic() - began < 60
     assert ran.returncode == 1
     assert ran.stdout.count("FAILED") == 3
@@ -77,12 +76,12 @@ def test_check_of_dead_peers_is_quick(tmp_path: Path) -> None:
 
 def test_check_and_plan_go_on_without_a_secret(tmp_path: Path) -> None:
     """What only posting needs is one FAILED line of check, and nothing to plan, which posts nothing."""
-    (tmp_path / "config.toml").write_text(GOOD.replace("post = false", 'url = "http://127.0.0.1:1"'))
-    ran = jobtester("check", folder=tmp_path)
+    (tmp_path / "config.toml").write_text(VALID_CONFIG.replace("post = false", 'url = "http://127.0.0.1:1"'))
+    ran = run_command("check", folder=tmp_path)
     assert ran.returncode == 1
     assert "FAILED  configuration: leaderboard.secret: needed to post" in ran.stdout
     assert "FAILED  gateway g" in ran.stdout
-    planned = jobtester("plan", folder=tmp_path)
+    planned = run_command("plan", folder=tmp_path)
     assert "leaderboard" not in planned.stderr
     assert "no gateway tells which orchestrators there are" in planned.stderr
 
@@ -97,8 +96,8 @@ async def test_a_probe_finds_out_whether_a_gateway_follows(mode: str, code: int,
         gateway = remote.gateways["g"]
         if mode == "stock":
             gateway.webhook_url = "http://127.0.0.1:9/orchestrators"
-        configure(remote, tmp_path, gateways=[{"first_ask": "2s"}], **LOCAL)
-        ran = await command(tmp_path, "check", "--probe")
+        write_config(remote, tmp_path, gateways=[{"first_ask": "2s"}], **LOCAL)
+        ran = await run_command_in_thread(tmp_path, "check", "--probe")
         assert (ran.returncode, text in ran.stdout.decode()) == (code, True), ran.stdout.decode()
         assert remote.leaderboard.rows == []
 
@@ -108,8 +107,8 @@ async def test_a_probe_finds_an_llm_that_takes_no_json(tmp_path: Path) -> None:
     made = network("query")
     old = dataclasses.replace(made, gateways=(dataclasses.replace(made.gateways[0], version="0.0.11"),))
     async with Network(old) as remote:
-        configure(remote, tmp_path, **LOCAL)
-        ran = await command(tmp_path, "check", "--probe")
+        write_config(remote, tmp_path, **LOCAL)
+        ran = await run_command_in_thread(tmp_path, "check", "--probe")
         assert ran.returncode == 1
         assert "this gateway's llm takes no JSON" in ran.stdout.decode(), ran.stdout.decode()
 
@@ -117,22 +116,25 @@ async def test_a_probe_finds_an_llm_that_takes_no_json(tmp_path: Path) -> None:
 async def test_healthcheck_finds_the_daemon_as_it_is_configured(tmp_path: Path) -> None:
     """A byte order mark, another address, and a port from a secret file."""
     async with Network(network()) as remote:
-        configure(remote, tmp_path, server={"host": "127.0.0.9", "port": 0})
-        async with serving(tmp_path) as daemon:
+        write_config(remote, tmp_path, server={"host": "127.0.0.9", "port": 0})
+        async with running_daemon(tmp_path) as daemon:
             config = tmp_path / "config.toml"
             config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
             (tmp_path / "server__port").write_text(f"{daemon.port}\n")
-            ran = jobtester("healthcheck", folder=tmp_path, JOBTESTER_SECRETS_DIR=str(tmp_path))
+            ran = run_command("healthcheck", folder=tmp_path, JOBTESTER_SECRETS_DIR=str(tmp_path))
             assert (ran.returncode, ran.stderr) == (0, "")
 
 
 async def test_a_refused_edit_stands_until_it_is_mended(tmp_path: Path) -> None:
     """/readyz and every page say it, and what was in force stays; peers that were not asked are not called well."""
     async with Network(network()) as remote:
-        configure(remote, tmp_path, **LOCAL)
+        write_config(remote, tmp_path, **LOCAL)
         config = tmp_path / "config.toml"
         good = config.read_text()
-        async with serving(tmp_path) as daemon, aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}") as session:
+        async with (
+            running_daemon(tmp_path) as daemon,
+            aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}") as session,
+        ):
             async with session.get("/api/status") as answer:
                 peers = (await answer.json())["peers"]
             assert peers["discovery"] == {"ok": True, "checked": False}

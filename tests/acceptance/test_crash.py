@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import shutil
-import socket
 import sqlite3
 import tempfile
 import time
@@ -20,8 +19,8 @@ import aiohttp
 import pytest
 import tomli_w
 
-from tests import processes
-from tests.processes import Serving
+from tests.harness.ports import free_ports
+from tests.harness.process import DaemonProcess, start_command
 
 # And more, up to twice as many, until each kind of death was met often enough.
 KILLS = int(os.environ.get("KILLS", "60"))
@@ -88,16 +87,6 @@ def configuration(base: int, port: int, **schedule: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def free_ports() -> tuple[int, int]:
-    """Find a first port for the network, whose neighbours it needs are free too, and one for the daemon."""
-    for base in random.Random().sample(range(21_000, 30_000), 200):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in (base, base - 1000, base + 1000, base + 2000, base + 1):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return base, base + 1
-    raise AssertionError("no free ports")
-
-
 @dataclass
 class Simulated:
     """The network as a process, steered through its control port. Its Leaderboard's rows are in a file."""
@@ -109,7 +98,7 @@ class Simulated:
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
-        self.process = await processes.start(
+        self.process = await start_command(
             "simulate", "--scenario", "network.toml", "--port", str(self.base), "--leaderboard-rows", "rows.jsonl",
             folder=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -126,9 +115,9 @@ class Simulated:
         self.process.kill()
         await self.process.wait()
 
-    async def restart_leaderboard(self, daemon: Serving, rng: random.Random) -> None:
+    async def restart_leaderboard(self, daemon: DaemonProcess, rng: random.Random) -> None:
         """Stop and start the Leaderboard alone, about when the daemon begins to post."""
-        await daemon.ever("job_done")
+        await daemon.any_event("job_done")
         await self.ask("POST", "/leaderboard/stop")
         await asyncio.sleep(rng.uniform(0, 0.3))
         await self.ask("POST", "/leaderboard/start")
@@ -176,7 +165,7 @@ class Seen:
             and self.sent_again >= 5
         )
 
-    async def look(self, daemon: Serving, network: Simulated) -> None:
+    async def look(self, daemon: DaemonProcess, network: Simulated) -> None:
         """Look at what a killed daemon left behind."""
         self.lives += 1
         names = [line["event"] for line in daemon.lines]
@@ -204,21 +193,21 @@ def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
             return db.execute(query).fetchall()
 
 
-async def moment(kind: str, daemon: Serving, network: Simulated, rng: random.Random) -> None:
+async def moment(kind: str, daemon: DaemonProcess, network: Simulated, rng: random.Random) -> None:
     """Wait for the moment at which to kill."""
     match kind:
         case "booting":
             await asyncio.sleep(rng.uniform(0.1, 0.6))
         case "sending":
-            await daemon.event("tick_started")
+            await daemon.next_event("tick_started")
             await asyncio.sleep(rng.uniform(0, 0.2))
         case "recording":
             for _ in range(rng.randint(1, 16)):
-                await daemon.event("job_done")
+                await daemon.next_event("job_done")
         case "arrived" | "stored":
             await network.ask("GET", f"/leaderboard/next/{kind}?count={rng.randint(1, 4)}")  # four are sent at a time
         case _:
-            await daemon.ever("serving")
+            await daemon.any_event("serving")
             await asyncio.sleep(rng.uniform(0, 0.4))
 
 
@@ -232,10 +221,10 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
     elif kind == "stored":
         faults = {"slow_insert_s": SLOW_S / 2, "slow_answer_s": SLOW_S}
     await network.ask("PUT", "/leaderboard/faults", json=faults)
-    daemon = await Serving.start(network.folder)
+    daemon = await DaemonProcess.start(network.folder)
     try:
         if number in NETWORK_KILLS:
-            await daemon.event("job_done")
+            await daemon.next_event("job_done")
             await network.kill()
             await network.start()
         async with asyncio.TaskGroup() as group:
@@ -255,8 +244,8 @@ async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
     await network.ask("PUT", "/leaderboard/faults", json={})
     config = configuration(network.base, port, interval="1h", run_at_start=False)
     (network.folder / "config.toml").write_text(tomli_w.dumps(config))
-    daemon = await Serving.start(network.folder)
-    await daemon.event("serving")
+    daemon = await DaemonProcess.start(network.folder)
+    await daemon.next_event("serving")
     async with asyncio.timeout(120):
         while read(network.folder, "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"):  # noqa: ASYNC110 -- nobody tells when
             await asyncio.sleep(0.3)

@@ -11,11 +11,9 @@ import aiohttp
 import pytest
 import tomli_w
 
-from tests.acceptance.test_crash import free_ports
-from tests.integration.test_store_faults import fill, small_disk
-from tests.processes import Serving
-
-__all__ = ["small_disk"]
+from tests.harness.disk import fill_disk
+from tests.harness.ports import free_ports
+from tests.harness.process import DaemonProcess
 
 
 async def answer_of(url: str, status: int) -> dict[str, Any]:
@@ -48,27 +46,27 @@ async def test_serve_starts_on_a_full_disk_and_recovers(small_disk: Path, tmp_pa
     (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
     url = f"http://127.0.0.1:{port}"
     if earlier:
-        daemon = await Serving.start(tmp_path)
-        await daemon.event("serving")
+        daemon = await DaemonProcess.start(tmp_path)
+        await daemon.next_event("serving")
         await daemon.kill()
-    filler = fill(small_disk)
-    daemon = await Serving.start(tmp_path)
+    filler = fill_disk(small_disk)
+    daemon = await DaemonProcess.start(tmp_path)
     try:
-        await daemon.event("store_full")
+        await daemon.next_event("store_full")
         ready = await answer_of(f"{url}/readyz", 503)
         assert ready["checks"]["store"]["ok"] is False
         assert "make room" in ready["checks"]["store"]["problem"]
         assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
         assert "make room" in (await answer_of(f"{url}/api/ticks", 503))["error"]
         filler.unlink()
-        await daemon.event("serving")
+        await daemon.next_event("serving")
         assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
         await daemon.stop()
         assert sum(line["event"] == "store_full" for line in daemon.lines) == 1, "said once"
         (small_disk / "jobtester.db").unlink()
-        filler = fill(small_disk)
-        daemon = await Serving.start(tmp_path)
-        await daemon.event("store_full")
+        filler = fill_disk(small_disk)
+        daemon = await DaemonProcess.start(tmp_path)
+        await daemon.next_event("store_full")
         await answer_of(f"{url}/readyz", 503)
         await daemon.stop()
     finally:

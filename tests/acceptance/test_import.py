@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_bad_input import jobtester
+from tests.harness.process import run_command
 
 OLD: dict[str, Any] = {
     "region": "FRA",
@@ -34,7 +34,7 @@ OLD: dict[str, Any] = {
 def test_a_whole_file(tmp_path: Path) -> None:
     """It is checked before it is written, corrected, commented, and holds no secret."""
     (tmp_path / "config.json").write_text(json.dumps(OLD))
-    ran = jobtester("config", "import", "config.json", folder=tmp_path)
+    ran = run_command("config", "import", "config.json", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     text = (tmp_path / "config.toml").read_text()
     assert "do-not-write-me" not in text + ran.stdout
@@ -56,9 +56,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
         "only gateways of the fork 0.0.11",
     ):
         assert remark in text, remark
-    shown = jobtester("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="x")
+    shown = run_command("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="x")
     assert shown.returncode == 0, shown.stderr
-    again = jobtester("config", "import", "config.json", folder=tmp_path)
+    again = run_command("config", "import", "config.json", folder=tmp_path)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
 
 
@@ -74,7 +74,7 @@ def test_remarks_are_true(tmp_path: Path) -> None:
         ],
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(old))
-    ran = jobtester("config", "import", "config.json", folder=tmp_path)
+    ran = run_command("config", "import", "config.json", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     found = tomllib.loads((tmp_path / "config.toml").read_text())
     assert found["pipelines"] == {"llm": {"capture_response": False, "parameters": {"max_tokens": 32}}}
@@ -98,7 +98,7 @@ def test_remarks_are_true(tmp_path: Path) -> None:
 def test_what_cannot_be_converted(text: str, problem: str, tmp_path: Path) -> None:
     """One clear message with the key, exit code 2, and nothing half written."""
     (tmp_path / "old.json").write_text(text)
-    ran = jobtester("config", "import", "old.json", "new.toml", folder=tmp_path)
+    ran = run_command("config", "import", "old.json", "new.toml", folder=tmp_path)
     assert problem in ran.stderr + ran.stdout
     assert "Traceback" not in ran.stderr
     assert (tmp_path / "new.toml").exists() == (ran.returncode == 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shipped import environment
+from tests.harness.process import clean_environment
 
 COMMANDS = (
     "serve", "run", "plan", "check", "config show", "results", "outbox list", "tick release", "simulate", "demo",
@@ -21,7 +21,7 @@ def interrupted(folder: Path, arguments: list[str], module: str) -> tuple[int, s
     """Run a command, press Ctrl-C when it has imported a module, and return its exit code and what it printed."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "jobtester", *arguments],
-        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     printed = []

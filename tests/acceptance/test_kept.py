@@ -26,9 +26,9 @@ from jobtester.cli import commands
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from jobtester.store.outbox import Move
-from tests.delivering import desk
-from tests.receiving import AI
-from tests.shipped import command, configure, environment, serving
+from tests.harness.delivery import delivery_harness
+from tests.harness.process import clean_environment, run_command_in_thread, running_daemon, write_config
+from tests.harness.receiver import AI_STAT
 
 SECRET = "others"
 LONG = "-with-a-name-as-long-as-those-of-real-models"
@@ -61,14 +61,14 @@ async def until(what: str, told: Callable[[], bool]) -> None:
 
 async def listed(folder: Path, *arguments: str) -> Any:
     """Give a command's JSON; its stdout is nothing else, and its stderr is empty."""
-    found = await command(folder, *arguments, "--json")
+    found = await run_command_in_thread(folder, *arguments, "--json")
     assert (found.returncode, found.stderr) == (0, b""), found.stderr
     return orjson.loads(found.stdout)
 
 
 async def said(folder: Path, *arguments: str, code: int = 0) -> str:
     """Give what a command says on stdout; no control characters are in it where there is no terminal."""
-    found = await command(folder, *arguments)
+    found = await run_command_in_thread(folder, *arguments)
     assert (found.returncode, found.stderr) == (code, b""), (found.stdout, found.stderr)
     text = found.stdout.decode()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
@@ -79,8 +79,8 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
     """Refused stats are listed with the reason; a dropped one stays away, the others are posted soon after `retry`."""
     async with Network(network()) as remote:
         remote.leaderboard.faults.refuse_signature = True
-        configure(remote, tmp_path, **SECTIONS)
-        async with serving(tmp_path) as daemon:
+        write_config(remote, tmp_path, **SECTIONS)
+        async with running_daemon(tmp_path) as daemon:
             await until("refusals", lambda: bool(daemon.events("tick_done")) and bool(daemon.events("stat_refused")))
             async with asyncio.timeout(60):
                 while (found := await listed(tmp_path, "outbox", "list"))["counts"]["refused"] < 6:
@@ -110,8 +110,8 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
 async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
     """Posted, looked for first, or left alone; and which may be counted twice."""
     async with Network(network()) as remote:
-        configure(remote, tmp_path, **SECTIONS)
-        async with desk(tmp_path) as kept:
+        write_config(remote, tmp_path, **SECTIONS)
+        async with delivery_harness(tmp_path) as kept:
             await kept.put(3)
             entries = await kept.outbox.claim(3)
             await kept.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
@@ -132,14 +132,17 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
 async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
     """All jobs failed alike, so nothing is posted until a person says so; then the running daemon posts all of it."""
     async with Network(network(orchestrators=6, fault="garbage_json")) as remote:
-        configure(remote, tmp_path, **SECTIONS)
-        async with serving(tmp_path) as daemon:
+        write_config(remote, tmp_path, **SECTIONS)
+        async with running_daemon(tmp_path) as daemon:
             await until("the tick", lambda: bool(daemon.events("tick_done")))
             (done,) = daemon.events("tick_done")
             assert done["state"] == "suspect"
             assert (await listed(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
             assert remote.leaderboard.rows == []
-            assert b"there is no tick 'another'" in (await command(tmp_path, "tick", "release", "another")).stderr
+            assert (
+                b"there is no tick 'another'"
+                in (await run_command_in_thread(tmp_path, "tick", "release", "another")).stderr
+            )
             assert await said(tmp_path, "tick", "release") == "12 stats released\n"
             await until("the posts", lambda: len(remote.leaderboard.rows) == 12)
             assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
@@ -150,13 +153,13 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
     scenario = network()
     nodes = (dataclasses.replace(scenario.orchestrators[0], fault="garbage_json"), *scenario.orchestrators[1:])
     async with Network(dataclasses.replace(scenario, orchestrators=nodes)) as remote:
-        configure(remote, tmp_path, **SECTIONS)
-        none = await command(tmp_path, "results")
+        write_config(remote, tmp_path, **SECTIONS)
+        none = await run_command_in_thread(tmp_path, "results")
         assert none.returncode == 1
         assert b"does not exist yet; run a tick first" in none.stderr
-        async with serving(tmp_path) as daemon:
+        async with running_daemon(tmp_path) as daemon:
             await until("the tick", lambda: bool(daemon.events("tick_done")))
-            hostile = orjson.dumps(AI | {"model": "\x1b]0;owned\x07\x1b[31m[bold]x[/bold]"})
+            hostile = orjson.dumps(AI_STAT | {"model": "\x1b]0;owned\x07\x1b[31m[bold]x[/bold]"})
             headers = {"Authorization": hmac.new(SECRET.encode(), hostile, hashlib.sha256).hexdigest()}
             async with (
                 aiohttp.ClientSession() as session,
@@ -181,7 +184,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
             expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
             assert await listed(tmp_path, "results", *given) == expected, wanted
         assert await listed(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
-        nobody = await command(tmp_path, "results", "--tick", "nope")
+        nobody = await run_command_in_thread(tmp_path, "results", "--tick", "nope")
         assert (nobody.returncode, b"there is no tick 'nope'" in nobody.stderr) == (2, True)
         uris = {row["service_uri"] for row in everything}
         for uri in uris:
@@ -220,7 +223,7 @@ def on_a_terminal(folder: Path, width: int, *arguments: str) -> str:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobtester", *arguments], cwd=folder, env=environment(TERM="xterm"),
+        [sys.executable, "-m", "jobtester", *arguments], cwd=folder, env=clean_environment(TERM="xterm"),
         stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
@@ -279,6 +282,6 @@ async def test_bad_usage_ends_the_shipped_command_with_2(tmp_path: Path) -> None
     """Found by the parser or by the command itself: no traceback either way."""
     (tmp_path / "config.toml").write_text(CONFIGURATION)
     for arguments in ("results --limit 0", "outbox list --state lost"):
-        found = await command(tmp_path, *arguments.split())
+        found = await run_command_in_thread(tmp_path, *arguments.split())
         assert (found.returncode, found.stdout) == (2, b"")
         assert b"Traceback" not in found.stderr

@@ -16,12 +16,11 @@ import tomli_w
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, generate
-from tests import processes
-from tests.processes import Serving
-from tests.running import tables
+from tests.harness.process import DaemonProcess, start_command
+from tests.harness.simulated import config_tables
 
 
-class Followed(Serving):
+class Followed(DaemonProcess):
     """A running daemon with the file that it follows."""
 
     def __init__(self, process: asyncio.subprocess.Process, path: Path, content: dict[str, Any]) -> None:
@@ -46,14 +45,14 @@ async def serving(
         seed=3, orchestrators=2, pipelines=("llm", "text-to-image"), gateways=(GatewaySpec("a"), GatewaySpec("b"))
     )
     async with Network(scenario) as network:
-        content = tables(network, folder, **sections)
+        content = config_tables(network, folder, **sections)
         content["gateways"] = [{**content["gateways"][0], "url": network.gateways["a"].url}]
         path = folder / "config.toml"
         path.write_text(tomli_w.dumps(content))
-        process = await processes.start("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=environment)
+        process = await start_command("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=environment)
         running = Followed(process, path, content)
         try:
-            port = (await running.event("serving"))["port"]
+            port = (await running.next_event("serving"))["port"]
             for gateway in network.gateways.values():
                 gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
             yield network, running, f"http://127.0.0.1:{port}"
@@ -76,20 +75,20 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         running.write(
             schedule={"interval": "2s"}, server={"admin_token": "very-secret-token"}, limits={"per_orchestrator": 2}
         )
-        changed = await running.event("config_changed")
+        changed = await running.next_event("config_changed")
         assert changed["changes"]["schedule.interval"] == "3600.0 → 2.0"
         assert changed["changes"]["limits.per_orchestrator"] == "1 → 2"
         assert changed["changes"]["server.admin_token"] == "- → **********"
-        assert (await running.event("tick_done"))["state"] == "finished"
+        assert (await running.next_event("tick_done"))["state"] == "finished"
         assert await metric(base, "jobtester_tick_interval_seconds") == 2
         assert written < await metric(base, "jobtester_next_tick_timestamp_seconds") <= time.time() + 2
         del running.content["schedule"]["interval"]
         running.write(schedule={"cron": "0 */2 * * *"})
-        await running.event("config_changed")
+        await running.next_event("config_changed")
         assert await metric(base, "jobtester_tick_interval_seconds") == 7200
         running.content["notify"] = {"url": "http://user:very-secret@127.0.0.1:9/very-secret"}
         running.write()
-        changed = await running.event("config_changed")
+        changed = await running.next_event("config_changed")
         assert changed["changes"]["notify.url"] == "- → http://127.0.0.1:9/**********"
         assert "very-secret" not in json.dumps(running.lines)
         async with asyncio.timeout(60):
@@ -100,15 +99,15 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
 async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
     """The next tick goes through the new gateway only."""
     async with serving(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
-        await running.event("tick_done")
+        await running.next_event("tick_done")
         assert {one.gateway for one in network.served} == {"a"}
         running.content["gateways"][0] |= {"name": "b", "url": network.gateways["b"].url,
                                            "cli_url": network.gateways["b"].cli_url}  # fmt: skip
         running.write()
-        await running.event("config_changed")
+        await running.next_event("config_changed")
         before = len(network.served)
-        await running.event("tick_done")
-        await running.event("tick_done")
+        await running.next_event("tick_done")
+        await running.next_event("tick_done")
         assert "b" in {one.gateway for one in network.served[before:]}
         async with aiohttp.ClientSession() as session, session.get(f"{base}/orchestrators/b") as response:
             assert response.status == 200
@@ -119,16 +118,16 @@ async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, running, base):
         good = running.path.read_text()
         running.path.write_text(good.replace('region = "FRA"', 'region = "FRA"\nregoin = "PRG"'))
-        refused = await running.event("config_refused")
+        refused = await running.next_event("config_refused")
         assert "regoin: no such key" in refused["problem"]
         assert await metric(base, "jobtester_config_reload_successful") == 0
         running.path.write_text("not toml")
-        assert "is not valid TOML" in (await running.event("config_refused"))["problem"]
+        assert "is not valid TOML" in (await running.next_event("config_refused"))["problem"]
         running.path.unlink()
-        assert "no such file" in (await running.event("config_refused"))["problem"]
+        assert "no such file" in (await running.next_event("config_refused"))["problem"]
         assert await metric(base, "jobtester_tick_interval_seconds") == 3600
         running.path.write_text(good.replace('interval = "1h"', 'interval = "30m"'))
-        await running.event("config_changed")
+        await running.next_event("config_changed")
         assert await metric(base, "jobtester_config_reload_successful") == 1
         assert await metric(base, "jobtester_tick_interval_seconds") == 1800
 
@@ -137,9 +136,9 @@ async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     """The port and the store stay as they are, and SIGHUP reads the file even if nothing is new."""
     async with serving(tmp_path) as (_, running, base):
         running.write(server={"port": 7999}, store={"path": str(tmp_path / "other.db")})
-        assert (await running.event("config_needs_restart"))["keys"] == ["server.port", "store.path"]
+        assert (await running.next_event("config_needs_restart"))["keys"] == ["server.port", "store.path"]
         running.process.send_signal(signal.SIGHUP)
-        await running.event("config_unchanged")
+        await running.next_event("config_unchanged")
         assert await metric(base, "jobtester_config_reload_successful") == 1
         assert not (tmp_path / "other.db").exists()
 
@@ -152,7 +151,7 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
         bad = secrets / "discovery__orchestrators"
         bad.write_text("0xabc")
         running.process.send_signal(signal.SIGHUP)
-        refused = await running.event("config_refused")
+        refused = await running.next_event("config_refused")
         (line,) = refused["problem"].splitlines()[1:]
         assert line.strip().startswith("discovery.orchestrators: has to be a list")
         assert line.endswith(f"(in {bad})")
@@ -160,6 +159,6 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
         bad.unlink()
         (secrets / "discovery__exclude").write_text(f"0x{1:040x},0x{2:040x}")
         running.process.send_signal(signal.SIGHUP)
-        changed = await running.event("config_changed")
+        changed = await running.next_event("config_changed")
         assert any(key.startswith("discovery.exclude") for key in changed["changes"])
         assert await metric(base, "jobtester_config_reload_successful") == 1

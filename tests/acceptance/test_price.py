@@ -18,7 +18,7 @@ import tomli_w
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import staged, tables
+from tests.harness.simulated import config_tables, simulated_tester
 
 ODD = 10**27 + 1  # wei per unit: beyond 64 bits, and no double has it
 UNITS = 64  # max_tokens of llm
@@ -42,7 +42,7 @@ def network(*prices: int, mode: str = "query") -> Scenario:
 async def configured(scenario: Scenario, folder: Path, **sections: Any) -> AsyncIterator[Network]:
     """Start a network and write the configuration of a tester that knows it."""
     async with Network(scenario) as made:
-        (folder / "config.toml").write_text(tomli_w.dumps(tables(made, folder, **sections)))
+        (folder / "config.toml").write_text(tomli_w.dumps(config_tables(made, folder, **sections)))
         yield made
 
 
@@ -70,9 +70,9 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
         assert ran["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
         (kept,) = orjson.loads(await jobtester("results", "--json", folder=tmp_path))
         assert kept["price_wei"] == right
-    async with staged(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as stage:
-        await stage.tick()
-        base = f"http://127.0.0.1:{stage.daemon.port}/api"
+    async with simulated_tester(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as tester:
+        await tester.tick()
+        base = f"http://127.0.0.1:{tester.daemon.port}/api"
         async with aiohttp.ClientSession() as session:
             for path, key in (("results", "estimated_price_wei"), ("ticks", "report")):
                 async with session.get(f"{base}/{path}") as answer:
@@ -82,8 +82,8 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
 
 async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None:
     """Thousands of digits in one orchestrator's price: it is planned as far too dear, and the others are tested."""
-    async with staged(network(10**4200, 5), tmp_path, budget={"max_price_per_job": "1 ETH"}) as stage:
-        report = await stage.tick()
+    async with simulated_tester(network(10**4200, 5), tmp_path, budget={"max_price_per_job": "1 ETH"}) as tester:
+        report = await tester.tick()
         assert (report.state, report.settled, dict(report.skipped)) == ("finished", 1, {"price": 1})
 
 
@@ -95,24 +95,26 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
     def clock() -> float:
         return time.time() - late_s
 
-    async with staged(network(1000, 1000, 1000), tmp_path, budget=budget) as stage:
-        stage.daemon.conductor.clock = clock
-        first = await stage.tick()
+    async with simulated_tester(network(1000, 1000, 1000), tmp_path, budget=budget) as tester:
+        tester.daemon.conductor.clock = clock
+        first = await tester.tick()
         assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
-        second = await stage.tick()
+        second = await tester.tick()
         assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
-        known = {row.address for row in await stage.results()}
-    async with staged(network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}) as stage:
-        stage.daemon.conductor.clock = clock
-        third = await stage.tick()
+        known = {row.address for row in await tester.results()}
+    async with simulated_tester(
+        network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}
+    ) as tester:
+        tester.daemon.conductor.clock = clock
+        third = await tester.tick()
         assert (third.settled, third.skipped["budget"]) == (1, 2)
-        (row,) = await stage.results(third.tick)
+        (row,) = await tester.results(third.tick)
         assert row.address not in known
 
 
 @pytest.mark.parametrize(("most", "sent"), [("63999 wei", 0), ("64000 wei", 1), ("0.000000000000064 ETH", 1)])
 async def test_a_job_dearer_than_the_bound_is_skipped(most: str, sent: int, tmp_path: Path) -> None:
     """To the wei, however the bound is written; the skipped one is in the report with its reason."""
-    async with staged(network(1000), tmp_path, budget={"max_price_per_job": most}) as stage:
-        report = await stage.tick()
+    async with simulated_tester(network(1000), tmp_path, budget={"max_price_per_job": most}) as tester:
+        report = await tester.tick()
         assert (report.settled, report.skipped["price"]) == (sent, 1 - sent)

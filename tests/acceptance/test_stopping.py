@@ -18,8 +18,8 @@ import tomli_w
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.processes import Serving
-from tests.running import tables
+from tests.harness.process import DaemonProcess
+from tests.harness.simulated import config_tables
 
 
 def network() -> Scenario:
@@ -49,15 +49,15 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
     What the Leaderboard could not take before the end is posted by the next daemon.
     """
     async with Network(network()) as running:
-        content = tables(running, tmp_path, limits={"jobs": 10, "grace": "2s"}, schedule={"run_at_start": True})
+        content = config_tables(running, tmp_path, limits={"jobs": 10, "grace": "2s"}, schedule={"run_at_start": True})
         content["pipelines"] = {"llm": {"timeout": "90s", "cold_timeout": "90s"}}
         (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
         running.leaderboard.faults.slow_insert_s = 0.5  # posting takes longer than a job
         if not up:
             await running.leaderboard.stop()
-        daemon = await Serving.start(tmp_path)
+        daemon = await DaemonProcess.start(tmp_path)
         for _ in range(4):
-            await daemon.event("job_done")
+            await daemon.next_event("job_done")
         await daemon.stop()
         assert [line["event"] for line in daemon.lines if line["event"] in ("stopping", "tick_done", "stopped")] == [
             "stopping", "tick_done", "stopped",
@@ -75,9 +75,9 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
             await running.leaderboard.start()
             content["schedule"]["run_at_start"] = False
             (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
-            following = await Serving.start(tmp_path)
-            await following.event("serving")
-            await following.all_delivered(outcomes["passed"])
+            following = await DaemonProcess.start(tmp_path)
+            await following.next_event("serving")
+            await following.wait_delivered(outcomes["passed"])
             await following.stop()
         rows = [row.stat["round_trip_time"] for row in running.leaderboard.rows]
         scored = kept(tmp_path, "SELECT round_trip_s FROM results WHERE outcome = 'passed'")
@@ -97,11 +97,11 @@ async def test_sigterm_while_a_gateway_does_not_tell_who_is_there(tmp_path: Path
         writer.close()
 
     async with Network(network()) as running, await asyncio.start_server(cli_port, "127.0.0.1", 0) as server:
-        content = tables(running, tmp_path, limits={"grace": "10m"}, discovery={"patience": "10m"})
+        content = config_tables(running, tmp_path, limits={"grace": "10m"}, discovery={"patience": "10m"})
         content["schedule"]["run_at_start"] = True
         content["gateways"][0]["cli_url"] = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
-        daemon = await Serving.start(tmp_path)
+        daemon = await DaemonProcess.start(tmp_path)
         await asyncio.wait_for(asked.wait(), 30)
         await daemon.stop()
     (done,) = [line for line in daemon.lines if line["event"] == "tick_done"]
@@ -133,12 +133,12 @@ async def test_sigterm_at_a_random_moment_of_a_tick(
     mode: Literal["query", "tester"] = "query" if moment % 2 else "tester"
     scenario = Scenario("moments", moment, (GatewaySpec("g", mode=mode, retry_window=0.1),), nodes)
     async with Network(scenario) as running:
-        content = tables(
+        content = config_tables(
             running, tmp_path, limits={"jobs": 8, "grace": f"{_GRACE_S}s"}, schedule={"run_at_start": True}
         )
         (tmp_path / "config.toml").write_text(tomli_w.dumps(content))
-        daemon = await Serving.start(tmp_path)
-        serving = await daemon.event("serving")
+        daemon = await DaemonProcess.start(tmp_path)
+        serving = await daemon.next_event("serving")
         running.gateways["g"].webhook_url = f"http://127.0.0.1:{serving['port']}/orchestrators"
         await asyncio.sleep(random.uniform(0.0, 4.0))
         signaled_at = time.monotonic()

@@ -13,10 +13,9 @@ import tomli_w
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import generate
-from tests import processes
-from tests.processes import Serving
-from tests.running import tables
-from tests.wall_clock import WallClock
+from tests.harness.process import DaemonProcess, start_command
+from tests.harness.simulated import config_tables
+from tests.harness.wall_clock import WallClock
 
 HALF_HOURS = {"cron": "*/30 * * * *", "timezone": "Europe/Berlin", "deadline": "5m", "run_at_start": False}
 HOURS = {"interval": "1h", "deadline": "5m", "run_at_start": False}
@@ -25,7 +24,7 @@ HOURS = {"interval": "1h", "deadline": "5m", "run_at_start": False}
 class Watched:
     """A daemon whose wall clock the test sets."""
 
-    def __init__(self, clock: WallClock, running: Serving, port: int) -> None:
+    def __init__(self, clock: WallClock, running: DaemonProcess, port: int) -> None:
         self.clock, self.running, self.port = clock, running, port
 
     async def healthy(self) -> None:
@@ -48,7 +47,7 @@ class Watched:
 
     async def next_tick(self) -> datetime:
         """Wait for the end of the next tick; return when it began."""
-        done = await self.running.event("tick_done")
+        done = await self.running.next_event("tick_done")
         return datetime.fromtimestamp(done["started_at"], UTC)
 
     async def ticks_at(self, shown: str, due: str) -> None:
@@ -65,16 +64,16 @@ async def watched(folder: Path, start: str, schedule: dict[str, object]) -> Asyn
     clock = WallClock.in_folder(folder)
     clock.set(start)
     async with Network(generate(seed=3, orchestrators=1, pipelines=("llm",))) as network:
-        content = tables(network, folder, schedule=schedule, leaderboard={"post": False})
+        content = config_tables(network, folder, schedule=schedule, leaderboard={"post": False})
         del content["schedule"]["offset"]
         if "cron" in schedule:
             del content["schedule"]["interval"]
         (folder / "config.toml").write_text(tomli_w.dumps(content))
-        running = Serving(
-            await processes.start("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=clock.environment)
+        running = DaemonProcess(
+            await start_command("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=clock.environment)
         )
         try:
-            port = (await running.event("serving"))["port"]
+            port = (await running.next_event("serving"))["port"]
             for gateway in network.gateways.values():
                 gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
             daemon = Watched(clock, running, port)
@@ -118,6 +117,6 @@ async def test_a_clock_that_is_set_makes_no_storm_and_no_pause(tmp_path: Path) -
         missed = [line for line in daemon.running.lines if line["event"] == "ticks_missed"]
         assert [line["count"] for line in missed] == [9]
         daemon.clock.set("2026-01-01T07:20:00+00:00")
-        await daemon.running.event("clock_set_back")
+        await daemon.running.next_event("clock_set_back")
         await daemon.ticks_at("2026-01-01T07:59:57+00:00", "2026-01-01T08:00+00:00")
         assert sum(line["event"] == "tick_done" for line in daemon.running.lines) == 2

@@ -15,8 +15,8 @@ from selenium.webdriver.common.by import By
 
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.browser.conftest import console
+from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.integration.test_pages import TICK, poisoned
-from tests.running import Stage, staged
 
 pytestmark = pytest.mark.browser
 
@@ -33,7 +33,7 @@ return [...document.querySelectorAll("tr")].filter((one) => one.querySelector(`a
 
 
 @asynccontextmanager
-async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[Stage, str]]:
+async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[SimulatedTester, str]]:
     """Start a tester that has run one tick over a network in which half misbehave; jobs take about `slow` seconds."""
     scenario = generate(
         seed=5,
@@ -45,9 +45,9 @@ async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[Stage
         fault_probability=0.6,
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
-    async with staged(scenario, folder) as stage:
-        await stage.tick()
-        yield stage, f"http://127.0.0.1:{stage.daemon.port}"
+    async with simulated_tester(scenario, folder) as tester:
+        await tester.tick()
+        yield tester, f"http://127.0.0.1:{tester.daemon.port}"
 
 
 def sized(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
@@ -116,8 +116,8 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_progress_moves_without_reload(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """The numbers of the running tick rise on the open page, which neither jumps nor complains; its end is shown."""
-    async with shown(tmp_path) as (stage, base):
-        running = asyncio.create_task(stage.tick())
+    async with shown(tmp_path) as (tester, base):
+        running = asyncio.create_task(tester.tick())
         seen = await asyncio.to_thread(watch, browser, base, width)
         assert seen == sorted(seen)
         report = await running
@@ -144,10 +144,10 @@ def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
-    async with shown(tmp_path, slow=0.01) as (stage, base):
-        row = next(row for row in await stage.results() if row.outcome == "failed")
+    async with shown(tmp_path, slow=0.01) as (tester, base):
+        row = next(row for row in await tester.results() if row.outcome == "failed")
         found_id = await asyncio.to_thread(find_evidence, browser, base, row.address, width)
-        found = await stage.daemon.results.get(found_id)
+        found = await tester.daemon.results.get(found_id)
         assert found is not None
         assert (found.address, found.outcome) == (row.address, "failed")
         text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)
@@ -157,9 +157,9 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
         await asyncio.to_thread(steady, browser, width)
 
 
-async def paths(stage: Stage) -> list[str]:
+async def paths(tester: SimulatedTester) -> list[str]:
     """Give one page of each kind, with results of each outcome."""
-    rows = await stage.results()
+    rows = await tester.results()
     some = {row.outcome: row for row in rows}
     return ["/", f"/o/{rows[0].address}", f"/t/{rows[0].tick}", "/outbox", *(f"/r/{row.id}" for row in some.values())]
 
@@ -176,8 +176,8 @@ def visited(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[
 
 async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """No page of any kind is wider than the window, jumps while it loads, or writes to the console."""
-    async with shown(tmp_path, slow=0.01) as (stage, base):
-        found = await paths(stage)
+    async with shown(tmp_path, slow=0.01) as (tester, base):
+        found = await paths(tester)
 
         def look() -> None:
             for _, width in visited(browser, base, found):
@@ -189,9 +189,9 @@ async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path
 
 async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """With markup, controls and 100 kB in every text from outside, no script runs and no page grows too wide."""
-    async with poisoned(tmp_path) as (stage, ids):
+    async with poisoned(tmp_path) as (tester, ids):
         found = ["/", "/outbox", f"/t/{TICK}", f"/o/0x{1:040x}", *(f"/r/{one}" for one in ids.values())]
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+        base = f"http://127.0.0.1:{tester.daemon.port}"
 
         def look() -> None:
             for _, width in visited(browser, base, found):
@@ -204,8 +204,8 @@ async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Ch
 
 async def test_pages_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no serious or critical violation on any page, light or dark, on a phone or a desk."""
-    async with shown(tmp_path, slow=0.01) as (stage, base):
-        found = await paths(stage)
+    async with shown(tmp_path, slow=0.01) as (tester, base):
+        found = await paths(tester)
 
         def look() -> list[str]:
             wrong: list[str] = []

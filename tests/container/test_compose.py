@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import compose
-from tests.container.compose import Project, until
-from tests.docs import pages
+from tests.harness import compose, pages
+from tests.harness.compose import Project
+from tests.harness.ports import free_port
+from tests.harness.waiting import block_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -24,13 +25,13 @@ _CLOSING_S = 5.0
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A clone that is up, with nothing prepared but shorter waits for busy orchestrators; all of it is removed."""
-    if why := compose.engine():
+    if why := compose.engine_problem():
         pytest.skip(why)
-    folder = compose.clone(tmp_path_factory.mktemp("clone"))
+    folder = compose.copy_project(tmp_path_factory.mktemp("clone"))
     folder.chmod(0o755)
     _edit(folder / "config.toml", "[limits]\n", '[limits]\nbusy_backoff = "500ms"\n')
     name = f"jobtester-test-{secrets.token_hex(4)}"
-    one = Project(folder, name, compose.free_port(), f"{name}:test")
+    one = Project(folder, name, free_port(), f"{name}:test")
     try:
         one.compose("up", "--detach", "--wait")
         yield one
@@ -42,7 +43,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 def test_a_fresh_clone_comes_up_healthy_and_passes_a_tick(project: Project) -> None:
     """The first run needs no keys and no configuration, and shows everything working."""
     assert project.inspect("job-tester")["State"]["Health"]["Status"] == "healthy"
-    done = until("a tick", lambda: project.log("tick_done"), within_s=60)[0]
+    done = block_until(lambda: project.log("tick_done"), "a tick", timeout_s=60)[0]
     assert done["state"] == "finished"
     assert done["settled"] == done["planned"] > 20
     assert done["outcomes"]["passed"] > 15
@@ -51,9 +52,9 @@ def test_a_fresh_clone_comes_up_healthy_and_passes_a_tick(project: Project) -> N
 
 def test_stats_reach_the_simulated_leaderboard(project: Project) -> None:
     """Both sides agree on the demo secret, and every scored result of the tick is stored once."""
-    done = until("a tick", lambda: project.log("tick_done"), within_s=60)[0]
+    done = block_until(lambda: project.log("tick_done"), "a tick", timeout_s=60)[0]
     scored = done["outcomes"]["passed"] + done["outcomes"]["failed"]
-    until("stats at the Leaderboard", lambda: len(_rows(project)) >= scored, within_s=30)
+    block_until(lambda: len(_rows(project)) >= scored, "stats at the Leaderboard", timeout_s=30)
     rows = _rows(project)
     assert len(rows) == scored
     assert len({json.dumps(row, sort_keys=True) for row in rows}) == scored
@@ -111,15 +112,15 @@ def test_an_edited_interval_comes_into_force(project: Project) -> None:
     other.write_text(config.read_text())
     _edit(other, 'interval = "1h"', 'interval = "5s"')
     other.replace(config)
-    changed = until("the change", lambda: project.log("config_changed"), within_s=15)[0]
+    changed = block_until(lambda: project.log("config_changed"), "the change", timeout_s=15)[0]
     assert "schedule.interval" in changed["changes"]
     assert project.metric("jobtester_tick_interval_seconds") == 5
-    until("a tick by the new interval", lambda: _by_schedule(project), within_s=30)
+    block_until(lambda: _by_schedule(project), "a tick by the new interval", timeout_s=30)
     config.write_text(config.read_text().replace('interval = "5s"', 'interval = "nonsense"'))
-    until("the refusal", lambda: project.log("config_refused"), within_s=15)
+    block_until(lambda: project.log("config_refused"), "the refusal", timeout_s=15)
     assert project.metric("jobtester_tick_interval_seconds") == 5
     config.write_text(config.read_text().replace('interval = "nonsense"', 'interval = "2h"'))
-    until("the next change", lambda: project.metric("jobtester_tick_interval_seconds") == 7200, within_s=15)
+    block_until(lambda: project.metric("jobtester_tick_interval_seconds") == 7200, "the next change", timeout_s=15)
 
 
 def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -> None:
@@ -146,8 +147,8 @@ def test_a_copy_is_made_and_brought_back_as_the_page_says(project: Project) -> N
     project.compose("up", "--detach", "--wait")
     assert not before & _ids(project)
     project.shell(_told("How do I bring a copy back?"))
-    until("all that was there", lambda: before <= _ids(project), within_s=30)
-    until("something new", lambda: before < _ids(project), within_s=60)
+    block_until(lambda: before <= _ids(project), "all that was there", timeout_s=30)
+    block_until(lambda: before < _ids(project), "something new", timeout_s=60)
 
 
 def test_the_gateway_profile_has_every_flag(project: Project) -> None:
@@ -224,7 +225,7 @@ ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec job
         project.compose("up", "--detach", "--wait")
         assert project.compose("ps", "--services").split() == ["gateway", "job-tester"]
         assert project.inspect("gateway")["Config"]["Image"] == image
-        done = until("a tick", lambda: project.log("tick_done"), within_s=90)[0]
+        done = block_until(lambda: project.log("tick_done"), "a tick", timeout_s=90)[0]
         assert done["state"] == "finished"
         assert done["attribution"]["proven"] > 20
         project.compose("stop")
@@ -250,7 +251,7 @@ def _engine(*arguments: str) -> str:
 
 def _told(heading: str) -> str:
     """Give the commands that docs/production.md has under a heading."""
-    return pages.named("production.md").blocks("sh", under=heading)[0]
+    return pages.page_of("production.md").blocks("sh", under=heading)[0]
 
 
 def _edit(file: Path, old: str, new: str) -> None:

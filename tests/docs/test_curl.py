@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from jobtester.simulator.scenario import GatewaySpec, generate
-from tests.docs import pages
-from tests.running import staged
+from tests.harness import pages
+from tests.harness.simulated import simulated_tester
 
 _ADDRESS = "http://127.0.0.1:7934"
 _TOKEN = "a-token-of-the-test"
 
 
 def _lines() -> list[str]:
-    blocks = [body for page in pages.every() for body in page.blocks("sh", "console", "bash")]
+    blocks = [body for page in pages.all_pages() for body in page.blocks("sh", "console", "bash")]
     return [line for body in blocks for line in body.splitlines() if line.startswith("curl ")]
 
 
@@ -31,11 +31,11 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
         seed=1, orchestrators=2, models_per_pipeline=1, pipelines=("llm",), latency_s=(0.0, 0.01), fault_share=0.0,
         gateways=(GatewaySpec(name="gateway", mode="query"),),
     )  # fmt: skip
-    async with staged(network, tmp_path, server={"admin_token": _TOKEN}) as stage:
-        serving = asyncio.ensure_future(stage.daemon.serve())
+    async with simulated_tester(network, tmp_path, server={"admin_token": _TOKEN}) as tester:
+        serving = asyncio.ensure_future(tester.daemon.serve())
         try:
             for line in lines:
-                here = line.replace(_ADDRESS, f"http://127.0.0.1:{stage.daemon.port}")
+                here = line.replace(_ADDRESS, f"http://127.0.0.1:{tester.daemon.port}")
                 assert here != line, f"{line}: not about us"
                 process = await asyncio.create_subprocess_shell(
                     here.replace("curl ", "curl --fail ", 1),
@@ -48,10 +48,10 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
                 assert answer, f"{line}: an empty answer"
             async with asyncio.timeout(100):  # a line has begun a tick; let it end
                 while True:
-                    tick = await stage.daemon.conductor.ticks.get("last")
+                    tick = await tester.daemon.conductor.ticks.get("last")
                     if tick is not None and tick.finished_at is not None:
                         break
                     await asyncio.sleep(0.02)
         finally:
-            stage.daemon.stop()
+            tester.daemon.stop()
             await serving

@@ -25,11 +25,12 @@ from jobtester.settings import Settings
 from jobtester.simulator import scenario
 from jobtester.web import app as webapp
 from jobtester.web.parts import Parts
-from tests.docs import pages, tables
-from tests.docs.pages import Page
-from tests.docs.tables import ROOT
+from tests.harness import pages
+from tests.harness.pages import Page
+from tools import documentation_tables as tables
+from tools.documentation_tables import ROOT
 
-EVERY = pages.every()
+EVERY = pages.all_pages()
 LOCAL = ("http://127.0.0.1:7934/",)
 
 # What a reader asks, each answered under a heading that repeats it.
@@ -203,7 +204,7 @@ def test_help_names_the_networks_that_come_along(command: str) -> None:
 
 def test_every_command_is_documented() -> None:
     """The list of commands is whole."""
-    said = " ".join(pages.named("routes.md").inline)
+    said = " ".join(pages.page_of("routes.md").inline)
     for words in _every_command(commands.parser(), ()):
         assert f"jobtester {' '.join(words)}" in said, f"{' '.join(words)} is missing in docs/routes.md"
 
@@ -302,7 +303,7 @@ def _fits(route: str, path: str) -> bool:
 def test_routes_are_those_of_the_program() -> None:
     """Each route is listed, and each that is listed exists."""
     listed = {
-        tuple(cell[0].strip("`").split(" ", 1)) for cell in pages.named("routes.md").table("Which routes are there?")
+        tuple(cell[0].strip("`").split(" ", 1)) for cell in pages.page_of("routes.md").table("Which routes are there?")
     }
     assert listed == _routes()
 
@@ -330,7 +331,7 @@ def test_metrics_named_in_the_text_exist(page: Page) -> None:
 def test_listed_metrics_exist() -> None:
     """The table of series is about series that there are."""
     known = _series()
-    for _, names in pages.named("routes.md").table("What is in the metrics?"):
+    for _, names in pages.page_of("routes.md").table("What is in the metrics?"):
         for name in re.findall(r"`(\w+)`", names):
             assert f"jobtester_{name}" in known, name
 
@@ -361,7 +362,7 @@ def test_stat_fields_are_those_that_are_posted() -> None:
     )  # fmt: skip
     sent: Mapping[str, Any] = orjson.loads(stats.of(result, "FRA").body)
     heading = "What is sent to the Stats API, field by field?"
-    assert [row[0].strip("`") for row in pages.named("leaderboard.md").table(heading)] == list(sent)
+    assert [row[0].strip("`") for row in pages.page_of("leaderboard.md").table(heading)] == list(sent)
 
 
 def test_outbox_states_are_listed() -> None:
@@ -369,26 +370,26 @@ def test_outbox_states_are_listed() -> None:
     from jobtester.store.outbox import STATES
 
     listed = [
-        row[0].strip("`") for row in pages.named("leaderboard.md").table("How does each stat arrive exactly once?")
+        row[0].strip("`") for row in pages.page_of("leaderboard.md").table("How does each stat arrive exactly once?")
     ]
     assert listed == list(STATES)
 
 
 def test_keys_that_need_a_restart_are_listed() -> None:
     """Nobody waits for a change that does not come."""
-    part = pages.named("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
+    part = pages.page_of("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
     assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(live._FIXED)
 
 
 def test_parts_of_the_bench_are_listed() -> None:
     """The page explains each part that `make bench` runs."""
-    listed = {row[0] for row in pages.named("performance.md").table("What is measured, and how?")}
+    listed = {row[0] for row in pages.page_of("performance.md").table("What is measured, and how?")}
     assert set(PARTS) <= listed
 
 
 def test_changelog_has_this_version() -> None:
     """The version has one source, and the changelog knows it."""
-    versions = [heading for heading in pages.every()[1].headings if heading.startswith("[")]
+    versions = [heading for heading in pages.all_pages()[1].headings if heading.startswith("[")]
     assert versions[1].startswith(f"[{__version__}]")
 
 

@@ -21,7 +21,7 @@ from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.database import Database
 from jobtester.store.ticks import Ticks
 from jobtester.web import openapi
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 TOKEN = "a-token-of-the-test"
 SECRET = "a-secret-of-the-test"
@@ -68,7 +68,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIterator[tuple[Stage, Caller]]:
+async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIterator[tuple[SimulatedTester, Caller]]:
     """Start a tester that has tested a network with faults, and a caller of it."""
     scenario = generate(
         seed=3,
@@ -80,22 +80,22 @@ async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIte
         fault_names=("garbage_json", "empty_text", "wrong_answer"),
         gateways=(GatewaySpec(name="gateway", mode="query", retry_window=0.1),),
     )
-    async with staged(scenario, tmp_path, **sections) as stage, aiohttp.ClientSession() as session:
+    async with simulated_tester(scenario, tmp_path, **sections) as tester, aiohttp.ClientSession() as session:
         for _ in range(ticks):
-            await stage.tick()
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+            await tester.tick()
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/api/openapi.json") as answer:
             caller = Caller(session, base, await answer.json())
-        yield stage, caller
+        yield tester, caller
 
 
 async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
     """Each GET route's real answer, with results of all kinds, is valid under the document, which is itself sound."""
-    async with calling(tmp_path) as (stage, api):
+    async with calling(tmp_path) as (tester, api):
         assert api.document == json.loads(json.dumps(openapi.DOCUMENT))
         for schema in api.document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
-        kept = await stage.results()
+        kept = await tester.results()
         assert {row.outcome for row in kept} >= {"passed", "failed"}
         assert len((await api.ask("/api/results"))["items"]) == len(kept)
         for row in kept:
@@ -116,7 +116,7 @@ async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
         assert not status["progress"]["running"]
         await api.ask("/api/openapi.json")
         delivered = await api.ask("/api/outbox?state=delivered")
-        assert delivered["counts"]["delivered"] == len(delivered["items"]) == len(stage.network.leaderboard.rows)
+        assert delivered["counts"]["delivered"] == len(delivered["items"]) == len(tester.network.leaderboard.rows)
         assert {one["result"] for one in delivered["items"]} <= {row.id for row in kept}
         assert (await api.ask("/api/outbox"))["items"] == []
         assert (await api.ask("/api/received"))["items"] == []
@@ -138,13 +138,13 @@ async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> Non
 
 async def test_paging_gives_each_item_once_though_more_is_recorded_meanwhile(tmp_path: Any) -> None:
     """Pages of any size put together are the whole list; ids and pages do not move when a tick adds to it."""
-    async with calling(tmp_path, ticks=3) as (stage, api):
+    async with calling(tmp_path, ticks=3) as (tester, api):
         whole = [one["id"] for one in (await api.ask("/api/results?limit=500"))["items"]]
         for limit in (1, 7, len(whole), len(whole) + 1):
             pages = await api.pages(f"/api/results?limit={limit}")
             assert [one["id"] for page in pages for one in page] == whole
         first = await api.ask("/api/results?limit=5")
-        await stage.tick()
+        await tester.tick()
         second = await api.ask(f"/api/results?limit=5&cursor={first['next']}")
         assert [one["id"] for one in first["items"] + second["items"]] == whole[:10]
         for path, key in (
@@ -228,10 +228,10 @@ async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: 
 async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None:
     """202 and a tick with trigger `api`; 409 while it runs; 401 for no, a wrong or an unfit token."""
     async with calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
-        stage,
+        tester,
         api,
     ):
-        serving = asyncio.create_task(stage.daemon.serve())
+        serving = asyncio.create_task(tester.daemon.serve())
         for given in ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}", "Bearer ", "Bearer é"):
             headers = {"Authorization": given} if given else {}
             found = await api.ask("/api/ticks", method="POST", expect=401, headers=headers)
@@ -248,14 +248,14 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
                 await asyncio.sleep(0.02)
         found = await api.ask("/api/ticks/last")
         assert (found["trigger"], found["state"]) == ("api", "finished")
-        stage.daemon.stop()
+        tester.daemon.stop()
         await serving
 
 
 async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: Any) -> None:
     """A tick that first takes over a changed configuration, which may take a while, is one that runs already."""
     async with calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
-        stage,
+        tester,
         api,
     ):
         taken_over, begins = asyncio.Event(), asyncio.Event()
@@ -264,14 +264,14 @@ async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: An
             begins.set()
             await taken_over.wait()
 
-        stage.daemon.conductor.before = before
-        serving = asyncio.create_task(stage.daemon.serve())
+        tester.daemon.conductor.before = before
+        serving = asyncio.create_task(tester.daemon.serve())
         right = {"Authorization": f"Bearer {TOKEN}"}
         await api.ask("/api/ticks", method="POST", expect=202, headers=right)
         await begins.wait()
         await api.ask("/api/ticks", method="POST", expect=409, headers=right)
         taken_over.set()
-        stage.daemon.stop()
+        tester.daemon.stop()
         await serving
 
 
@@ -291,9 +291,9 @@ class Asked(Ticks):
 
 async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
     """Whoever waits for its end and then asks for it gets its end, never its beginning."""
-    async with calling(tmp_path, ticks=0) as (stage, api):
-        stage.daemon.conductor.ticks = ticks = Asked(stage.daemon.database, api)
-        report = await stage.tick()
+    async with calling(tmp_path, ticks=0) as (tester, api):
+        tester.daemon.conductor.ticks = ticks = Asked(tester.daemon.database, api)
+        report = await tester.tick()
         assert ticks.ran == [True]
         assert not (await api.ask("/api/status"))["progress"]["running"]
         found = await api.ask("/api/ticks/last")
@@ -310,16 +310,16 @@ async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:
 
 async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
     """While jobs are in the air, the status names them and the tick has its report so far."""
-    async with calling(tmp_path, ticks=0) as (stage, api):
+    async with calling(tmp_path, ticks=0) as (tester, api):
         seen: set[str] = set()
-        running = asyncio.create_task(stage.tick())
+        running = asyncio.create_task(tester.tick())
         while not running.done():
             status = await api.ask("/api/status")
             if status["progress"] and status["progress"]["in_air"]:
                 seen |= {one["id"] for one in status["progress"]["in_air"]}
             for tick in (await api.ask("/api/ticks"))["items"]:
                 await api.ask(f"/api/ticks/{tick['id']}")
-        assert seen & {row.id for row in await stage.results()}
+        assert seen & {row.id for row in await tester.results()}
 
 
 @pytest.mark.parametrize("path", ["/api/post_stats", "/webhooks/test-results"])

@@ -17,7 +17,7 @@ from jobtester.simulator.leaderboard_faults import Faults
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
-from tests.delivering import SECRET, made
+from tests.harness.delivery import SECRET, make_result
 
 BACKLOG = int(os.environ.get("BACKLOG", "300"))
 MISS_AFTER_S = 2.0
@@ -32,7 +32,7 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
     try:
         results, outbox = Results(database), Outbox(database)
         for number in range(1, BACKLOG + 1):
-            result = made(number, time.time() - 1)
+            result = make_result(number, time.time() - 1)
             assert await results.record(result, stats.of(result, "FRA"))
         async with Leaderboard(secret=SECRET, seed=1) as board:
             delivery = Delivery(

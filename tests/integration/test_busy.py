@@ -14,7 +14,7 @@ from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 LLM = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 CAPTION = "Salesforce/blip-image-captioning-large"
@@ -42,8 +42,8 @@ def network(*faults: str, mode: str = "tester", metrics: bool = True, byoc: bool
 class Relenting:
     """Looks on, and frees every orchestrator once one was put off."""
 
-    def __init__(self, stage: Stage, after: int) -> None:
-        self.network: Network = stage.network
+    def __init__(self, tester: SimulatedTester, after: int) -> None:
+        self.network: Network = tester.network
         self.after = after
 
     def planned(self, plan: Plan) -> None:
@@ -72,27 +72,27 @@ async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
 
     Under query nothing tells busy from other failures at once, so such a job is sent again at the end of the tick.
     """
-    async with staged(network("", "busy", mode=mode), tmp_path) as stage:
-        stage.daemon.conductor.watchers = (Relenting(stage, after=2),)
-        report = await stage.tick()
+    async with simulated_tester(network("", "busy", mode=mode), tmp_path) as tester:
+        tester.daemon.conductor.watchers = (Relenting(tester, after=2),)
+        report = await tester.tick()
         why = "busy" if mode == "tester" else "unclear"
         assert (report.outcomes, report.deferred) == ({"passed": 4}, {why: 2})
-        assert sorted(row.deferred for row in await stage.results()) == ([0, 0, 1, 1] if mode == "tester" else [0] * 4)
+        assert sorted(row.deferred for row in await tester.results()) == ([0, 0, 1, 1] if mode == "tester" else [0] * 4)
 
 
 async def test_one_that_is_always_busy_holds_up_nobody(tmp_path: Path) -> None:
     """With pauses of an hour the tick still ends soon: all tries are made within the patience."""
     limits = {"busy_backoff": "1h", "busy_retries": 3, "busy_patience": "600ms"}
-    async with staged(network("", "busy", ""), tmp_path, limits=limits) as stage:
+    async with simulated_tester(network("", "busy", ""), tmp_path, limits=limits) as tester:
         async with asyncio.timeout(200):
-            report = await stage.tick()
+            report = await tester.tick()
         assert report.state == "finished"
         assert (report.outcomes, report.reasons, report.deferred) == (
             {"passed": 4, "unscored": 2}, {"busy": 2}, {"busy": 6},
         )  # fmt: skip
-        busy = [row for row in await stage.results() if row.reason == "busy"]
+        busy = [row for row in await tester.results() if row.reason == "busy"]
         assert [row.deferred for row in busy] == [3, 3]
-        assert len(stage.network.leaderboard.rows) == 4
+        assert len(tester.network.leaderboard.rows) == 4
 
 
 async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> None:
@@ -101,26 +101,26 @@ async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> N
         "limits": {"busy_backoff": "1h", "busy_patience": "1h"},
         "schedule": {"deadline": "5s"},
     }
-    async with staged(network("busy", ""), tmp_path, **sections) as stage:
-        report = await stage.tick()
+    async with simulated_tester(network("busy", ""), tmp_path, **sections) as tester:
+        report = await tester.tick()
         assert (report.outcomes, report.reasons) == ({"passed": 2, "unscored": 2}, {"busy": 2})
         assert report.skipped == {}
-        assert report.settled == report.planned == len(await stage.results())
+        assert report.settled == report.planned == len(await tester.results())
 
 
 async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
     """Three ticks without a score in a row are told by API and pages, and one that passes ends the run."""
     limits = {"busy_backoff": "1ms", "busy_retries": 1}
-    async with staged(network("busy"), tmp_path, limits=limits) as stage, aiohttp.ClientSession() as session:
-        base = f"http://127.0.0.1:{stage.daemon.port}"
-        address = stage.network.scenario.orchestrators[0].address
+    async with simulated_tester(network("busy"), tmp_path, limits=limits) as tester, aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{tester.daemon.port}"
+        address = tester.network.scenario.orchestrators[0].address
 
         async def streaks() -> set[int]:
             async with session.get(f"{base}/api/orchestrators/{address}") as answer:
                 return {one["unscored_streak"] for one in (await answer.json())["capabilities"]}
 
         for number in (1, 2, 3):
-            await stage.tick()
+            await tester.tick()
             assert await streaks() == {number}
         async with session.get(f"{base}/metrics") as answer:
             exported = [line for line in (await answer.text()).splitlines() if line.startswith("jobtester_unscored_t")]
@@ -129,14 +129,14 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
         async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
             assert "busy · 3 in a row" in await page.text()
             assert "3 times unscored in a row" in await other.text()
-        stage.network.orchestrators[0].change(fault="", pipelines=(), probability=0.0, down=False)
-        await stage.tick()
+        tester.network.orchestrators[0].change(fault="", pipelines=(), probability=0.0, down=False)
+        await tester.tick()
         assert await streaks() == {0}
 
 
 async def test_busy_external_capabilities_are_unscored(tmp_path: Path) -> None:
     """`No orchestrators found` may mean busy, down or unknown: nobody is failed for it."""
-    async with staged(network("busy", "", byoc=True), tmp_path, limits={"busy_retries": 0}) as stage:
-        report = await stage.tick()
+    async with simulated_tester(network("busy", "", byoc=True), tmp_path, limits={"busy_retries": 0}) as tester:
+        report = await tester.tick()
         assert report.reasons == {"busy": 2, "capacity_unknown": 1}
         assert report.outcomes["failed"] == 0

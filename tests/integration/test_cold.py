@@ -8,7 +8,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import staged
+from tests.harness.simulated import simulated_tester
 
 
 def network() -> Scenario:
@@ -27,18 +27,18 @@ def network() -> Scenario:
 async def test_cold_models_have_their_own_limit_and_are_told_apart(tmp_path: Path) -> None:
     """Three seconds are too long for a warm model and fine for a cold one; told in stat, report, metrics, API, page."""
     pipelines = {"llm": {"timeout": "2500ms", "cold_timeout": "60s"}}
-    async with staged(network(), tmp_path, pipelines=pipelines) as stage, aiohttp.ClientSession() as session:
-        planned = await stage.daemon.conductor.plan("t", await stage.daemon.conductor.discover())
+    async with simulated_tester(network(), tmp_path, pipelines=pipelines) as tester, aiohttp.ClientSession() as session:
+        planned = await tester.daemon.conductor.plan("t", await tester.daemon.conductor.discover())
         assert {job.model: job.timeout_s for job in planned.jobs} == {"m0": 2.5, "m1": 2.5, "m2": 60.0}
-        report = await stage.tick()
+        report = await tester.tick()
         assert report.as_json()["warmth"] == {"warm": {"passed": 1, "failed": 1}, "cold": {"passed": 1}}
-        found = {row.model: (row.warm, row.outcome, row.reason) for row in await stage.results()}
+        found = {row.model: (row.warm, row.outcome, row.reason) for row in await tester.results()}
         assert found == {
             "m0": (True, "passed", "ok"), "m1": (True, "failed", "timeout"), "m2": (False, "passed", "ok"),
         }  # fmt: skip
-        stored = {row.stat["model"]: row.stat.get("model_is_warm", False) for row in stage.network.leaderboard.rows}
+        stored = {row.stat["model"]: row.stat.get("model_is_warm", False) for row in tester.network.leaderboard.rows}
         assert stored == {"m0": True, "m1": True, "m2": False}
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/metrics") as answer:
             text = await answer.text()
         counted = {

@@ -15,7 +15,7 @@ from jobtester.domain.report import Report
 from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.database import Database
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
 class Broken:
@@ -33,9 +33,9 @@ class Broken:
         raise RuntimeError("broken on purpose")
 
 
-def break_seam(stage: Stage, seam: str) -> tuple[object, str]:
+def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
     """Put a broken collaborator in its place; return where it stands and under which name."""
-    daemon, lane = stage.daemon, stage.daemon.conductor.lanes[0]
+    daemon, lane = tester.daemon, tester.daemon.conductor.lanes[0]
     assert daemon.delivery is not None
     owner: object
     owner, name, *methods = {
@@ -75,28 +75,28 @@ async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["quer
         ),
     )
     scenario = Scenario("crashes", 1, (GatewaySpec("g", mode=mode, retry_window=0.1),), (node,))
-    async with staged(scenario, tmp_path) as stage:
-        owner, name = break_seam(stage, seam)
+    async with simulated_tester(scenario, tmp_path) as tester:
+        owner, name = break_seam(tester, seam)
         working = getattr(owner, name)._working
         async with asyncio.timeout(60):
-            report = await stage.daemon.conductor.tick("test")
+            report = await tester.daemon.conductor.tick("test")
         assert report.finished_at is not None
         if seam in ("begin", "finish", "look", "plan", "rest"):
             assert report.state == "failed"
         elif seam in JOB and seam != "record":
-            assert {row.reason for row in await stage.results()} == {"tester_fault"}
+            assert {row.reason for row in await tester.results()} == {"tester_fault"}
         if seam == "post":
-            await stage.daemon.delivery.work()  # type: ignore[union-attr]
-            assert (await stage.daemon.outbox.counts())["uncertain"] == 3
+            await tester.daemon.delivery.work()  # type: ignore[union-attr]
+            assert (await tester.daemon.outbox.counts())["uncertain"] == 3
         component = "tick" if seam in TICK else "post" if seam == "post" else "job"
         metric = f'jobtester_internal_errors_total{{component="{component}"}}'
-        url = f"http://127.0.0.1:{stage.daemon.port}/metrics"
+        url = f"http://127.0.0.1:{tester.daemon.port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             lines = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[:1] != "#")
         assert float(lines[metric]) >= 1
         setattr(owner, name, working)
-        after = await stage.tick()
-        assert [row.outcome for row in await stage.results(after.tick)] == ["passed"] * 3
+        after = await tester.tick()
+        assert [row.outcome for row in await tester.results(after.tick)] == ["passed"] * 3
 
 
 def scenario() -> Scenario:
@@ -106,14 +106,14 @@ def scenario() -> Scenario:
     return Scenario("crashes", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), (node,))
 
 
-def errors(stage: Stage, component: str) -> float:
+def errors(tester: SimulatedTester, component: str) -> float:
     """Return how many internal errors a component has had."""
-    return float(stage.daemon.metrics.internal_errors.labels(component)._value.get())
+    return float(tester.daemon.metrics.internal_errors.labels(component)._value.get())
 
 
-async def counted(stage: Stage, component: str) -> None:
+async def counted(tester: SimulatedTester, component: str) -> None:
     """Wait until a component has had an internal error."""
-    await until(lambda: errors(stage, component) > 0)
+    await until(lambda: errors(tester, component) > 0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -128,8 +128,8 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("seam", ["cleanup", "delivery", "notification", "probe", "event", "lookup", "loop", "reload"])
 async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam: str) -> None:
     """Every part of the daemon goes on after an unexpected error, and a tick passes and is posted."""
-    async with staged(scenario(), tmp_path) as stage:
-        daemon = stage.daemon
+    async with simulated_tester(scenario(), tmp_path) as tester:
+        daemon = tester.daemon
         assert daemon.delivery is not None
         assert daemon.notifier is not None
         owner: object
@@ -146,7 +146,7 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
         working = getattr(owner, name)
         if seam == "lookup":
             daemon.delivery.client = Broken(daemon.delivery.client, "post")  # type: ignore[assignment]
-            await stage.daemon.conductor.tick("test")
+            await tester.daemon.conductor.tick("test")
         if seam != "loop":
             broken = Broken(working, method)
             setattr(owner, name, broken if method else broken._fail)
@@ -159,13 +159,13 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
             asyncio.get_running_loop().call_soon(Broken(None)._fail)
         if seam == "reload":
             daemon.ticker.start("test")
-        await counted(stage, seam)
+        await counted(tester, seam)
         setattr(owner, name, working)
         if seam == "lookup":
             daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
-        before = len(stage.network.leaderboard.rows)
+        before = len(tester.network.leaderboard.rows)
         await until(lambda: daemon.ticker.start("test"))
-        await until(lambda: len(stage.network.leaderboard.rows) > before)
+        await until(lambda: len(tester.network.leaderboard.rows) > before)
         assert not serving.done()
         url = f"http://127.0.0.1:{daemon.port}/healthz"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
@@ -189,10 +189,10 @@ class Explosive:
 async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> None:
     """It is a 500 of one line, counted; nothing ends, and the same page is there again when its cause is gone."""
     sections = {"server": {"results_secret": "s", "admin_token": "t"}}
-    async with staged(scenario(), tmp_path, gateways=[{"targeting": "webhook"}], **sections) as stage:
-        daemon = stage.daemon
+    async with simulated_tester(scenario(), tmp_path, gateways=[{"targeting": "webhook"}], **sections) as tester:
+        daemon = tester.daemon
         conductor, database = daemon.conductor, daemon.database
-        await stage.network.leaderboard.stop()
+        await tester.network.leaderboard.stop()
         paths = [
             "/", f"/o/0x{1:040x}", "/r/x", "/t/last", "/outbox", "/orchestrators", "/healthz", "/readyz", "/metrics",
             "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
@@ -210,7 +210,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
             conductor.settings = conductor.lanes = Explosive()  # type: ignore[assignment]
             daemon.vitals.ticker = Explosive()  # type: ignore[assignment]
             database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
-            before = errors(stage, "request")
+            before = errors(tester, "request")
             asked = [("GET", path) for path in paths]
             asked += [("POST", path) for path in ("/api/ticks", "/api/post_stats", "/webhooks/gateway-events")]
             for method, path in asked:
@@ -218,7 +218,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                 assert status == 500, (path, status, text)
                 assert text.count("\n") <= 1, text
                 assert "purpose" not in text
-            assert errors(stage, "request") - before == len(asked)
+            assert errors(tester, "request") - before == len(asked)
             conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker = whole  # type: ignore[method-assign]
             for path in paths:
                 assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
@@ -265,26 +265,26 @@ class _Leaving:
 
 async def test_a_job_that_a_library_cancels_is_recorded(tmp_path: Path) -> None:
     """Else it would be in flight for ever, and its tick with it."""
-    async with staged(scenario(), tmp_path) as stage:
-        lane = stage.daemon.conductor.lanes[0]
+    async with simulated_tester(scenario(), tmp_path) as tester:
+        lane = tester.daemon.conductor.lanes[0]
         lane.client = _Leaving(lane.client)  # type: ignore[assignment]
         async with asyncio.timeout(60):
-            await stage.daemon.conductor.tick("test")
-        assert [row.reason for row in await stage.results()] == ["tester_fault"]
+            await tester.daemon.conductor.tick("test")
+        assert [row.reason for row in await tester.results()] == ["tester_fault"]
         lane.client = lane.client._working  # type: ignore[attr-defined]
 
 
 async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
     """The tick waits for the gateway as for one that is away, and goes on when the probe works again."""
-    async with staged(scenario(), tmp_path) as stage:
-        lane = stage.daemon.conductor.lanes[0]
+    async with simulated_tester(scenario(), tmp_path) as tester:
+        lane = tester.daemon.conductor.lanes[0]
         working = lane.client
         lane.client = Broken(working, "alive")  # type: ignore[assignment]
-        ticking = asyncio.create_task(stage.daemon.conductor.tick("test"))
-        await counted(stage, "probe")
+        ticking = asyncio.create_task(tester.daemon.conductor.tick("test"))
+        await counted(tester, "probe")
         lane.client = working
         await asyncio.wait_for(ticking, 60)
-        assert [row.outcome for row in await stage.results()] == ["passed"]
+        assert [row.outcome for row in await tester.results()] == ["passed"]
 
 
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, RuntimeError])
@@ -313,15 +313,15 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
 
 async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) -> None:
     """It is counted, nothing that is no event follows, and the next stream works when its cause is gone."""
-    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
-        conductor, before = stage.daemon.conductor, errors(stage, "request")
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+    async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
+        conductor, before = tester.daemon.conductor, errors(tester, "request")
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")
             conductor.progress = Explosive()  # type: ignore[assignment]
             rest = await response.content.read()
         assert rest.strip() == b""
-        assert errors(stage, "request") == before + 1
+        assert errors(tester, "request") == before + 1
         conductor.progress = None
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")

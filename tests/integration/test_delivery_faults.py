@@ -13,8 +13,8 @@ from jobtester.domain.received import Received
 from jobtester.simulator.leaderboard import SEEDED_REGIONS
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.outbox import Move
-from tests.delivering import desk, made
-from tests.running import staged
+from tests.harness.delivery import delivery_harness, make_result
+from tests.harness.simulated import simulated_tester
 
 HTML = "<html>Please log in</html>"
 PAUSE_S = 2.0  # longer than a first pause of the breaker
@@ -22,7 +22,7 @@ PAUSE_S = 2.0  # longer than a first pause of the breaker
 
 async def test_a_healthy_leaderboard_gets_each_stat_once(tmp_path: Path) -> None:
     """The measure of all the others."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put(3)
         await one.work()
         await one.work(3600)
@@ -37,33 +37,33 @@ async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path:
         seed=5, orchestrators=10, models_per_pipeline=2, pipelines=("llm",), latency_s=(0.02, 0.05),
         gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
     )  # fmt: skip
-    async with staged(scenario, tmp_path) as stage:
-        board = stage.network.leaderboard
+    async with simulated_tester(scenario, tmp_path) as tester:
+        board = tester.network.leaderboard
         if down:
             await board.stop()
         board.faults.slow_insert_s = 2.0
-        stage.daemon.ticker.start("test")
-        serving = asyncio.ensure_future(stage.daemon.serve())
+        tester.daemon.ticker.start("test")
+        serving = asyncio.ensure_future(tester.daemon.serve())
         async with asyncio.timeout(100):
-            while not stage.daemon.conductor.reports:  # noqa: ASYNC110 -- nobody tells when
+            while not tester.daemon.conductor.reports:  # noqa: ASYNC110 -- nobody tells when
                 await asyncio.sleep(0.02)
-            report = stage.daemon.conductor.reports[0]
+            report = tester.daemon.conductor.reports[0]
             assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
-            assert {row.outcome for row in await stage.results()} == {"passed"}
-            assert await stage.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
+            assert {row.outcome for row in await tester.results()} == {"passed"}
+            assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
             board.faults.slow_insert_s = 0.0
             if down:
                 await board.start()
-            while len(board.rows) < 20 or await stage.daemon.outbox.waiting():  # noqa: ASYNC110 -- nor this
+            while len(board.rows) < 20 or await tester.daemon.outbox.waiting():  # noqa: ASYNC110 -- nor this
                 await asyncio.sleep(0.02)
-        stage.daemon.stop()
+        tester.daemon.stop()
         await serving
-        assert len(board.rows) == (await stage.daemon.outbox.counts())["delivered"] == 20
+        assert len(board.rows) == (await tester.daemon.outbox.counts())["delivered"] == 20
 
 
 async def test_nothing_listens(tmp_path: Path) -> None:
     """A refused connection proves that nothing arrived: the stat stays to be posted, and is as soon as it can be."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.board.stop()
         await one.put(2)
         await one.work()
@@ -78,7 +78,7 @@ async def test_nothing_listens(tmp_path: Path) -> None:
 
 async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> None:
     """A post that is given up while the server is still storing is not sent again, and is found afterwards."""
-    async with desk(tmp_path, answer_within_s=0.2) as one:
+    async with delivery_harness(tmp_path, answer_within_s=0.2) as one:
         one.fail(slow_insert_s=1.5)
         await one.put()
         await one.work()
@@ -96,7 +96,7 @@ async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> No
 
 async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tmp_path: Path) -> None:
     """A miss counts from when the stat left, not from when it was claimed: slow ones may have been before it."""
-    async with desk(tmp_path, answer_within_s=0.5) as one:
+    async with delivery_harness(tmp_path, answer_within_s=0.5) as one:
         one.fail(slow_insert_s=0.1)
         await one.put(2)
         working = asyncio.ensure_future(one.work())
@@ -118,7 +118,7 @@ async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tm
 
 async def test_500_with_ok_is_no_ok(tmp_path: Path) -> None:
     """The database is down: nothing is stored, and 89 s later that is not yet believed; then it is sent again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(status=500, status_body='{"error":"connection refused"}ok', status_times=1)
@@ -137,7 +137,7 @@ async def test_500_with_ok_is_no_ok(tmp_path: Path) -> None:
 
 async def test_500_although_it_was_stored(tmp_path: Path) -> None:
     """A time limit struck during the commit: the row is found, and not sent again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(fail_after_store=1.0)
         await one.put(2)
         for _ in range(3):
@@ -149,7 +149,7 @@ async def test_500_although_it_was_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["22P05", "22001", "54000"])
 async def test_500_of_a_stat_that_cannot_be_stored_is_final(tmp_path: Path, code: str) -> None:
     """It is kept as refused with the server's words, others go on, and it is never sent again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(status=500, status_body=f'{{"error":"ERROR: no (SQLSTATE {code})"}}ok', status_times=1)
@@ -164,7 +164,7 @@ async def test_500_of_a_stat_that_cannot_be_stored_is_final(tmp_path: Path, code
 
 async def test_a_wrong_secret_is_told_and_can_be_mended(tmp_path: Path) -> None:
     """403 refuses for good and says what to check; by hand it is posted again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(refuse_signature=True)
         await one.put(2)
         await one.work()
@@ -180,7 +180,7 @@ async def test_a_wrong_secret_is_told_and_can_be_mended(tmp_path: Path) -> None:
 
 async def test_a_stat_that_is_too_large_is_refused(tmp_path: Path) -> None:
     """413 is final, and concerns the one stat only."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.board.body_limit = 10
         await one.put()
         await one.work()
@@ -195,7 +195,7 @@ async def test_a_stat_that_is_too_large_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [200, 502, 504])
 async def test_html_proves_nothing(tmp_path: Path, status: int) -> None:
     """A proxy's page, with whatever status, is neither stored nor lost: it is read back, then sent again once."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(status=status, status_body=HTML)
@@ -215,7 +215,7 @@ async def test_html_proves_nothing(tmp_path: Path, status: int) -> None:
 
 async def test_an_answer_cut_in_the_middle(tmp_path: Path) -> None:
     """`o` is not `ok`: the row is looked for and found."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(reset_mid_body=1.0)
         await one.put()
         await one.work()
@@ -228,7 +228,7 @@ async def test_an_answer_cut_in_the_middle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fault", "attempts"), [("drop_after_store", 1), ("drop_before_store", 2)])
 async def test_a_dropped_connection(tmp_path: Path, fault: str, attempts: int) -> None:
     """Stored before the drop: found. Not stored: sent again, when that is sure."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(**{fault: 1.0})
         await one.put()
         await one.work()
@@ -244,7 +244,7 @@ async def test_a_dropped_connection(tmp_path: Path, fault: str, attempts: int) -
 
 async def test_a_cached_answer_is_no_proof(tmp_path: Path) -> None:
     """The same question is answered anew, although a cache in front of the server still has the answer from before."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(raw_stats_cached=True)
         await one.put()
         entry = await one.entry()
@@ -257,7 +257,7 @@ async def test_a_cached_answer_is_no_proof(tmp_path: Path) -> None:
 
 async def test_a_region_that_vanishes_is_waited_for(tmp_path: Path) -> None:
     """400 invalid region after it was valid: nothing is lost or hammered, the reason is told, it goes on by itself."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(gone_regions={"FRA"})
@@ -277,7 +277,7 @@ async def test_a_region_that_vanishes_is_waited_for(tmp_path: Path) -> None:
 
 async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path) -> None:
     """The region list still knows it: tried again with growing pauses, never given up."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(database_down="region")
@@ -292,7 +292,7 @@ async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path)
 
 async def test_another_testers_region_is_not_given_up_while_the_database_is_down(tmp_path: Path) -> None:
     """What is forwarded waits as our own stats do; only a region that is listed no longer is a reason to refuse it."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(database_down="region")
@@ -311,7 +311,7 @@ async def test_another_testers_region_is_not_given_up_while_the_database_is_down
 
 async def test_another_testers_region_is_not_given_up_unasked(tmp_path: Path) -> None:
     """A region that was added lately is asked for; where that fails, the stat waits until it can be."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(gone_regions={"LAX"})
         await one.put()
         await one.work()
@@ -326,9 +326,9 @@ async def test_another_testers_region_is_not_given_up_unasked(tmp_path: Path) ->
 
 async def test_transcoding_stats_go_to_no_region_that_would_drop_them(tmp_path: Path) -> None:
     """Not even to our own, which may be for AI alone: the post would be answered `ok`, and nothing stored."""
-    transcoding = stats.of(made(1, 1_800_000_000.0), "FRA")
+    transcoding = stats.of(make_result(1, 1_800_000_000.0), "FRA")
     transcoding = dataclasses.replace(transcoding, pipeline="", model="")
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.board.regions = (("FRA", "Frankfurt", "ai"),)
         assert await one.results.receive(b"{}", "peer", [Received({}, transcoding, "transcoding")])
         await one.work()
@@ -338,7 +338,7 @@ async def test_transcoding_stats_go_to_no_region_that_would_drop_them(tmp_path: 
 
 async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> None:
     """Such a post would be answered `ok` and dropped: none is made, and the reason is told."""
-    async with desk(tmp_path, region="NYC") as one:
+    async with delivery_harness(tmp_path, region="NYC") as one:
         await one.put(region="NYC")
         await one.work()
         await one.work(600)
@@ -350,7 +350,7 @@ async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> Non
 
 async def test_a_clock_that_is_set_back_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """By a day, with one stat unsure and one waiting: the first is looked for and sent again, the other just sent."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(drop_before_store=1.0)
         await one.put(2)
         await one.work()
@@ -367,7 +367,7 @@ async def test_a_clock_that_is_set_back_loses_and_doubles_nothing(tmp_path: Path
 
 async def test_a_clock_that_is_set_back_after_a_stat_was_stored(tmp_path: Path) -> None:
     """The row is dated in what is now the future, and yet found."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(drop_after_store=1.0)
         await one.put()
         await one.work()
@@ -380,7 +380,7 @@ async def test_a_clock_that_is_set_back_after_a_stat_was_stored(tmp_path: Path) 
 @pytest.mark.parametrize("ahead_s", [3600, -3600, 10 * 86_400, -10 * 86_400])
 async def test_a_clock_that_is_wrong_doubles_nothing(tmp_path: Path, ahead_s: float) -> None:
     """The server dates rows by its own clock: a stat that it stored is found there, however far ours is from it."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.board.clock = lambda: one.times.wall() - ahead_s
         one.fail(drop_after_store=1.0)
         await one.put()
@@ -394,7 +394,7 @@ async def test_a_clock_that_is_wrong_doubles_nothing(tmp_path: Path, ahead_s: fl
 
 async def test_a_database_with_a_clock_of_its_own_doubles_nothing(tmp_path: Path) -> None:
     """Rows are dated by the database, which need not agree with what dates the answers: found before it is sent."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(drop_after_store=1.0)
         await one.put()
         await one.work()
@@ -410,7 +410,7 @@ async def test_a_database_with_a_clock_of_its_own_doubles_nothing(tmp_path: Path
 
 async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
     """Also where it is just being looked for, whatever comes of that."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(drop_before_store=1.0)
         await one.put()
         await one.work()
@@ -422,7 +422,7 @@ async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
 
 async def test_a_retry_by_hand_posts_at_once_only_what_is_named(tmp_path: Path) -> None:
     """A dropped stat that was sent is looked for first; an uncertain one is posted by its number, as perhaps double."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(drop_after_store=1.0)
         await one.put()
         await one.work()
@@ -447,7 +447,7 @@ async def test_a_retry_by_hand_posts_at_once_only_what_is_named(tmp_path: Path) 
 
 async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
     """Rows are dated by their arrival: what is older than delivery.max_age expires, and stays for people to see."""
-    async with desk(tmp_path, max_age_s=3600.0) as one:
+    async with delivery_harness(tmp_path, max_age_s=3600.0) as one:
         await one.board.stop()
         await one.put(2)
         await one.work()
@@ -465,7 +465,7 @@ async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
 
 async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_path: Path) -> None:
     """While it is down each pause ends in one post; when that goes well the rest follows in order."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(status=503, status_body="postgres is not configured")
@@ -490,7 +490,7 @@ async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_p
 @pytest.mark.parametrize(("status", "body"), [(429, "slow down"), (503, "postgres is not configured")])
 async def test_retry_after_is_respected(tmp_path: Path, status: int, body: str) -> None:
     """The server says when: not before, and then at once."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(status=status, status_body=body, status_times=1, retry_after="600")
@@ -507,7 +507,7 @@ async def test_retry_after_is_respected(tmp_path: Path, status: int, body: str) 
 @pytest.mark.parametrize(("uncertain", "state"), [("resend", "delivered"), ("hold", "uncertain")])
 async def test_where_nothing_can_be_read_back(tmp_path: Path, uncertain: str, state: str) -> None:
     """`resend` posts after ten minutes more and says that it may be double; `hold` keeps it."""
-    async with desk(tmp_path, uncertain=uncertain) as one:
+    async with delivery_harness(tmp_path, uncertain=uncertain) as one:
         one.fail(drop_before_store=1.0, raw_stats_down=True)
         await one.put()
         await one.work()
@@ -531,7 +531,10 @@ async def test_a_leaderboard_that_never_answers_keeps_nobody_from_stopping(tmp_p
         await reader.read()
         writer.close()
 
-    async with desk(tmp_path, answer_within_s=600) as one, await asyncio.start_server(take, "127.0.0.1", 0) as server:
+    async with (
+        delivery_harness(tmp_path, answer_within_s=600) as one,
+        await asyncio.start_server(take, "127.0.0.1", 0) as server,
+    ):
         one.delivery.client.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         await one.put()
         stop = asyncio.Event()
@@ -545,7 +548,7 @@ async def test_a_leaderboard_that_never_answers_keeps_nobody_from_stopping(tmp_p
 
 async def test_what_a_dead_process_was_sending_is_looked_for(tmp_path: Path) -> None:
     """Claimed, stored, and then dead: a new start finds the row; claimed and never sent: it is sent once."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put(2)
         claimed = await one.outbox.claim(2)
         await one.delivery.client.post(claimed[0].body)
@@ -561,7 +564,7 @@ async def test_what_a_dead_process_was_sending_is_looked_for(tmp_path: Path) -> 
 
 async def test_an_empty_answer_is_no_proof(tmp_path: Path) -> None:
     """`200 {}` comes also where the query failed: what is stored is not posted again, however long that lasts."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(drop_after_store=1.0, empty_reads=-1)
@@ -580,7 +583,7 @@ async def test_an_empty_answer_is_no_proof(tmp_path: Path) -> None:
 
 async def test_a_delivered_stat_that_is_not_stored_is_posted_once_more(tmp_path: Path) -> None:
     """The region lost its row after it was asked for: the post is answered `ok`; the audit finds it out."""
-    async with desk(tmp_path, audit_per_tick=5) as one:
+    async with delivery_harness(tmp_path, audit_per_tick=5) as one:
         await one.put()
         await one.work()
         one.fail(gone_ai_regions={"FRA"})
@@ -600,7 +603,7 @@ async def test_a_delivered_stat_that_is_not_stored_is_posted_once_more(tmp_path:
 
 async def test_a_database_that_is_created_anew_gets_each_stat_once_more(tmp_path: Path) -> None:
     """Rows, control rows and the region vanish: what was lost is told and posted again, and nothing is doubled."""
-    async with desk(tmp_path, region="NYC", audit_per_tick=1) as one:
+    async with delivery_harness(tmp_path, region="NYC", audit_per_tick=1) as one:
         one.board.regions = (*SEEDED_REGIONS, ("NYC", "New York", "ai"))
         await one.put(4, region="NYC")
         await one.work()
@@ -626,7 +629,7 @@ async def test_a_database_that_is_created_anew_gets_each_stat_once_more(tmp_path
 )
 async def test_a_query_that_runs_into_a_time_limit_is_no_proof(tmp_path: Path, faults: dict[str, float]) -> None:
     """`200 {}` first and 500 afterwards: what is stored is not posted again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(drop_after_store=1.0, **faults)
@@ -644,7 +647,7 @@ async def test_a_query_that_runs_into_a_time_limit_is_no_proof(tmp_path: Path, f
 
 async def test_a_slow_commit_is_waited_out(tmp_path: Path) -> None:
     """The client is told 500, and the row is there a moment later."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         one.fail(slow_commit_s=0.3, db_timeout_s=0.05)
         await one.put()
         await one.work()
@@ -660,7 +663,7 @@ async def test_a_slow_commit_is_waited_out(tmp_path: Path) -> None:
 
 async def test_an_insert_that_outlives_its_server_is_waited_out(tmp_path: Path) -> None:
     """It waits for a lock, its server dies, and 200 s later it is stored: not posted again until then, nor after."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put(2)
         await one.work()
         one.fail(locked=True, db_timeout_s=5.0)
@@ -682,9 +685,9 @@ async def test_an_insert_that_outlives_its_server_is_waited_out(tmp_path: Path) 
 
 async def test_a_capability_with_more_rows_than_an_answer_may_hold(tmp_path: Path) -> None:
     """1,200 rows of 30 kB, and 4.5 MB at most per answer: a stored stat is found, and a lost one is posted again."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         for number in (1, 2, 3):
-            result = dataclasses.replace(made(1, one.times.wall()), round_trip_s=number + 0.125)
+            result = dataclasses.replace(make_result(1, one.times.wall()), round_trip_s=number + 0.125)
             result = dataclasses.replace(result, job=dataclasses.replace(result.job, id=f"job-{number}"))
             if number == 2:
                 one.fail(drop_after_store=1.0)

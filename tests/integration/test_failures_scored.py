@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import misattributed, staged
+from tests.harness.simulated import misattributed_results, simulated_tester
 
 IMAGE, LLM = "text-to-image", "llm"
 WINDOW_S = 0.8
@@ -73,10 +73,12 @@ async def test_each_failure_has_its_outcome(way: str, tmp_path: Path) -> None:
     settings = [{**TIMES, **more}] * gateways
     limits = {"busy_retries": 1, "busy_backoff": "20ms", "busy_patience": "200ms"}
     timeouts = {slug: {"timeout": "6s", "cold_timeout": "6s"} for slug in (IMAGE, LLM, "audio-to-text")}
-    async with staged(network(gateways), tmp_path, gateways=settings, limits=limits, pipelines=timeouts) as stage:
-        await stage.tick()
-        results = {row.address: row for row in await stage.results()}
-        assert misattributed(list(results.values()), stage.network) == []
+    async with simulated_tester(
+        network(gateways), tmp_path, gateways=settings, limits=limits, pipelines=timeouts
+    ) as tester:
+        await tester.tick()
+        results = {row.address: row for row in await tester.results()}
+        assert misattributed_results(list(results.values()), tester.network) == []
     wrong = {}
     for number, (name, (_, _, outcome, reasons)) in enumerate(ROWS.items(), start=1):
         row = results[f"0x{number:040x}"]

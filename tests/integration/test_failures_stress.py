@@ -13,7 +13,7 @@ import pytest
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.simulator.served import Served
 from jobtester.store.rows import Row
-from tests.running import Stage, misattributed, staged
+from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 # By default a tenth of the jobs, so that the whole suite stays quick: STRESS=1 runs them all.
 FULL = bool(os.environ.get("STRESS"))
@@ -51,13 +51,13 @@ def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario
     return Scenario(f"hostile-{seed}", seed, gateways, nodes)
 
 
-async def figures(stage: Stage) -> tuple[int, dict[str, tuple[int, int]]]:
+async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, int]]]:
     """Run a tick; return how many jobs it had, and of the reached and the busy ones how many were scored failed."""
-    report = await stage.tick()
-    results = {row.id: row for row in await stage.results()}
+    report = await tester.tick()
+    results = {row.id: row for row in await tester.results()}
     assert report.settled == report.planned == len(results)
-    assert misattributed(list(results.values()), stage.network) == []
-    last: dict[str, Served] = {entry.request_id: entry for entry in stage.network.served}
+    assert misattributed_results(list(results.values()), tester.network) == []
+    last: dict[str, Served] = {entry.request_id: entry for entry in tester.network.served}
     reached, busy = [], []
     for entry in last.values():
         if entry.request_id not in results or entry.success or entry.disconnected:
@@ -82,10 +82,10 @@ async def figures(stage: Stage) -> tuple[int, dict[str, tuple[int, int]]]:
 async def test_webhook_gateways(tmp_path: Path) -> None:
     """5,000 jobs over eight gateways: of the failed ones 99 % are scored failed, of the busy ones none."""
     scenario = network(*["tester"] * GATEWAYS, seed=7, orchestrators=int(100 * SHARE) + 2, models=10)
-    async with staged(
+    async with simulated_tester(
         scenario, tmp_path, gateways=[TIMES] * GATEWAYS, limits=LIMITS, schedule={"deadline": "14m"}
-    ) as stage:
-        jobs, found = await figures(stage)
+    ) as tester:
+        jobs, found = await figures(tester)
     assert jobs >= 5_000 * SHARE
     failed, reached = found["reached"]
     assert reached >= 500 * SHARE
@@ -98,6 +98,6 @@ async def test_webhook_gateways(tmp_path: Path) -> None:
 async def test_a_query_gateway(tmp_path: Path) -> None:
     """The same over a query gateway, of which less can be known: the figures are printed."""
     scenario = network("query", seed=8, orchestrators=int(40 * SHARE) + 4, models=5)
-    async with staged(scenario, tmp_path, gateways=[TIMES], limits=LIMITS) as stage:
-        jobs, _ = await figures(stage)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], limits=LIMITS) as tester:
+        jobs, _ = await figures(tester)
     assert jobs >= 1_000 * SHARE

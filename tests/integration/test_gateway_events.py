@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from jobtester.gateway import events
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, generate
-from tests.running import Stage, misattributed, staged
+from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 SCENARIO = generate(
     seed=4,
@@ -61,9 +61,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def post(stage: Stage, body: bytes, **headers: str) -> int:
+async def post(tester: SimulatedTester, body: bytes, **headers: str) -> int:
     """Post to the webhook and give the status."""
-    url = f"http://127.0.0.1:{stage.daemon.port}/webhooks/gateway-events"
+    url = f"http://127.0.0.1:{tester.daemon.port}/webhooks/gateway-events"
     async with (
         aiohttp.ClientSession() as session,
         session.post(url, data=io.BytesIO(body), headers=headers) as response,
@@ -72,9 +72,9 @@ async def post(stage: Stage, body: bytes, **headers: str) -> int:
         return response.status
 
 
-async def used(stage: Stage, what: str) -> float:
+async def used(tester: SimulatedTester, what: str) -> float:
     """Read how many events were counted so."""
-    return float(stage.daemon.metrics.events.labels(what)._value.get())
+    return float(tester.daemon.metrics.events.labels(what)._value.get())
 
 
 @pytest.mark.parametrize(
@@ -87,64 +87,64 @@ async def used(stage: Stage, what: str) -> float:
 )  # fmt: skip
 async def test_junk_is_taken_and_dropped(body: bytes, tmp_path: Path) -> None:
     """The sink is told that all is well, so that it never tries again."""
-    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
-        assert await post(stage, body) == 204
-        assert await used(stage, "used") == 0
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+        assert await post(tester, body) == 204
+        assert await used(tester, "used") == 0
 
 
 async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
     """More than a megabyte is not read to its end."""
-    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
-        assert await post(stage, b" " * 2**21) == 413
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+        assert await post(tester, b" " * 2**21) == 413
 
 
 async def test_a_token_keeps_others_out(tmp_path: Path) -> None:
     """In either header; a wrong one of any bytes is a 403."""
     server = {"events_token": "s3cret"}
-    async with staged(SCENARIO, tmp_path, gateways=LANES, server=server) as stage:
-        assert await post(stage, b"[]") == 403
-        assert await post(stage, b"[]", Authorization="Bearer s3creT") == 403
-        assert await post(stage, b"[]", Authorization="Bearer ÿ\udcff") == 403
-        assert await post(stage, b"[]", Authorization="Bearer s3cret") == 204
-        assert await post(stage, b"[]", **{"X-Events-Token": "s3cret"}) == 204
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES, server=server) as tester:
+        assert await post(tester, b"[]") == 403
+        assert await post(tester, b"[]", Authorization="Bearer s3creT") == 403
+        assert await post(tester, b"[]", Authorization="Bearer ÿ\udcff") == 403
+        assert await post(tester, b"[]", Authorization="Bearer s3cret") == 204
+        assert await post(tester, b"[]", **{"X-Events-Token": "s3cret"}) == 204
 
 
 async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path) -> None:
     """Events for gateways that are not ours are ignored; an orchestrator nobody knows proves and refutes nothing."""
-    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
-        assert await post(stage, json.dumps([completed("somebody-else")]).encode()) == 204
-        assert (await used(stage, "ignored"), await used(stage, "used")) == (1, 0)
-        await stage.tick()
-        assert await post(stage, json.dumps([completed("g"), completed("h")]).encode()) == 204
-        results = await stage.results()
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+        assert await post(tester, json.dumps([completed("somebody-else")]).encode()) == 204
+        assert (await used(tester, "ignored"), await used(tester, "used")) == (1, 0)
+        await tester.tick()
+        assert await post(tester, json.dumps([completed("g"), completed("h")]).encode()) == 204
+        results = await tester.results()
         assert {row.outcome for row in results} == {"passed"}
-        assert misattributed(results, stage.network) == []
+        assert misattributed_results(results, tester.network) == []
 
 
 async def test_a_million_events(tmp_path: Path) -> None:
     """They are taken in a bounded space while the daemon goes on answering and ticking."""
     body = json.dumps([completed("g")] * 2_000).encode()
-    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
-        url = f"http://127.0.0.1:{stage.daemon.port}"
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+        url = f"http://127.0.0.1:{tester.daemon.port}"
         async with aiohttp.ClientSession() as session:
             for _ in range(500):
                 async with session.post(f"{url}/webhooks/gateway-events", data=body) as response:
                     assert response.status == 204
             async with session.get(f"{url}/orchestrators") as response:
                 assert response.status in (200, 404)
-        assert await used(stage, "used") == 1_000_000
-        report = await stage.tick()
+        assert await used(tester, "used") == 1_000_000
+        report = await tester.tick()
         assert report.outcomes["passed"] == report.planned == 3
 
 
 async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
     """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
-    async with staged(SCENARIO, tmp_path, gateways=LANES) as stage:
-        stage.daemon.ticker.start("test")
-        serving = asyncio.ensure_future(stage.daemon.serve())
-        assert await post(stage, json.dumps([completed("g")] * 2_000).encode()) == 204
-        assert stage.daemon.unheard > 1_000
-        stage.daemon.stop()
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+        tester.daemon.ticker.start("test")
+        serving = asyncio.ensure_future(tester.daemon.serve())
+        assert await post(tester, json.dumps([completed("g")] * 2_000).encode()) == 204
+        assert tester.daemon.unheard > 1_000
+        tester.daemon.stop()
         await serving
 
 
@@ -152,25 +152,25 @@ async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
     """They come later than the answers; they are waited for, and no job has to run a second time."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", metrics=False, events=True, retry_window=0.1),), apart(6))
     overlap = {"overlap": True, "events": True, "metrics": False, "retry_window": "100ms", "settle": "50ms"}
-    async with staged(scenario, tmp_path, gateways=[overlap]) as stage:
-        report = await stage.tick()
-        results = await stage.results()
-        assert report.outcomes["passed"] == report.planned == len(stage.network.served) == 6
-        assert misattributed(results, stage.network) == []
+    async with simulated_tester(scenario, tmp_path, gateways=[overlap]) as tester:
+        report = await tester.tick()
+        results = await tester.results()
+        assert report.outcomes["passed"] == report.planned == len(tester.network.served) == 6
+        assert misattributed_results(results, tester.network) == []
         assert "proven" in {row.attribution for row in results}
 
 
 async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path: Path) -> None:
     """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), apart(2))
-    async with staged(scenario, tmp_path, gateways=LANES[:1]) as stage:
-        serving = asyncio.ensure_future(stage.daemon.serve())
-        stage.daemon.ticker.start("test")
-        conductor, database = stage.daemon.conductor, stage.daemon.database
+    async with simulated_tester(scenario, tmp_path, gateways=LANES[:1]) as tester:
+        serving = asyncio.ensure_future(tester.daemon.serve())
+        tester.daemon.ticker.start("test")
+        conductor, database = tester.daemon.conductor, tester.daemon.database
         await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
         lock = sqlite3.connect(database.path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        await until(lambda: len(stage.network.served) == 2)
+        await until(lambda: len(tester.network.served) == 2)
         ended = time.time()
         await until(lambda: not database.writable)
         batch = [
@@ -178,14 +178,14 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
             completed("g", model_id="m0", success=True, orch_url=apart(2)[1].service_uri, duration_ms=0,
                       timestamp=int(ended * 1000)),
         ]  # fmt: skip
-        assert await post(stage, json.dumps(batch).encode()) == 204
-        await until(lambda: not stage.daemon.unheard)
+        assert await post(tester, json.dumps(batch).encode()) == 204
+        await until(lambda: not tester.daemon.unheard)
         lock.close()
         await until(lambda: bool(conductor.reports))
-        assert {row.model: row.reason for row in await stage.results()} == {"m0": "refuted", "m1": "ok"}
-        stage.daemon.stop()
+        assert {row.model: row.reason for row in await tester.results()} == {"m0": "refuted", "m1": "ok"}
+        tester.daemon.stop()
         await serving
-        assert [row.stat["model"] for row in stage.network.leaderboard.rows] == ["m1"]
+        assert [row.stat["model"] for row in tester.network.leaderboard.rows] == ["m1"]
 
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)

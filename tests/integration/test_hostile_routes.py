@@ -16,7 +16,7 @@ from aiohttp import web
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.web import bodies
-from tests.shipped import Serving, configure, serving
+from tests.harness.process import DaemonProcess, running_daemon, write_config
 
 SERVER = {"results_secret": "s", "admin_token": "t", "host": "127.0.0.1", "port": 0}
 SCENARIO = generate(
@@ -114,15 +114,14 @@ def status(answer: bytes) -> int:
 
 
 @asynccontextmanager
-async def attacked(folder: Path) -> AsyncIterator[Serving]:
+async def attacked(folder: Path) -> AsyncIterator[DaemonProcess]:
     """Run the shipped daemon; after the attack it is healthy, and no line of its log is an error or a traceback."""
     async with Network(SCENARIO) as network:
-        configure(network, folder, gateways=[{"events": True}], server=SERVER)
-        async with serving(folder) as daemon:
+        write_config(network, folder, gateways=[{"events": True}], server=SERVER)
+        async with running_daemon(folder) as daemon:
             yield daemon
             assert status(await exchange(daemon.port, request("GET", "/healthz"))) == 200
-        odd = [line for line in daemon.lines() if not line.startswith("{") or '"level":"error"' in line]
-        assert odd == []
+        assert [line for line in daemon.lines if line["event"] == "noise" or line["level"] == "error"] == []
 
 
 async def test_no_request_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
             writer.transport.abort()
 
 
-async def metrics(daemon: Serving) -> bytes:
+async def metrics(daemon: DaemonProcess) -> bytes:
     """Read /metrics."""
     return await exchange(daemon.port, request("GET", "/metrics"))
 

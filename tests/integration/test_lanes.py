@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobtester.gateway.targeting import Webhook
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from tests.running import Stage, misattributed, staged
+from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 
 def network(*modes: str) -> Scenario:
@@ -30,12 +30,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def ends_mid_tick(stage: Stage, *, back: bool) -> None:
+async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     """Run a tick in which g0 goes away while it works."""
-    network = stage.network
-    running = asyncio.ensure_future(stage.tick())
+    network = tester.network
+    running = asyncio.ensure_future(tester.tick())
     await until(lambda: sum(one.gateway == "g0" for one in network.served) >= 3)
-    lane = next(one for one in stage.daemon.conductor.lanes if one.name == "g0")
+    lane = next(one for one in tester.daemon.conductor.lanes if one.name == "g0")
     assert isinstance(lane.targeting, Webhook)
     flights = lane.targeting.lease.flights
     await until(lambda: any(0 < one.asks <= 5 for one in flights.values()))  # it is there, and not answered
@@ -46,9 +46,9 @@ async def ends_mid_tick(stage: Stage, *, back: bool) -> None:
         await asyncio.sleep(0.3)
         await network.gateways["g0"].start()
     report = await running
-    results = await stage.results()
+    results = await tester.results()
     assert report.settled == report.planned == len(results) == 72
-    assert misattributed(results, network) == []
+    assert misattributed_results(results, network) == []
     lost = [row for row in results if row.reason == "gateway_lost"]
     assert lost, "a job was in the air when the gateway went"
     assert all(row.outcome == "unscored" and row.gateway == "g0" for row in lost)
@@ -64,29 +64,29 @@ async def ends_mid_tick(stage: Stage, *, back: bool) -> None:
 
 async def test_the_others_take_over(tmp_path: Path) -> None:
     """What was in the air is unscored, what had not begun goes through the others."""
-    async with staged(network("tester", "tester", "query"), tmp_path) as stage:
-        await ends_mid_tick(stage, back=False)
+    async with simulated_tester(network("tester", "tester", "query"), tmp_path) as tester:
+        await ends_mid_tick(tester, back=False)
 
 
 async def test_it_comes_back_by_itself(tmp_path: Path) -> None:
     """A gateway that answers again gets jobs again, in the same tick."""
-    async with staged(network("tester", "tester", "query"), tmp_path, limits={"jobs": 8}) as stage:
-        await ends_mid_tick(stage, back=True)
+    async with simulated_tester(network("tester", "tester", "query"), tmp_path, limits={"jobs": 8}) as tester:
+        await ends_mid_tick(tester, back=True)
 
 
 async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
     """A tick whose only gateway dies ends, with every job accounted for, and the next one is whole again."""
-    async with staged(network("tester"), tmp_path) as stage:
-        stage_network = stage.network
-        running = asyncio.ensure_future(stage.tick())
+    async with simulated_tester(network("tester"), tmp_path) as tester:
+        stage_network = tester.network
+        running = asyncio.ensure_future(tester.tick())
         await until(lambda: len(stage_network.served) >= 3)
         await stage_network.gateways["g0"].stop()
-        await until(lambda: stage.daemon.conductor.lanes[0].lost)
-        stage.daemon.conductor.stop("gateway_lost")
+        await until(lambda: tester.daemon.conductor.lanes[0].lost)
+        tester.daemon.conductor.stop("gateway_lost")
         report = await running
         assert report.settled + sum(report.skipped.values()) == report.planned == 72
         assert report.skipped["gateway_lost"] > 0
-        assert {row.outcome for row in await stage.results()} <= {"passed", "unscored"}
+        assert {row.outcome for row in await tester.results()} <= {"passed", "unscored"}
         await stage_network.gateways["g0"].start()
-        again = await stage.tick()
+        again = await tester.tick()
         assert again.outcomes["passed"] == 72

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobtester import metrics
 from jobtester.simulator.scenario import GatewaySpec, generate
-from tests.running import staged
+from tests.harness.simulated import simulated_tester
 
 HOME = Path(__file__).parents[2]
 MONITORING = HOME / "monitoring"
@@ -66,10 +66,12 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
     scenario = generate(
         seed=3, orchestrators=4, pipelines=("llm",), latency_s=(0.0, 0.01), gateways=(GatewaySpec("one"),)
     )
-    async with staged(scenario, tmp_path) as stage, aiohttp.ClientSession() as session:
-        await stage.tick()
-        stage.daemon.metrics.answer_notes.labels("chat", "usage").inc()  # the simulated runner answers without oddities
-        async with session.get(f"http://127.0.0.1:{stage.daemon.port}/metrics") as answer:
+    async with simulated_tester(scenario, tmp_path) as tester, aiohttp.ClientSession() as session:
+        await tester.tick()
+        tester.daemon.metrics.answer_notes.labels(
+            "chat", "usage"
+        ).inc()  # the simulated runner answers without oddities
+        async with session.get(f"http://127.0.0.1:{tester.daemon.port}/metrics") as answer:
             text = await answer.text()
     series: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(text):

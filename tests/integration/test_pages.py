@@ -27,7 +27,7 @@ from jobtester.domain.results import Result
 from jobtester.simulator.scenario import generate
 from jobtester.store.outbox import Move
 from jobtester.store.ticks import Ticks
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 TICK = "20260101T000000000Z"
 HOSTILE = {
@@ -98,10 +98,10 @@ def result(number: int, text: str) -> Result:
 
 
 @asynccontextmanager
-async def poisoned(folder: Path) -> AsyncIterator[tuple[Stage, dict[str, str]]]:
+async def poisoned(folder: Path) -> AsyncIterator[tuple[SimulatedTester, dict[str, str]]]:
     """Start a tester whose store is full of hostile texts; give the addresses and results by the text's name."""
-    async with staged(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder) as stage:
-        daemon = stage.daemon
+    async with simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder) as tester:
+        daemon = tester.daemon
         ids = {}
         for number, (name, text) in enumerate(MARKED.items(), 1):
             made = result(number, text)
@@ -122,7 +122,7 @@ async def poisoned(folder: Path) -> AsyncIterator[tuple[Stage, dict[str, str]]]:
         await ticks.start(TICK, report.started_at, 1, report.trigger)
         await ticks.finish(TICK, "failed", report.finished_at, report.as_json())
         daemon.conductor.problem = "".join(MARKED.values())
-        yield stage, ids
+        yield tester, ids
 
 
 def examine(source: str, path: str) -> Page:
@@ -146,8 +146,8 @@ def examine(source: str, path: str) -> Page:
 
 async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None:
     """Tags, quotes, controls, reversed writing and 100 kB from models, errors and answers change no page's make-up."""
-    async with poisoned(tmp_path) as (stage, ids), aiohttp.ClientSession() as session:
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+    async with poisoned(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         paths = ["/", "/outbox", f"/t/{TICK}", f"/t/{TICK}?outcome=failed", f"/t/{TICK}?reason=check:json"]
         paths += [f"/r/{one}" for one in ids.values()]
         paths += [f"/o/0x{number:040x}" for number in range(1, len(MARKED) + 1)]
@@ -171,10 +171,10 @@ async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None
 async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_path: Path) -> None:
     """Results are kept over updates, and a code may go: its page still shows the rest."""
     old = replace(result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
-    async with poisoned(tmp_path) as (stage, _), aiohttp.ClientSession() as session:
-        assert await stage.daemon.results.record(replace(old, job=replace(old.job, id="old")), None)
+    async with poisoned(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
+        assert await tester.daemon.results.record(replace(old, job=replace(old.job, id="old")), None)
         for path in ("/r/old", "/api/results/old"):
-            async with session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer:
+            async with session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer:
                 source = await answer.text()
                 assert answer.status == 200, source
                 assert "code_of_old" in source
@@ -183,8 +183,8 @@ async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_pat
 
 async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
     """What stands in a path is not echoed, and never breaks the server."""
-    async with poisoned(tmp_path) as (stage, _), aiohttp.ClientSession() as session:
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+    async with poisoned(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         for name, text in HOSTILE.items():
             given = quote(text[:2000], safe="")
             for path in (f"/o/{given}", f"/r/{given}", f"/t/{given}", f"/api/results/{given}", f"/{given}"):
@@ -199,8 +199,8 @@ async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
 
 async def test_the_api_gives_hostile_texts_as_they_are(tmp_path: Path) -> None:
     """JSON carries them unchanged, under a type that no browser takes for a page."""
-    async with poisoned(tmp_path) as (stage, ids), aiohttp.ClientSession() as session:
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+    async with poisoned(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         for name, one in ids.items():
             async with session.get(f"{base}/api/results/{one}") as answer:
                 assert answer.content_type == "application/json"
@@ -218,9 +218,9 @@ async def test_the_api_gives_hostile_texts_as_they_are(tmp_path: Path) -> None:
 async def test_the_policy_is_strict(path: str, tmp_path: Path) -> None:
     """Every answer forbids all but our own files: nothing inline, nothing evaluated, no framing, no foreign address."""
     async with (
-        staged(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as stage,
+        simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as tester,
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer,
+        session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer,
     ):
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == policy["frame-ancestors"] == "'none'"

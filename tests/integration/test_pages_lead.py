@@ -21,7 +21,7 @@ from jobtester.metrics import Metrics
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from jobtester.web import pages
 from jobtester.web.parts import PARTS, Parts
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
 def scenario(orchestrators: int = 2, *, fault_share: float = 0.0, latency_s: float = 0.01) -> Scenario:
@@ -39,9 +39,9 @@ def scenario(orchestrators: int = 2, *, fault_share: float = 0.0, latency_s: flo
     )
 
 
-async def read(session: aiohttp.ClientSession, stage: Stage, path: str, status: int = 200) -> str:
+async def read(session: aiohttp.ClientSession, tester: SimulatedTester, path: str, status: int = 200) -> str:
     """Open a page."""
-    async with session.get(f"http://127.0.0.1:{stage.daemon.port}{path}") as answer:
+    async with session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer:
         text = await answer.text()
         assert answer.status == status, (path, text)
         assert answer.content_type == "text/html"
@@ -50,20 +50,20 @@ async def read(session: aiohttp.ClientSession, stage: Stage, path: str, status: 
 
 async def test_a_fresh_tester_says_that_there_is_nothing_yet(tmp_path: Path) -> None:
     """Before the first tick no table is empty without a word, and nothing leads to a page that is not there."""
-    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
-        overview = await read(session, stage, "/")
+    async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
+        overview = await read(session, tester, "/")
         assert "No tick has run yet." in overview
         assert "No result is kept yet." in overview
         assert re.search(r'data-live="tick" href="/t/" hidden', overview)
         assert "<table" not in overview
-        assert "Nothing waits." in await read(session, stage, "/outbox")
+        assert "Nothing waits." in await read(session, tester, "/outbox")
 
 
 @pytest.mark.parametrize("path", [f"/o/0x{7:040x}", "/r/nosuch", "/t/nosuch", "/o/<b>"])
 async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Path) -> None:
     """An unknown orchestrator, result or tick is a 404 for people, with what it may be and a way back."""
-    async with staged(scenario(), tmp_path) as stage, aiohttp.ClientSession() as session:
-        text = await read(session, stage, path, 404)
+    async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
+        text = await read(session, tester, path, 404)
         assert "is kept." in text
         assert '<a href="/">Overview</a>' in text
         assert path.rpartition("/")[2] not in text
@@ -71,14 +71,14 @@ async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Pa
 
 async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
     """From page to page by the link that stands there: every failed result once, none of another outcome."""
-    async with staged(scenario(160, fault_share=0.7), tmp_path) as stage, aiohttp.ClientSession() as session:
-        report = await stage.tick()
-        failed = {row.id for row in await stage.results() if row.outcome == "failed"}
+    async with simulated_tester(scenario(160, fault_share=0.7), tmp_path) as tester, aiohttp.ClientSession() as session:
+        report = await tester.tick()
+        failed = {row.id for row in await tester.results() if row.outcome == "failed"}
         assert 50 < len(failed) < report.settled
         seen: list[str] = []
         path = "?outcome=failed"
         while path:
-            text = await read(session, stage, f"/t/{report.tick}{path}")
+            text = await read(session, tester, f"/t/{report.tick}{path}")
             table = text[text.index('<h2 id="results">') :]
             assert 'aria-current="true">failed</a>' in table
             seen += re.findall(r'<td class="when"><a href="/r/(\w+)"', table)
@@ -90,10 +90,10 @@ async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
 
 async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
     """Until it runs one itself, the overview has the figures of the last tick that is kept."""
-    async with staged(scenario(3), tmp_path) as stage:
-        report = await stage.tick()
-    async with staged(scenario(3), tmp_path) as stage, aiohttp.ClientSession() as session:
-        overview = await read(session, stage, "/")
+    async with simulated_tester(scenario(3), tmp_path) as tester:
+        report = await tester.tick()
+    async with simulated_tester(scenario(3), tmp_path) as tester, aiohttp.ClientSession() as session:
+        overview = await read(session, tester, "/")
         assert f'href="/t/{report.tick}">{report.tick}</a>' in overview
         assert f'<span data-live="settled">{report.settled}</span>' in overview
         assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
@@ -102,16 +102,16 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
 async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
     """People leave while progress is being sent to them; the log has nothing to say about that."""
     many = scenario(12, latency_s=0.6)
-    async with staged(many, tmp_path, limits={"jobs": 2}) as stage:
+    async with simulated_tester(many, tmp_path, limits={"jobs": 2}) as tester:
         for _ in range(5):
-            reader, writer = await asyncio.open_connection("127.0.0.1", stage.daemon.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", tester.daemon.port)
             writer.write(b"GET /live HTTP/1.1\r\nHost: tester\r\n\r\n")
             await reader.readuntil(b"data: ")
             writer.transport.abort()
         written = io.StringIO()
         logs.set_up("info", "json", written)
         try:
-            await stage.tick()
+            await tester.tick()
         finally:
             logs.set_up("error", "json", sys.stderr)
     assert '"event":"tick_done"' in written.getvalue()

@@ -15,51 +15,60 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.receiving import AI, ROUTES, SCENARIO, SECRET, TRANSCODING, Receiving, receiving, signed
-from tests.running import staged
+from tests.harness.receiver import (
+    AI_STAT,
+    ROUTES,
+    SCENARIO,
+    SECRET,
+    TRANSCODING_STAT,
+    ReceivingTester,
+    receiving_tester,
+    sign,
+)
+from tests.harness.simulated import simulated_tester
 
 
 async def test_ai_and_transcoding_stats_arrive_once(tmp_path: Path) -> None:
     """One object, and an array of both kinds, at either route: kept with their source, counted, forwarded untouched."""
-    async with receiving(tmp_path) as it:
-        other = AI | {"round_trip_time": 1.5, "success_rate": 0, "errors": [{"error_code": "503", "message": "x"}]}
-        assert await it.post(AI) == (200, "text/plain; charset=utf-8", b"ok")
-        assert await it.post([TRANSCODING, other], route=ROUTES[1]) == (200, "text/plain; charset=utf-8", b"ok")
+    async with receiving_tester(tmp_path) as it:
+        other = AI_STAT | {"round_trip_time": 1.5, "success_rate": 0, "errors": [{"error_code": "503", "message": "x"}]}
+        assert await it.post(AI_STAT) == (200, "text/plain; charset=utf-8", b"ok")
+        assert await it.post([TRANSCODING_STAT, other], route=ROUTES[1]) == (200, "text/plain; charset=utf-8", b"ok")
         rows = [json.loads(body) for body in await it.forwarded()]
         sent = [
-            AI,
-            TRANSCODING | {"errors": [{"error_code": "timeout", "message": "", "count": 1}]},
+            AI_STAT,
+            TRANSCODING_STAT | {"errors": [{"error_code": "timeout", "message": "", "count": 1}]},
             other | {"errors": [{"error_code": "503", "message": "x", "count": 0}]},
         ]
         assert sorted(rows, key=str) == sorted(sent, key=str)
-        kept = await it.kept()
+        kept = await it.received()
         assert [(one["source"], one["kind"], one["state"]) for one in kept] == [
             ("127.0.0.1", kind, "delivered") for kind in ("ai", "transcoding", "ai")
         ]  # fmt: skip
         assert [one["stat"] for one in kept] == sent[::-1]
         assert it.counted("accepted") == 3
-        async with it.session.get(f"http://127.0.0.1:{it.stage.daemon.port}/metrics") as answer:
+        async with it.session.get(f"http://127.0.0.1:{it.tester.daemon.port}/metrics") as answer:
             assert 'jobtester_results_received_total{outcome="accepted"} 3.0' in await answer.text()
-        async with it.session.get(f"http://127.0.0.1:{it.stage.daemon.port}/outbox") as answer:
+        async with it.session.get(f"http://127.0.0.1:{it.tester.daemon.port}/outbox") as answer:
             assert "Results of other testers" in await answer.text()
 
 
 async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> None:
     """The same bytes, at once, many at a time, and after a restart; after a day they count again."""
-    async with receiving(tmp_path) as it:
-        answers = await asyncio.gather(*(it.post(AI, route=ROUTES[number % 2]) for number in range(12)))
+    async with receiving_tester(tmp_path) as it:
+        answers = await asyncio.gather(*(it.post(AI_STAT, route=ROUTES[number % 2]) for number in range(12)))
         assert {answer[::2] for answer in answers} == {(200, b"ok")}
-        assert (len(await it.forwarded()), len(await it.kept())) == (1, 1)
+        assert (len(await it.forwarded()), len(await it.received())) == (1, 1)
         assert (it.counted("accepted"), it.counted("repeated")) == (1, 11)
-        assert (await it.post(orjson.dumps(AI) + b"\n"))[0] == 200, "other bytes are another result"
+        assert (await it.post(orjson.dumps(AI_STAT) + b"\n"))[0] == 200, "other bytes are another result"
         assert len(await it.forwarded()) == 2
-    async with receiving(tmp_path) as it:
-        assert (await it.post(AI))[0] == 200
-        assert (len(await it.forwarded()), len(await it.kept())) == (0, 2)
+    async with receiving_tester(tmp_path) as it:
+        assert (await it.post(AI_STAT))[0] == 200
+        assert (len(await it.forwarded()), len(await it.received())) == (0, 2)
         before = (time.time() - 86_401,)
-        await it.stage.daemon.database.write(lambda db: db.execute("UPDATE received SET received_at = ?", before))
-        assert (await it.post(AI))[0] == 200
-        assert (len(await it.forwarded()), len(await it.kept())) == (1, 3)
+        await it.tester.daemon.database.write(lambda db: db.execute("UPDATE received SET received_at = ?", before))
+        assert (await it.post(AI_STAT))[0] == 200
+        assert (len(await it.forwarded()), len(await it.received())) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> No
 )
 async def test_the_signature_is_over_the_raw_body(body: bytes, hex_: str, tmp_path: Path) -> None:
     """The Leaderboard's own vectors get past the check; any other form of the header is a 403 with its body."""
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         it.board.secret = SECRET
         refusal = (403, "application/json", b'{"error":"request can not be authenticated"}')
         for route in ROUTES:
@@ -84,32 +93,32 @@ async def test_the_signature_is_over_the_raw_body(body: bytes, hex_: str, tmp_pa
                 f"sha256={hex_}",
                 hex_[:-1],
                 "ÿ" * 64,
-                signed(body, "x"),
+                sign(body, "x"),
                 None,
             ):
                 assert await it.post(body, route=route, auth=wrong) == refusal, wrong
-        theirs = await it.at(it.board.url + "/api/post_stats", body, {"Authorization": hex_.upper()})
+        theirs = await it.post_to(it.board.url + "/api/post_stats", body, {"Authorization": hex_.upper()})
         assert (theirs[0], json.loads(theirs[2])) == (403, json.loads(refusal[2]))
         assert it.counted("accepted") == 0
-        assert await it.kept() == []
+        assert await it.received() == []
 
 
 async def test_what_is_compressed_is_not_unpacked(tmp_path: Path) -> None:
     """As at the Leaderboard: a signed gzip body is no JSON."""
-    async with receiving(tmp_path) as it:
-        raw = gzip.compress(orjson.dumps(AI))
-        headers = {"Authorization": signed(raw), "Content-Encoding": "gzip"}
-        url = f"http://127.0.0.1:{it.stage.daemon.port}{ROUTES[1]}"
+    async with receiving_tester(tmp_path) as it:
+        raw = gzip.compress(orjson.dumps(AI_STAT))
+        headers = {"Authorization": sign(raw), "Content-Encoding": "gzip"}
+        url = f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[1]}"
         for where in (url, it.board.url + "/api/post_stats"):
             it.board.secret = SECRET
-            assert (await it.at(where, raw, headers))[0] == 400
+            assert (await it.post_to(where, raw, headers))[0] == 400
 
 
 async def test_without_a_secret_it_is_off_and_says_so(tmp_path: Path) -> None:
     """404 with the key to set, whatever is sent."""
-    async with receiving(tmp_path, server={}) as it:
+    async with receiving_tester(tmp_path, server={}) as it:
         for route in ROUTES:
-            status, _, body = await it.post(AI, route=route)
+            status, _, body = await it.post(AI_STAT, route=route)
             assert status == 404
             assert "server.results_secret" in json.loads(body)["error"]
         assert await it.forwarded() == []
@@ -122,11 +131,11 @@ async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
         while True:
             yield b" " * 65_536
 
-    async with receiving(tmp_path) as it:
-        assert (await it.post(AI | {"response_payload": "x" * 2**20}))[0] == 200
+    async with receiving_tester(tmp_path) as it:
+        assert (await it.post(AI_STAT | {"response_payload": "x" * 2**20}))[0] == 200
         status, _, body = await it.post(b" " * (4 * 2**20 + 1))
         assert (status, "larger" in json.loads(body)["error"]) == (413, True)
-        url = f"http://127.0.0.1:{it.stage.daemon.port}{ROUTES[0]}"
+        url = f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[0]}"
         try:
             async with it.session.post(url, data=endless(), headers={"Authorization": "x"}) as answer:
                 assert answer.status == 413
@@ -138,9 +147,9 @@ async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
 
 async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
     """6,000 posts a minute from one address, then 429; another address goes on."""
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         post = b"POST /api/post_stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", it.stage.daemon.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.tester.daemon.port)
         statuses: list[bytes] = []
         for _ in range(61):
             writer.write(post * 100)
@@ -154,84 +163,84 @@ async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
         assert statuses[6_000:] == [b"429"] * 100
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))) as session,
-            session.post(f"http://127.0.0.1:{it.stage.daemon.port}{ROUTES[1]}", data=b"") as answer,
+            session.post(f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[1]}", data=b"") as answer,
         ):
             assert answer.status == 403
 
 
 # What both refuse, and how the Leaderboard answers it: status by status the receiver does the same.
 ALIKE: list[tuple[str, bytes]] = [
-    ("no region", orjson.dumps(AI | {"region": ""})),
-    ("unknown region", orjson.dumps(AI | {"region": "ZZZ"})),
-    ("region in lower case", orjson.dumps(AI | {"region": "fra"})),
+    ("no region", orjson.dumps(AI_STAT | {"region": ""})),
+    ("unknown region", orjson.dumps(AI_STAT | {"region": "ZZZ"})),
+    ("region in lower case", orjson.dumps(AI_STAT | {"region": "fra"})),
     ("null", b"null"),
     ("empty", b""),
-    ("cut", orjson.dumps(AI)[:-5]),
-    ("text after it", orjson.dumps(AI) + b"x"),
-    ("BOM", b"\xef\xbb\xbf" + orjson.dumps(AI)),
+    ("cut", orjson.dumps(AI_STAT)[:-5]),
+    ("text after it", orjson.dumps(AI_STAT) + b"x"),
+    ("BOM", b"\xef\xbb\xbf" + orjson.dumps(AI_STAT)),
     ("string", b'"text"'),
-    ("NaN", orjson.dumps(AI).replace(b"2.345678901234567", b"NaN")),
-    ("too large a number", orjson.dumps(AI).replace(b"2.345678901234567", b"1e400")),
-    ("time as text", orjson.dumps(AI | {"round_trip_time": "2"})),
-    ("timestamp with a point", orjson.dumps(AI | {"timestamp": 1.5})),
-    ("timestamp beyond int64", orjson.dumps(AI | {"timestamp": 2**63})),
-    ("warm as text", orjson.dumps(AI | {"model_is_warm": "true"})),
-    ("inputs as an object", orjson.dumps(AI | {"input_parameters": {}})),
-    ("error code as a number", orjson.dumps(AI | {"errors": [{"error_code": 503}]})),
-    ("errors as text", orjson.dumps(AI | {"errors": "none"})),
-    ("a doubled name of a wrong type", b'{"timestamp": "x", ' + orjson.dumps(AI)[1:]),
-    ("deep", orjson.dumps(AI)[:-1] + b',"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"),
+    ("NaN", orjson.dumps(AI_STAT).replace(b"2.345678901234567", b"NaN")),
+    ("too large a number", orjson.dumps(AI_STAT).replace(b"2.345678901234567", b"1e400")),
+    ("time as text", orjson.dumps(AI_STAT | {"round_trip_time": "2"})),
+    ("timestamp with a point", orjson.dumps(AI_STAT | {"timestamp": 1.5})),
+    ("timestamp beyond int64", orjson.dumps(AI_STAT | {"timestamp": 2**63})),
+    ("warm as text", orjson.dumps(AI_STAT | {"model_is_warm": "true"})),
+    ("inputs as an object", orjson.dumps(AI_STAT | {"input_parameters": {}})),
+    ("error code as a number", orjson.dumps(AI_STAT | {"errors": [{"error_code": 503}]})),
+    ("errors as text", orjson.dumps(AI_STAT | {"errors": "none"})),
+    ("a doubled name of a wrong type", b'{"timestamp": "x", ' + orjson.dumps(AI_STAT)[1:]),
+    ("deep", orjson.dumps(AI_STAT)[:-1] + b',"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"),
 ]
 
 
 @pytest.mark.parametrize(("name", "body"), ALIKE, ids=[name for name, _ in ALIKE])
 async def test_it_refuses_what_the_leaderboard_refuses(name: str, body: bytes, tmp_path: Path) -> None:
     """The same status for the same body, at the double and here; nothing is kept."""
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         it.board.secret = SECRET
-        theirs = await it.at(it.board.url + "/api/post_stats", body, {"Authorization": signed(body)})
-        assert (await it.stage.daemon.delivery.gate.usable()) if it.stage.daemon.delivery else False
+        theirs = await it.post_to(it.board.url + "/api/post_stats", body, {"Authorization": sign(body)})
+        assert (await it.tester.daemon.delivery.gate.usable()) if it.tester.daemon.delivery else False
         ours = await it.post(body, route=ROUTES[1])
         assert (ours[0], ours[1]) == (theirs[0], "application/json") == (400, "application/json"), name
         assert list(json.loads(ours[2])) == ["error"]
         if "region" in name:
             assert json.loads(ours[2]) == json.loads(theirs[2]) == {"error": "invalid region"}
-        assert await it.kept() == []
+        assert await it.received() == []
 
 
 # What the Leaderboard takes, and what then breaks or poisons its reads: refused here.
 BREAKING: list[tuple[str, dict[str, Any]]] = [
-    ("zero time", AI | {"round_trip_time": 0}),
-    ("no time", {key: value for key, value in AI.items() if key != "round_trip_time"}),
-    ("negative time", AI | {"round_trip_time": -1}),
-    ("absurd time", AI | {"round_trip_time": 1e300}),
-    ("a day", AI | {"round_trip_time": 86_400}),
-    ("absurd segments", TRANSCODING | {"seg_duration": 1e308}),
-    ("absurd upload", TRANSCODING | {"upload_time": 86_400}),
-    ("pipeline alone", AI | {"model": ""}),
-    ("model alone", {key: value for key, value in AI.items() if key != "pipeline"}),
-    ("blank model", AI | {"model": " \t"}),
-    ("success in percent", AI | {"success_rate": 100}),
-    ("negative success", AI | {"success_rate": -0.5}),
-    ("no orchestrator", AI | {"orchestrator": ""}),
-    ("blank orchestrator", AI | {"orchestrator": "   "}),
-    ("long orchestrator", AI | {"orchestrator": "0x" + "a" * 55}),
-    ("NUL", AI | {"response_payload": "a\0b"}),
-    ("NUL in an error", AI | {"errors": [{"message": "\0"}]}),
-    ("long model", AI | {"model": "m" * 3_000}),
-    ("long pipeline", AI | {"pipeline": "ü" * 600}),
-    ("a bad one among good ones", {"array": [AI, AI | {"round_trip_time": 0}]}),
+    ("zero time", AI_STAT | {"round_trip_time": 0}),
+    ("no time", {key: value for key, value in AI_STAT.items() if key != "round_trip_time"}),
+    ("negative time", AI_STAT | {"round_trip_time": -1}),
+    ("absurd time", AI_STAT | {"round_trip_time": 1e300}),
+    ("a day", AI_STAT | {"round_trip_time": 86_400}),
+    ("absurd segments", TRANSCODING_STAT | {"seg_duration": 1e308}),
+    ("absurd upload", TRANSCODING_STAT | {"upload_time": 86_400}),
+    ("pipeline alone", AI_STAT | {"model": ""}),
+    ("model alone", {key: value for key, value in AI_STAT.items() if key != "pipeline"}),
+    ("blank model", AI_STAT | {"model": " \t"}),
+    ("success in percent", AI_STAT | {"success_rate": 100}),
+    ("negative success", AI_STAT | {"success_rate": -0.5}),
+    ("no orchestrator", AI_STAT | {"orchestrator": ""}),
+    ("blank orchestrator", AI_STAT | {"orchestrator": "   "}),
+    ("long orchestrator", AI_STAT | {"orchestrator": "0x" + "a" * 55}),
+    ("NUL", AI_STAT | {"response_payload": "a\0b"}),
+    ("NUL in an error", AI_STAT | {"errors": [{"message": "\0"}]}),
+    ("long model", AI_STAT | {"model": "m" * 3_000}),
+    ("long pipeline", AI_STAT | {"pipeline": "ü" * 600}),
+    ("a bad one among good ones", {"array": [AI_STAT, AI_STAT | {"round_trip_time": 0}]}),
 ]
 
 
 @pytest.mark.parametrize(("name", "stat"), BREAKING, ids=[name for name, _ in BREAKING])
 async def test_it_refuses_what_breaks_reads_for_everybody(name: str, stat: dict[str, Any], tmp_path: Path) -> None:
     """400 with the field's name, and nothing of it is kept or forwarded."""
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         status, _, body = await it.post(stat.get("array", stat))
         assert status == 400, name
         assert json.loads(body)["error"]
-        assert (await it.forwarded(), await it.kept()) == ([], [])
+        assert (await it.forwarded(), await it.received()) == ([], [])
         assert it.counted("refused") == 1
 
 
@@ -243,7 +252,7 @@ async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
         b'"Timestamp":1700000000,"model":"m","pipeline":"Llm","unknown":{"a":[1,2]},"model":null,"errors":[null,{"COUNT":2}],'
         b'"response_payload":"a\xffb\\ud800c\\ud83e\\udd8a"}'
     )
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         assert (await it.post(raw))[0] == 200
         (body,) = await it.forwarded()
         assert json.loads(body) == {
@@ -253,7 +262,7 @@ async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
             "response_payload": "a\ufffdb\ufffdc🦊",
         }  # fmt: skip
         it.board.secret = SECRET
-        assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
+        assert (await it.post_to(it.board.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[0] == 200
         ours, theirs = (row.stat for row in it.board.rows)
         assert ours | {"orchestrator": ""} == theirs | {"orchestrator": ""}
 
@@ -276,12 +285,12 @@ ERRORS: list[tuple[bytes, Any]] = [
 ]  # fmt: skip
 
 
-async def both_stored(it: Receiving, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+async def both_stored(it: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a stat as it is stored after the tester forwarded it, and as it is stored when posted directly."""
     assert (await it.post(raw))[0] == 200
     await it.forwarded()
     it.board.secret = SECRET
-    assert (await it.at(it.board.url + "/api/post_stats", raw, {"Authorization": signed(raw)}))[0] == 200
+    assert (await it.post_to(it.board.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[0] == 200
     forwarded, direct = (row.stat for row in it.board.rows)
     return forwarded, direct
 
@@ -289,23 +298,25 @@ async def both_stored(it: Receiving, raw: bytes) -> tuple[dict[str, Any], dict[s
 @pytest.mark.parametrize(("errors", "stored"), ERRORS)
 async def test_errors_are_stored_as_the_leaderboard_itself_would(errors: bytes, stored: Any, tmp_path: Path) -> None:
     """`null` stays `null`; lists under one name merge element by element, as Go decodes into what is already there."""
-    stat = {key: value for key, value in AI.items() if key != "errors"}
+    stat = {key: value for key, value in AI_STAT.items() if key != "errors"}
     raw = orjson.dumps(stat)[:-1] + (b"," + errors if errors else b"") + b"}"
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         ours, theirs = await both_stored(it, raw)
         assert ours["errors"] == theirs["errors"] == stored
 
 
 async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
     """Names fold rune by rune (`ſ` is `s`, `ß` is not `ss`), and each broken byte is replaced by itself."""
-    stat = {key: value for key, value in AI.items() if key not in ("timestamp", "success_rate", "response_payload")}
+    stat = {
+        key: value for key, value in AI_STAT.items() if key not in ("timestamp", "success_rate", "response_payload")
+    }
     raw = orjson.dumps(stat)[:-1] + (
         ',"time\u017ftamp":1700000007,"\u017fUCCE\u017f\u017f_rate":0,"succeß_rate":1,"timeſtamp":1700000008,'
         '"\ufb01":3,"response_payload":"'.encode()
         + b"a\xe2\x82b\xf0\x9f\x98c\xed\xa0\x80d\xff"
         + b'"}'
     )
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         ours, theirs = await both_stored(it, raw)
         assert ours == theirs
         assert (ours["timestamp"], ours["success_rate"]) == (1700000008, 0)
@@ -315,23 +326,23 @@ async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
 
 async def test_a_region_nobody_keeps_is_shown_and_not_lost(tmp_path: Path) -> None:
     """The Leaderboard would drop an AI stat for a transcoding region without a word; here it is refused and shown."""
-    async with receiving(tmp_path) as it:
-        assert (await it.post(AI | {"region": "SIN"}))[0] == 200
+    async with receiving_tester(tmp_path) as it:
+        assert (await it.post(AI_STAT | {"region": "SIN"}))[0] == 200
         assert await it.forwarded() == []
-        (kept,) = await it.kept()
+        (kept,) = await it.received()
         assert kept["state"] == "refused"
-        (entry,) = await it.stage.daemon.outbox.entries(("refused",))
+        (entry,) = await it.tester.daemon.outbox.entries(("refused",))
         assert "SIN" in entry.problem
         assert it.board.posts["silently_dropped"] == 0
 
 
 async def test_it_answers_though_the_leaderboard_is_away(tmp_path: Path) -> None:
     """What is taken waits in the outbox, and arrives once when the Leaderboard is back."""
-    async with receiving(tmp_path) as it:
+    async with receiving_tester(tmp_path) as it:
         await it.board.stop()
         for number in range(5):
-            assert (await it.post(AI | {"timestamp": number}))[0] == 200
-        assert {one["state"] for one in await it.kept()} == {"pending"}
+            assert (await it.post(AI_STAT | {"timestamp": number}))[0] == 200
+        assert {one["state"] for one in await it.received()} == {"pending"}
         await it.board.start()
         assert sorted(json.loads(body)["timestamp"] for body in await it.forwarded()) == [0, 1, 2, 3, 4]
 
@@ -339,9 +350,9 @@ async def test_it_answers_though_the_leaderboard_is_away(tmp_path: Path) -> None
 async def test_a_tester_that_posts_nothing_takes_nothing(tmp_path: Path) -> None:
     """It could not forward them, and says so."""
     async with (
-        staged(SCENARIO, tmp_path, server={"results_secret": SECRET}, leaderboard={"post": False}) as stage,
+        simulated_tester(SCENARIO, tmp_path, server={"results_secret": SECRET}, leaderboard={"post": False}) as tester,
         aiohttp.ClientSession() as session,
     ):
-        status, _, body = await Receiving(stage, session).post(AI)
+        status, _, body = await ReceivingTester(tester, session).post(AI_STAT)
         assert status == 503
         assert "posts nothing" in json.loads(body)["error"]

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.receiving import AI, ROUTES, TRANSCODING, Receiving, receiving, signed
+from tests.harness.receiver import AI_STAT, ROUTES, TRANSCODING_STAT, ReceivingTester, receiving_tester, sign
 
 TEXT = st.text(max_size=12) | st.sampled_from(
     ["", " ", "\0", "a\0b", "\ud800", "é" * 600, "x" * 3_000, "FRA", "NYC", "0xAB", "\u202e"]
@@ -34,19 +34,19 @@ ERRORS = st.lists(
     st.fixed_dictionaries({}, optional={"error_code": TEXT, "message": TEXT, "count": NUMBER, "Count": ANY}) | ANY,
     max_size=3,
 )
-NAMES = sorted({*AI, *TRANSCODING})
+NAMES = sorted({*AI_STAT, *TRANSCODING_STAT})
 
 
 @st.composite
 def stats(draw: st.DrawFn) -> list[tuple[str, Any]]:
     """Take a good stat, as its members, and spoil some of them, or none."""
-    members = list(draw(st.sampled_from([AI, TRANSCODING])).items())
+    members = list(draw(st.sampled_from([AI_STAT, TRANSCODING_STAT])).items())
     members = [(name, value + draw(st.integers(0, 10**6)) if name == "timestamp" else value) for name, value in members]
     if draw(st.integers(0, 9)) == 0:
         members.pop(draw(st.integers(0, len(members) - 1)))
     for _ in range(draw(st.integers(0, 3))):
         name = draw(st.sampled_from(NAMES))
-        like = (AI | TRANSCODING)[name]
+        like = (AI_STAT | TRANSCODING_STAT)[name]
         usual = TEXT if isinstance(like, str) else ERRORS if isinstance(like, list) else NUMBER
         value = draw(usual if draw(st.integers(0, 4)) else ANY)
         members.append((draw(st.sampled_from([name, name, name.upper()]) | TEXT), value))
@@ -92,12 +92,12 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
 
 def authorization(raw: bytes, how: str) -> dict[str, str]:
     """Sign a body in a right or a wrong way."""
-    right = signed(raw)
+    right = sign(raw)
     made = {
         "right": right,
         "upper": right.upper(),
         "bearer": f"Bearer {right}",
-        "other": signed(raw, "x"),
+        "other": sign(raw, "x"),
         "odd": "ÿ\udcff",
     }
     return {} if how == "missing" else {"Authorization": made[how]}
@@ -105,11 +105,11 @@ def authorization(raw: bytes, how: str) -> dict[str, str]:
 
 def unfit(stat: Any) -> str:
     """Judge a forwarded stat by rules of its own, after the contract and not after the code; empty if it is fit."""
-    if not isinstance(stat, dict) or set(stat) - set(AI) - set(TRANSCODING):
+    if not isinstance(stat, dict) or set(stat) - set(AI_STAT) - set(TRANSCODING_STAT):
         return "not a stat"
     ai = bool(stat.get("model")) or bool(stat.get("pipeline"))
     time_, who = stat.get("round_trip_time", math.nan), stat.get("orchestrator", "")
-    took = [stat.get(name, 0) for name in TRANSCODING if name.endswith(("_time", "duration"))]
+    took = [stat.get(name, 0) for name in TRANSCODING_STAT if name.endswith(("_time", "duration"))]
     texts = [str(value) for value in stat.values()] + [
         str(value) for error in stat["errors"] or () for value in error.values()
     ]
@@ -141,18 +141,18 @@ def unlike() -> bytes:
     return f"{next(_posts):b}".replace("0", " ").replace("1", "\n").encode()
 
 
-async def fuzzed(it: Receiving, cases: list[tuple[bytes, str]]) -> int:
+async def fuzzed(it: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
     """Post every case and judge what came of it; give how many stats were taken."""
     it.board.rows.clear()
-    url = f"http://127.0.0.1:{it.stage.daemon.port}"
+    url = f"http://127.0.0.1:{it.tester.daemon.port}"
     for number, (body, how) in enumerate(cases):
         raw = body + unlike()  # else a repeat would not be looked at
-        status, _, answer = await it.at(url + ROUTES[number % 2], raw, authorization(raw, how))
+        status, _, answer = await it.post_to(url + ROUTES[number % 2], raw, authorization(raw, how))
         assert status in (200, 400, 403), (status, answer, raw[:300])
         assert (status == 403) == (how != "right"), raw[:300]
         assert answer == b"ok" if status == 200 else list(json.loads(answer)) == ["error"]
     taken = await it.forwarded()
-    ways = {state: count for state, count in (await it.stage.daemon.outbox.counts()).items() if count}
+    ways = {state: count for state, count in (await it.tester.daemon.outbox.counts()).items() if count}
     assert set(ways) <= {"delivered"}, "what is taken is delivered once and refused never"
     for body in taken:
         assert unfit(json.loads(body)) == "", body[:500]
@@ -177,10 +177,10 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
     posted, taken = 0, 0
     with asyncio.Runner() as loop:
         stack = AsyncExitStack()
-        it = loop.run(stack.enter_async_context(receiving(tmp_path)))
-        assert it.stage.daemon.delivery is not None
+        it = loop.run(stack.enter_async_context(receiving_tester(tmp_path)))
+        assert it.tester.daemon.delivery is not None
         it.board.regions = (*it.board.regions, ("NYC", "New York", "ai"))
-        assert loop.run(it.stage.daemon.delivery.gate.usable())
+        assert loop.run(it.tester.daemon.delivery.gate.usable())
 
         @seed(20)
         @settings(

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import Stage, misattributed, staged
+from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 URIS = (
     "https://Upper.EXAMPLE:8935", "https://path.example:8935/some/path/", "https://default.example", "https://dot.example.:8935",
@@ -34,17 +34,17 @@ def scenario(*gateways: GatewaySpec, uris: tuple[str, ...] = URIS) -> Scenario:
     return Scenario("uris", 5, gateways, tuple(node(number + 1, uri) for number, uri in enumerate(uris)))
 
 
-async def passes(stage: Stage, *, batch: int, external: int) -> None:
+async def passes(tester: SimulatedTester, *, batch: int, external: int) -> None:
     """Run a tick: every orchestrator is tested for what it serves, passes, and is the one that served."""
-    report = await stage.tick()
-    results = await stage.results()
+    report = await tester.tick()
+    results = await tester.results()
     assert report.planned == report.settled == len(results) == batch + external
     assert {(row.outcome, row.reason) for row in results} == {("passed", "ok")}
-    assert misattributed(results, stage.network) == []
+    assert misattributed_results(results, tester.network) == []
     assert {row.service_uri for row in results} == set(URIS)
     assert {row.attribution for row in results} <= {"proven", "presumed"}
     assert [row.service_uri for row in results if row.attribution != "proven" and row.pipeline == "llm"] == []
-    assert len(stage.network.leaderboard.rows) == len(results)
+    assert len(tester.network.leaderboard.rows) == len(results)
 
 
 @pytest.mark.parametrize("mode", ["tester", "query"])
@@ -53,17 +53,17 @@ async def test_every_form_is_aimed_at_and_proven(mode: Any, events: bool, tmp_pa
     """Webhook and query targeting, proven by metrics and by events; external capabilities beside them."""
     gateway = GatewaySpec("g", mode=mode, retry_window=0.1, info_timeout=0.6, events=events, event_generation=2)
     lane = {**TIMES, "events": events, "metrics": not events, "evidence_wait": "1s"}
-    async with staged(scenario(gateway), tmp_path, gateways=[lane]) as stage:
-        await passes(stage, batch=len(URIS), external=len(URIS))
+    async with simulated_tester(scenario(gateway), tmp_path, gateways=[lane]) as tester:
+        await passes(tester, batch=len(URIS), external=len(URIS))
 
 
 async def test_every_form_is_included_in_the_header_on_a_stock_gateway(tmp_path: Path) -> None:
     """BYOC targeting: the header names the URI as it was advertised, and X-Orchestrator-Url proves it."""
     gateway = GatewaySpec("g", mode="stock")
-    async with staged(scenario(gateway), tmp_path, gateways=[{"targeting": "byoc"}]) as stage:
-        stage.network.gateways["g"].webhook_url = None
-        await passes(stage, batch=0, external=len(URIS))
-        assert {row.attribution for row in await stage.results()} == {"proven"}
+    async with simulated_tester(scenario(gateway), tmp_path, gateways=[{"targeting": "byoc"}]) as tester:
+        tester.network.gateways["g"].webhook_url = None
+        await passes(tester, batch=0, external=len(URIS))
+        assert {row.attribution for row in await tester.results()} == {"proven"}
 
 
 async def test_what_is_advertised_twice_is_tested_once(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ async def test_what_is_advertised_twice_is_tested_once(tmp_path: Path) -> None:
     spellings = (again, good, good, "")
     more = tuple(OrchestratorSpec(first.address, first.local_address, uri, first.models) for uri in spellings)
     network = Scenario("twice", 1, made.gateways, (*made.orchestrators, *more))
-    async with staged(network, tmp_path) as stage:
-        report = await stage.tick()
-        rows = [row for row in await stage.results() if row.pipeline == "llm"]
+    async with simulated_tester(network, tmp_path) as tester:
+        report = await tester.tick()
+        rows = [row for row in await tester.results() if row.pipeline == "llm"]
         assert [(row.service_uri, row.outcome) for row in rows] == [(good, "passed")]
         assert report.skipped == {"no_service_uri": 1}
 
@@ -100,11 +100,11 @@ async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) ->
     """An orchestrator never tested, a gateway that is not ours, names that are none: all taken, and no score moves."""
     gateway = GatewaySpec("g", mode="query", events=True, event_generation=2)
     lane = {**TIMES, "events": True, "metrics": False, "evidence_wait": "300ms", "event_source": "G-1"}
-    async with staged(scenario(gateway), tmp_path, gateways=[lane]) as stage:
-        stage.network.gateways["g"].events_url = None  # no evidence but ours
-        await stage.tick()
-        before = await stage.results()
-        url = f"http://127.0.0.1:{stage.daemon.port}/webhooks/gateway-events"
+    async with simulated_tester(scenario(gateway), tmp_path, gateways=[lane]) as tester:
+        tester.network.gateways["g"].events_url = None  # no evidence but ours
+        await tester.tick()
+        before = await tester.results()
+        url = f"http://127.0.0.1:{tester.daemon.port}/webhooks/gateway-events"
         async with aiohttp.ClientSession() as session:
             for named in ("g-1", "G-1", "g", "another", "", None, 5, "\0"):
                 batch = [completed("", uri) | {"gateway": named} for uri in STRANGE]
@@ -112,14 +112,14 @@ async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) ->
                 batch += [completed("", "", orchestrator_info=one) | {"gateway": named} for one in infos]
                 async with session.post(url, data=json.dumps(batch)) as response:
                     assert response.status == 204
-        counted = stage.daemon.metrics.events
+        counted = tester.daemon.metrics.events
         batch_size = len(STRANGE) + 4
         assert counted.labels("used")._value.get() == 2 * batch_size, "the one gateway of ours, in any case"
         assert counted.labels("ignored")._value.get() == 6 * batch_size
-        report = await stage.tick()
+        report = await tester.tick()
         assert report.outcomes["passed"] == report.planned
-        after = [row for row in await stage.results() if row.tick == before[0].tick]
+        after = [row for row in await tester.results() if row.tick == before[0].tick]
         assert [(row.id, row.outcome, row.attribution) for row in after] == [
             (row.id, row.outcome, row.attribution) for row in before
         ]
-        assert misattributed(await stage.results(), stage.network) == []
+        assert misattributed_results(await tester.results(), tester.network) == []

@@ -15,7 +15,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from tests.running import Stage, staged
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
 @dataclass(slots=True)
@@ -58,14 +58,14 @@ def nodes(count: int, *, fault: str = "", latency_s: float = 0.0) -> tuple[Orche
     )
 
 
-async def stopped_after(stage: Stage, happened: asyncio.Event) -> float:
+async def stopped_after(tester: SimulatedTester, happened: asyncio.Event) -> float:
     """Run a tick, stop the tester once something has happened, and return the seconds that the stop took."""
-    running = asyncio.ensure_future(stage.tick())
+    running = asyncio.ensure_future(tester.tick())
     await asyncio.wait_for(happened.wait(), 60)
     for _ in range(20):
         await asyncio.sleep(0)  # whoever is next in line takes its place
     began = time.monotonic()
-    stage.daemon.stop()
+    tester.daemon.stop()
     await asyncio.wait_for(running, 120)
     return time.monotonic() - began
 
@@ -75,27 +75,27 @@ async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None
     scenario = Scenario("lease", 1, (GatewaySpec("g", retry_window=0.1),), nodes(3, latency_s=30.0))
     lane = {"after_disconnect": "60s", "retry_window": "100ms", "settle": "100ms"}
     quick = {"llm": {"timeout": "1s", "cold_timeout": "1s"}}
-    async with staged(scenario, tmp_path, gateways=[lane], pipelines=quick) as stage:
+    async with simulated_tester(scenario, tmp_path, gateways=[lane], pipelines=quick) as tester:
         signals = Signals()
-        stage.daemon.conductor.watchers = (signals,)
-        took_s = await stopped_after(stage, signals.was_recorded)
-        report = stage.daemon.conductor.reports[-1]
+        tester.daemon.conductor.watchers = (signals,)
+        took_s = await stopped_after(tester, signals.was_recorded)
+        report = tester.daemon.conductor.reports[-1]
         assert took_s < 30, "it waited for the lease"
-        assert len(await stage.results()) == 1
+        assert len(await tester.results()) == 1
         assert (report.state, dict(report.skipped)) == ("aborted", {"stopped": 2})
-        assert len(stage.network.served) <= 1
+        assert len(tester.network.served) <= 1
 
 
 async def test_a_job_that_waits_out_a_busy_orchestrator_is_not_sent_again(tmp_path: Path) -> None:
     """Its first answer is kept as what it came to."""
     scenario = Scenario("busy", 1, (GatewaySpec("g", retry_window=0.1),), nodes(2, fault="busy"))
     pauses = {"busy_backoff": "60s", "busy_patience": "3m", "busy_retries": 3}
-    async with staged(scenario, tmp_path, limits=pauses) as stage:
+    async with simulated_tester(scenario, tmp_path, limits=pauses) as tester:
         signals = Signals()
-        stage.daemon.conductor.watchers = (signals,)
-        took_s = await stopped_after(stage, signals.was_deferred)
+        tester.daemon.conductor.watchers = (signals,)
+        took_s = await stopped_after(tester, signals.was_deferred)
         assert took_s < 30, "it waited for the next try"
-        assert {row.reason for row in await stage.results()} <= {"busy"}
+        assert {row.reason for row in await tester.results()} <= {"busy"}
 
 
 @contextlib.asynccontextmanager
@@ -118,18 +118,18 @@ async def vanishing() -> AsyncIterator[str]:
 async def test_a_job_that_never_left_is_not_in_flight(tmp_path: Path) -> None:
     """Its gateway went away before it could be sent: it waits, and is skipped at the stop."""
     scenario = Scenario("vanishing", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(3))
-    async with vanishing() as url, staged(scenario, tmp_path, gateways=[{"url": url}]) as stage:
+    async with vanishing() as url, simulated_tester(scenario, tmp_path, gateways=[{"url": url}]) as tester:
         signals = Signals()
-        stage.daemon.conductor.watchers = (signals,)
-        running = asyncio.ensure_future(stage.tick())
+        tester.daemon.conductor.watchers = (signals,)
+        running = asyncio.ensure_future(tester.tick())
         await asyncio.wait_for(signals.was_deferred.wait(), 60)
-        progress = stage.daemon.conductor.progress
+        progress = tester.daemon.conductor.progress
         assert progress is not None
-        stage.daemon.stop()
+        tester.daemon.stop()
         report = await asyncio.wait_for(running, 60)
         assert dict(report.skipped) == {"stopped": 3}
         assert progress.in_air == {}
-        assert stage.daemon.metrics.in_air._value.get() == 0
+        assert tester.daemon.metrics.in_air._value.get() == 0
 
 
 async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: P
         writer.close()
 
     scenario = Scenario("handshake", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(1))
-    async with staged(scenario, tmp_path, limits={"grace": "30s"}) as stage:
+    async with simulated_tester(scenario, tmp_path, limits={"grace": "30s"}) as tester:
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
-        lane = stage.daemon.conductor.lanes[0]
+        lane = tester.daemon.conductor.lanes[0]
 
         class ToMute(Signals):
             """Leads the job to a port that never completes a handshake."""
@@ -154,11 +154,11 @@ async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: P
                 lane.client.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
                 super().sent(job, where)
 
-        stage.daemon.conductor.watchers = (ToMute(),)
-        took_s = await stopped_after(stage, begun)
+        tester.daemon.conductor.watchers = (ToMute(),)
+        took_s = await stopped_after(tester, begun)
         assert took_s < 20, "the grace is for jobs that were sent"
-        assert dict(stage.daemon.conductor.reports[-1].skipped) == {"stopped": 1}
-        assert await stage.results() == []
+        assert dict(tester.daemon.conductor.reports[-1].skipped) == {"stopped": 1}
+        assert await tester.results() == []
         server.close()
 
 
@@ -195,9 +195,9 @@ async def test_a_reading_of_metrics_does_not_hold_up_a_stop(tmp_path: Path, read
     async with await asyncio.start_server(metrics, "127.0.0.1", 0) as server:
         lane = {"cli_url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         limits = {"grace": "100ms"}
-        async with staged(scenario, tmp_path, gateways=[lane], discovery=discovery, limits=limits) as stage:
-            took_s = await stopped_after(stage, asked)
+        async with simulated_tester(scenario, tmp_path, gateways=[lane], discovery=discovery, limits=limits) as tester:
+            took_s = await stopped_after(tester, asked)
             assert took_s < 4, "a reading may take five seconds"
-            reasons = [row.reason for row in await stage.results()]
+            reasons = [row.reason for row in await tester.results()]
             assert reasons == (["shutdown"] if readings else [])
-            assert stage.daemon.conductor.reports[-1].state == "aborted"
+            assert tester.daemon.conductor.reports[-1].state == "aborted"

@@ -32,7 +32,7 @@ from jobtester.store.results import Filters, Results, page_query
 from jobtester.store.rows import COLUMNS
 from jobtester.store.ticks import Ticks
 from jobtester.store.views import Views
-from tests.receiving import AI
+from tests.harness.receiver import AI_STAT
 
 NOW = 1.8e9
 DAY = 86_400.0
@@ -266,7 +266,7 @@ async def test_other_testers_results_go_as_well(tmp_path: Path) -> None:
     """However many; but none whose stat waits, and none by which a repeat of the last day is known."""
     async with opened(tmp_path / "a.db") as database:
         results, old = Results(database, lambda: NOW - 40 * DAY), Results(database, lambda: NOW - DAY / 2)
-        bodies = [orjson.dumps(AI | {"timestamp": number}) for number in range(1_203)]
+        bodies = [orjson.dumps(AI_STAT | {"timestamp": number}) for number in range(1_203)]
         many = orjson.dumps([orjson.Fragment(body) for body in bodies[3:]])
         await results.receive(many, "x", received.read(many))
         await Outbox(database, lambda: NOW - 40 * DAY).drop()

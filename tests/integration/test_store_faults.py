@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from jobtester.domain.report import Report
 from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from jobtester.store.database import Database
-from tests.delivering import desk
-from tests.running import Stage, staged
+from tests.harness.delivery import delivery_harness
+from tests.harness.disk import fill_disk
+from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
 def network() -> Scenario:
@@ -29,29 +29,6 @@ def network() -> Scenario:
         seed=5, orchestrators=12, models_per_pipeline=2, pipelines=("llm", "image-to-text"), latency_s=(0.05, 0.1),
         gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
     )  # fmt: skip
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of 16 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take up all room that is left, and say with which file."""
-    filler = disk / "filler"
-    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)
-    assert shutil.disk_usage(disk).free == 0
-    return filler
 
 
 def names(folder: Path) -> list[str]:
@@ -67,89 +44,92 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(stage: Stage) -> AsyncIterator[asyncio.Future[None]]:
+async def serving(tester: SimulatedTester) -> AsyncIterator[asyncio.Future[None]]:
     """Let the daemon serve, a tick at once, and stop it in order at the end."""
-    stage.daemon.ticker.start("test")
-    running = asyncio.ensure_future(stage.daemon.serve())
+    tester.daemon.ticker.start("test")
+    running = asyncio.ensure_future(tester.daemon.serve())
     try:
         yield running
     finally:
-        stage.daemon.stop()
+        tester.daemon.stop()
         await asyncio.wait_for(running, 60)
 
 
-async def readiness(stage: Stage) -> dict[str, Any]:
+async def readiness(tester: SimulatedTester) -> dict[str, Any]:
     """Ask /readyz."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{stage.daemon.port}/readyz") as answer,
+        session.get(f"http://127.0.0.1:{tester.daemon.port}/readyz") as answer,
     ):
         found: dict[str, Any] = await answer.json()
         assert answer.status == (200 if found["ok"] else 503)
         return found
 
 
-async def fill_mid_tick(stage: Stage, disk: Path) -> Path:
+async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
     """Fill the disk while jobs are in the air, and wait until each of them has its answer and cannot be recorded."""
 
     async def some_recorded() -> bool:
-        return len(await stage.results()) >= 5
+        return len(await tester.results()) >= 5
 
     async def not_writable() -> bool:
-        return not stage.daemon.database.writable
+        return not tester.daemon.database.writable
 
     async def all_answered() -> bool:
-        progress = stage.daemon.conductor.progress
+        progress = tester.daemon.conductor.progress
         assert progress is not None
-        return 0 < len(progress.in_air) == len(stage.network.served) - len(await stage.results())
+        return 0 < len(progress.in_air) == len(tester.network.served) - len(await tester.results())
 
     await until(some_recorded)
-    filler = fill(disk)
+    filler = fill_disk(disk)
     await until(not_writable)
-    sent = len(stage.network.served)
+    sent = len(tester.network.served)
     await until(all_answered)
-    assert len(stage.network.served) - sent <= stage.daemon.conductor.settings.limits.jobs, "only what was in the air"
+    assert len(tester.network.served) - sent <= tester.daemon.conductor.settings.limits.jobs, "only what was in the air"
     return filler
 
 
 async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -> None:
     """No job begins, readiness says why, nothing is lost; once there is room the same tick ends whole."""
     path = str(small_disk / "jobtester.db")
-    async with staged(network(), tmp_path, store={"path": path}, limits={"jobs": 4}) as stage, serving(stage):
-        filler = await fill_mid_tick(stage, small_disk)
-        before = [row.id for row in await stage.results()]
-        sent = len(stage.network.served)
-        found = await readiness(stage)
+    async with (
+        simulated_tester(network(), tmp_path, store={"path": path}, limits={"jobs": 4}) as tester,
+        serving(tester),
+    ):
+        filler = await fill_mid_tick(tester, small_disk)
+        before = [row.id for row in await tester.results()]
+        sent = len(tester.network.served)
+        found = await readiness(tester)
         assert not found["ok"]
         assert "make room" in found["checks"]["store"]["problem"]
         await asyncio.sleep(2.5)  # two tries later nothing has changed
-        assert len(stage.network.served) == sent < 48
-        assert [row.id for row in await stage.results()] == before
+        assert len(tester.network.served) == sent < 48
+        assert [row.id for row in await tester.results()] == before
 
         filler.unlink()
-        report = await ended(stage)
-        results = await stage.results()
+        report = await ended(tester)
+        results = await tester.results()
         assert (report.state, report.planned, report.settled) == ("finished", 48, 48)
         assert {row.outcome for row in results} == {"passed"}
         assert len(results) == 48
         assert {row.id for row in results} >= set(before)
 
         async def all_posted() -> bool:
-            return (await stage.daemon.outbox.counts())["delivered"] == 48
+            return (await tester.daemon.outbox.counts())["delivered"] == 48
 
         await until(all_posted)
-        assert len(stage.network.leaderboard.rows) == 48
-        assert (await readiness(stage))["checks"]["store"] == {"ok": True}
+        assert len(tester.network.leaderboard.rows) == 48
+        assert (await readiness(tester))["checks"]["store"] == {"ok": True}
 
 
-async def ended(stage: Stage) -> Report:
+async def ended(tester: SimulatedTester) -> Report:
     """Wait for the end of the first tick."""
 
     async def one_report() -> bool:
-        return bool(stage.daemon.conductor.reports)
+        return bool(tester.daemon.conductor.reports)
 
     await until(one_report)
-    return stage.daemon.conductor.reports[0]
+    return tester.daemon.conductor.reports[0]
 
 
 async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
@@ -160,21 +140,21 @@ async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, 
         "limits": {"jobs": 4, "grace": "200ms"},
         "leaderboard": {"post": False},
     }
-    async with staged(network(), tmp_path, **keys) as stage:
-        async with serving(stage):
-            filler = await fill_mid_tick(stage, small_disk)
-            before = [row.id for row in await stage.results()]
-        report = stage.daemon.conductor.reports[0]
+    async with simulated_tester(network(), tmp_path, **keys) as tester:
+        async with serving(tester):
+            filler = await fill_mid_tick(tester, small_disk)
+            before = [row.id for row in await tester.results()]
+        report = tester.daemon.conductor.reports[0]
         assert report.state == "failed"
         assert "make room" in report.problem
     filler.unlink()
-    async with staged(network(), tmp_path, **keys) as stage:
-        assert [row.id for row in await stage.results()] == before
+    async with simulated_tester(network(), tmp_path, **keys) as tester:
+        assert [row.id for row in await tester.results()] == before
 
 
 async def test_a_disk_that_is_full_at_the_start_is_told(small_disk: Path) -> None:
     """Nothing is begun half."""
-    fill(small_disk)
+    fill_disk(small_disk)
     with pytest.raises(StoreError, match=r"store\.path: .*(make room|No space left)"):
         await Database(small_disk / "jobtester.db").open()
 
@@ -224,7 +204,7 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
 async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
     """Moved, or replaced, under the running daemon: it is told at once, and put back it goes on by itself."""
     path = tmp_path / "jobtester.db"
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         path.rename(tmp_path / "away")
         if replaced:
@@ -256,7 +236,7 @@ async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> Non
 
 async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_path: Path) -> None:
     """The answer came and cannot be noted: it is noted later, without another post and without a restart."""
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put()
         await one.work()
         one.fail(slow_insert_s=0.3)
@@ -322,21 +302,21 @@ async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(t
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     """Never overwritten, also not the second one; the daemon works with a new file, and readiness is loud about it."""
     path = tmp_path / "jobtester.db"
-    async with desk(tmp_path) as one:
+    async with delivery_harness(tmp_path) as one:
         await one.put(5)
     kept = set()
     for _ in range(2):
         path.write_bytes(damage(path.read_bytes()))
         kept.add(path.read_bytes())
-        async with staged(network(), tmp_path) as stage:
-            found = await readiness(stage)
+        async with simulated_tester(network(), tmp_path) as tester:
+            found = await readiness(tester)
             assert found["checks"]["store"]["ok"] is False
             assert "jobtester.db.damaged-20" in found["checks"]["store"]["problem"]
-            report = await stage.tick()
-            assert (report.settled, len(await stage.results())) == (48, 48)
+            report = await tester.tick()
+            assert (report.settled, len(await tester.results())) == (48, 48)
     aside = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
     assert {(tmp_path / name).read_bytes() for name in aside} == kept
     assert len(aside) == 2
-    async with staged(network(), tmp_path) as stage:
-        assert (await readiness(stage))["checks"]["store"] == {"ok": True}
-        assert len(await stage.results()) == 48
+    async with simulated_tester(network(), tmp_path) as tester:
+        assert (await readiness(tester))["checks"]["store"] == {"ok": True}
+        assert len(await tester.results()) == 48

@@ -19,7 +19,7 @@ from jobtester import configuration, daemon
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
-from tests.running import staged
+from tests.harness.simulated import simulated_tester
 
 LLM, BYOC = "llm", "openai-chat-completions"
 LONG = "stuck"  # takes as long as the time limit: tried as a warm llm alone, whose limit is short
@@ -55,12 +55,12 @@ async def samples(session: aiohttp.ClientSession, base: str) -> dict[tuple[str, 
 async def test_first_token_and_rate_are_recorded_and_exported(tmp_path: Path) -> None:
     """With `stream = true`, of both forms of streams: in results, API, page and metrics."""
     pipelines = {LLM: {"stream": True, **TALK}, BYOC: {"stream": True, **TALK}}
-    async with staged(network(), tmp_path, pipelines=pipelines) as stage, aiohttp.ClientSession() as session:
-        report = await stage.tick()
+    async with simulated_tester(network(), tmp_path, pipelines=pipelines) as tester, aiohttp.ClientSession() as session:
+        report = await tester.tick()
         assert report.outcomes == {"passed": 2}
-        base = f"http://127.0.0.1:{stage.daemon.port}"
+        base = f"http://127.0.0.1:{tester.daemon.port}"
         exported = await samples(session, base)
-        for row in await stage.results():
+        for row in await tester.results():
             first, rate = row.measures["first_token_s"], row.measures["tokens_per_s"]
             assert 0.1 <= first < row.round_trip_s, "the orchestrator thinks for a tenth of a second before it writes"
             assert 1 < rate < 11 / 0.08, "eleven tokens, a word each hundredth of a second"
@@ -76,12 +76,12 @@ async def test_first_token_and_rate_are_recorded_and_exported(tmp_path: Path) ->
 
 async def test_streaming_is_off_by_default(tmp_path: Path) -> None:
     """An error in a stream may bring a gateway down: nobody's is streamed through without being asked for."""
-    async with staged(network(), tmp_path) as stage, aiohttp.ClientSession() as session:
-        assert (await stage.tick()).outcomes == {"passed": 2}
-        for row in await stage.results():
+    async with simulated_tester(network(), tmp_path) as tester, aiohttp.ClientSession() as session:
+        assert (await tester.tick()).outcomes == {"passed": 2}
+        for row in await tester.results():
             assert json.loads(row.request)["stream"] is False
             assert set(row.measures) == {"tokens_per_s"}
-        exported = await samples(session, f"http://127.0.0.1:{stage.daemon.port}")
+        exported = await samples(session, f"http://127.0.0.1:{tester.daemon.port}")
         assert exported["jobtester_first_token_seconds_count", LLM] == 0
 
 

@@ -16,7 +16,7 @@ from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.lease import Flight, Lease
 from jobtester.gateway.targeting import Webhook
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, generate
-from tests.running import BATCH, Stage, misattributed, staged
+from tests.harness.simulated import BATCH_PIPELINES, SimulatedTester, misattributed_results, simulated_tester
 
 # By default a seventh of the jobs, so that the whole suite stays quick: STRESS=1 runs them all.
 SHARE = 1.0 if os.environ.get("STRESS") else 0.15
@@ -54,52 +54,52 @@ def network(
 def limits(**more: Any) -> dict[str, Any]:
     """Give the sections that all runs share."""
     return {
-        "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH},
+        "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH_PIPELINES},
         "limits": {"jobs": 64, "busy_backoff": "20ms", "busy_retries": 1, "grace": "1s", **more},
     }
 
 
-async def proven(stage: Stage, at_least: int) -> None:
+async def proven(tester: SimulatedTester, at_least: int) -> None:
     """Run a tick and hold every result against the log."""
-    report = await stage.tick()
-    results = await stage.results()
+    report = await tester.tick()
+    results = await tester.results()
     assert report.settled == report.planned == len(results) >= int(at_least * SHARE)
-    assert misattributed(results, stage.network) == []
+    assert misattributed_results(results, tester.network) == []
     scored = [row for row in results if row.outcome != "unscored"]
     assert len(scored) >= 0.6 * len(results)
-    assert len(stage.network.leaderboard.rows) == len(scored)
+    assert len(tester.network.leaderboard.rows) == len(scored)
 
 
 @pytest.mark.timeout(300)
 async def test_exclusive(tmp_path: Path) -> None:
     """One webhook gateway, four jobs at a time on the one orchestrator that is named."""
     scenario = network("tester", seed=1, models=3)
-    async with staged(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=4)) as stage:
-        await proven(stage, 900)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=4)) as tester:
+        await proven(tester, 900)
 
 
 @pytest.mark.timeout(300)
 async def test_overlap_among_slow_info_calls(tmp_path: Path) -> None:
     """One webhook gateway whose lease moves on while jobs compute, with info calls that hold the list."""
     scenario = network("tester", seed=2, models=3, orchestrators=30, info_s=(0.005, 0.06), latency_s=(0.05, 0.3))
-    async with staged(scenario, tmp_path, gateways=[{**TIMES, "overlap": True}], **limits()) as stage:
-        await proven(stage, 450)
+    async with simulated_tester(scenario, tmp_path, gateways=[{**TIMES, "overlap": True}], **limits()) as tester:
+        await proven(tester, 450)
 
 
 @pytest.mark.timeout(300)
 async def test_query(tmp_path: Path) -> None:
     """Everything in parallel through a gateway that takes the orchestrator from each request."""
     scenario = network("query", seed=3, models=8)
-    async with staged(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=2)) as stage:
-        await proven(stage, 2400)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=2)) as tester:
+        await proven(tester, 2400)
 
 
 @pytest.mark.timeout(300)
 async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
     """Three webhook lanes and a query gateway share the orchestrators; external capabilities run on all of them."""
     scenario = network("tester", "tester", "tester", "query", seed=4, models=4, byoc=True)
-    async with staged(scenario, tmp_path, gateways=[TIMES] * 4, **limits(per_orchestrator=2)) as stage:
-        await proven(stage, 1300)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES] * 4, **limits(per_orchestrator=2)) as tester:
+        await proven(tester, 1300)
 
 
 class HandsOverAtOnce(Lease):
@@ -146,9 +146,9 @@ async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> 
         "tester", seed=5, models=2, orchestrators=12, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.7
     )
     lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms", "first_ask": "3s"}
-    async with staged(scenario, tmp_path, gateways=[lane], **limits()) as stage:
-        targeting = stage.daemon.conductor.lanes[0].targeting
+    async with simulated_tester(scenario, tmp_path, gateways=[lane], **limits()) as tester:
+        targeting = tester.daemon.conductor.lanes[0].targeting
         assert isinstance(targeting, Webhook)
         targeting.lease = broken(targeting.lease.timing, overlap=True)
         with pytest.raises(AssertionError):
-            await proven(stage, 120)
+            await proven(tester, 120)

@@ -25,7 +25,7 @@ from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpe
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Filters, Results
-from tests.running import aim, tables
+from tests.harness.simulated import config_tables, connect_gateways
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 
@@ -47,10 +47,10 @@ def network(*faults: str) -> Scenario:
 @asynccontextmanager
 async def running(network: Network, folder: Path, **sections: Any) -> AsyncIterator[Daemon]:
     """Start a tester over a network, with the store and the file that the one before left behind."""
-    content = tables(network, folder, **sections)
+    content = config_tables(network, folder, **sections)
     (folder / "config.toml").write_text(tomli_w.dumps(content))
     async with daemon.opened(configuration.of(content, origin="test")) as one:
-        aim(network, one)
+        connect_gateways(network, one)
         yield one
 
 

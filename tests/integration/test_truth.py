@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from tests.running import misattributed, staged
+from tests.harness.simulated import misattributed_results, simulated_tester
 
 SLUGS = ("text-to-image", "llm", "image-to-text", "text-to-speech", "audio-to-text")
 
@@ -27,31 +27,32 @@ def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: ob
 @pytest.mark.parametrize("mode", ["tester", "query"])
 async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """At least 300 jobs over 24 orchestrators with faults: no scored result disagrees with the simulator's log."""
-    async with staged(network(mode), tmp_path) as stage:
-        report = await stage.tick()
-        results = await stage.results()
+    async with simulated_tester(network(mode), tmp_path) as tester:
+        report = await tester.tick()
+        results = await tester.results()
         assert report.state == "finished"
         assert report.settled == report.planned == len(results) >= 300
-        assert not misattributed(results, stage.network)
+        assert not misattributed_results(results, tester.network)
         scored = [row for row in results if row.outcome != "unscored"]
         assert len(scored) >= 250
         assert {row.outcome for row in results} >= {"passed", "failed"}
         stored = sorted(
-            (r.stat["orchestrator"], r.stat["model"], r.stat["round_trip_time"]) for r in stage.network.leaderboard.rows
+            (r.stat["orchestrator"], r.stat["model"], r.stat["round_trip_time"])
+            for r in tester.network.leaderboard.rows
         )
         assert stored == sorted((row.address, row.model, row.round_trip_s) for row in scored)
 
 
 async def test_a_stock_gateway_is_noticed_and_nothing_false_is_posted(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """It remembers whom it used and does not ask; what it serves belongs to nobody, and the rest is not sent."""
-    async with staged(network("stock", orchestrators=6), tmp_path) as stage:
+    async with simulated_tester(network("stock", orchestrators=6), tmp_path) as tester:
         for _ in range(2):
-            report = await stage.tick()
-            results = await stage.results(report.tick)
-            assert not misattributed(results, stage.network)
+            report = await tester.tick()
+            results = await tester.results(report.tick)
+            assert not misattributed_results(results, tester.network)
             assert report.skipped["not_targeted"] > 0
             assert "not_targeted" in {row.reason for row in results}
-        ready = await stage.daemon.vitals.ready()
+        ready = await tester.daemon.vitals.ready()
         assert not ready["gateway gateway"]["ok"]
-        posted = {row.stat["orchestrator"] for row in stage.network.leaderboard.rows}
+        posted = {row.stat["orchestrator"] for row in tester.network.leaderboard.rows}
         assert len(posted) <= 2

@@ -17,7 +17,7 @@ from PIL import Image
 from jobtester.errors import AssetError
 from jobtester.pipelines import assets, catalogue
 from jobtester.pipelines.assets import Assets
-from tests.unit import media_factory as make
+from tests.unit.corpus import media_factory as make
 
 FOLDER = assets.shipped()
 TRUTH: dict[str, dict[str, Any]] = tomllib.loads((FOLDER / "truth.toml").read_text("utf-8"))["files"]

@@ -22,8 +22,8 @@ from jobtester.pipelines.checks import field
 from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
 from jobtester.pipelines.looking import Task
 from jobtester.pipelines.worker import Worker, WorkerLost
-from tests.unit import media_factory as make
-from tests.unit.answers_corpus import images, masks, request
+from tests.unit.corpus import media_factory as make
+from tests.unit.corpus.answers import images, masks, request
 
 MOST_CPU_S = 2.0
 MOST_BYTES = 256 * 2**20  # what looking may take, and the worker itself with its decoders, on any Python

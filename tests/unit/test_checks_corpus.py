@@ -9,7 +9,7 @@ import pytest
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import catalogue, looking
 from jobtester.pipelines.looking import Report, Task
-from tests.unit.answers_corpus import ALL, BAD, GOOD, Case, request
+from tests.unit.corpus.answers import ALL, BAD, GOOD, Case, request
 
 
 def looked_at(case: Case) -> Report:

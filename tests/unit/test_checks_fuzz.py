@@ -19,8 +19,8 @@ from jobtester.pipelines.checks import field, paths, strictjson, words
 from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Notes, Wrong
 from jobtester.pipelines.looking import Report, Task
 from jobtester.pipelines.worker import Worker
-from tests.unit import media_factory as make
-from tests.unit.answers_corpus import FILE, GOOD, Case, request
+from tests.unit.corpus import media_factory as make
+from tests.unit.corpus.answers import FILE, GOOD, Case, request
 
 SLUGS = sorted({case.pipeline for case in GOOD})
 BY_SLUG = {slug: [case for case in GOOD if case.pipeline == slug and isinstance(case.answer, dict)] for slug in SLUGS}

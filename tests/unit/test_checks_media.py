@@ -24,9 +24,9 @@ from jobtester.pipelines.checks import field, media
 from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Wrong
 from jobtester.pipelines.looking import Task
 from jobtester.pipelines.worker import Worker
-from tests.unit import media_factory as make
-from tests.unit import media_shapes as shapes
-from tests.unit.answers_corpus import FILE, images, mask, masks, request
+from tests.unit.corpus import media_factory as make
+from tests.unit.corpus import media_shapes as shapes
+from tests.unit.corpus.answers import FILE, images, mask, masks, request
 
 USUAL = len(request("text-to-speech").expectation.parameters["text"]) / 15
 COUNT = int(USUAL * shapes.RATE)

@@ -14,7 +14,7 @@ from jobtester.domain import outcome, received
 from jobtester.domain.foreign_text import clean_address, clean_label, clean_name, clean_prose
 from jobtester.domain.orchestrators import Capability
 from jobtester.gateway import discovery, events
-from tests.receiving import AI
+from tests.harness.receiver import AI_STAT
 
 ADDRESS = "0x" + "ab" * 20
 HOSTILE = (
@@ -107,7 +107,7 @@ def test_the_capabilities_of_a_tester_gateway_are_read_as_strictly() -> None:
 def test_received_results_are_cleaned(text: str) -> None:
     """U+0000 is refused as the Leaderboard refuses it; everything else is replaced, before it is kept or forwarded."""
     for key in ("model", "pipeline", "input_parameters", "response_payload"):
-        body = json.dumps({**AI, key: text}).encode()
+        body = json.dumps({**AI_STAT, key: text}).encode()
         try:
             (one,) = received.read(body)
         except received.UnfitError:
@@ -122,7 +122,7 @@ def test_received_results_are_cleaned(text: str) -> None:
 def test_a_received_orchestrator_is_an_address() -> None:
     """Anything else would stand among the orchestrators of the pages."""
     with pytest.raises(received.UnfitError, match="orchestrator"):
-        received.read(json.dumps({**AI, "orchestrator": "not an address"}).encode())
+        received.read(json.dumps({**AI_STAT, "orchestrator": "not an address"}).encode())
 
 
 @pytest.mark.parametrize("text", HOSTILE)

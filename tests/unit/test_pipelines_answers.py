@@ -10,7 +10,7 @@ import pytest
 from jobtester.pipelines import answers, looking
 from jobtester.pipelines.checks.sample import Notes, Wrong
 from jobtester.pipelines.looking import Task
-from tests.unit.answers_corpus import request, said
+from tests.unit.corpus.answers import request, said
 
 
 def events(*chunks: dict[str, Any], end: str = "") -> bytes:

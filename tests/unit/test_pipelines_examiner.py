@@ -25,8 +25,8 @@ from jobtester.pipelines.definition import Definition
 from jobtester.pipelines.examiner import Examined, Examiner
 from jobtester.pipelines.looking import Task
 from jobtester.pipelines.worker import Worker, WorkerLost
-from tests.unit import media_factory as make
-from tests.unit.answers_corpus import BAD, GOOD, Case, completion, images, request, requests, said
+from tests.unit.corpus import media_factory as make
+from tests.unit.corpus.answers import BAD, GOOD, Case, completion, images, request, requests, said
 
 TEXT_TO_IMAGE = requests().catalogue["text-to-image"]
 LLM = requests().catalogue["llm"]

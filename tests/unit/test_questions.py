@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobtester.domain.attempts import Pattern
 from jobtester.gateway.questions import classify
-from tests.unit.question_patterns import AskingGateway
+from tests.unit.corpus.question_patterns import AskingGateway
 
 RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
 KINDS = ("reached", "busy", "busy_without_tail", "leaked", "nobody", "down")

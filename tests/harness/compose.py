@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def engine() -> str:
-    """Say why containers cannot be run here; empty if they can."""
+def engine_problem() -> str:
+    """Return why containers cannot be run here; empty if they can."""
     for command in (["docker", "info"], ["docker", "compose", "version"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -29,8 +26,8 @@ def engine() -> str:
     return ""
 
 
-def clone(folder: Path) -> Path:
-    """Copy the files that git knows, or would, as they are now."""
+def copy_project(folder: Path) -> Path:
+    """Copy the files that git tracks, or would, as they are now."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -44,13 +41,6 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """Find a port that nobody uses."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @dataclass(frozen=True, slots=True)
 class Project:
     """One Compose project in a folder."""
@@ -61,7 +51,7 @@ class Project:
     image: str
 
     def compose(self, *arguments: str, check: bool = True, timeout_s: float = 600) -> str:
-        """Run one Compose command and give what it printed."""
+        """Run one Compose command; return what it printed."""
         done = subprocess.run(
             ["docker", "compose", "--project-name", self.name, *arguments],
             cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout_s,
@@ -84,7 +74,7 @@ class Project:
         assert done.returncode == 0, f"{script}: {done.stderr}"
 
     def environment(self) -> dict[str, str]:
-        """Give the variables that keep this project apart from others on the same engine."""
+        """Return the variables that keep this project apart from others on the same engine."""
         apart = {"HOST_PORT": str(self.port), "JOBTESTER_IMAGE": self.image}
         kept = {
             name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST", "PYTHON_IMAGE") if name in os.environ
@@ -92,37 +82,27 @@ class Project:
         return {**kept, **apart}
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """Give what the engine knows of a service's container."""
+        """Return what the engine knows of a service's container."""
         number = self.compose("ps", "--all", "--quiet", service).strip()
         done = subprocess.run(["docker", "inspect", number], capture_output=True, check=True)
         found: dict[str, Any] = json.loads(done.stdout)[0]
         return found
 
     def log(self, event: str) -> list[dict[str, Any]]:
-        """Give the tester's log lines of one event, oldest first."""
+        """Return the tester's log lines of one event, oldest first."""
         lines = self.compose("logs", "--no-log-prefix", "--no-color", "job-tester").splitlines()
         entries = [json.loads(line[line.index("{") :]) for line in lines if "{" in line]
         return [entry for entry in entries if entry.get("event") == event]
 
     def get(self, path: str) -> str:
-        """Ask the tester through its published port."""
+        """Get a page of the tester through its published port."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str) -> float:
-        """Give the value of a metric without labels."""
+        """Return the value of a metric without labels."""
         return next(float(line.split()[1]) for line in self.get("/metrics").splitlines() if line.startswith(f"{name} "))
 
     def run_python(self, service: str, code: str) -> str:
         """Run Python inside a service's container."""
         return self.compose("exec", "--no-TTY", service, "python", "-c", code)
-
-
-def until(what: str, found: Callable[[], Any], *, within_s: float) -> Any:
-    """Look again and again, and give what is found; what another process does can only be watched."""
-    end = time.monotonic() + within_s
-    while not (value := found()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {within_s:g} s")
-        time.sleep(0.25)
-    return value

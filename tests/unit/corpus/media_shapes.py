@@ -16,7 +16,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from tests.unit import media_factory as make
+from tests.unit.corpus import media_factory as make
 
 RATE = 44_100
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.docs.tables import PAGES, ROOT
+from tools.documentation_tables import PAGES, ROOT
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -27,27 +27,27 @@ class Page:
 
     @property
     def name(self) -> str:
-        """Give where it is, from the top of the repository."""
+        """Return where it is, from the top of the repository."""
         return self.path.relative_to(ROOT).as_posix()
 
     @cached_property
     def text(self) -> str:
-        """Give the whole text."""
+        """Return the whole text."""
         return self.path.read_text("utf-8")
 
     @cached_property
     def prose(self) -> str:
-        """Give the text without code blocks."""
+        """Return the text without code blocks."""
         return _FENCE.sub("", self.text)
 
     @cached_property
     def headings(self) -> list[str]:
-        """Give the headings in order."""
+        """Return the headings in order."""
         return _HEADING.findall(self.prose)
 
     @cached_property
     def anchors(self) -> set[str]:
-        """Give what a link may point to inside the page, as hosts of repositories make it of headings."""
+        """Return what a link may point to inside the page, as hosts of repositories make it of headings."""
         found: dict[str, int] = {}
         anchors = set()
         for heading in self.headings:
@@ -59,43 +59,43 @@ class Page:
 
     @cached_property
     def links(self) -> list[str]:
-        """Give the targets of links and pictures."""
+        """Return the targets of links and pictures."""
         plain = _INLINE.sub("", self.prose)
         return [*_LINK.findall(plain), *_BARE.findall(plain)]
 
     @cached_property
     def inline(self) -> list[str]:
-        """Give the pieces of code inside the text."""
+        """Return the pieces of code inside the text."""
         return _INLINE.findall(self.prose)
 
     def under(self, heading: str) -> str:
-        """Give the text between a heading and the next."""
+        """Return the text between a heading and the next."""
         return self.text.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
 
     def blocks(self, *languages: str, under: str = "") -> list[str]:
-        """Give the code blocks of these languages, on the whole page or under a heading."""
+        """Return the code blocks of these languages, on the whole page or under a heading."""
         text = self.under(under) if under else self.text
         return [body for language, body in _FENCE.findall(text) if language in languages]
 
     @cached_property
     def commands(self) -> list[list[str]]:
-        """Give the words of every command in the shell blocks."""
+        """Return the words of every command in the shell blocks."""
         blocks = [body.replace("\\\n", "") for body in self.blocks("sh", "console", "bash")]
         lines = [line for body in blocks for line in body.splitlines()]
         return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
 
     def table(self, heading: str) -> Iterator[list[str]]:
-        """Give the cells of the first table under a heading, without its head."""
+        """Return the cells of the first table under a heading, without its head."""
         for row in _ROW.findall(self.under(heading))[2:]:
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
 
 
-def every() -> list[Page]:
-    """Give every page."""
+def all_pages() -> list[Page]:
+    """Return every page."""
     outside = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "assets" / "README.md"]
     return [Page(path) for path in (*outside, *sorted(PAGES.glob("*.md")))]
 
 
-def named(name: str) -> Page:
-    """Give one page of docs/."""
+def page_of(name: str) -> Page:
+    """Return one page of docs/."""
     return Page(PAGES / name)

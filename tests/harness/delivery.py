@@ -1,4 +1,4 @@
-"""A delivery at its desk, for tests: a real outbox file, the Leaderboard's double, and time that is moved by hand."""
+"""A delivery with a real outbox file, the simulated Leaderboard, and time that is moved by hand."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from jobtester.store.database import Database
 from jobtester.store.outbox import Entry, Outbox
 from jobtester.store.results import Results
 
-SECRET = "desk"
+SECRET = "secret"
 
 
 @dataclass
-class Times:
+class ManualClock:
     """A wall clock and a monotonic one."""
 
     wall_s: float = 1_800_000_000.0
     monotonic_s: float = 1000.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance both clocks."""
         self.wall_s += seconds
         self.monotonic_s += seconds
 
     def set_back(self, seconds: float) -> None:
-        """Set the wall clock back, as somebody may."""
+        """Set the wall clock back, as an operator may."""
         self.wall_s -= seconds
 
     def wall(self) -> float:
-        """Give Unix seconds."""
+        """Return Unix seconds."""
         return self.wall_s
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Return seconds that only grow."""
         return self.monotonic_s
 
 
 @dataclass
-class Desk:
-    """Results go in at one side, and rows come out at the other."""
+class DeliveryHarness:
+    """Results that are recorded at one end, and rows of the Leaderboard at the other."""
 
     database: Database
     results: Results
     outbox: Outbox
     delivery: Delivery
     board: Leaderboard
-    times: Times
+    times: ManualClock
     _count: int = field(default=0)
 
     async def put(self, count: int = 1, *, region: str = "FRA") -> None:
@@ -65,11 +65,11 @@ class Desk:
         for _ in range(count):
             self._count += 1
             self.times.advance(1)
-            one = made(self._count, self.times.wall())
-            assert await self.results.record(one, stats.of(one, region))
+            result = make_result(self._count, self.times.wall())
+            assert await self.results.record(result, stats.of(result, region))
 
     async def work(self, seconds: float = 0.0) -> None:
-        """Let time pass, and delivery do all that it can do then."""
+        """Advance the clock, and let delivery do all that is due then."""
         self.times.advance(seconds)
         while await self.delivery.work() or self.delivery.in_flight.aside:
             await self.delivery.in_flight.end()
@@ -79,21 +79,21 @@ class Desk:
         return {state: count for state, count in (await self.outbox.counts()).items() if count}
 
     async def entry(self, number: int = 1) -> Entry:
-        """Give one entry, by the order in which they were put."""
-        found = await self.outbox.entries(states=tuple(await self.outbox.counts()))
-        return found[number - 1]
+        """Return one entry, by the order of recording."""
+        entries = await self.outbox.entries(states=tuple(await self.outbox.counts()))
+        return entries[number - 1]
 
     def fail(self, **faults: Any) -> None:
-        """Let these go wrong at the Leaderboard from now on, and nothing else."""
+        """Make the Leaderboard fail in these ways from now on, and in no others."""
         self.board.faults = Faults(**faults)
 
     def rows(self) -> list[int]:
-        """Give the numbers of the results that the Leaderboard has stored, in the order in which it did."""
+        """Return the numbers of the results that the Leaderboard has stored, in that order."""
         return [int(row.stat["model"].removeprefix("model-")) for row in self.board.rows]
 
 
-def made(number: int, started_at: float) -> Result:
-    """Make up a passed result; the number is in its model."""
+def make_result(number: int, started_at: float) -> Result:
+    """Return a passed result; the number is in its model."""
     job = Job(
         id=f"job-{number}",
         tick="t",
@@ -110,9 +110,9 @@ def made(number: int, started_at: float) -> Result:
 
 
 @asynccontextmanager
-async def desk(folder: Path, *, region: str = "FRA", **how: Any) -> AsyncIterator[Desk]:
-    """Open everything; `how` are fields of Delivery. Nothing is posted until `work()`."""
-    times = Times()
+async def delivery_harness(folder: Path, *, region: str = "FRA", **settings: Any) -> AsyncIterator[DeliveryHarness]:
+    """Open everything; `settings` are fields of Delivery. Nothing is posted until `work()`."""
+    times = ManualClock()
     database = Database(folder / "jobtester.db")
     await database.open()
     try:
@@ -120,11 +120,11 @@ async def desk(folder: Path, *, region: str = "FRA", **how: Any) -> AsyncIterato
         outbox = Outbox(database, clock)
         async with Leaderboard(secret=SECRET, clock=clock) as board:
             delivery = Delivery(
-                outbox, board.url, SECRET, region, clock=clock, monotonic=times.monotonic, **{"parallel": 1, **how}
+                outbox, board.url, SECRET, region, clock=clock, monotonic=times.monotonic, **{"parallel": 1, **settings}
             )
             await delivery.open()
             try:
-                yield Desk(database, Results(database, clock), outbox, delivery, board, times)
+                yield DeliveryHarness(database, Results(database, clock), outbox, delivery, board, times)
             finally:
                 await delivery.close()
     finally:

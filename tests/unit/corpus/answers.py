@@ -17,7 +17,7 @@ from jobtester.pipelines import catalogue
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.checks.sample import Artefact
 from jobtester.pipelines.request import Request, Requests
-from tests.unit import media_factory as make
+from tests.unit.corpus import media_factory as make
 
 SEED = 0
 MODEL = "maker/some-model"

@@ -1,6 +1,6 @@
 """Tables of the documentation, made from the program: the settings, the reasons, the pipelines, the checks.
 
-`python -m tests.docs.tables` (`make docs`) writes them into the pages, between `<!-- table: name -->` and
+`python -m tools.documentation_tables` (`make docs`) writes them into the pages, between `<!-- table: name -->` and
 `<!-- end -->`; a test finds out when a page and the program have come apart.
 """
 
@@ -25,7 +25,7 @@ from jobtester.pipelines.checks.registry import KINDS
 from jobtester.pipelines.definition import Definition, Override
 from jobtester.settings import Settings, StaticCapability, StaticOrchestrator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
 
 _BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -1,0 +1,1 @@
+"""What the tests share: the simulated network with a tester, processes, clocks, and waiting."""
