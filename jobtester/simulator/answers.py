@@ -14,6 +14,8 @@ from jobtester.simulator import artefacts, requests, segments, truth
 
 _ASKED = re.compile(r"only the (?:number|word) (\w+)", re.IGNORECASE)
 UNMEASURED = "audio duration calculation failed"
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_THOUGHT = "okay the user wants one thing from me so let me think about what that may be and how to put it".split()
 _OLD_WORDS = "seven green elephants whisper loudly about yesterday's weather report"
 
 
@@ -43,8 +45,11 @@ class Answer:
     seed: int | None = None
 
 
-def answer(job: requests.Job, fault: str, known: truth.Truth) -> Answer:
-    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread."""
+def answer(job: requests.Job, fault: str, known: truth.Truth, thinking_tokens: int = 0) -> Answer:
+    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread.
+
+    A language model thinks for `thinking_tokens` before it says anything.
+    """
     if job.pipeline in ("text-to-image", "image-to-image", "upscale"):
         return _images(job, fault)
     if job.pipeline == "image-to-video":
@@ -52,7 +57,8 @@ def answer(job: requests.Job, fault: str, known: truth.Truth) -> Answer:
     if job.pipeline == "text-to-speech":
         return _speech(job, fault)
     if job.pipeline == "llm":
-        return Answer(chat(job.model, job.values["messages"], job.number("max_tokens", 256), fault))
+        limit = job.number("max_tokens", 256)
+        return Answer(chat(job.model, job.values["messages"], limit, fault, thinking_tokens))
     if job.pipeline == "audio-to-text":
         return Answer(_transcript(job, fault, known))
     if job.pipeline == "image-to-text":
@@ -66,13 +72,21 @@ def reply(prompt: str, fault: str = "") -> str:
     return _spoilt(asked[1] if asked else "A bear is a large mammal that lives in forests.", fault)
 
 
-def chat(model: str, messages: list[dict[str, str]], max_tokens: int, fault: str = "") -> dict[str, Any]:
-    """Answer a conversation in the shape of ai-runner."""
-    text = reply(messages[-1]["content"], fault)
+def chat(
+    model: str, messages: list[dict[str, str]], max_tokens: int, fault: str = "", thinking_tokens: int = 0
+) -> dict[str, Any]:
+    """Answer a conversation in the shape of ai-runner, with at most `max_tokens` tokens, thoughts included."""
+    thoughts = min(thinking_tokens, max_tokens)
+    whole = reply(messages[-1]["content"], fault)
+    text = _cut(whole, max_tokens - thoughts)
     asked = sum(tokens(message["content"]) + 4 for message in messages)
-    said = min(max(1, tokens(text)), max_tokens)
+    said = min(thoughts + max(1, tokens(text)), max_tokens)
+    message = {"content": text, "role": "assistant"}
+    if thoughts:
+        message["reasoning_content"] = " ".join(_THOUGHT[at % len(_THOUGHT)] for at in range(thoughts))
+    finish = "stop" if text == whole and thoughts == thinking_tokens else "length"
     return {
-        "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": text, "role": "assistant"}}],
+        "choices": [{"finish_reason": finish, "index": 0, "message": message}],
         "created": int(time.time()),
         "id": f"chatcmpl-{random.getrandbits(48):012x}",
         "model": model,
@@ -82,7 +96,15 @@ def chat(model: str, messages: list[dict[str, str]], max_tokens: int, fault: str
 
 def tokens(text: str) -> int:
     """Count the tokens of a text, roughly."""
-    return len(re.findall(r"\w+|[^\w\s]", text))
+    return len(_TOKEN.findall(text))
+
+
+def _cut(text: str, most: int) -> str:
+    """Return what of a text fits into so many tokens."""
+    ends = [match.end() for match in _TOKEN.finditer(text)]
+    if len(ends) <= most:
+        return text
+    return text[: ends[most - 1]] if most > 0 else ""
 
 
 def _spoilt(text: str, fault: str) -> str:

@@ -155,7 +155,9 @@ class Batch:
         run.fault = node.fault_for(job.pipeline)
         await node.run(job.pipeline, job.model, run.fault)
         try:
-            answer = await asyncio.to_thread(answers.answer, job, run.fault, self.truth)
+            spec = node.model(job.pipeline, job.model)
+            thinking_tokens = spec.thinking_tokens if spec else 0
+            answer = await asyncio.to_thread(answers.answer, job, run.fault, self.truth, thinking_tokens)
         except answers.Undecodable as error:
             raise orchestrator.AttemptFailed(str(error)) from error
         except answers.RunnerRefused as error:

@@ -91,7 +91,9 @@ class ByocPort:
             try:
                 async with asyncio.timeout(run.wanted.timeout_s):
                     await node.run_byoc(offer, fault)
-                    reply = await asyncio.to_thread(byoc_workers.work, capability, offer.model, body, fault)
+                    reply = await asyncio.to_thread(
+                        byoc_workers.work, capability, offer.model, body, fault, offer.thinking_tokens
+                    )
             except orchestrator.AttemptFailed as error:
                 if error.bad_request:
                     self._record(run, 400)

@@ -21,7 +21,7 @@ class Reply:
     lines: tuple[str, ...] = ()
 
 
-def work(capability: str, model: str, body: bytes, fault: str) -> Reply:
+def work(capability: str, model: str, body: bytes, fault: str, thinking_tokens: int = 0) -> Reply:
     """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread."""
     try:
         asked = json.loads(body)
@@ -36,7 +36,7 @@ def work(capability: str, model: str, body: bytes, fault: str) -> Reply:
         return Reply(404, _json({"error": {"message": f"The model `{wanted}` does not exist.", "code": 404}}))
     match capability:
         case "openai-chat-completions":
-            return _chat(asked, wanted, fault)
+            return _chat(asked, wanted, fault, thinking_tokens)
         case "openai-text-embeddings":
             return _embeddings(asked, wanted)
         case "openai-image-generation":
@@ -44,21 +44,26 @@ def work(capability: str, model: str, body: bytes, fault: str) -> Reply:
     return _refuse("unknown capability")
 
 
-def _chat(asked: dict[str, Any], model: str, fault: str) -> Reply:
+def _chat(asked: dict[str, Any], model: str, fault: str, thinking_tokens: int) -> Reply:
     messages = asked.get("messages")
     if not isinstance(messages, list) or not messages:
         return _refuse("messages is required")
     plain = [{"content": str(message.get("content", ""))} for message in messages if isinstance(message, dict)]
-    answer = {"object": "chat.completion", **answers.chat(model, plain, int(asked.get("max_tokens") or 256), fault)}
+    limit = int(asked.get("max_tokens") or 256)
+    answer = {"object": "chat.completion", **answers.chat(model, plain, limit, fault, thinking_tokens)}
     if not asked.get("stream"):
         return Reply(200, _json(answer))
-    words = re.findall(r"\S+\s*", answer["choices"][0]["message"]["content"])
-    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+    choice = answer["choices"][0]
+    said, thought = (
+        re.findall(r"\S+\s*", choice["message"].get(name, "")) for name in ("content", "reasoning_content")
+    )
+    pieces = [*({"reasoning_content": word} for word in thought), *({"content": word} for word in said)]
+    deltas = [{"role": "assistant", "content": ""}, *pieces, {}]
     chunks = [
         {
             **answer,
             "object": "chat.completion.chunk",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else choice["finish_reason"]}],
             "usage": None if delta else answer["usage"],
         }
         for delta in deltas

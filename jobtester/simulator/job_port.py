@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from jobtester.simulator import batch, names, requests, served, spoilt, tasks
 
 _JSON = {"Content-Type": "application/json"}
 _TOKEN_S = 0.01
+_WITH_BLANK = re.compile(r"\S+\s*")
 
 
 class JobPort:
@@ -96,13 +98,18 @@ async def _stream(request: web.Request, payload: dict[str, Any]) -> web.StreamRe
 
 
 async def _chunks(payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    words = payload["choices"][0]["message"]["content"].split(" ")
-    for at, word in enumerate(words):
-        last = at == len(words) - 1
+    whole = payload["choices"][0]
+    pieces = [
+        (name, word)
+        for name in ("reasoning_content", "content")
+        for word in _WITH_BLANK.findall(whole["message"].get(name, ""))
+    ] or [("content", "")]
+    for at, (name, word) in enumerate(pieces):
+        last = at == len(pieces) - 1
         choice = {
             "index": 0,
-            "delta": {"role": "assistant", "content": word if last else f"{word} "},
-            "finish_reason": "stop" if last else "",
+            "delta": {"role": "assistant", name: word},
+            "finish_reason": whole["finish_reason"] if last else "",
         }
         yield {**payload, "choices": [choice], "usage": payload["usage"] if last else None}
         await asyncio.sleep(0 if last else _TOKEN_S)

@@ -21,7 +21,10 @@ _BUILTIN = Path(__file__).parent / "scenarios"
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model an orchestrator advertises for a pipeline (its slug). `cold_s` is spent once if it is not warm."""
+    """A model an orchestrator advertises for a pipeline (its slug). `cold_s` is spent once if it is not warm.
+
+    A language model spends the first `thinking_tokens` of what it may write on thoughts.
+    """
 
     pipeline: str
     model: str
@@ -30,17 +33,22 @@ class ModelSpec:
     price: int = 1000
     latency_s: Seconds = (0.1, 0.3)
     cold_s: float = 1.0
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ByocSpec:
-    """An external capability (37) an orchestrator advertises; `model` may be empty."""
+    """An external capability (37) an orchestrator advertises; `model` may be empty.
+
+    A language model spends the first `thinking_tokens` of what it may write on thoughts.
+    """
 
     capability: str
     model: str = ""
     capacity: int = 1
     price: int = 2500
     latency_s: Seconds = (0.1, 0.3)
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
