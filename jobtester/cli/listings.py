@@ -129,10 +129,11 @@ def _state(row: Row) -> str:
 
 
 def _reason(row: Row) -> Text:
-    """Return why a job did not pass; of one that passed, what is odd about its answer."""
-    if row.outcome != "passed":
-        return Text(row.reason)
-    return Text(", ".join(f"{note['check']}:{note['note']}" for note in row.notes), style="dim")
+    """Return why a job did not pass, and what is odd about its answer."""
+    notes = Text("\n".join(f"{note['check']}:{note['note']}" for note in row.notes), style="dim")
+    if row.outcome == "passed":
+        return notes
+    return Text("\n").join([Text(row.reason), notes]) if notes else Text(row.reason)
 
 
 def _age(entry: Entry, now: float) -> str:

@@ -8,6 +8,7 @@ import re
 import time
 import zlib
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from jobtester.simulator import artefacts, requests, segments, truth
@@ -15,7 +16,7 @@ from jobtester.simulator import artefacts, requests, segments, truth
 _ASKED = re.compile(r"only the (?:number|word) (\w+)", re.IGNORECASE)
 UNMEASURED = "audio duration calculation failed"
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_THOUGHT = "okay the user wants one thing from me so let me think about what that may be and how to put it".split()
+_THOUGHT = "okay the user wants one thing from me so let me think about what that may be and how to put it"
 _OLD_WORDS = "seven green elephants whisper loudly about yesterday's weather report"
 
 
@@ -83,7 +84,7 @@ def chat(
     said = min(thoughts + max(1, tokens(text)), max_tokens)
     message = {"content": text, "role": "assistant"}
     if thoughts:
-        message["reasoning_content"] = " ".join(_THOUGHT[at % len(_THOUGHT)] for at in range(thoughts))
+        message["reasoning_content"] = " ".join(islice(cycle(_THOUGHT.split()), thoughts))
     finish = "stop" if text == whole and thoughts == thinking_tokens else "length"
     return {
         "choices": [{"finish_reason": finish, "index": 0, "message": message}],
