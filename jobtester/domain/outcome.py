@@ -393,7 +393,8 @@ def _batch_status(exchange: Exchange, status: int) -> Verdict:
 
 def _byoc_status(exchange: Exchange, status: int) -> Verdict:
     text = _excerpt(exchange)
-    if status == 410:
+    passed_on = exchange.body.endswith(_PASSED_ON)
+    if status == 410 and not passed_on:
         return verdict("retired")
     if status == 400 and text.startswith("No orchestrators found"):
         return verdict("capacity_unknown", text)
@@ -403,15 +404,16 @@ def _byoc_status(exchange: Exchange, status: int) -> Verdict:
         return verdict("gateway_fault", text)
     if status == 400 and text.startswith("Unable to find orchestrators"):
         return verdict("gateway_fault", f"The gateway did not find out in time who there is: {text}")
-    if status == 400 and text.startswith("Unable to "):
+    if status == 400 and text.startswith("Unable to ") and not passed_on:
         return verdict("tester_fault", text)
-    if status in (404, 405) and text.startswith(("404 page not found", "Method not allowed")):
+    own = status in (404, 405) and not passed_on
+    if own and text.startswith(("404 page not found", "Method not allowed")):
         return verdict("gateway_fault", f"The gateway has no BYOC route: {text}")
     # Go passes a worker's refusal on as plain text that ends with a line feed; what a proxy writes is typed as JSON.
     typed = exchange.headers.get("content-type", "").lower().startswith("application/json")
-    passed_on = exchange.body.endswith(b"\n") or not typed
-    refused = status in (400, 422) and passed_on and exchange.body.lstrip().startswith((b"{", b"["))
-    if 400 <= status < 500 and (refused or exchange.body.endswith(_PASSED_ON)):
+    plain = exchange.body.endswith(b"\n") or not typed
+    refused = status in (400, 422) and plain and exchange.body.lstrip().startswith((b"{", b"["))
+    if 400 <= status < 500 and (refused or passed_on):
         if status == 429:
             return verdict("busy", f"The worker has too much to do: {text}")
         return verdict("worker_4xx", f"The worker answered {status}: {text}")

@@ -100,6 +100,66 @@ BYOC: list[tuple[Exchange, str, Outcome]] = [
     (answered(500, b"boom"), "500", Outcome.UNSCORED),
 ]
 
+# What a gateway, an orchestrator and a worker write for a job of an external capability. The gateway's own texts end
+# with one line feed; what is passed on from an orchestrator or a worker ends with two.
+_PARSE = b"Unable to parse job request, err="
+BYOC_TEXTS: dict[str, tuple[int, bytes, str, Outcome]] = {
+    "not POST": (405, b"Method not allowed\n", "gateway_fault", Outcome.UNSCORED),
+    "no header": (400, _PARSE + b"unexpected end of JSON input\n", "tester_fault", Outcome.UNSCORED),
+    "bad base64": (400, _PARSE + b"ErrorSegEncoding\n", "tester_fault", Outcome.UNSCORED),
+    "no time limit": (
+        400,
+        _PARSE + b"no timeout_seconds set with request, timeout_seconds is required\n",
+        "tester_fault",
+        Outcome.UNSCORED,
+    ),
+    "no request": (
+        400,
+        b"Unable to unmarshal job request err=unexpected end of JSON input\n",
+        "tester_fault",
+        Outcome.UNSCORED,
+    ),
+    "no parameters": (
+        400,
+        b"Unable to unmarshal job parameters err=unexpected end of JSON input\n",
+        "tester_fault",
+        Outcome.UNSCORED,
+    ),
+    "nobody": (400, b"No orchestrators found for capability X\n", "capacity_unknown", Outcome.UNSCORED),
+    "too slow to find anybody": (
+        400,
+        b"Unable to find orchestrators for capability X err=context deadline exceeded\n",
+        "gateway_fault",
+        Outcome.UNSCORED,
+    ),
+    "no balance": (400, b"Insufficient balance for request\n", "gateway_fault", Outcome.UNSCORED),
+    "no balance, passed on": (400, b"Insufficient balance for request\n\n", "gateway_fault", Outcome.UNSCORED),
+    "bad credentials": (400, b"Could not verify job creds\n\n", "gateway_fault", Outcome.UNSCORED),
+    "no price": (400, b"Could not get job price\n\n", "gateway_fault", Outcome.UNSCORED),
+    "a worker's text": (400, b"prompt is too long\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker's text like the gateway's": (400, b"Unable to load the model\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker's JSON": (400, b'{"error":"no"}\n\n', "worker_4xx", Outcome.FAILED),
+    "a worker that forbids": (403, b"not for you\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker without the path": (404, b"404 page not found\n\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker without the method": (405, b"Method Not Allowed\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker's Go without the method": (405, b"Method not allowed\n\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker's too large": (413, b'{"detail":"too large"}\n\n', "worker_4xx", Outcome.FAILED),
+    "a worker's type": (415, b"Unsupported Media Type\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker that is gone": (410, b"gone\n\n", "worker_4xx", Outcome.FAILED),
+    "a worker with much to do": (429, b"slow down\n\n", "busy", Outcome.UNSCORED),
+    "reading failed": (500, b"Error reading response\n", "500", Outcome.UNSCORED),
+    "reading failed, more follows": (500, b'Error reading response\n{"choices":[]}', "500", Outcome.UNSCORED),
+    "every orchestrator failed": (200, b"", "byoc_unclear", Outcome.UNSCORED),
+}
+
+
+@pytest.mark.parametrize("name", BYOC_TEXTS)
+def test_every_text_of_an_external_capability_has_its_outcome(name: str) -> None:
+    """Refusals of the gateway and of payment are held against nobody; a worker's refusal of good input is its own."""
+    status, body, code, expected = BYOC_TEXTS[name]
+    found = outcome.judge(answered(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
+    assert (found.code, found.outcome) == (code, expected)
+
 
 @pytest.mark.parametrize(("exchange", "code", "expected"), BYOC, ids=[row[1] for row in BYOC])
 def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expected: Outcome) -> None:

@@ -83,7 +83,7 @@ def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: boo
             return "every try failed"
         if status == 400 and not byoc and body.startswith(b'{"error":{"message":": '):
             return "the runner refused"
-        if 400 <= status < 500 and status not in (410, 429) and byoc and body.endswith(b"\n\n"):
+        if 400 <= status < 500 and status != 429 and byoc and body.endswith(b"\n\n"):
             return "the worker refused"
         if status in (400, 422) and byoc and body.lstrip().startswith((b"{", b"[")):
             return "the worker refused in JSON"
