@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from jobtester.simulator import control, gateway, listener, orchestrator, scenario, served, service_listener, truth
-
-if TYPE_CHECKING:
-    from jobtester.simulator.leaderboard import Leaderboard
+from jobtester.simulator import control, job_log, orchestrator, scenario, server, service_listener
+from jobtester.simulator.gateway import gateway
+from jobtester.simulator.leaderboard.leaderboard import Leaderboard
+from jobtester.simulator.runner import known_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,10 @@ class Network:
 
         `node_host` is the name by which others reach orchestrators that would else be on loopback addresses.
         """
-        from jobtester.simulator.leaderboard import Leaderboard
-
         ports = ports or Ports({})
-        known = truth.Truth(assets_dir)
+        known = known_inputs.Truth(assets_dir)
         self.scenario, self.host = network, host
-        self.log = served.Log()
+        self.log = job_log.Log()
         self.orchestrators = [
             orchestrator.Orchestrator(spec, network.seed, number) for number, spec in enumerate(network.orchestrators)
         ]
@@ -83,7 +80,7 @@ class Network:
         await self.stop()
 
     @property
-    def served(self) -> list[served.Served]:
+    def served(self) -> list[job_log.Served]:
         """List who served what so far, in the order in which the jobs ended."""
         return self.log.entries
 
@@ -101,10 +98,14 @@ class Network:
             for one in self.gateways.values():
                 stack.push_async_callback(one.stop)
                 await one.start()
-            runner = web.AppRunner(control.Control(self).application(), access_log=None, shutdown_timeout=0.1)
+            runner = web.AppRunner(
+                control.Control(self.log, self.gateways, self.leaderboard, self.orchestrators).application(),
+                access_log=None,
+                shutdown_timeout=0.1,
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await listener.Listener(runner, self.host, self._control_port, reuse_address=True).start()
+            await server.Listener(runner, self.host, self._control_port, reuse_address=True).start()
             self._control_port = int(runner.addresses[0][1])
             self._stack = stack.pop_all()
 

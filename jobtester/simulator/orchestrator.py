@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobtester.simulator import faults, scenario, service_listener, tasks
+from jobtester.simulator import background_tasks, faults, scenario, service_listener
 
 _SLOW = 10.0
 _LEAKY = "0.8.6"
@@ -145,7 +145,7 @@ class Orchestrator:
     async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it for as long as the node stands; every connection breaks when it goes."""
         ended = self._ended
-        await tasks.unless(ended, work)
+        await background_tasks.unless(ended, work)
         if ended.is_set():
             raise AttemptFailed("read: connection reset by peer", broken=True)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jobtester.simulator import faults, generations, names, service_listener
+from jobtester.simulator import faults, go_livepeer, service_listener
 
 Mode = Literal["tester", "half", "query", "stock"]
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class OrchestratorSpec:
     down: bool = False
     frozen: bool = False
     not_selectable: tuple[str, ...] = ()
-    version: str = generations.LATEST
+    version: str = go_livepeer.LATEST
     slow_at_least_s: float = 2.0
     error_at_least_s: float = 0.25
 
@@ -111,7 +112,7 @@ class GatewaySpec:
 
     name: str
     mode: Mode = "tester"
-    version: str = generations.LATEST
+    version: str = go_livepeer.LATEST
     retry_window: float = 2.0
     max_tries: int = 20
     discovery_timeout: float = 1.0
@@ -133,12 +134,12 @@ class GatewaySpec:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a version that is not known."""
-        generations.generation(self.version)
+        go_livepeer.generation(self.version)
 
     @property
-    def generation(self) -> generations.Generation:
+    def generation(self) -> go_livepeer.Generation:
         """What sets its version apart."""
-        return generations.generation(self.version)
+        return go_livepeer.generation(self.version)
 
     def scaled(self, factor: float) -> GatewaySpec:
         """Return the same gateway with all its times multiplied."""
@@ -191,14 +192,12 @@ class Scenario:
         latency_s: Seconds = (0.05, 0.15),
     ) -> Scenario:
         """Replay a recorded getNetworkCapabilities answer, everything it advertises being served healthily."""
-        from jobtester.simulator import recording
-
         raw = Path(path).read_bytes()
         return cls(
             name=Path(path).stem,
             seed=seed,
             gateways=gateways or (GatewaySpec(name="gateway"),),
-            orchestrators=recording.orchestrators(raw, latency_s),
+            orchestrators=_recorded_orchestrators(raw, latency_s),
             description=f"the network recorded in {Path(path).name}",
             recorded=raw,
         )
@@ -209,7 +208,7 @@ def generate(
     seed: int,
     orchestrators: int,
     models_per_pipeline: int = 1,
-    pipelines: tuple[str, ...] = names.BATCH,
+    pipelines: tuple[str, ...] = go_livepeer.BATCH,
     latency_s: Seconds = (0.0, 0.05),
     fault_share: float = 0.0,
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec(name="gateway"),),
@@ -272,3 +271,62 @@ def _make(kind: type[T], entry: dict[str, Any]) -> T:
     if unknown:
         raise TypeError(f"unknown key {unknown[0]!r} in {kind.__name__}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+
+
+def _recorded_orchestrators(raw: bytes, latency_s: Seconds) -> tuple[OrchestratorSpec, ...]:
+    """Make one spec per node; each serves the batch models and external capabilities it advertises.
+
+    Entries of the same address and URI are one node with the models of them all. ValueError where `raw` is not such
+    an answer.
+    """
+    try:
+        entries = json.loads(raw).get("orchestrators") or []
+        specs = [_recorded_spec(entry, latency_s) for entry in entries]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a getNetworkCapabilities answer: {error!r}") from error
+    nodes: dict[tuple[str, str], OrchestratorSpec] = {}
+    for spec in specs:
+        key = (spec.address, spec.service_uri)
+        known = nodes.get(key, dataclasses.replace(spec, models=(), byoc=()))
+        nodes[key] = dataclasses.replace(
+            known,
+            models=tuple(dict.fromkeys(known.models + spec.models)),
+            byoc=tuple(dict.fromkeys(known.byoc + spec.byoc)),
+        )
+    return tuple(nodes.values())
+
+
+def _recorded_spec(entry: dict[str, Any], latency_s: Seconds) -> OrchestratorSpec:
+    return OrchestratorSpec(
+        address=entry["address"].lower(),
+        local_address=(entry.get("local_address") or "").lower(),
+        service_uri=entry.get("orch_uri") or "",
+        models=tuple(_recorded_models(entry, latency_s)),
+        byoc=tuple(_recorded_byoc(entry, latency_s)),
+    )
+
+
+def _recorded_models(entry: dict[str, Any], latency_s: Seconds) -> Iterator[ModelSpec]:
+    constraints = (entry.get("capabilities") or {}).get("constraints") or {}
+    for number, constraint in (constraints.get("PerCapability") or {}).items():
+        slug = go_livepeer.SLUG.get(int(number), "")
+        if slug not in go_livepeer.NUMBER or slug == "byoc":
+            continue
+        for model, state in (constraint.get("models") or {}).items():
+            yield ModelSpec(
+                pipeline=slug,
+                model=model,
+                warm=bool(state.get("warm")),
+                capacity=max(1, int(state.get("capacity") or 0)),
+                latency_s=latency_s,
+            )
+
+
+def _recorded_byoc(entry: dict[str, Any], latency_s: Seconds) -> Iterator[ByocSpec]:
+    options = entry.get("capability_options") or {}
+    for price in entry.get("capabilities_prices") or []:
+        if price.get("capability") == go_livepeer.BYOC and price.get("constraint"):
+            name = str(price["constraint"])
+            known = options.get(name) or [{}]
+            first = known[0] if isinstance(known, list) and known and isinstance(known[0], dict) else {}
+            yield ByocSpec(capability=name, model=str(first.get("model", "")), capacity=4, latency_s=latency_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jobtester.simulator import tasks
+from jobtester.simulator import background_tasks
 
 State = Literal["up", "down", "frozen"]
 
@@ -43,7 +43,7 @@ class ServiceListener:
         self._context = context if parts.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._state: State = "down"
-        self._tasks = tasks.Tasks()
+        self._tasks = background_tasks.Tasks()
         self._open: set[asyncio.BaseTransport] = set()
 
     def open(self, *, bind_to: str = "", named: str = "", port: int = 0) -> str:

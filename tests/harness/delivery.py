@@ -14,8 +14,8 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.results import Result
 from jobtester.leaderboard.delivery import Delivery
-from jobtester.simulator.leaderboard import Leaderboard
-from jobtester.simulator.leaderboard_faults import Faults
+from jobtester.simulator.leaderboard.faults import Faults
+from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.database import Database
 from jobtester.store.outbox import Entry, Outbox
 from jobtester.store.results import Results

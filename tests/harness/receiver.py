@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from jobtester.simulator.leaderboard import Leaderboard
+from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.harness.simulated import SimulatedTester, simulated_tester
 

@@ -12,9 +12,9 @@ from typing import Any
 from jobtester import configuration, daemon
 from jobtester.daemon import Daemon
 from jobtester.domain.report import Report
+from jobtester.simulator.job_log import Served
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
-from jobtester.simulator.served import Served
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
 

@@ -12,8 +12,8 @@ import pytest
 
 from jobtester.domain import stats
 from jobtester.leaderboard.delivery import Delivery
-from jobtester.simulator.leaderboard import Leaderboard
-from jobtester.simulator.leaderboard_faults import Faults
+from jobtester.simulator.leaderboard.faults import Faults
+from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results

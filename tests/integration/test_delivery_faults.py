@@ -10,7 +10,7 @@ import pytest
 
 from jobtester.domain import stats
 from jobtester.domain.received import Received
-from jobtester.simulator.leaderboard import SEEDED_REGIONS
+from jobtester.simulator.leaderboard.leaderboard import SEEDED_REGIONS
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.outbox import Move
 from tests.harness.delivery import delivery_harness, make_result

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobtester.simulator.job_log import Served
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.simulator.served import Served
 from jobtester.store.rows import Row
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 

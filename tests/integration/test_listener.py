@@ -10,7 +10,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from jobtester.simulator.listener import Listener
+from jobtester.simulator.server import Listener
 
 
 @pytest.mark.parametrize("turns", range(5))

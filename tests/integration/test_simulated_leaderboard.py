@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from jobtester.simulator.leaderboard import Leaderboard
-from jobtester.simulator.leaderboard_rows import Row, RowsFile
+from jobtester.simulator.leaderboard.leaderboard import Leaderboard
+from jobtester.simulator.leaderboard.rows import Row, RowsFile
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import generate
 

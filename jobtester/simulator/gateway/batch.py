@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobtester.simulator import answers, events, meter, orchestrator, requests, scenario, selection, served, store
-from jobtester.simulator import tasks as background
-from jobtester.simulator import truth as truths
+from jobtester.simulator import background_tasks as background
+from jobtester.simulator import job_log, orchestrator, scenario
+from jobtester.simulator.gateway import events, metrics, result_store, selection
+from jobtester.simulator.runner import ai_runner
+from jobtester.simulator.runner import known_inputs as truths
 
 _SAYS_NULL = ("audio-to-text", "segment-anything-2", "image-to-text")
 _NOBODY = "no orchestrators available"
@@ -29,7 +31,7 @@ class Verdict:
 class Attempts:
     """How far one job has come: its tries, how many reached an orchestrator, and who refused it without a slot."""
 
-    job: requests.Job
+    job: ai_runner.Job
     request_id: str
     wanted: str
     gone: asyncio.Event
@@ -41,7 +43,7 @@ class Attempts:
     success: bool = False
     fault: str = ""
     cause: str = ""
-    entry: served.Served | None = None
+    entry: job_log.Served | None = None
 
     @property
     def took_s(self) -> float:
@@ -55,16 +57,16 @@ class Batch:
 
     spec: scenario.GatewaySpec
     selection: selection.Selection
-    meter: meter.Meter
-    store: store.Store
+    metrics: metrics.Meter
+    result_store: result_store.Store
     truth: truths.Truth
-    log: served.Log
+    log: job_log.Log
     report: Callable[[str, dict[str, Any]], None]
 
     async def process(self, run: Attempts) -> Verdict:
         """Take the job to its end, and log who served it before the client can know."""
         job = run.job
-        self.meter.requested(job.pipeline, job.model)
+        self.metrics.requested(job.pipeline, job.model)
         self.report("ai_batch_request", events.received(run.request_id, job.pipeline, job.model))
         verdict = await self._try(run) if job.model else Verdict(None)
         if not run.gone.is_set():
@@ -121,7 +123,7 @@ class Batch:
         """
         job = run.job
         if error.broken:
-            self.meter.failed(job.pipeline, job.model, node, error.cause)
+            self.metrics.failed(job.pipeline, job.model, node, error.cause)
         if error.refused:
             run.refused_by.append(node)
         else:
@@ -140,16 +142,18 @@ class Batch:
         if run.fault == "eof":
             return Verdict(None)
         if run.took_s >= self.spec.retry_window:
-            self.meter.failed(job.pipeline, job.model, None, f"{_NOBODY} within {_go(self.spec.retry_window)} timeout")
+            self.metrics.failed(
+                job.pipeline, job.model, None, f"{_NOBODY} within {_go(self.spec.retry_window)} timeout"
+            )
             return unavailable()
         is_tried = run.node is not None
         if is_tried and job.pipeline != "llm":
             return Verdict(200, None) if job.pipeline in _SAYS_NULL else Verdict(None)
         if is_tried or generation.unselectable == "503":
-            self.meter.failed(job.pipeline, job.model, None, _NOBODY)
+            self.metrics.failed(job.pipeline, job.model, None, _NOBODY)
         return unavailable() if generation.unselectable == "503" else Verdict(None)
 
-    async def _attempt(self, run: Attempts, node: orchestrator.Orchestrator) -> answers.Answer:
+    async def _attempt(self, run: Attempts, node: orchestrator.Orchestrator) -> ai_runner.Answer:
         job = run.job
         began = time.monotonic()
         run.fault = node.fault_for(job.pipeline)
@@ -157,20 +161,20 @@ class Batch:
         try:
             spec = node.model(job.pipeline, job.model)
             thinking_tokens = spec.thinking_tokens if spec else 0
-            answer = await asyncio.to_thread(answers.answer, job, run.fault, self.truth, thinking_tokens)
-        except answers.Undecodable as error:
+            answer = await asyncio.to_thread(ai_runner.answer, job, run.fault, self.truth, thinking_tokens)
+        except ai_runner.Undecodable as error:
             raise orchestrator.AttemptFailed(str(error)) from error
-        except answers.RunnerRefused as error:
+        except ai_runner.RunnerRefused as error:
             cause = f"{job.pipeline} container returned 400: {error}"
             raise orchestrator.AttemptFailed(cause, bad_request=str(error)) from error
-        self.meter.succeeded(job.pipeline, job.model, node, time.monotonic() - began)
+        self.metrics.succeeded(job.pipeline, job.model, node, time.monotonic() - began)
         run.success = True
         run.reached += 1
         return answer
 
-    async def _succeeded(self, run: Attempts, node: orchestrator.Orchestrator, answer: answers.Answer) -> Verdict:
+    async def _succeeded(self, run: Attempts, node: orchestrator.Orchestrator, answer: ai_runner.Answer) -> Verdict:
         job = run.job
-        payload = _payload(job, answer, self.store.save(answer.artefacts))
+        payload = _payload(job, answer, self.result_store.save(answer.files))
         await self.selection.close(job.pipeline, job.model, node, failed=False, took_s=run.took_s)
         if run.gone.is_set():
             self._record(run, None)
@@ -186,7 +190,7 @@ class Batch:
         run.cause = "context canceled"
         if node is not None and is_reached:
             run.reached += 1
-            self.meter.failed(run.job.pipeline, run.job.model, node, run.cause)
+            self.metrics.failed(run.job.pipeline, run.job.model, node, run.cause)
         self._record(run, None)
         if node is not None:
             await asyncio.sleep(self.spec.stray_delay)
@@ -245,8 +249,8 @@ def _error(status: int, message: str) -> Verdict:
     return Verdict(status, {"error": {"message": message}})
 
 
-def _refused(job: requests.Job, message: str) -> Verdict:
-    if message == answers.UNMEASURED:
+def _refused(job: ai_runner.Job, message: str) -> Verdict:
+    if message == ai_runner.UNMEASURED:
         return bad_request(message)
     return _error(500, "Internal Server Error") if job.pipeline == "llm" else bad_request(f": {message}")
 
@@ -256,7 +260,7 @@ def _go(seconds: float) -> str:
     return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
 
 
-def _payload(job: requests.Job, answer: answers.Answer, urls: list[str]) -> Any:
+def _payload(job: ai_runner.Job, answer: ai_runner.Answer, urls: list[str]) -> Any:
     if job.is_llm_form:
         chat = answer.payload
         return {"response": chat["choices"][0]["message"]["content"], "tokens_used": chat["usage"]["total_tokens"]}

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from aiohttp import web
 
-from jobtester.simulator import answers
+from jobtester.simulator.runner import ai_runner
 
 _KEPT = 512
 _TYPES = {"png": "image/png"}
@@ -20,7 +20,7 @@ class Store:
         """Begin empty."""
         self._files: OrderedDict[str, bytes] = OrderedDict()
 
-    def save(self, files: tuple[answers.Artefact, ...]) -> list[str]:
+    def save(self, files: tuple[ai_runner.Artefact, ...]) -> list[str]:
         """Keep a job's files; return their URLs relative to the gateway."""
         folder = secrets.token_hex(4)
         urls = []

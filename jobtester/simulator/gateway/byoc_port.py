@@ -13,7 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import byoc_workers, events, orchestrator, pool, scenario, served, spoilt
+from jobtester.simulator import job_log, orchestrator, scenario
+from jobtester.simulator.gateway import events, orchestrator_pool
+from jobtester.simulator.gateway.job_port import faulty_response
+from jobtester.simulator.runner import byoc_workers
 
 Candidate = tuple[orchestrator.Orchestrator, scenario.ByocSpec, str]
 _ASKING_S = 0.5
@@ -45,7 +48,7 @@ class _Run:
     node: orchestrator.Orchestrator | None = None
     fault: str = ""
     success: bool = False
-    entry: served.Served | None = None
+    entry: job_log.Served | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class ByocPort:
     """The parts of a gateway that these jobs need."""
 
     spec: scenario.GatewaySpec
-    pool: pool.Pool
-    log: served.Log
+    orchestrator_pool: orchestrator_pool.Pool
+    log: job_log.Log
     report: Callable[[str, dict[str, Any]], None]
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -77,7 +80,7 @@ class ByocPort:
             if request.transport is None or request.transport.is_closing():
                 self._record(run, None, disconnected=True)
             raise
-        return await served.finish(request, response, run.entry)
+        return await job_log.finish(request, response, run.entry)
 
     async def _serve(self, request: web.Request, run: _Run, body: bytes) -> web.StreamResponse:
         capability = run.wanted.capability
@@ -115,7 +118,7 @@ class ByocPort:
         if not run.success:
             return _text(500, "Error reading response")
         headers = {"X-Orchestrator-Url": run.node.spec.service_uri, "Livepeer-Balance": "1000000", "X-Metadata": ""}
-        bad = await spoilt.answer(request, run.fault, headers)
+        bad = await faulty_response(request, run.fault, headers)
         if bad is not None:
             return bad
         if not reply.lines:
@@ -134,10 +137,10 @@ class ByocPort:
         """Ask the listed ones for a token, 500 ms each, and keep those with the capability and a free slot."""
         listed = [
             uri
-            for uri in await self.pool.refresh()
+            for uri in await self.orchestrator_pool.refresh()
             if (not wanted.include or uri in wanted.include) and uri not in wanted.exclude
         ]
-        nodes = [node for uri in listed if (node := self.pool.find(uri)) is not None]
+        nodes = [node for uri in listed if (node := self.orchestrator_pool.find(uri)) is not None]
         answered = await asyncio.gather(*(_token(node) for node in nodes))
         offers = [
             (node, offer, node.fault_for(wanted.capability))

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from jobtester.simulator import leaderboard_scores as scores
-from jobtester.simulator import leaderboard_stats as stats
-from jobtester.simulator import listener
-from jobtester.simulator.leaderboard_database import TIMED_OUT, Statements
-from jobtester.simulator.leaderboard_faults import Faults, Moments
-from jobtester.simulator.leaderboard_rows import Row, RowsFile
+from jobtester.simulator import server
+from jobtester.simulator.leaderboard import scores
+from jobtester.simulator.leaderboard import stat as stats
+from jobtester.simulator.leaderboard.database import TIMED_OUT, Statements
+from jobtester.simulator.leaderboard.faults import Faults, Moments
+from jobtester.simulator.leaderboard.rows import Row, RowsFile
 
 Region = tuple[str, str, str]
 _TRANSCODING = "GLOBAL ATL ATL2 MDW FRA HOU LON LAX MAD MIA MOS2 ASH NYC PRG SJO SAO SEA SIN STO SYD HND TOR"
@@ -108,7 +108,7 @@ class Leaderboard:
         app.router.add_route("*", "/{anything:.*}", _not_found)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
         await self._runner.setup()
-        site = listener.Listener(self._runner, self.host, self.port, reuse_address=True)
+        site = server.Listener(self._runner, self.host, self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

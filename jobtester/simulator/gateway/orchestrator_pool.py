@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from jobtester.simulator import names, orchestrator, scenario
+from jobtester.simulator import go_livepeer, orchestrator, scenario
 
 
 class ReadWriteLock:
@@ -126,7 +126,7 @@ class Pool:
 
     def find(self, uri: str) -> orchestrator.Orchestrator | None:
         """Look who listens at a service URI."""
-        return self._network.get(names.same_host(uri))
+        return self._network.get(go_livepeer.same_host(uri))
 
     async def _get(self, url: str) -> bytes | None:
         if self._session is None:

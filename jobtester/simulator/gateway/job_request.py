@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
+
+from jobtester.simulator.runner.ai_runner import Job
 
 _PREFIX = "error binding string parameter: strconv."
 
@@ -51,29 +52,6 @@ _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE"
 
 class BadRequest(Exception):
     """The gateway answers 400 with this text, and no orchestrator is involved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One decoded batch job. `upload` is its file, empty where it has none or the part was missing.
-
-    `is_llm_form`: an llm job in the form that builds before v0.8.3 take.
-    """
-
-    pipeline: str
-    model: str
-    values: dict[str, Any] = field(default_factory=dict)
-    upload: bytes = b""
-    is_llm_form: bool = False
-
-    def number(self, name: str, default: int) -> int:
-        """Read an integer field."""
-        value = self.values.get(name)
-        return default if value is None else int(value)
-
-    def text(self, name: str) -> str:
-        """Read a text field, empty if it was not sent."""
-        return str(self.values.get(name) or "")
 
 
 def decode(pipeline: str, content_type: str, body: bytes, *, llm_form: bool = False) -> Job:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jobtester.simulator import answers, artefacts
+from jobtester.simulator.runner import ai_runner, media
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def _chat(asked: dict[str, Any], model: str, fault: str, thinking_tokens: int) -
         return _refuse("messages is required")
     plain = [{"content": str(message.get("content", ""))} for message in messages if isinstance(message, dict)]
     limit = int(asked.get("max_tokens") or 256)
-    answer = {"object": "chat.completion", **answers.chat(model, plain, limit, fault, thinking_tokens)}
+    answer = {"object": "chat.completion", **ai_runner.chat(model, plain, limit, fault, thinking_tokens)}
     if not asked.get("stream"):
         return Reply(200, _json(answer))
     choice = answer["choices"][0]
@@ -76,9 +76,9 @@ def _embeddings(asked: dict[str, Any], model: str) -> Reply:
     texts = [text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
     if not texts:
         return _refuse("input is required")
-    count = sum(map(answers.tokens, texts))
+    count = sum(map(ai_runner.tokens, texts))
     data = [
-        {"object": "embedding", "index": index, "embedding": answers.embedding(text)}
+        {"object": "embedding", "index": index, "embedding": ai_runner.embedding(text)}
         for index, text in enumerate(texts)
     ]
     usage = {"prompt_tokens": count, "total_tokens": count}
@@ -92,7 +92,7 @@ def _image(asked: dict[str, Any]) -> Reply:
         width, height = (int(side) for side in str(asked.get("size") or "512x512").split("x"))
     except ValueError:
         return _refuse("size must look like 512x512")
-    picture = base64.b64encode(artefacts.picture(width, height)).decode()
+    picture = base64.b64encode(media.picture(width, height)).decode()
     return Reply(200, _json({"created": int(time.time()), "data": [{"b64_json": picture}] * int(asked.get("n") or 1)}))
 
 

@@ -39,7 +39,7 @@ class Truth:
 
 
 def _assets() -> Path:
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     bundled = package / "assets"
     return bundled if bundled.is_dir() else package.parent / "assets"
 

@@ -11,26 +11,29 @@ from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import batch, names, requests, served, spoilt, tasks
+from jobtester.simulator import background_tasks, go_livepeer, job_log
+from jobtester.simulator.gateway import batch, job_request
 
 _JSON = {"Content-Type": "application/json"}
 _TOKEN_S = 0.01
 _WITH_BLANK = re.compile(r"\S+\s*")
+_JSON_DEPTH = 200_000
+_ENDLESS_CHUNK = b" " * 65_536
 
 
 class JobPort:
     """Decode jobs, have them processed, and write the answers."""
 
-    def __init__(self, jobs: batch.Batch, running: tasks.Tasks) -> None:
+    def __init__(self, jobs: batch.Batch, running: background_tasks.Tasks) -> None:
         """Process with `jobs`; what must go on after a client has left stays in `running`."""
         self._batch, self._running = jobs, running
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Serve the batch routes and what stands beside them."""
-        for slug in names.BATCH:
+        for slug in go_livepeer.BATCH:
             router.add_route("*", f"/{slug}", self._handle)
         router.add_get("/healthz", _healthy)
-        router.add_get("/stream/{folder}/{file}", self._batch.store.handle)
+        router.add_get("/stream/{folder}/{file}", self._batch.result_store.handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         pipeline = request.path.strip("/")
@@ -41,13 +44,13 @@ class JobPort:
         body = await request.read()
         received_at = time.monotonic()
         try:
-            job = requests.decode(
+            job = job_request.decode(
                 pipeline,
                 request.headers.get("Content-Type", ""),
                 body,
                 llm_form=self._batch.spec.generation.llm_form,
             )
-        except requests.BadRequest as error:
+        except job_request.BadRequest as error:
             return await _write(request, batch.bad_request(str(error)), pipeline)
         run = batch.Attempts(
             job=job,
@@ -66,7 +69,7 @@ class JobPort:
             response = await _stream(request, verdict.payload)
         else:
             response = await _write(request, verdict, pipeline)
-        return await served.finish(request, response, run.entry)
+        return await job_log.finish(request, response, run.entry)
 
 
 async def _healthy(_: web.Request) -> web.Response:
@@ -75,9 +78,9 @@ async def _healthy(_: web.Request) -> web.Response:
 
 async def _write(request: web.Request, verdict: batch.Verdict, pipeline: str) -> web.StreamResponse:
     if verdict.status is None:
-        return spoilt.hang_up(request)
+        return hang_up(request)
     if verdict.status == 200:
-        bad = await spoilt.answer(request, verdict.fault, {})
+        bad = await faulty_response(request, verdict.fault, {})
         if bad is not None:
             return bad
     headers = dict(_JSON)
@@ -113,3 +116,49 @@ async def _chunks(payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         }
         yield {**payload, "choices": [choice], "usage": payload["usage"] if last else None}
         await asyncio.sleep(0 if last else _TOKEN_S)
+
+
+async def faulty_response(request: web.Request, fault: str, headers: dict[str, str]) -> web.StreamResponse | None:
+    """Return the response of a fault that spoils the body's bytes, None for any other fault."""
+    match fault:
+        case "empty":
+            return web.Response(headers=headers)
+        case "garbage_json":
+            return web.Response(text='{"images":[{"url":\n', content_type="application/json", headers=headers)
+        case "html":
+            return web.Response(text="<html><body>Welcome</body></html>", content_type="text/html", headers=headers)
+        case "wrong_shape":
+            return web.Response(text='{"result":{"ok":true}}\n', content_type="application/json", headers=headers)
+        case "deep_json":
+            text = "[" * _JSON_DEPTH + "]" * _JSON_DEPTH
+            return web.Response(text=text, content_type="application/json", headers=headers)
+        case "endless_body":
+            return await _endless(request, headers)
+        case "reset_mid_body":
+            return await _reset(request, headers)
+    return None
+
+
+def hang_up(request: web.Request) -> web.Response:
+    """Close the connection without an answer, as a crashed handler does."""
+    if request.transport is not None:
+        request.transport.close()
+    return web.Response()
+
+
+async def _endless(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
+    await response.prepare(request)
+    await response.write(b'{"text":"')
+    while True:
+        await response.write(_ENDLESS_CHUNK)
+        await asyncio.sleep(0.001)
+
+
+async def _reset(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "4096", **headers})
+    await response.prepare(request)
+    await response.write(b'{"images":[')
+    if request.transport is not None:
+        request.transport.abort()
+    return response

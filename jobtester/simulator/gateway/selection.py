@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobtester.simulator import orchestrator, pool, scenario
+from jobtester.simulator import orchestrator, scenario
+from jobtester.simulator.gateway import orchestrator_pool
 
 Node = orchestrator.Orchestrator
 
@@ -16,7 +17,7 @@ Node = orchestrator.Orchestrator
 class Selection:
     """Build a selector per use, from the webhook's answer of that moment: the tester gateway."""
 
-    def __init__(self, listed: pool.Pool, rng: random.Random, max_price: int = 0) -> None:
+    def __init__(self, listed: orchestrator_pool.Pool, rng: random.Random, max_price: int = 0) -> None:
         """Share the gateway's pool, its random source, and the most that it pays."""
         self.pool, self.rng, self.max_price = listed, rng, max_price
         self._building = asyncio.Lock()
@@ -72,7 +73,7 @@ class _Sessions:
 class StickySelection(Selection):
     """Keep sessions per pipeline and model, as mainline does: orchestrators of earlier lists stay in the pool."""
 
-    def __init__(self, listed: pool.Pool, rng: random.Random, spec: scenario.GatewaySpec) -> None:
+    def __init__(self, listed: orchestrator_pool.Pool, rng: random.Random, spec: scenario.GatewaySpec) -> None:
         """Keep sessions for as long as the gateway does."""
         super().__init__(listed, rng, spec.max_price)
         self._spec = spec

@@ -7,11 +7,11 @@ import random
 import re
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
-from jobtester.simulator import artefacts, requests, segments, truth
+from jobtester.simulator.runner import known_inputs, media, segmentation
 
 _ASKED = re.compile(r"only the (?:number|word) (\w+)", re.IGNORECASE)
 UNMEASURED = "audio duration calculation failed"
@@ -29,6 +29,29 @@ class Undecodable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """One decoded batch job. `upload` is its file, empty where it has none or the part was missing.
+
+    `is_llm_form`: an llm job in the form that builds before v0.8.3 take.
+    """
+
+    pipeline: str
+    model: str
+    values: dict[str, Any] = field(default_factory=dict)
+    upload: bytes = b""
+    is_llm_form: bool = False
+
+    def number(self, name: str, default: int) -> int:
+        """Read an integer field."""
+        value = self.values.get(name)
+        return default if value is None else int(value)
+
+    def text(self, name: str) -> str:
+        """Read a text field, empty if it was not sent."""
+        return str(self.values.get(name) or "")
+
+
+@dataclass(frozen=True, slots=True)
 class Artefact:
     """A file for the gateway's store. `unreachable`: its URL is given out but not served."""
 
@@ -42,11 +65,11 @@ class Answer:
     """A runner's result. Where there are artefacts, `payload` is made by the gateway around their URLs."""
 
     payload: Any = None
-    artefacts: tuple[Artefact, ...] = ()
+    files: tuple[Artefact, ...] = ()
     seed: int | None = None
 
 
-def answer(job: requests.Job, fault: str, known: truth.Truth, thinking_tokens: int = 0) -> Answer:
+def answer(job: Job, fault: str, known: known_inputs.Truth, thinking_tokens: int = 0) -> Answer:
     """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread.
 
     A language model thinks for `thinking_tokens` before it says anything.
@@ -112,7 +135,7 @@ def _spoilt(text: str, fault: str) -> str:
     return {"empty_text": "", "wrong_answer": _OLD_WORDS, "wrong_transcript": _OLD_WORDS}.get(fault, text)
 
 
-def _images(job: requests.Job, fault: str) -> Answer:
+def _images(job: Job, fault: str) -> Answer:
     if not job.text("prompt"):
         raise RunnerRefused("Prompt must be provided.")
     width, height = _size(job)
@@ -124,19 +147,19 @@ def _images(job: requests.Job, fault: str) -> Answer:
     if fault == "wrong_size":
         width, height = width // 2, height // 2
     if fault == "bomb_image":
-        content = artefacts.bomb()
+        content = media.bomb()
     elif fault == "not_an_image":
         content = b"<html><body>404 not found</body></html>"
     else:
-        content = artefacts.picture(width, height, blank=fault == "blank_image")
+        content = media.picture(width, height, blank=fault == "blank_image")
     if fault == "truncated_image":
         content = content[: len(content) // 2]
     count = max(1, job.number("num_images_per_prompt", 1))
     file = Artefact("png", content, unreachable=fault == "unreachable_artefact")
-    return Answer(artefacts=(file,) * count, seed=seed)
+    return Answer(files=(file,) * count, seed=seed)
 
 
-def _size(job: requests.Job) -> tuple[int, int]:
+def _size(job: Job) -> tuple[int, int]:
     if job.pipeline == "text-to-image":
         return job.number("width", 512), job.number("height", 512)
     width, height = _uploaded_size(job)
@@ -145,7 +168,7 @@ def _size(job: requests.Job) -> tuple[int, int]:
     return width // 8 * 8, height // 8 * 8
 
 
-def _uploaded_size(job: requests.Job) -> tuple[int, int]:
+def _uploaded_size(job: Job) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -158,7 +181,7 @@ def _uploaded_size(job: requests.Job) -> tuple[int, int]:
     raise Undecodable("image: unknown format")
 
 
-def _video(job: requests.Job, fault: str) -> Answer:
+def _video(job: Job, fault: str) -> Answer:
     _uploaded_size(job)
     width, height = job.number("width", 1024), job.number("height", 576)
     if width % 8 or height % 8:
@@ -169,17 +192,17 @@ def _video(job: requests.Job, fault: str) -> Answer:
     if fault == "wrong_size":
         width, height = width // 2, height // 2
     frames = 25 if "xt" in job.model.lower() else 14
-    content = artefacts.film(width, height, fps=job.number("fps", 7), frames=frames, flat=fault == "flat_video")
-    return Answer(artefacts=(Artefact("mp4", content, unreachable=fault == "unreachable_artefact"),), seed=seed)
+    content = media.film(width, height, fps=job.number("fps", 7), frames=frames, flat=fault == "flat_video")
+    return Answer(files=(Artefact("mp4", content, unreachable=fault == "unreachable_artefact"),), seed=seed)
 
 
-def _speech(job: requests.Job, fault: str) -> Answer:
+def _speech(job: Job, fault: str) -> Answer:
     tenths = max(5, round(len(job.text("text")) / 1.5))
-    content = artefacts.sound(tenths, silent=fault == "silent_audio")
-    return Answer(artefacts=(Artefact("wav", content, unreachable=fault == "unreachable_artefact"),))
+    content = media.sound(tenths, silent=fault == "silent_audio")
+    return Answer(files=(Artefact("wav", content, unreachable=fault == "unreachable_artefact"),))
 
 
-def _transcript(job: requests.Job, fault: str, known: truth.Truth) -> dict[str, Any]:
+def _transcript(job: Job, fault: str, known: known_inputs.Truth) -> dict[str, Any]:
     duration = _duration(job.upload)
     text = _spoilt(known.transcript(job.upload), fault)
     words = text.split()
@@ -206,10 +229,10 @@ def _duration(upload: bytes) -> float:
     return seconds
 
 
-def _masks(job: requests.Job, fault: str) -> dict[str, str]:
+def _masks(job: Job, fault: str) -> dict[str, str]:
     _uploaded_size(job)
     try:
-        return segments.answer(
+        return segmentation.answer(
             job.upload,
             points=job.text("point_coords"),
             box=job.text("box"),

@@ -9,24 +9,19 @@ from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import (
+from jobtester.simulator import background_tasks, go_livepeer, job_log, orchestrator, scenario, server
+from jobtester.simulator.gateway import (
     batch,
-    byoc,
+    byoc_port,
     cli_port,
     events,
     job_port,
-    listener,
-    meter,
-    names,
-    orchestrator,
-    pool,
-    scenario,
+    metrics,
+    orchestrator_pool,
+    result_store,
     selection,
-    served,
-    store,
-    tasks,
-    truth,
 )
+from jobtester.simulator.runner import known_inputs
 
 _BODY_LIMIT = 3 * 2**30
 
@@ -39,8 +34,8 @@ class Gateway:
         spec: scenario.GatewaySpec,
         network: scenario.Scenario,
         everybody: Sequence[orchestrator.Orchestrator],
-        log: served.Log,
-        known: truth.Truth,
+        log: job_log.Log,
+        known: known_inputs.Truth,
         *,
         host: str = "127.0.0.1",
         ports: tuple[int, int] = (0, 0),
@@ -53,8 +48,8 @@ class Gateway:
         self._network, self._everybody, self._log, self._truth = network, list(everybody), log, known
         self._job_port, self._cli_port = ports
         self._runners: list[web.AppRunner] = []
-        self._tasks = tasks.Tasks()
-        self._pool: pool.Pool | None = None
+        self._tasks = background_tasks.Tasks()
+        self._pool: orchestrator_pool.Pool | None = None
 
     @property
     def url(self) -> str:
@@ -75,20 +70,22 @@ class Gateway:
         """Begin with nothing learned, and listen; on the same ports as before, where there were any."""
         if self._runners:
             return
-        self._tasks = tasks.Tasks()
-        counted = meter.Meter(self.name, self.spec.generation.livepeer_version)
-        by_host = {names.same_host(node.spec.service_uri): node for node in self._everybody if node.spec.service_uri}
-        self._pool = pool.Pool(self.spec, by_host, lambda: self.webhook_url)
+        self._tasks = background_tasks.Tasks()
+        counted = metrics.Meter(self.name, self.spec.generation.livepeer_version)
+        by_host = {
+            go_livepeer.same_host(node.spec.service_uri): node for node in self._everybody if node.spec.service_uri
+        }
+        self._pool = orchestrator_pool.Pool(self.spec, by_host, lambda: self.webhook_url)
         sink = events.Sink(self.name, self.spec.event_generation, lambda: self.events_url, lambda: self.events_token)
         if self.spec.events:
             self._tasks.start(sink.run(), f"events of {self.name}")
         report = sink.emit if self.spec.events else _silent
         jobs = web.Application(client_max_size=_BODY_LIMIT)
         work = batch.Batch(
-            self.spec, self._selection(self._pool), counted, store.Store(), self._truth, self._log, report
+            self.spec, self._selection(self._pool), counted, result_store.Store(), self._truth, self._log, report
         )
         job_port.JobPort(work, self._tasks).add_routes(jobs.router)
-        byoc.ByocPort(self.spec, self._pool, self._log, report).add_routes(jobs.router)
+        byoc_port.ByocPort(self.spec, self._pool, self._log, report).add_routes(jobs.router)
         cli = web.Application()
         cli_port.CliPort(self.spec, self._network, self._everybody, self._pool, counted).add_routes(cli.router)
         self._job_port = await self._listen(jobs, self._job_port)
@@ -103,7 +100,7 @@ class Gateway:
             await self._pool.close()
             self._pool = None
 
-    def _selection(self, listed: pool.Pool) -> selection.Selection:
+    def _selection(self, listed: orchestrator_pool.Pool) -> selection.Selection:
         rng = random.Random(f"{self._network.seed}/{self.name}")
         match self.spec.mode:
             case "query":
@@ -119,7 +116,7 @@ class Gateway:
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._runners.append(runner)
-        site = listener.Listener(runner, self.host, port, reuse_address=True)
+        site = server.Listener(runner, self.host, port, reuse_address=True)
         await site.start()
         return int(runner.addresses[0][1])
 

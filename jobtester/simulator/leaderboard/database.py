@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal
 
-from jobtester.simulator.leaderboard_faults import Faults
+from jobtester.simulator.leaderboard.faults import Faults
 
 Commit = Callable[[], None]
 TIMED_OUT = "timeout: context deadline exceeded"

@@ -9,7 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import meter, names, orchestrator, pool, scenario
+from jobtester.simulator import go_livepeer, orchestrator, scenario
+from jobtester.simulator.gateway import metrics, orchestrator_pool
 
 _FOREVER = 2**256 - 1
 _AI_CACHE_S = 120.0
@@ -24,8 +25,8 @@ class CliPort:
         spec: scenario.GatewaySpec,
         network: scenario.Scenario,
         everybody: list[Node],
-        listed: pool.Pool,
-        counted: meter.Meter,
+        listed: orchestrator_pool.Pool,
+        counted: metrics.Meter,
     ) -> None:
         """Know the whole network, and the webhook's list."""
         self._spec, self._scenario, self._everybody, self._pool, self._meter = spec, network, everybody, listed, counted
@@ -59,7 +60,7 @@ class CliPort:
 
     async def _network(self, _: web.Request) -> web.Response:
         running_s = time.monotonic() - self._started
-        known = {"capabilities_names": {str(number): name for number, name in names.DISPLAY.items()}}
+        known = {"capabilities_names": {str(number): name for number, name in go_livepeer.DISPLAY.items()}}
         if running_s < self._spec.empty_for_s / 2:
             body = b"failed to get network capabilities\n" + json.dumps({**known, "orchestrators": None}).encode()
             return web.Response(status=500, body=body, content_type="text/plain")
@@ -75,7 +76,7 @@ class CliPort:
         first: dict[str, str] = {}
         for node in self._everybody:
             address = node.spec.address.lower()
-            if address != names.ZERO_ADDRESS:
+            if address != go_livepeer.ZERO_ADDRESS:
                 first[address] = first.get(address) or node.spec.service_uri
         return _json([_registration(address, uri) for address, uri in first.items()])
 
@@ -102,7 +103,7 @@ def _advertised(node: Node) -> dict[str, Any]:
     capacities: dict[str, int] = {}
     prices: list[dict[str, Any]] = []
     for model in spec.models:
-        number = names.NUMBER[model.pipeline]
+        number = go_livepeer.NUMBER[model.pipeline]
         used = node.in_use[model.pipeline, model.model]
         state = _without_zeros(
             warm=node.is_warm(model.pipeline, model.model),
@@ -113,13 +114,13 @@ def _advertised(node: Node) -> dict[str, Any]:
         capabilities.setdefault(str(number), {"models": {}})["models"][model.model] = state
         capacities[str(number)] = 1
         prices.append(_price(number, model.model, model.price))
-    prices += [_price(names.BYOC, one.capability, one.price) for one in spec.byoc]
+    prices += [_price(go_livepeer.BYOC, one.capability, one.price) for one in spec.byoc]
     constraints: dict[str, Any] = {"minVersion": "0.8.10"}
     if capabilities:
         constraints["PerCapability"] = capabilities
     entry: dict[str, Any] = {
-        "address": names.mixed_case(spec.address),
-        "local_address": names.mixed_case(spec.local_address or spec.address),
+        "address": go_livepeer.mixed_case(spec.address),
+        "local_address": go_livepeer.mixed_case(spec.local_address or spec.address),
         "orch_uri": spec.service_uri,
         "capabilities": {"version": spec.version, "capacities": capacities, "constraints": constraints},
         "price_info": {"pricePerUnit": 200, "pixelsPerUnit": 1},
@@ -161,7 +162,7 @@ def _forked(node: Node) -> dict[str, Any]:
     for model in node.spec.models:
         warm = int(node.is_warm(model.pipeline, model.model))
         status = {"Cold": 1 - warm, "Warm": warm}
-        display = names.DISPLAY[names.NUMBER[model.pipeline]]
+        display = go_livepeer.DISPLAY[go_livepeer.NUMBER[model.pipeline]]
         pipelines.setdefault(display, []).append({"name": model.model, "status": status})
     return {
         "address": node.spec.address.lower(),
