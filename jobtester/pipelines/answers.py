@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobtester.pipelines import streams
-from jobtester.pipelines.checks import paths, strictjson
+from jobtester.pipelines.checks import completion, paths, strictjson, usage
 from jobtester.pipelines.checks.sample import Notes, Wrong
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -54,15 +54,15 @@ def _bare(body: bytes, notes: Notes) -> bytes:
     return awake if awake.startswith(b"{") else content
 
 
-def tokens(answer: Any) -> int | None:
-    """Give how many tokens a chat completion has, as its maker counts them; None where nothing is counted."""
-    if not isinstance(answer, dict):
+def tokens(answer: Any, path: str = "") -> int | None:
+    """Return how many tokens a chat completion has by its text; None where nobody can tell.
+
+    What the maker counts does not matter: some count each token twice. `path` leads to the content.
+    """
+    try:
+        return usage.measurable(answer, completion.read(answer, path, Notes()))
+    except Wrong:
         return None
-    usage = answer.get("usage")
-    counted = usage.get("completion_tokens") if isinstance(usage, dict) else answer.get("eval_count")
-    if counted is None:
-        counted = answer.get("chunks")
-    return counted if paths.is_number(counted) and isinstance(counted, int) and counted > 0 else None
 
 
 def measures(count: int | None, round_trip_s: float, first_token_s: float | None) -> Mapping[str, float]:

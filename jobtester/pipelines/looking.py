@@ -78,7 +78,8 @@ def _checked(task: Task, answer: Any, notes: Notes) -> Report:
     findings = tuple(registry.run(check, sample) for check in task.expectation.checks)
     if odd := notes.of("body"):
         findings = (Finding("body", notes=odd), *findings)
-    return Report(findings, tokens=answers.tokens(answer))
+    chat = next((check.params for check in task.expectation.checks if check.name == "chat"), None)
+    return Report(findings, tokens=answers.tokens(answer, chat.path) if chat else None)
 
 
 def send(task: Task, out: BinaryIO, *, cpu_s: float) -> None:

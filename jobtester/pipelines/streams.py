@@ -42,7 +42,7 @@ class _Choice:
 def completion(body: bytes, notes: Notes) -> dict[str, Any]:
     """Return the answer that would have come without streaming.
 
-    `chunks` counts the events that carried text, for makers that do not count tokens; `ended` says whether the stream
+    `chunks` counts the events that carried text; `ended` says whether the stream
     came to its end. Raises Wrong for an error before the end, and where there is no event at all.
     """
     answer: dict[str, Any] = {}

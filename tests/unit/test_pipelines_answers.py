@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobtester.pipelines import answers, looking
-from jobtester.pipelines.checks.sample import Notes, Wrong
+from jobtester.pipelines.checks.chat import Params as ChatParams
+from jobtester.pipelines.checks.sample import Check, Notes, Wrong
 from jobtester.pipelines.looking import Task
 from tests.unit.corpus.answers import request, said
 
@@ -135,25 +137,74 @@ def test_broken_streams_are_caught(body: bytes, problem: str) -> None:
     assert caught.value.problem == problem
 
 
+SENTENCE = "A bear is a large mammal that lives in forests and eats fish, 42 of them."
+WRITTEN = 18  # words, numbers and signs
+
+
+def whole(content: str = SENTENCE, *, counted: Any = None, **message: Any) -> dict[str, Any]:
+    """Return a completion that was not streamed; `counted` is its `completion_tokens`."""
+    usage = {} if counted is None else {"usage": {"completion_tokens": counted}}
+    return {"choices": [{"index": 0, "message": {"content": content, **message}, "finish_reason": "stop"}], **usage}
+
+
+def streamed(*, counted: int | None = None) -> bytes:
+    """Return a completion that was streamed, a token in each event."""
+    pieces = [delta(f"{word} ") for word in SENTENCE.split()]
+    usage = {} if counted is None else {"usage": {"completion_tokens": counted}}
+    return events(*pieces, {**delta("", reason="stop"), **usage}, end="data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "counted", [None, WRITTEN, 2 * WRITTEN, 2 * WRITTEN + 1, 50 * WRITTEN, 0, 1, True, "2", 10**40]
+)
+def test_what_a_maker_counts_changes_no_rate(counted: Any) -> None:
+    """The tokens that a rate is measured on are those of the text; far more than it shows are measured on nothing."""
+    expected = None if counted == 50 * WRITTEN else WRITTEN
+    assert answers.tokens(whole(counted=counted)) == expected
+    if type(counted) is int:
+        assert answers.tokens(answers.parse(streamed(counted=counted), stream=True)) == expected
+
+
 @pytest.mark.parametrize(
     ("answer", "count"),
     [
-        ({"usage": USAGE}, 2),
-        ({"eval_count": 7}, 7),
-        ({"chunks": 3}, 3),
-        ({"usage": USAGE, "chunks": 3}, 2),
-        ({"usage": {"completion_tokens": 0}}, None),
-        ({"usage": {"completion_tokens": True}}, None),
-        ({"usage": {"completion_tokens": 10**40}}, None),
-        ({"usage": {"completion_tokens": "2"}}, None),
-        ({"usage": [2]}, None),
+        (whole("42"), 1),
+        (whole("42", counted=4), 1),
+        (whole("lighthouse"), 2),
+        (whole("你好，世界。"), 6),
+        (whole("42", reasoning_content="They want 42."), 5),
+        (whole("42", counted=900, reasoning_content=SENTENCE), 1 + WRITTEN),
+        (
+            {**whole("42"), "usage": {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 300}}},
+            None,
+        ),
+        ({"message": {"content": SENTENCE}, "eval_count": 2 * WRITTEN}, WRITTEN),
+        ({"usage": {"completion_tokens": 7}}, None),
+        (whole(""), None),
         ([], None),
         (None, None),
     ],
 )
-def test_tokens_are_what_the_maker_counts(answer: Any, count: int | None) -> None:
-    """The count is the maker's own, for streams without one the number of events, and nothing that is no count."""
+def test_tokens_are_counted_on_the_text(answer: Any, count: int | None) -> None:
+    """Words, numbers and signs, thoughts that are shown included; hidden ones cannot be counted."""
     assert answers.tokens(answer) == count
+
+
+def noted(answer: bytes, *, stream: bool) -> set[str]:
+    """Return the notes on an answer to any question."""
+    expectation = replace(request("llm").expectation, checks=(Check("chat", ChatParams()),))
+    (finding,) = looking.look(Task(expectation, answer, stream=stream)).findings
+    assert finding.passed, finding.message
+    return {note.code for note in finding.notes} - {"usage"}
+
+
+def test_tokens_that_are_counted_twice_are_noted() -> None:
+    """Twice the pieces of a stream, or far more than the text has; an honest count is not."""
+    pieces = len(SENTENCE.split())
+    assert noted(streamed(counted=2 * pieces), stream=True) == {"token_count"}
+    assert noted(streamed(counted=pieces + 2), stream=True) == set()
+    assert noted(json.dumps(whole(SENTENCE * 3, counted=6 * WRITTEN)).encode(), stream=False) == {"token_count"}
+    assert noted(json.dumps(whole(SENTENCE * 3, counted=4 * WRITTEN)).encode(), stream=False) == set()
 
 
 @pytest.mark.parametrize(

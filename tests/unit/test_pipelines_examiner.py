@@ -104,10 +104,10 @@ async def test_fetches_what_the_answer_names_and_times_it(examiner: Examiner) ->
 async def test_measures_only_right_answers(examiner: Examiner) -> None:
     """Tokens per second are given for a completion that passed, and for no other."""
     expectation = request("llm").expectation
-    right = await examiner.examine(LLM, expectation, _json(completion(said("llm"))), fetch=nothing)
+    right = await examiner.examine(LLM, expectation, _json(completion(f"It is {said('llm')}.")), fetch=nothing)
     wrong = await examiner.examine(LLM, expectation, _json(completion("no")), fetch=nothing)
-    assert right.measures(1.5) == {"tokens_per_s": 2.0}
-    assert right.measures(2.0, 0.5) == {"first_token_s": 0.5, "tokens_per_s": 2.0}
+    assert right.measures(1.5) == {"tokens_per_s": 2.667}
+    assert right.measures(2.0, 0.5) == {"first_token_s": 0.5, "tokens_per_s": 2.667}
     assert wrong.measures(1.5) == {}
     assert Examined().measures(1.0) == {}
 

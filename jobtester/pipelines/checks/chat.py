@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobtester.domain.outcome import Fault
-from jobtester.pipelines.checks import asked, completion, paths
+from jobtester.pipelines.checks import asked, completion, paths, usage
 from jobtester.pipelines.checks.completion import Completion
 from jobtester.pipelines.checks.sample import Notes, Sample, Wrong
 
@@ -78,11 +78,7 @@ def _check_said(table: Mapping[str, Any], read: Completion, own: str, params: Pa
 
 def _ran_out(table: Mapping[str, Any], read: Completion, limit: float | None, thinks: bool) -> bool:
     """Return True if the tester's own limit ended the answer before the model had come to what it says."""
-    usage = _usage(table)
-    hidden = _hidden_thoughts(usage)
-    completed = _count(usage, "completion_tokens", "output_tokens", "candidatesTokenCount")
-    if completed is None:
-        completed = _count(table, "eval_count")
+    hidden, completed = usage.hidden_thoughts(table), usage.claimed(table)
     spent = limit is not None and max(completed or 0.0, hidden) >= limit - 1
     if read.thinking_unfinished:
         ended_early = completed is not None and not spent and not read.cut
@@ -106,16 +102,18 @@ def _note_bookkeeping(table: Mapping[str, Any], read: Completion, limit: float |
         notes.add("finish", f"the finish reason is {paths.show(read.finish)}")
     if table.get("error") and read.said:
         notes.add("error", f"an error stands beside the answer: {paths.show(table['error'])}")
-    if "usage" in table and table["usage"] is not None:
+    if table.get("usage") is not None:
         _note_usage(table["usage"], limit, notes)
+    if odd := usage.contradiction(table, read):
+        notes.add("token_count", odd)
 
 
-def _note_usage(usage: Any, limit: float | None, notes: Notes) -> None:
+def _note_usage(counted: Any, limit: float | None, notes: Notes) -> None:
     """Note counts that do not add up; makers that send none are right too."""
-    if not isinstance(usage, Mapping):
-        notes.add("usage", f"usage is no table: it is {paths.show(usage)}")
+    if not isinstance(counted, Mapping):
+        notes.add("usage", f"usage is no table: it is {paths.show(counted)}")
         return
-    counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
+    counts = [counted.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
     if counts == [None, None, None]:
         return
     if not all(type(count) is int and paths.is_number(count) and count >= 0 for count in counts):
@@ -126,29 +124,6 @@ def _note_usage(usage: Any, limit: float | None, notes: Notes) -> None:
         notes.add("usage", f"usage does not add up: {prompt} + {completed} is not {total}")
     if limit is not None and completed > limit + _EXTRA_TOKENS:
         notes.add("tokens", f"{completed} tokens are counted, at most {limit:g} were asked for")
-
-
-def _usage(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    usage = table.get("usage") or table.get("usageMetadata")
-    return usage if isinstance(usage, Mapping) else {}
-
-
-def _hidden_thoughts(usage: Mapping[str, Any]) -> float:
-    """Return how many tokens of thoughts are counted though not shown, 0 where nothing is said of them."""
-    for name in ("completion_tokens_details", "output_tokens_details"):
-        details = usage.get(name)
-        if isinstance(details, Mapping) and (count := _count(details, "reasoning_tokens")):
-            return count
-    if count := _count(usage, "reasoning_tokens", "thoughts_tokens", "thoughtsTokenCount", "thinking_tokens"):
-        return count
-    prompt, completed, total = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion", "total"))
-    if prompt is None or total is None:
-        return 0.0
-    return max(0.0, total - prompt - (completed or 0.0))
-
-
-def _count(table: Mapping[str, Any], *names: str) -> float | None:
-    return next((float(table[name]) for name in names if paths.is_number(table.get(name))), None)
 
 
 def _error_shown(table: Mapping[str, Any]) -> str:
