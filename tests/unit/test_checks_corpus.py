@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from jobtester.domain.outcome import Fault, Finding
 from jobtester.pipelines import catalogue, looking
+from jobtester.pipelines.checks.caption import Params as CaptionParams
+from jobtester.pipelines.checks.sample import Check, Truth
 from jobtester.pipelines.looking import Report, Task
 from tests.unit.corpus.answers import ALL, BAD, GOOD, Case, request
 
@@ -38,7 +42,7 @@ def test_wrong_answers_are_caught(case: Case) -> None:
     """Every kind of wrong answer is a failure of the orchestrator, but for files that the gateway does not give."""
     finding = caught(case)
     assert finding.problem == case.problem, finding.message
-    doors = {"unreachable": Fault.GATEWAY, "token_limit": Fault.TESTER}
+    doors = {"unreachable": Fault.GATEWAY, "token_limit": Fault.TESTER, "language": Fault.TESTER}
     assert finding.fault is doors.get(case.problem, Fault.ORCHESTRATOR)
     assert 10 < len(finding.message) < 400
 
@@ -63,3 +67,54 @@ def test_every_pipeline_has_a_corpus() -> None:
 def caught(case: Case) -> Finding:
     """Give the first thing that is wrong."""
     return next(finding for finding in looked_at(case).findings if not finding.passed)
+
+
+CHINESE = "今天早上面包师在街道还很暗的时候就开了店门。"
+TRANSCRIPTS: dict[str, tuple[str, str, str]] = {
+    "as it is": (CHINESE, CHINESE, ""),
+    "without a full stop": (CHINESE, CHINESE[:-1], ""),
+    "with spaces": (CHINESE, " ".join(CHINESE), ""),
+    "two characters misheard": (CHINESE, CHINESE.replace("面包师", "面包是").replace("很暗", "很按"), ""),
+    "another text": (CHINESE, "港口的渡轮九点出发，晚饭之前回来，请不要迟到。", "words"),
+    "half of it": (CHINESE, CHINESE[: len(CHINESE) // 2], "words"),
+    "Japanese": ("赤いボールが草の上にあります", "赤いボールが草の上に有ります。", ""),
+    "Thai": ("ลูกบอลสีแดงวางอยู่บนพื้นหญ้า", "ลูกบอลสีแดงวางอยู่บน พื้นหญ้า", ""),
+    "Hindi": ("हरी घास पर एक लाल गेंद है", "हरी घास पर एक लाल गेंद हैं", ""),
+    "Korean": ("푸른 잔디 위에 빨간 공이 있다", "푸른 잔디 위에 빨간 공이 있다.", ""),
+}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcripts_without_spaces(name: str) -> None:
+    """Where no spaces stand between words, characters are compared: one that is misheard is not the whole text."""
+    spoken, heard, problem = TRANSCRIPTS[name]
+    asked = request("audio-to-text").expectation
+    known = replace(asked, inputs={"audio": Truth(transcript=spoken, duration_s=5.0)})
+    answer = {"text": heard, "chunks": [{"text": heard, "timestamp": [0.0, 5.0]}]}
+    (finding,) = looking.look(Task(known, json.dumps(answer).encode())).findings
+    assert finding.problem == problem, finding.message
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "problem"),
+    [
+        (("球", "ball"), "草地上有一个红色的球", ""),
+        (("气球",), "天空中有一个气球", ""),
+        (("气球",), "天气很好，草地上有球", "words"),
+        (("мяч",), "красный мяч лежит на траве", ""),
+        (("мяч",), "большая собака бежит по дороге", "words"),
+        (("мяч",), "a red ball on the grass", "language"),
+        (("pelota",), "a red ball on the grass", "words"),
+        (("pelota",), "una pelota roja sobre la hierba", ""),
+        (("ball", "pelota", "мяч"), "una casa blanca en la colina", "language"),
+        (("ボール",), "青い空の下、草の上に犬がいます", "words"),
+        (("ボール",), "草地上有一个红色的球", "language"),
+        (("球",), "青い空の下、草の上にボールがあります", "language"),
+    ],
+)
+def test_captions_in_the_languages_of_the_words(words: tuple[str, ...], text: str, problem: str) -> None:
+    """A list of words judges captions in its own languages, and no others."""
+    asked = request("image-to-text").expectation
+    known = replace(asked, checks=(Check("caption", CaptionParams(words=words)),))
+    (finding,) = looking.look(Task(known, json.dumps({"text": text}).encode())).findings
+    assert finding.problem == problem, finding.message

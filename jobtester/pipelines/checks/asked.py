@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from jobtester.pipelines.checks import languages, words
+
 _ECHO = 12  # characters of a question whose repetition is no accident
 _INVISIBLE = ("Cf", "Me", "Mn")
 _NUMBER = re.compile(r"(?<![^\W_])\d+(?:[.,]\d+)*(?![^\W_])")
@@ -12,7 +14,7 @@ _WORD = re.compile(r"[^\W_]+")
 _BETWEEN = r"""[\s_*"'`“”‘’«».,…\\-]+"""  # what may stand between the words of a repeated question
 _BARE = 2  # words that an item of a list has at most
 _LISTED = 4  # different bare items that are a list, not an answer
-_ITEMS = re.compile(r"[\n,;|/•]+|\s(?:and|or)\s")
+_ITEMS = re.compile(r"[\n,;|/•、،]+|\s(?:and|or)\s")
 # Words that a sentence has, and a list of guesses has not.
 _SENTENCE = """
 a an and answer ask asked as be but by can do enjoy for great have help here hope i if in is it let may me my need no
@@ -20,7 +22,9 @@ number of ok okay only or please reply requested s sure thanks that the their th
 with word would yes you your aqui das de der die el en er es est et ici il ist la le les mot numero palabra que und un
 una voici wort y zahl
 """
-_GLUE = frozenset(_SENTENCE.split())
+_GLUE = frozenset(_SENTENCE.split()) | languages.OTHER
+# What continues a word in Latin letters or a number: other scripts write theirs beside it without a space.
+_LATIN = r"0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _MANY = 20  # different numbers that no answer of one number has, however much is explained
 _ERROR = re.compile(
     r"\W*(?:(?:internal|server|runtime|http|api|model|value|type|key|fatal|unexpected|cuda)[\s_]*){0,3}"
@@ -30,9 +34,16 @@ _ERROR = re.compile(
 
 
 def plain(text: str) -> str:
-    """Return a text without what only changes its look: full-width forms, accents, invisible characters."""
+    """Return a text without what only changes its look: full-width forms, accents, invisible characters.
+
+    Digits of other scripts become the usual ones.
+    """
     whole = unicodedata.normalize("NFKC", text)
-    return "".join(char for char in whole if unicodedata.category(char) not in _INVISIBLE)
+    return "".join(
+        str(unicodedata.decimal(char)) if char.isdecimal() else char
+        for char in whole
+        if unicodedata.category(char) not in _INVISIBLE
+    )
 
 
 def says(text: str, word: str) -> bool:
@@ -56,13 +67,13 @@ def lists(text: str, word: str) -> bool:
     """Return True if a text names the word only among many others, as a worker does that guesses what is asked for."""
     whole, own = plain(text), _pattern(plain(word))
     rest = own.sub(" ", whole)
-    numbers, others = set(_NUMBER.findall(rest)), [one.casefold() for one in _WORD.findall(rest)]
+    numbers, others = set(_NUMBER.findall(rest)), _words(rest)
     digits = sum(one.isdigit() for one in others)
     if len(numbers) >= _MANY or (len(numbers) >= 2 and 2 * digits > len(others)):
         return True
-    if len(set(others)) >= _LISTED - 1 and not _GLUE & set(others):
+    if len(set(others)) >= _LISTED - 1 and not _GLUE & set(others) and not _is_foreign(others):
         return True
-    items = {tuple(_WORD.findall(item.casefold())) for item in _ITEMS.split(whole)}
+    items = {tuple(_words(item)) for item in _ITEMS.split(whole)}
     bare = {item for item in items if 1 <= len(item) <= _BARE}
     return len(bare) >= _LISTED and 2 * sum(map(len, bare)) > len(set(others))
 
@@ -72,9 +83,23 @@ def is_error(text: str) -> bool:
     return _ERROR.match(plain(text)[:200]) is not None
 
 
+def _words(text: str) -> list[str]:
+    return _WORD.findall(words.spaced(text.casefold()))
+
+
+def _is_foreign(said: list[str]) -> bool:
+    """Return True if most words are in other letters than Latin ones: nobody knows the small words of all scripts."""
+    return sum(languages.script(word) not in ("", "LATIN") for word in said) * 2 > len(said)
+
+
 def _pattern(word: str) -> re.Pattern[str]:
+    before, after = "(?<![^\\W_])", "(?![^\\W_])"
+    if word.isascii():
+        before, after = f"(?<![{_LATIN}])", f"(?![{_LATIN}])"
+    elif words.is_without_spaces(word):
+        before = after = ""
     if not word.isdigit():
-        return re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
+        return re.compile(f"{before}{re.escape(word)}{after}", re.IGNORECASE)
     groups = [word[max(0, end - 3) : end] for end in range(len(word), 0, -3)][::-1]
     grouped = r"[,.'’ _]?".join(groups)
-    return re.compile(rf"(?<![^\W_])(?<!\d[.,]){grouped}(?![^\W_])(?![.,](?!0+(?:\D|\Z))\d)")
+    return re.compile(rf"{before}(?<!\d[.,]){grouped}{after}(?![.,](?!0+(?:\D|\Z))\d)")

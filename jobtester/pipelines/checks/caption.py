@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from jobtester.pipelines.checks import asked, paths, words
+from jobtester.domain.outcome import Fault
+from jobtester.pipelines.checks import asked, languages, paths, words
 from jobtester.pipelines.checks.sample import Expectation, Sample, Wrong
 
 _LIMIT = 2000
 _SHARE = 0.15  # of the words of a short caption that are different ones, at least
 _USUAL = 40  # words up to which that share is asked for; longer descriptions repeat more
 _LISTED = 8  # single words that are a list of guesses
+_ITEMS = re.compile(r"[\n,;，、；،]")
+_SHORT = 2  # characters that are one word, in scripts that write no spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,27 @@ def check(sample: Sample, params: Params) -> None:
         raise Wrong("error", f"the caption is an error's message: {paths.show(text)}")
     picture = sample.expectation.picture()
     expected = params.words or (picture.caption_words if picture else ())
-    if params.required and expected and not any(_says(said, word) for word in expected):
+    named = not params.required or not expected or any(_says(said, word) for word in expected)
+    known = named or languages.is_known(said, expected)
+    if not named and known:
         raise Wrong("words", f"the caption names nothing that is in the picture: {paths.show(text)}")
     if len(said) > 1 and len(set(said)) < max(2.0, _SHARE * min(len(said), _USUAL)):
         raise Wrong("repeats", f"the caption repeats a few words: {paths.show(text)}")
-    items = [item for item in (words.of(one) for one in text.replace("\n", ",").split(",")) if item]
-    if len(items) >= _LISTED and all(len(item) == 1 for item in items):
+    items = [item for item in map(words.of, _ITEMS.split(text)) if item]
+    if len(items) >= _LISTED and all(map(_is_one_word, items)):
         raise Wrong("list", f"the caption is a list of {len(items)} words, not a description: {paths.show(text)}")
+    if not known:
+        message = f"the caption is in another language than the words that are known of the picture: {paths.show(text)}"
+        raise Wrong("language", message, Fault.TESTER)
+
+
+def _is_one_word(item: list[str]) -> bool:
+    return len(item) == 1 or (len(item) <= _SHORT and all(map(words.is_without_spaces, item)))
 
 
 def _says(said: list[str], word: str) -> bool:
     wanted = words.of(word)
+    if words.is_without_spaces(word):
+        return "".join(wanted) in "".join(said)
     forms = {*wanted, *(f"{one}s" for one in wanted)}
     return any(one in forms for one in said)
