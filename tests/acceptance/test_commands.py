@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from tests.harness.process import VALID_CONFIG, run_command, run_command_in_thread, running_daemon, write_config
+from tests.harness.waiting import until
 
 LOCAL: dict[str, Any] = {"server": {"host": "127.0.0.1", "port": 0}}
 
@@ -139,8 +139,7 @@ async def test_a_refused_edit_stands_until_it_is_mended(tmp_path: Path) -> None:
                 peers = (await answer.json())["peers"]
             assert peers["discovery"] == {"ok": True, "checked": False}
             config.write_text(good.replace("[schedule]", "[shedule]"))
-            while not daemon.events("config_refused"):  # noqa: ASYNC110 -- seen only by looking
-                await asyncio.sleep(0.05)
+            await daemon.next_event("config_refused")
             async with session.get("/readyz") as answer:
                 check = (await answer.json())["checks"]["configuration"]
             assert not check["ok"]
@@ -149,10 +148,11 @@ async def test_a_refused_edit_stands_until_it_is_mended(tmp_path: Path) -> None:
                 async with session.get(page) as answer:
                     assert "shedule: no such key" in await answer.text()
             config.write_text(good)
-            while not daemon.events("config_changed") and not daemon.events("config_unchanged"):
-                async with session.get("/readyz") as answer:
-                    if "configuration" not in (await answer.json())["checks"]:
-                        break
-                await asyncio.sleep(0.05)
+
+            async def is_mended() -> bool:
+                async with session.get("/readyz") as response:
+                    return "configuration" not in (await response.json())["checks"]
+
+            await until(is_mended, "/readyz no longer names the configuration")
             async with session.get("/") as answer:
                 assert "shedule" not in await answer.text()

@@ -21,6 +21,7 @@ import tomli_w
 
 from tests.harness.ports import free_ports
 from tests.harness.process import DaemonProcess, start_command
+from tests.harness.waiting import until
 
 # And more, up to twice as many, until each kind of death was met often enough.
 KILLS = int(os.environ.get("KILLS", "60"))
@@ -102,12 +103,14 @@ class Simulated:
             "simulate", "--scenario", "network.toml", "--port", str(self.base), "--leaderboard-rows", "rows.jsonl",
             folder=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    await self.ask("GET", "/log")
-                    return
-                await asyncio.sleep(0.05)
+        await until(self.is_up, "the network answers")
+
+    async def is_up(self) -> bool:
+        """Return whether it answers."""
+        with contextlib.suppress(aiohttp.ClientError):
+            await self.ask("GET", "/log")
+            return True
+        return False
 
     async def kill(self) -> None:
         """Kill it outright."""
@@ -246,9 +249,8 @@ async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
     (network.folder / "config.toml").write_text(tomli_w.dumps(config))
     daemon = await DaemonProcess.start(network.folder)
     await daemon.next_event("serving")
-    async with asyncio.timeout(120):
-        while read(network.folder, "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"):  # noqa: ASYNC110 -- nobody tells when
-            await asyncio.sleep(0.3)
+    undelivered = "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"
+    await until(lambda: not read(network.folder, undelivered), "nothing is undelivered", timeout_s=120, pause_s=0.3)
     await daemon.stop()
     seen.events.update(line["event"] for line in daemon.lines)
 

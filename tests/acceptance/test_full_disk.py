@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ import tomli_w
 from tests.harness.disk import fill_disk
 from tests.harness.ports import free_ports
 from tests.harness.process import DaemonProcess
+from tests.harness.waiting import until
 
 
 async def answer_of(url: str, status: int) -> dict[str, Any]:
     """Wait until a page is answered with this status; return what it says."""
-    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == status:
-                        document: dict[str, Any] = json.loads(await answer.read())
-                        return document
-            except aiohttp.ClientConnectorError:
-                pass
-            await asyncio.sleep(0.05)
+    async with aiohttp.ClientSession() as session:
+
+        async def document() -> dict[str, Any] | None:
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                async with session.get(url) as response:
+                    if response.status == status:
+                        return dict(json.loads(await response.read()))
+            return None
+
+        answer: dict[str, Any] = await until(document, f"{url} is answered with {status}")
+        return answer
 
 
 @pytest.mark.parametrize("earlier", [False, True])

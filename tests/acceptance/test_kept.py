@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from jobtester.store.outbox import Move
 from tests.harness.delivery import delivery_harness
 from tests.harness.process import clean_environment, run_command_in_thread, running_daemon, write_config
 from tests.harness.receiver import AI_STAT
+from tests.harness.waiting import until
 
 SECRET = "others"
 LONG = "-with-a-name-as-long-as-those-of-real-models"
@@ -49,14 +49,6 @@ def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
         dataclasses.replace(one, fault=fault, fault_probability=1.0, models=models) for one in made.orchestrators
     )
     return dataclasses.replace(made, orchestrators=nodes)
-
-
-async def until(what: str, told: Callable[[], bool]) -> None:
-    """Wait for something that another process does."""
-    async with asyncio.timeout(60):
-        while not told():  # noqa: ASYNC110 -- what the process did is seen only by looking
-            await asyncio.sleep(0.05)
-    assert told(), what
 
 
 async def listed(folder: Path, *arguments: str) -> Any:
@@ -81,10 +73,14 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
         remote.leaderboard.faults.refuse_signature = True
         write_config(remote, tmp_path, **SECTIONS)
         async with running_daemon(tmp_path) as daemon:
-            await until("refusals", lambda: bool(daemon.events("tick_done")) and bool(daemon.events("stat_refused")))
-            async with asyncio.timeout(60):
-                while (found := await listed(tmp_path, "outbox", "list"))["counts"]["refused"] < 6:
-                    pass
+            await daemon.any_event("tick_done")
+            await daemon.any_event("stat_refused")
+
+            async def all_refused() -> Any:
+                document = await listed(tmp_path, "outbox", "list")
+                return document if document["counts"]["refused"] == 6 else None
+
+            found = await until(all_refused, "all stats are refused")
             assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"refused": 6}
             one = found["entries"][0]
             assert "403" in one["problem"]
@@ -98,9 +94,9 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
             remote.leaderboard.faults.refuse_signature = False
             others = [str(entry["seq"]) for entry in found["entries"][1:]]
             assert await said(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
-            await until("the first", lambda: len(remote.leaderboard.rows) == 1)
+            await until(lambda: len(remote.leaderboard.rows) == 1, "the first is posted")
             assert await said(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
-            await until("the others", lambda: len(remote.leaderboard.rows) == 5)
+            await until(lambda: len(remote.leaderboard.rows) == 5, "the others are posted")
         sent = {row.body for row in remote.leaderboard.rows}
         assert sent == {entry["body"].encode() for entry in found["entries"][1:]}
     (left,) = (await listed(tmp_path, "outbox", "list"))["entries"]
@@ -134,8 +130,7 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
     async with Network(network(orchestrators=6, fault="garbage_json")) as remote:
         write_config(remote, tmp_path, **SECTIONS)
         async with running_daemon(tmp_path) as daemon:
-            await until("the tick", lambda: bool(daemon.events("tick_done")))
-            (done,) = daemon.events("tick_done")
+            done = await daemon.next_event("tick_done")
             assert done["state"] == "suspect"
             assert (await listed(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
             assert remote.leaderboard.rows == []
@@ -144,7 +139,7 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
                 in (await run_command_in_thread(tmp_path, "tick", "release", "another")).stderr
             )
             assert await said(tmp_path, "tick", "release") == "12 stats released\n"
-            await until("the posts", lambda: len(remote.leaderboard.rows) == 12)
+            await until(lambda: len(remote.leaderboard.rows) == 12, "all are posted")
             assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
 
 
@@ -158,7 +153,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
         assert none.returncode == 1
         assert b"does not exist yet; run a tick first" in none.stderr
         async with running_daemon(tmp_path) as daemon:
-            await until("the tick", lambda: bool(daemon.events("tick_done")))
+            await daemon.next_event("tick_done")
             hostile = orjson.dumps(AI_STAT | {"model": "\x1b]0;owned\x07\x1b[31m[bold]x[/bold]"})
             headers = {"Authorization": hmac.new(SECRET.encode(), hostile, hashlib.sha256).hexdigest()}
             async with (

@@ -18,6 +18,7 @@ from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
+from tests.harness.waiting import until
 
 
 class Followed(DaemonProcess):
@@ -91,9 +92,7 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         changed = await running.next_event("config_changed")
         assert changed["changes"]["notify.url"] == "- → http://127.0.0.1:9/**********"
         assert "very-secret" not in json.dumps(running.lines)
-        async with asyncio.timeout(60):
-            while not network.leaderboard.rows:  # noqa: ASYNC110 -- the double tells nobody
-                await asyncio.sleep(0.05)
+        await until(lambda: network.leaderboard.rows, "a row is stored")
 
 
 async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:

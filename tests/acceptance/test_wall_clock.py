@@ -15,6 +15,7 @@ from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import generate
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
+from tests.harness.waiting import until
 from tests.harness.wall_clock import WallClock
 
 HALF_HOURS = {"cron": "*/30 * * * *", "timezone": "Europe/Berlin", "deadline": "5m", "run_at_start": False}
@@ -38,12 +39,14 @@ class Watched:
     async def scheduled(self) -> None:
         """Wait until it has a next tick: from then on it is the daemon that has to notice what the clock does."""
         url = f"http://127.0.0.1:{self.port}/api/status"
-        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-            while True:
-                async with session.get(url) as answer:
-                    if (await answer.json())["next_tick_at"] is not None:
-                        return
-                await asyncio.sleep(0.05)
+        async with aiohttp.ClientSession() as session:
+
+            async def next_tick() -> float | None:
+                async with session.get(url) as response:
+                    instant: float | None = (await response.json())["next_tick_at"]
+                    return instant
+
+            await until(next_tick, "a tick is scheduled")
 
     async def next_tick(self) -> datetime:
         """Wait for the end of the next tick; return when it began."""

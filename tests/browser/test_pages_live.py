@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from selenium.webdriver.common.by import By
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.browser.conftest import console
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.waiting import block_until
 from tests.integration.test_pages import TICK, poisoned
 
 pytestmark = pytest.mark.browser
@@ -75,14 +75,6 @@ def steady(browser: webdriver.Chrome, width: int) -> None:
     assert browser.execute_script(_STICKING_OUT) == [], where
 
 
-def wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look again and again until something is so."""
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def read(browser: webdriver.Chrome, name: str) -> str:
     """Read one of the texts that change, at one instant."""
     return str(browser.execute_script(f"return document.querySelector('[data-live={name}]').textContent"))
@@ -92,7 +84,7 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     """Watch the overview while a tick runs, until its number of settled jobs has moved three times."""
     sized(browser, width)
     browser.get(f"{base}/")
-    wait(lambda: read(browser, "state") == "running")
+    block_until(lambda: read(browser, "state") == "running", "the page shows a running tick")
     browser.execute_script("window.sameDocument = true")
     seen: list[int] = []
     airborne: set[str] = set()
@@ -104,7 +96,7 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
         airborne.add(read(browser, "air"))
         return len(seen) >= 4
 
-    wait(moved)
+    block_until(moved, "the page follows the tick")
     assert read(browser, "planned") == "72"
     assert any(one.strip().startswith("gateway: 0x") for one in airborne)
     assert browser.execute_script("return window.sameDocument === true")
@@ -125,7 +117,7 @@ async def test_progress_moves_without_reload(width: int, browser: webdriver.Chro
         def closed() -> bool:
             return any("finished" in one for one in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
 
-        await asyncio.to_thread(wait, closed)
+        await asyncio.to_thread(block_until, closed)
         await asyncio.to_thread(steady, browser, width)
 
 

@@ -12,6 +12,7 @@ import pytest
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.harness import pages
 from tests.harness.simulated import simulated_tester
+from tests.harness.waiting import until
 
 _ADDRESS = "http://127.0.0.1:7934"
 _TOKEN = "a-token-of-the-test"
@@ -46,12 +47,12 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
                 answer, _ = await process.communicate()
                 assert process.returncode == 0, f"{line}: exit {process.returncode}"
                 assert answer, f"{line}: an empty answer"
-            async with asyncio.timeout(100):  # a line has begun a tick; let it end
-                while True:
-                    tick = await tester.daemon.conductor.ticks.get("last")
-                    if tick is not None and tick.finished_at is not None:
-                        break
-                    await asyncio.sleep(0.02)
+
+            async def tick_ended() -> bool:
+                tick = await tester.daemon.conductor.ticks.get("last")
+                return tick is not None and tick.finished_at is not None
+
+            await until(tick_ended, "the tick ends that a line has begun", timeout_s=100)
         finally:
             tester.daemon.stop()
             await serving

@@ -18,7 +18,7 @@ async def until(
     what: str = "the condition",
     *,
     timeout_s: float = TIMEOUT_S,
-    pause_s: float = 0.02,
+    pause_s: float = 0.01,
 ) -> Any:
     """Evaluate a condition, plain or asynchronous, until its value is true; return that value.
 

@@ -22,6 +22,7 @@ from jobtester.store.database import Database
 from jobtester.store.ticks import Ticks
 from jobtester.web import openapi
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.waiting import until
 
 TOKEN = "a-token-of-the-test"
 SECRET = "a-secret-of-the-test"
@@ -240,12 +241,12 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert await api.ask("/api/ticks", method="POST", expect=202, headers=right) == {"state": "accepted"}
         assert "runs already" in (await api.ask("/api/ticks", method="POST", expect=409, headers=right))["error"]
-        async with asyncio.timeout(100):
-            while True:
-                status = (await api.ask("/api/status"))["progress"]
-                if status is not None and not status["running"]:
-                    break
-                await asyncio.sleep(0.02)
+
+        async def tick_ended() -> bool:
+            progress = (await api.ask("/api/status"))["progress"]
+            return progress is not None and not progress["running"]
+
+        await until(tick_ended, "the tick ends", timeout_s=100)
         found = await api.ask("/api/ticks/last")
         assert (found["trigger"], found["state"]) == ("api", "finished")
         tester.daemon.stop()

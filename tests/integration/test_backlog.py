@@ -18,9 +18,11 @@ from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
 from tests.harness.delivery import SECRET, make_result
+from tests.harness.waiting import until
 
 BACKLOG = int(os.environ.get("BACKLOG", "300"))
 MISS_AFTER_S = 2.0
+TIMEOUT_S = 240.0
 ANSWER_WITHIN_S = 4.0  # less than 30 s, so that the test ends; the posts that hang still outnumber the slots
 
 
@@ -39,21 +41,25 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
                 outbox, board.url, SECRET, "FRA", miss_after_s=MISS_AFTER_S, answer_within_s=ANSWER_WITHIN_S
             )
             await delivery.open()
+
+            async def all_posted() -> bool:
+                return not (await outbox.counts())["pending"]
+
+            async def all_settled() -> bool:
+                return not await outbox.waiting()
+
             stop, began = asyncio.Event(), time.monotonic()
             board.faults = Faults(post_errors=0.2, withheld_answers=0.15)
             running = asyncio.create_task(delivery.run(stop))
             try:
-                while not board.rows:  # noqa: ASYNC110 -- the double tells nobody
-                    await asyncio.sleep(0.01)
+                await until(lambda: board.rows, "a row is stored")
                 first_s = time.monotonic() - began
-                while (await outbox.counts())["pending"]:  # noqa: ASYNC110 -- nor this
-                    await asyncio.sleep(0.02)
+                await until(all_posted, "every stat is posted once", timeout_s=TIMEOUT_S)
                 posted_s = time.monotonic() - began
                 stored = len(board.rows)
                 if BACKLOG <= 300:  # with more, the failures go on to the end, for the figures
                     board.faults = Faults()
-                while await outbox.waiting():  # noqa: ASYNC110 -- nor this
-                    await asyncio.sleep(0.05)
+                await until(all_settled, "every stat is delivered", timeout_s=TIMEOUT_S)
                 all_s = time.monotonic() - began
             finally:
                 stop.set()

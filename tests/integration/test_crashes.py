@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,6 +15,7 @@ from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.database import Database
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.waiting import until
 
 
 class Broken:
@@ -113,16 +113,7 @@ def errors(tester: SimulatedTester, component: str) -> float:
 
 async def counted(tester: SimulatedTester, component: str) -> None:
     """Wait until a component has had an internal error."""
-    await until(lambda: errors(tester, component) > 0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(60):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
+    await until(lambda: errors(tester, component) > 0, f"an internal error of {component}")
 
 
 @pytest.mark.parametrize("seam", ["cleanup", "delivery", "notification", "probe", "event", "lookup", "loop", "reload"])

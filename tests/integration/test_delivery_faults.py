@@ -15,6 +15,7 @@ from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.outbox import Move
 from tests.harness.delivery import delivery_harness, make_result
 from tests.harness.simulated import simulated_tester
+from tests.harness.waiting import until
 
 HTML = "<html>Please log in</html>"
 PAUSE_S = 2.0  # longer than a first pause of the breaker
@@ -44,18 +45,18 @@ async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path:
         board.faults.slow_insert_s = 2.0
         tester.daemon.ticker.start("test")
         serving = asyncio.ensure_future(tester.daemon.serve())
-        async with asyncio.timeout(100):
-            while not tester.daemon.conductor.reports:  # noqa: ASYNC110 -- nobody tells when
-                await asyncio.sleep(0.02)
-            report = tester.daemon.conductor.reports[0]
-            assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
-            assert {row.outcome for row in await tester.results()} == {"passed"}
-            assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
-            board.faults.slow_insert_s = 0.0
-            if down:
-                await board.start()
-            while len(board.rows) < 20 or await tester.daemon.outbox.waiting():  # noqa: ASYNC110 -- nor this
-                await asyncio.sleep(0.02)
+        (report,) = await until(lambda: tester.daemon.conductor.reports, "the tick ends")
+        assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
+        assert {row.outcome for row in await tester.results()} == {"passed"}
+        assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
+        board.faults.slow_insert_s = 0.0
+        if down:
+            await board.start()
+
+        async def all_delivered() -> bool:
+            return len(board.rows) == 20 and not await tester.daemon.outbox.waiting()
+
+        await until(all_delivered, "all stats are delivered")
         tester.daemon.stop()
         await serving
         assert len(board.rows) == (await tester.daemon.outbox.counts())["delivered"] == 20
@@ -85,9 +86,7 @@ async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> No
         assert await one.states() == {"uncertain": 1}
         await one.work(PAUSE_S)
         assert await one.states() == {"uncertain": 1}, "it is not there yet, but it is too early to believe that"
-        async with asyncio.timeout(60):
-            while not one.rows():  # noqa: ASYNC110 -- the double tells nobody
-                await asyncio.sleep(0.02)
+        await until(one.rows, "the row is stored")
         await one.work(30)
         assert await one.states() == {"delivered": 1}
         assert one.rows() == [1]
@@ -107,9 +106,7 @@ async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tm
         await one.work(PAUSE_S)
         assert await one.states() == {"delivered": 1, "uncertain": 1}
         assert (await one.entry(2)).attempts == 1
-        async with asyncio.timeout(60):
-            while len(one.rows()) < 2:  # noqa: ASYNC110 -- the double tells nobody
-                await asyncio.sleep(0.02)
+        await until(lambda: len(one.rows()) == 2, "both rows are stored")
         one.fail()
         await one.work(89)
         assert await one.states() == {"delivered": 2}
@@ -651,9 +648,7 @@ async def test_a_slow_commit_is_waited_out(tmp_path: Path) -> None:
         one.fail(slow_commit_s=0.3, db_timeout_s=0.05)
         await one.put()
         await one.work()
-        async with asyncio.timeout(60):
-            while not one.rows():  # noqa: ASYNC110 -- the double tells nobody
-                await asyncio.sleep(0.02)
+        await until(one.rows, "the row is stored")
         one.fail()
         for _ in range(30):
             await one.work(15)

@@ -7,7 +7,6 @@ import io
 import json
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from jobtester.gateway import events
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, generate
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
+from tests.harness.waiting import until
 
 SCENARIO = generate(
     seed=4,
@@ -52,13 +52,6 @@ def apart(count: int) -> tuple[OrchestratorSpec, ...]:
                          models=(ModelSpec("llm", f"m{at}", latency_s=(1.0, 1.0)),))
         for at in range(count)
     )  # fmt: skip
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that a tick brings about."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 -- nobody tells when
-            await asyncio.sleep(0.01)
 
 
 async def post(tester: SimulatedTester, body: bytes, **headers: str) -> int:

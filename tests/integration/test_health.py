@@ -16,6 +16,7 @@ import pytest
 from jobtester.errors import JobTesterError
 from jobtester.simulator.scenario import generate
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.waiting import until
 
 SCENARIO = generate(seed=2, orchestrators=3, pipelines=("llm",), latency_s=(0.0, 0.01))
 
@@ -37,9 +38,11 @@ async def served(folder: Path) -> AsyncIterator[tuple[SimulatedTester, asyncio.T
     """Start a daemon whose parts all run."""
     async with simulated_tester(SCENARIO, folder) as tester:
         serving = asyncio.create_task(tester.daemon.serve())
-        async with asyncio.timeout(60):
-            while (await asked(tester))[1].get("clock") is None:  # noqa: ASYNC110 -- it tells nobody that it is up
-                await asyncio.sleep(0.02)
+
+        async def is_up() -> bool:
+            return "clock" in (await asked(tester))[1]
+
+        await until(is_up, "the clock runs")
         try:
             yield tester, serving
         finally:
@@ -63,10 +66,10 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
     async with served(tmp_path) as (tester, _):
         await tester.network.stop()
         assert tester.daemon.ticker.start("test")
-        async with asyncio.timeout(60):
-            while (progress := tester.daemon.conductor.progress) is None or progress.report.finished_at is None:  # noqa: ASYNC110 -- a tick tells nobody that it ended
-                await asyncio.sleep(0.02)
-        assert progress.report.state == "failed"
+        conductor = tester.daemon.conductor
+        await until(lambda: conductor.progress and conductor.progress.report.finished_at, "the tick ends")
+        assert conductor.progress is not None
+        assert conductor.progress.report.state == "failed"
         status, checks = await asked(tester)
         assert (status, checks["parts"]) == (200, {"ok": True})
         status, checks = await asked(tester, "/readyz")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from jobtester.gateway.targeting import Webhook
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
+from tests.harness.waiting import until
 
 
 def network(*modes: str) -> Scenario:
@@ -21,13 +21,6 @@ def network(*modes: str) -> Scenario:
         latency_s=(0.1, 0.4),
         gateways=tuple(GatewaySpec(f"g{at}", mode=mode, retry_window=0.1) for at, mode in enumerate(modes)),  # type: ignore[arg-type]
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that a tick brings about."""
-    async with asyncio.timeout(100):
-        while not condition():  # noqa: ASYNC110 -- nobody tells when
-            await asyncio.sleep(0.01)
 
 
 async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:

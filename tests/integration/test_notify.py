@@ -16,6 +16,7 @@ from jobtester.domain.report import Report
 from jobtester.notify import Notifier
 from jobtester.settings import Notify
 from jobtester.values import SecretUrl
+from tests.harness.waiting import until
 
 
 class Bot:
@@ -53,9 +54,7 @@ async def posted(one: Bot, how: Notify, *, count: int) -> None:
     notifier = Notifier(lambda: how, first_pause_s=0.01, tries=4)
     running = asyncio.ensure_future(notifier.run())
     notifier.tell(Report("t1", "test", 1.0))
-    async with asyncio.timeout(60):
-        while len(one.got) < count:  # noqa: ASYNC110 -- the server tells nobody
-            await asyncio.sleep(0.01)
+    await until(lambda: len(one.got) >= count, f"{count} posts")
     await asyncio.sleep(0.1)
     running.cancel()
     assert len(one.got) == count

@@ -29,6 +29,7 @@ from jobtester.simulator.scenario import (
     builtin_names,
     generate,
 )
+from tests.harness.waiting import until
 
 ASSETS = Path(__file__).parents[2] / "assets"
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -146,14 +147,6 @@ def scenario(*nodes: OrchestratorSpec, **gateway: Any) -> Scenario:
 def colours(picture: Image.Image) -> int:
     """Count the colours of a picture."""
     return len(picture.getcolors(1 << 24) or [])
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    """Wait for something that the network does by itself."""
-    deadline = asyncio.get_running_loop().time() + limit_s
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 async def leave(client: aiohttp.ClientSession, url: str, when: Callable[[], bool], **request: Any) -> None:

@@ -24,6 +24,7 @@ from aiohttp import web
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.harness.waiting import until
 
 LONG_S = 600.0
 PASSED, REFUSED = [2, 3, 2], [2, 3]
@@ -67,9 +68,7 @@ class Stage:
 
     async def until_asked(self, times: int) -> None:
         """Wait for the questions that follow a job."""
-        async with asyncio.timeout(60):
-            while len(self.asked_after) < times:  # noqa: ASYNC110 -- nobody tells when
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.asked_after) >= times, f"{times} questions")
 
 
 def job(pipeline: str) -> dict[str, Any]:
@@ -253,7 +252,7 @@ async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() 
     """The broken connection is counted with its orchestrator, since our hang-up broke it."""
     async with staged(node(fault="hang")) as stage:
         sending = asyncio.create_task(stage.send())
-        await until_working(stage)
+        await until(stage.network.orchestrators[0].in_use.total, "the orchestrator has the job")
         assert stage.bursts == REFUSED
         sending.cancel()
         await asyncio.wait({sending})
@@ -262,13 +261,6 @@ async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() 
         (line,) = await stage.errors()
         assert f'orchestrator_uri="{stage.uris[0]}"' in line
         assert stage.network.served[0].reached == 1
-
-
-async def until_working(stage: Stage) -> None:
-    """Wait until the orchestrator has the job."""
-    async with asyncio.timeout(60):
-        while not stage.network.orchestrators[0].in_use.total():  # noqa: ASYNC110 -- nobody tells when
-            await asyncio.sleep(0.005)
 
 
 async def test_an_orchestrator_that_dies_in_the_job_is_one_try() -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jobtester.store.database import Database
 from tests.harness.delivery import delivery_harness
 from tests.harness.disk import fill_disk
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.waiting import until
 
 
 def network() -> Scenario:
@@ -34,13 +35,6 @@ def network() -> Scenario:
 def names(folder: Path) -> list[str]:
     """List what is in a folder."""
     return sorted(one.name for one in folder.iterdir())
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that the daemon brings about."""
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 -- nobody tells when
-            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -80,11 +74,11 @@ async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
         assert progress is not None
         return 0 < len(progress.in_air) == len(tester.network.served) - len(await tester.results())
 
-    await until(some_recorded)
+    await until(some_recorded, "some results are recorded")
     filler = fill_disk(disk)
-    await until(not_writable)
+    await until(not_writable, "the full disk is noticed")
     sent = len(tester.network.served)
-    await until(all_answered)
+    await until(all_answered, "all jobs in flight are answered")
     assert len(tester.network.served) - sent <= tester.daemon.conductor.settings.limits.jobs, "only what was in the air"
     return filler
 
@@ -117,18 +111,14 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         async def all_posted() -> bool:
             return (await tester.daemon.outbox.counts())["delivered"] == 48
 
-        await until(all_posted)
+        await until(all_posted, "all stats are delivered")
         assert len(tester.network.leaderboard.rows) == 48
         assert (await readiness(tester))["checks"]["store"] == {"ok": True}
 
 
 async def ended(tester: SimulatedTester) -> Report:
     """Wait for the end of the first tick."""
-
-    async def one_report() -> bool:
-        return bool(tester.daemon.conductor.reports)
-
-    await until(one_report)
+    await until(lambda: tester.daemon.conductor.reports, "the tick ends", timeout_s=100)
     return tester.daemon.conductor.reports[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Filters, Results
 from tests.harness.simulated import config_tables, connect_gateways
+from tests.harness.waiting import until
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 
@@ -70,14 +71,6 @@ async def waiting(one: Daemon) -> dict[str, int]:
     return {state: count for state, count in (await one.outbox.counts()).items() if count}
 
 
-async def until(met: Callable[[], bool], what: str) -> None:
-    """Wait for what another task does."""
-    began = time.monotonic()
-    while not met():
-        assert time.monotonic() - began < 60, what
-        await asyncio.sleep(0.02)
-
-
 async def jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
     """Run the shipped command beside whatever runs."""
     process = await asyncio.create_subprocess_exec(
@@ -118,13 +111,15 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
     async with Network(network(*["wrong_answer"] * 10)) as net, running(net, tmp_path) as one:
         serving = asyncio.ensure_future(one.serve())
         try:
-            await until(lambda: one.ticker.start("test"), "no tick could be started")
-            await until(lambda: any(report.state == "suspect" for report in one.conductor.reports), "not suspect")
+            await until(lambda: one.ticker.start("test"), "a tick can be started")
+            await until(
+                lambda: any(report.state == "suspect" for report in one.conductor.reports), "the tick is suspect"
+            )
             assert posted(net) == []
             code, listed = await jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
             assert (code, "10 suspect" in listed) == (0, True)
             assert await jobtester("tick", "release", folder=tmp_path) == (0, "10 stats released\n")
-            await until(lambda: len(posted(net)) == 10, "not posted")
+            await until(lambda: len(posted(net)) == 10, "the stats are posted")
             assert await jobtester("tick", "release", folder=tmp_path) == (1, "0 stats released\n")
         finally:
             one.stop()
@@ -172,10 +167,11 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
             running(net, folder, limits=limits) as one,
         ):
             ticking = asyncio.ensure_future(one.once("test"))
-            began = time.monotonic()
-            while len(await one.results.page(Filters(), limit=100)) < failing:
-                assert time.monotonic() - began < 60
-                await asyncio.sleep(0.02)
+
+            async def failures_recorded(one: Daemon = one, failing: int = failing) -> bool:
+                return len(await one.results.page(Filters(), limit=100)) >= failing
+
+            await until(failures_recorded, "the failures are recorded")
             assert await waiting(one) == {"held": failing}
             assert posted(net) == []
             change(net, "", *["wrong_answer"] * failing)
