@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SCENARIO ?= default
 JOBS     ?= 2
 
-.PHONY: demo run test container-test bench-image browser-test bench soak lint docs docs-check format lock clean help
+.PHONY: demo run test test-all container-test bench-image browser-test bench soak lint docs docs-check format lock clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,8 +27,13 @@ demo: $(VENV)/.runtime  ## test a simulated network once and print what came of 
 run: $(VENV)/.runtime  ## the daemon against a simulated network, staying up
 	@$(BIN)/jobtester demo --stay --scenario $(SCENARIO)
 
-test: $(VENV)/.dev  ## the test suite
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test: $(VENV)/.dev  ## the tests that are not slow, in three minutes
+	@$(PYTEST) -m "not slow and not container" $(ARGS)
+
+test-all: $(VENV)/.dev  ## every test but those that need a Docker engine
+	@$(PYTEST) $(ARGS)
 
 browser-test: $(VENV)/.dev  ## the pages in a real browser (chromium and chromedriver)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)

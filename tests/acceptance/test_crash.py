@@ -256,8 +256,12 @@ async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) -> None:
-    """Killed in every phase, beside a Leaderboard that fails and is restarted: rows and results agree one to one."""
+@pytest.mark.parametrize("kills", [3, pytest.param(KILLS, marks=pytest.mark.slow)])
+async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, kills: int) -> None:
+    """Killed in every phase, beside a Leaderboard that fails and is restarted: rows and results agree one to one.
+
+    A few kills, which do not meet every phase, are the quick test of it.
+    """
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.Random().randrange(1, 10**6)
     rng, seen, began = random.Random(seed), Seen(), time.monotonic()
     print(f"CRASH_SEED={seed}")  # noqa: T201 -- by which to repeat it
@@ -268,7 +272,7 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
         network = Simulated(tmp_path, base, client)
         await network.start()
         try:
-            while seen.lives < KILLS or (not seen.enough and seen.lives < 2 * KILLS):
+            while seen.lives < kills or (kills == KILLS and not seen.enough and seen.lives < 2 * kills):
                 await live_and_die(seen.lives, network, seen, rng)
             await come_to_rest(network, port, seen)
             rows = await network.rows()
@@ -285,11 +289,11 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path) 
     assert twice == {}, "counted twice"
     assert results - rows == Counter(), "lost"
     assert rows == results
-    assert len(scored) > 2 * KILLS
+    assert len(scored) > 2 * kills
     kept = {id_ for (id_,) in read(tmp_path, "SELECT id FROM results")}
     assert seen.recorded <= kept, "what was said to be recorded is"
     assert read(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
         ("delivered", 0, len(scored))
     ]
-    assert seen.enough, seen
+    assert seen.enough or kills < KILLS, seen
     assert seen.events["noise"] == 0

@@ -13,7 +13,9 @@ from jobtester.simulator.scenario import generate
 from tests.harness.process import clean_environment, run_command_in_thread, write_config
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "cp1252"))]
+)
 async def test_every_command_prints_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     """Tables, reports and lists hold characters that these encodings lack; none ends in a traceback."""
     scenario = generate(seed=6, orchestrators=2, pipelines=("llm",), latency_s=(0.0, 0.01))

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobtester.simulator.scenario import Scenario
+
+pytestmark = pytest.mark.slow
 
 EXPECTED = {
     "error-503": ("failed", "503"),

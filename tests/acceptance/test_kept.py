@@ -67,6 +67,7 @@ async def said(folder: Path, *arguments: str, code: int = 0) -> str:
     return text
 
 
+@pytest.mark.slow
 async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: Path) -> None:
     """Refused stats are listed with the reason; a dropped one stays away, the others are posted soon after `retry`."""
     async with Network(network()) as remote:
@@ -103,6 +104,7 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
     assert (left["seq"], left["state"]) == (one["seq"], "dropped")
 
 
+@pytest.mark.slow
 async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
     """Posted, looked for first, or left alone; and which may be counted twice."""
     async with Network(network()) as remote:
@@ -143,6 +145,7 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
             assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
 
 
+@pytest.mark.slow
 async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
     """Every filter, alone and together, gives what the whole list says it should; other testers' results are apart."""
     scenario = network()

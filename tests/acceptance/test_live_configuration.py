@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import tomli_w
 
 from jobtester.simulator.network import Network
@@ -95,6 +96,7 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         await until(lambda: network.leaderboard.rows, "a row is stored")
 
 
+@pytest.mark.slow
 async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
     """The next tick goes through the new gateway only."""
     async with serving(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
@@ -112,6 +114,7 @@ async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
             assert response.status == 200
 
 
+@pytest.mark.slow
 async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     """One line that names the key, a metric, and the old configuration goes on; a good file ends it."""
     async with serving(tmp_path) as (_, running, base):

@@ -42,7 +42,7 @@ def kept(folder: Path, query: str) -> list[tuple[Any, ...]]:
         return db.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("up", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None:
     """Running jobs get their grace, then are unscored with reason shutdown; every scored one is posted once.
 
@@ -113,6 +113,7 @@ _GRACE_S = 1.0
 _SLACK_S = 10.0  # for a slow, busy machine; a quiet one needs less than two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(MOMENTS))
 async def test_sigterm_at_a_random_moment_of_a_tick(
     tmp_path: Path, moment: int, record_property: Callable[[str, object], None]

@@ -114,6 +114,7 @@ def slow(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_progress_moves_on_a_terminal() -> None:
     """A bar with counts, what each lane works on, time left; then the table, no line wider than the terminal."""
     with terminal("demo") as shown:
@@ -157,6 +158,7 @@ def test_a_second_interrupt_aborts(slow: str) -> None:
     assert [letter for key, letter in _CONTROL.findall(shown.written) if key == "?25"][-1] == "h"
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines() -> None:
     """One line a job as it ends, then the table with everything in full; nothing that moves, nothing that colours."""
     command = [*COMMAND, "demo", "--scenario", "query"]

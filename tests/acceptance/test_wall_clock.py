@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 import tomli_w
 
 from jobtester.simulator.network import Network
@@ -88,6 +89,7 @@ async def watched(folder: Path, start: str, schedule: dict[str, object]) -> Asyn
                 await running.kill()
 
 
+@pytest.mark.slow
 async def test_ticks_go_on_through_the_end_of_summer_time(tmp_path: Path) -> None:
     """Every half hour of real time, in both passes of the repeated hour; SIGTERM works."""
     async with watched(tmp_path, "2026-10-25T01:40:00+02:00", HALF_HOURS) as daemon:
@@ -105,6 +107,7 @@ async def test_it_may_start_inside_the_repeated_hour(tmp_path: Path) -> None:
         await daemon.ticks_at("2026-10-25T02:29:57+01:00", "2026-10-25T02:30+01:00")
 
 
+@pytest.mark.slow
 async def test_ticks_go_on_through_the_begin_of_summer_time(tmp_path: Path) -> None:
     """01:30, 03:00, 03:30: half an hour of real time each."""
     async with watched(tmp_path, "2026-03-29T01:10:00+01:00", HALF_HOURS) as daemon:
@@ -113,6 +116,7 @@ async def test_ticks_go_on_through_the_begin_of_summer_time(tmp_path: Path) -> N
         await daemon.ticks_at("2026-03-29T03:29:57+02:00", "2026-03-29T03:30+02:00")
 
 
+@pytest.mark.slow
 async def test_a_clock_that_is_set_makes_no_storm_and_no_pause(tmp_path: Path) -> None:
     """Forward by hours, as after a sleep: one tick, the rest counted as missed. Back by years: from there on."""
     async with watched(tmp_path, "2030-01-01T09:30:00+00:00", HOURS) as daemon:

@@ -105,6 +105,7 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_progress_moves_without_reload(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """The numbers of the running tick rise on the open page, which neither jumps nor complains; its end is shown."""
@@ -133,6 +134,7 @@ def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int
     return browser.current_url.rpartition("/")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
@@ -179,6 +181,7 @@ async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path
         await asyncio.to_thread(look)
 
 
+@pytest.mark.slow
 async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """With markup, controls and 100 kB in every text from outside, no script runs and no page grows too wide."""
     async with poisoned(tmp_path) as (tester, ids):
@@ -194,6 +197,7 @@ async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Ch
         await asyncio.to_thread(look)
 
 
+@pytest.mark.slow
 async def test_pages_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no serious or critical violation on any page, light or dark, on a phone or a desk."""
     async with shown(tmp_path, slow=0.01) as (tester, base):

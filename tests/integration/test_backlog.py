@@ -20,6 +20,8 @@ from jobtester.store.results import Results
 from tests.harness.delivery import SECRET, make_result
 from tests.harness.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BACKLOG = int(os.environ.get("BACKLOG", "300"))
 MISS_AFTER_S = 2.0
 TIMEOUT_S = 240.0

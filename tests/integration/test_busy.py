@@ -95,6 +95,7 @@ async def test_one_that_is_always_busy_holds_up_nobody(tmp_path: Path) -> None:
         assert len(tester.network.leaderboard.rows) == 4
 
 
+@pytest.mark.slow
 async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> None:
     """What was asked and had no room has a result, although the tick ended before it could be tried again."""
     sections: dict[str, Any] = {

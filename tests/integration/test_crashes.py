@@ -62,7 +62,7 @@ JOB = ("acquire", "build", "check", "collect", "judge", "record", "send")
 TICK = ("begin", "finish", "keep", "look", "plan", "rest")
 
 
-@pytest.mark.parametrize("seam", [*JOB, *TICK, "post"])
+@pytest.mark.parametrize("seam", [*JOB, *TICK, pytest.param("post", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["query", "tester"])
 async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["query", "tester"]) -> None:
     """The tick ends, the error is counted, and once the seam works again the next tick passes and posts."""
@@ -116,7 +116,19 @@ async def counted(tester: SimulatedTester, component: str) -> None:
     await until(lambda: errors(tester, component) > 0, f"an internal error of {component}")
 
 
-@pytest.mark.parametrize("seam", ["cleanup", "delivery", "notification", "probe", "event", "lookup", "loop", "reload"])
+@pytest.mark.parametrize(
+    "seam",
+    [
+        "cleanup",
+        "delivery",
+        "notification",
+        "probe",
+        "event",
+        pytest.param("lookup", marks=pytest.mark.slow),
+        "loop",
+        "reload",
+    ],
+)
 async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam: str) -> None:
     """Every part of the daemon goes on after an unexpected error, and a tick passes and is posted."""
     async with simulated_tester(scenario(), tmp_path) as tester:

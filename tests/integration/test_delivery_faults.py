@@ -656,6 +656,7 @@ async def test_a_slow_commit_is_waited_out(tmp_path: Path) -> None:
         assert one.rows() == [1]
 
 
+@pytest.mark.slow
 async def test_an_insert_that_outlives_its_server_is_waited_out(tmp_path: Path) -> None:
     """It waits for a lock, its server dies, and 200 s later it is stored: not posted again until then, nor after."""
     async with delivery_harness(tmp_path) as one:

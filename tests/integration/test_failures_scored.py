@@ -10,6 +10,8 @@ import pytest
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from tests.harness.simulated import misattributed_results, simulated_tester
 
+pytestmark = pytest.mark.slow
+
 IMAGE, LLM = "text-to-image", "llm"
 WINDOW_S = 0.8
 TIMES = {"retry_window": "800ms", "settle": "100ms", "after_disconnect": "1s", "first_ask": "30s"}

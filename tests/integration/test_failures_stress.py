@@ -15,6 +15,8 @@ from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpe
 from jobtester.store.rows import Row
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
+pytestmark = pytest.mark.slow
+
 # By default a tenth of the jobs, so that the whole suite stays quick: STRESS=1 runs them all.
 FULL = bool(os.environ.get("STRESS"))
 SHARE = 1.0 if FULL else 0.06

@@ -12,7 +12,9 @@ from jobtester import configuration, daemon
 from jobtester.store.results import Filters
 
 
-@pytest.mark.parametrize(("alive", "reason"), [(True, "timeout"), (False, "gateway_lost")])
+@pytest.mark.parametrize(
+    ("alive", "reason"), [(True, "timeout"), pytest.param(False, "gateway_lost", marks=pytest.mark.slow)]
+)
 async def test_silence_is_judged_by_whether_the_gateway_lives(alive: bool, reason: str, tmp_path: Path) -> None:
     """The same job without an answer: a failure where /healthz answers meanwhile, unscored where nothing does."""
     jobs = 0

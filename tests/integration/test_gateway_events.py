@@ -114,6 +114,7 @@ async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path)
         assert misattributed_results(results, tester.network) == []
 
 
+@pytest.mark.slow
 async def test_a_million_events(tmp_path: Path) -> None:
     """They are taken in a bounded space while the daemon goes on answering and ticking."""
     body = json.dumps([completed("g")] * 2_000).encode()
@@ -153,6 +154,7 @@ async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
         assert "proven" in {row.attribution for row in results}
 
 
+@pytest.mark.slow
 async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path: Path) -> None:
     """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), apart(2))

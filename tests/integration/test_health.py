@@ -100,6 +100,7 @@ async def test_a_part_that_dies_stops_the_tester_and_is_named(tmp_path: Path) ->
         assert "the events part died" in str(error)
 
 
+@pytest.mark.slow
 async def test_a_store_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path: Path) -> None:
     """Another program holds the file locked: unhealthy with the reason; let go of, it is well again."""
     async with served(tmp_path) as (tester, _):

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import orjson
+import pytest
 
 from jobtester import configuration
 from jobtester.domain import plan as planning
@@ -158,6 +159,7 @@ async def answering(random: Random) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@pytest.mark.slow
 async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
     """A post always has a fate, and what cannot be read is a LeaderboardError; nothing else climbs out."""
     del tmp_path

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from jobtester.gateway.targeting import Webhook
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
@@ -67,6 +69,7 @@ async def test_it_comes_back_by_itself(tmp_path: Path) -> None:
         await ends_mid_tick(tester, back=True)
 
 
+@pytest.mark.slow
 async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
     """A tick whose only gateway dies ends, with every job accounted for, and the next one is whole again."""
     async with simulated_tester(network("tester"), tmp_path) as tester:

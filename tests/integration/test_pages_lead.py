@@ -99,6 +99,7 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
         assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
 
 
+@pytest.mark.slow
 async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
     """People leave while progress is being sent to them; the log has nothing to say about that."""
     many = scenario(12, latency_s=0.6)

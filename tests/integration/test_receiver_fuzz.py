@@ -11,10 +11,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.harness.receiver import AI_STAT, ROUTES, TRANSCODING_STAT, ReceivingTester, receiving_tester, sign
+
+pytestmark = pytest.mark.slow
 
 TEXT = st.text(max_size=12) | st.sampled_from(
     ["", " ", "\0", "a\0b", "\ud800", "é" * 600, "x" * 3_000, "FRA", "NYC", "0xAB", "\u202e"]

@@ -18,6 +18,8 @@ import pytest
 from benchmarks import tester as bench
 from benchmarks.network import network
 
+pytestmark = pytest.mark.slow
+
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0.25"))
 _WARM_TICKS = 4
 _POOLS = 12  # kept connections, readers of the store and workers: bounded pools that fill when they are first needed

@@ -209,6 +209,7 @@ async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, repla
         assert await one.states() == {"pending": 2}
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> None:
     """By another program, which is named as the cause; afterwards the file can be used."""
     path = tmp_path / "jobtester.db"
@@ -224,6 +225,7 @@ async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> Non
     await first.close()
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_path: Path) -> None:
     """The answer came and cannot be noted: it is noted later, without another post and without a restart."""
     async with delivery_harness(tmp_path) as one:

@@ -18,6 +18,8 @@ from jobtester.gateway.targeting import Webhook
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, generate
 from tests.harness.simulated import BATCH_PIPELINES, SimulatedTester, misattributed_results, simulated_tester
 
+pytestmark = pytest.mark.slow
+
 # By default a seventh of the jobs, so that the whole suite stays quick: STRESS=1 runs them all.
 SHARE = 1.0 if os.environ.get("STRESS") else 0.15
 QUICK = ("llm", "text-to-image", "image-to-text", "text-to-speech", "audio-to-text")

@@ -156,6 +156,7 @@ async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
         assert posted(net) == [0] * 12
 
 
+@pytest.mark.slow
 async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tmp_path: Path) -> None:
     """A pass is posted at once. A few failures are posted with it; nearly all of many, all alike, stay put."""
     limits = {"busy_retries": 20, "busy_backoff": "100ms", "busy_patience": "50s"}

@@ -24,7 +24,7 @@ def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: ob
     )
 
 
-@pytest.mark.parametrize("mode", ["tester", "query"])
+@pytest.mark.parametrize("mode", ["tester", pytest.param("query", marks=pytest.mark.slow)])
 async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """At least 300 jobs over 24 orchestrators with faults: no scored result disagrees with the simulator's log."""
     async with simulated_tester(network(mode), tmp_path) as tester:

@@ -101,7 +101,10 @@ def fired(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(
+    "zone",
+    ["Europe/Berlin", *(pytest.param(zone, marks=pytest.mark.slow) for zone in ZONES if zone != "Europe/Berlin")],
+)
 def test_a_whole_year_is_as_a_walk_through_it(zone: str) -> None:
     """Strictly increasing, and exactly the instants of the written rules, whatever the zone does with its clocks."""
     for year in YEARS.get(zone, (2026,)):
