@@ -30,6 +30,8 @@ from tests.unit.corpus.answers import FILE, images, mask, masks, request
 
 USUAL = len(request("text-to-speech").expectation.parameters["text"]) / 15
 COUNT = int(USUAL * shapes.RATE)
+LIST = shapes.unpadded(b"LIST", b"INFOISFT\1\0\0\0L")
+ODD = bytes(int(128 + 120 * value) for value in shapes.tone(USUAL))[: COUNT // 2 * 2 - 1]
 NAN = struct.pack("<f", math.nan)
 EXTENSIBLE = struct.pack("<HHI", 22, 16, 4) + b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
 
@@ -103,6 +105,16 @@ SOUNDS = [
         ),
     ),
     sound("text behind the data", lambda: shapes.wav(shapes.pcm(USUAL)) + shapes.chunk(b"LIST", b"INFO")),
+    sound("a list of odd length, not filled up", lambda: shapes.wav(shapes.pcm(USUAL), after=LIST)),
+    sound("odd chunks everywhere, not filled up", lambda: shapes.wav(
+        shapes.pcm(USUAL), before=shapes.unpadded(b"JUNK", b"abcde") + shapes.unpadded(b"bext", bytes(603)),
+        after=LIST + shapes.chunk(b"fact", bytes(4)) + shapes.unpadded(b"id3 ", b"ID3\4\0\0\0\0\0\0\0"))),
+    sound("an odd chunk that is filled up with a letter", lambda: shapes.wav(
+        shapes.pcm(USUAL), after=LIST + b"x")),
+    sound("8 bits of an odd length, and text behind them", lambda: shapes.wav(
+        ODD, bits=8) + shapes.chunk(b"LIST", b"INFO")),
+    sound("silence behind an odd list", lambda: shapes.wav(bytes(2 * COUNT), after=LIST), "silent"),
+    sound("cut off in an odd list", lambda: shapes.wav(b"", after=LIST)[:-12], "undecodable"),
     sound("AIFF", lambda: shapes.sound(USUAL, "aiff", "pcm_s16be", format_="s16")),
     sound("Opus in Ogg", lambda: shapes.sound(USUAL, "ogg", "libopus", rate=48_000, format_="flt")),
     sound("AAC in MP4", lambda: make.sound(USUAL, "mp4")),
@@ -216,6 +228,13 @@ VIDEOS = [
     video("AV1", lambda: shapes.film("libsvtav1"), "", "codec"),
     video("VP9", lambda: shapes.film("libvpx-vp9"), "", "codec"),
     video("WebM", lambda: shapes.film("libvpx-vp9", "webm"), "", "codec"),
+    video("upright, turned by a quarter", lambda: shapes.turned(make.video(576, 1024), 90)),
+    video("upright, turned by three quarters", lambda: shapes.turned(make.video(576, 1024), 270)),
+    video("on its head", lambda: shapes.turned(make.video(), 180)),
+    video("turned to be upright", lambda: shapes.turned(make.video(), 90), "size"),
+    video("turned to be upright the other way", lambda: shapes.turned(make.video(), 270), "size"),
+    video("upright, on its head", lambda: shapes.turned(make.video(576, 1024), 180), "size"),
+    video("turned, but flat", lambda: shapes.turned(make.video(576, 1024, flat=True), 90), "flat"),
     video("GIF", lambda: shapes.saved(shapes.drawn(), "GIF"), "not_a_video"),
     video("AVIF", lambda: shapes.saved(shapes.drawn(), "AVIF"), "not_a_video"),
     video("AVI", lambda: shapes.film(form="avi"), "not_a_video"),

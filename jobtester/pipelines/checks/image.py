@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ _UNREADABLE = {  # what some browsers show and nothing here can decode: nobody's
 }
 MAX_PIXELS = 4096 * 4096
 FLAT = 2.0  # standard deviation, of 255, below which nobody sees anything
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SEEN = 4  # of 255: alpha up to which nothing is seen
 _LOOK = 512  # side, in pixels, to which a picture is brought before its colours are compared
 
@@ -212,7 +214,8 @@ def _expected_size(expected: Expectation, params: Params) -> tuple[int, int] | N
 def _check_seed(entry: Any, expected: Expectation, index: int) -> None:
     asked = expected.number("seed")
     came = entry.get("seed") if isinstance(entry, dict) else None
-    if asked is not None and came not in (asked, asked + index):
+    number = int(came) if isinstance(came, str) and _WHOLE.fullmatch(came) else came
+    if asked is not None and number not in (asked, asked + index):
         raise Wrong("seed", f"the seed {asked:g} was asked for, the answer says {paths.show(came, 40)}")
 
 

@@ -8,7 +8,7 @@ import statistics
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jobtester.pipelines.checks import media
 from jobtester.pipelines.checks.sample import Wrong
@@ -24,6 +24,12 @@ _SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("aac", lambda head: head[:1] == b"\xff" and head[1:2] in (b"\xf0", b"\xf1", b"\xf8", b"\xf9")),
     ("mp3", lambda head: head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")),
 )
+# Chunks that a WAV usually has, by which one is found that follows an odd one directly.
+_CHUNKS = (
+    b"fmt ", b"data", b"LIST", b"fact", b"JUNK", b"junk", b"bext", b"cue ", b"smpl", b"inst", b"PEAK", b"iXML", b"id3 ",
+    b"ID3 ", b"PAD ", b"FLLR", b"ds64", b"cart", b"_PMX", b"acid", b"DISP", b"note", b"labl", b"INFO",
+)  # fmt: skip
+_MOST_CHUNKS = 1000  # before the data, that are looked at
 _FRAMED = ("mp3", "aac")  # made of frames that stand alone: players go on behind a broken one
 _MOST_BROKEN = 0.25  # share of packets that cannot be decoded, above which a framed file is damaged
 _RATE = 8000  # samples/s that are enough to hear whether there is something
@@ -70,6 +76,8 @@ def decode(content: bytes, *, limit_s: float) -> Sound:
         raise Wrong(
             "not_audio", f"the file is no WAV, MP3, FLAC or Ogg, nor any other sound: it begins with {content[:12]!r}"
         )
+    if kind == "wav":
+        content = _filled_up(content)
     ear = _Meter()
     with media.decoding("sound", content):
         packets, broken = _listen(content, kind, ear, limit_s)
@@ -80,6 +88,24 @@ def decode(content: bytes, *, limit_s: float) -> Sound:
     if ear.missing > ear.samples * _MOST_MISSING:
         raise Wrong("not_finite", f"{ear.missing} of the sound's {ear.samples} samples are no numbers (NaN, infinity)")
     return ear.sound(broken, kind)
+
+
+def _filled_up(content: bytes) -> bytes:
+    """Return a WAV whose chunks of odd length before its data are filled up, which some makers forget."""
+    order: Literal["big", "little"] = "big" if content[:4] == b"RIFX" else "little"
+    parts: list[bytes] = []
+    at, copied = 12, 0
+    for _ in range(_MOST_CHUNKS):
+        if content[at : at + 4] in (b"data", b""):
+            break
+        length = int.from_bytes(content[at + 4 : at + 8], order)
+        at += 8 + length
+        if length % 2 and content[at : at + 4] in _CHUNKS and content[at + 1 : at + 5] not in _CHUNKS:
+            parts += [content[copied:at], b"\0"]
+            copied = at
+        else:
+            at += length % 2
+    return b"".join([*parts, content[copied:]]) if parts else content
 
 
 def _listen(content: bytes, kind: str, ear: _Meter, limit_s: float) -> tuple[int, int]:

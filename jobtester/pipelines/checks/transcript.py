@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ _SLACK_S = 1.0
 _JITTER_S = 0.2  # what every maker's rounding may come to
 _MAX_CHUNKS = 2000
 _JOIN_WER = 0.1
+_MARKS = re.compile(r"<\|[^|<>]{0,30}\|>")  # of Whisper, for language, task and times
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def check(sample: Sample, params: Params) -> None:
         raise Wrong("no_truth", "no transcript is known of the sound that was sent", Fault.TESTER)
     said = words.of(truth.transcript)
     text = paths.text(sample.answer, params.text, limit=4 * len(truth.transcript) + 200)
-    heard = words.of(text)
+    heard = words.of(_MARKS.sub(" ", text))
     rate = words.error_rate(heard, said)
     if rate > params.max_wer:
         raise Wrong("words", f"the word error rate is {rate:.2f}, above {params.max_wer:g}: {paths.show(text)}")
@@ -75,7 +77,7 @@ def _check_chunks(chunks: Any, heard: list[str], truth: Truth, notes: Notes) -> 
         timed.append((begin, text))
         last = max(last, begin)
     by_time = sorted(timed, key=lambda one: one[0])
-    joined = [words.of(" ".join(text for _, text in order)) for order in (timed, by_time)]
+    joined = [words.of(_MARKS.sub(" ", " ".join(text for _, text in order))) for order in (timed, by_time)]
     if all(len(one) > 2 * len(heard) + 4 or words.error_rate(one, heard) > _JOIN_WER for one in joined):
         shown = paths.show(" ".join(joined[0]))
         raise Wrong("chunks", f"the chunks do not join to the text, but to {shown}")

@@ -124,7 +124,7 @@ def _decoded(content: bytes, form: str, limit: int, size: tuple[int, int] | None
         codec = stream.codec_context
         if codec.name not in _CODECS:
             raise Wrong("codec", f"the video is {codec.name}, not H.264")
-        if size is not None and (codec.width, codec.height) != size:
+        if size is not None and size not in ((codec.width, codec.height), (codec.height, codec.width)):
             raise Wrong("size", f"the video is {codec.width}×{codec.height}, not {size[0]}×{size[1]}")
         if not (0 < codec.width <= _MAX_SIDE and 0 < codec.height <= _MAX_SIDE):
             raise Wrong("too_large", f"the video claims to be {codec.width}×{codec.height}")
@@ -134,6 +134,8 @@ def _decoded(content: bytes, form: str, limit: int, size: tuple[int, int] | None
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Wrong("undecodable", f"frame {len(frames) + 1} of the video is damaged")
+            if not frames:
+                _check_shown_size(frame, size)
             frames.append(_small(frame))
             if frame.time is not None:
                 times.append(frame.time)
@@ -144,6 +146,16 @@ def _decoded(content: bytes, form: str, limit: int, size: tuple[int, int] | None
     if seconds and shown and abs(seconds - shown) > _EDITED * shown:
         seconds = shown  # a file in fragments, or cut by an edit list, says what it holds and not what is played
     return Film(frames, seconds or shown, _CODECS[codec.name], form)
+
+
+def _check_shown_size(frame: Any, size: tuple[int, int] | None) -> None:
+    """Compare the size at which a player shows a frame: some files are to be turned by a quarter."""
+    width, height = (frame.width, frame.height)
+    if frame.rotation % 180 == 90:
+        width, height = height, width
+    if size is not None and (width, height) != size:
+        turned = f", turned by {frame.rotation % 360}°" if frame.rotation else ""
+        raise Wrong("size", f"the video is shown as {width}×{height}{turned}, not {size[0]}×{size[1]}")
 
 
 def _shown(times: list[float]) -> float:

@@ -104,6 +104,8 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
         good("grey of 16 bits", images(), make.deep_picture(width, height)),
         good("with a palette", images(), make.picture(width, height, "PNG", "P")),
         good("on an object store", images(url=S3), url=S3),
+        good("the seed as a text", images(seed="42")),
+        bad("another seed as a text", "seed", images(seed="43")),
         good("fields of its own", {"images": [{"seed": 42, "url": FILE, "id": 7, "took": 1.5}], "model": "x"}),
         good("carried in the answer", images(url="data:image/png;base64," + base64.b64encode(right).decode())),
         bad("not JSON", "bad_json", b"Internal error"),
@@ -273,6 +275,14 @@ def _audio_to_text() -> list[Case]:
         good("by words", {"text": text, "chunks": word}),
         good("small letters, no punctuation", {"text": text.lower().replace(".", "")}),
         good("one word misheard", {"text": text.replace("lies", "lays")}),
+        good(
+            "with Whisper's marks",
+            {"text": f"<|startoftranscript|><|en|><|transcribe|><|0.00|>{first}<|3.20|><|3.20|>{second}<|6.50|>"},
+        ),
+        good(
+            "with the marks in its chunks",
+            {"text": text, "chunks": [{"text": f"<|0.00|>{text}<|6.50|>", "timestamp": [0, 6]}]},
+        ),
         good("ends at the padding", timed([0, 3.2], [3.2, 7.6])),
         bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
         bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),

@@ -126,6 +126,21 @@ def box(name: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content) + 8) + name + content
 
 
+def turned(content: bytes, degrees: int) -> bytes:
+    """Return an MP4 that says by its matrix that a player turns its pictures clockwise."""
+    rows = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    changed = bytearray(content)
+    at = content.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in rows)
+    changed[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return bytes(changed)
+
+
+def unpadded(name: bytes, content: bytes) -> bytes:
+    """Write a chunk of a RIFF file of an odd length without the byte that fills it up."""
+    return name + struct.pack("<I", len(content)) + content
+
+
 def shifted(content: bytes, before: bytes) -> bytes:
     """Put bytes before an MP4, and correct the places that it names."""
     moved = bytearray(before + content)
