@@ -265,6 +265,27 @@ def test_files_of_makers(worker: Worker, row: Row) -> None:
     assert {note.code for note in finding.notes} == set(row.notes)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds", "problem"),
+    [
+        ("今天早上面包师在街道还很暗的时候就开了店门。", 5.3, ""),
+        ("今天早上面包师在街道还很暗的时候就开了店门。", 1.0, "duration"),
+        ("今天早上面包师在街道还很暗的时候就开了店门。", 20.0, "duration"),
+        ("赤いボールが緑の草の上に置いてあります。", 4.0, ""),
+        ("푸른 잔디 위에 빨간 공이 놓여 있습니다.", 4.0, ""),
+        ("красный мяч лежит на зелёной траве", 2.4, ""),
+    ],
+)
+def test_speech_lasts_as_long_as_its_script_takes(worker: Worker, text: str, seconds: float, problem: str) -> None:
+    """A character that is a syllable takes longer to say than a letter."""
+    asked = request("text-to-speech").expectation
+    files = {FILE: Artefact(FILE, 200, make.sound(seconds))}
+    expectation = replace(asked, parameters={**asked.parameters, "text": text})
+    task = Task(expectation, json.dumps({"audio": {"url": FILE}}).encode(), artefacts=files)
+    (finding,) = worker.look(task, cpu_s=20).findings
+    assert finding.problem == problem, finding.message
+
+
 def looked(pipeline: str, answer: Any) -> Finding:
     """Return what is found of an answer that carries all that it has."""
     task = Task(request(pipeline).expectation, json.dumps(answer).encode())

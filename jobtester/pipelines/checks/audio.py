@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ _MANY_LEVELS = 20  # levels of 50 ms from which on a variation means something
 _SILENT = 32.0  # level, of 32767, below which nobody hears anything
 _QUIET = 0.01  # share of the highest level, 40 dB below it, below which a pause in speech is
 _FULL_SCALE = 0.5  # share of samples at the ends of the scale that no speech reaches, however overdriven
+_SYLLABLE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]")  # Chinese, Japanese, Korean
+_MORE_LETTERS = 1.5  # that one of those takes, beside the one that any character takes
 _SPOKEN = 0.5  # share of the shortest plausible time in which something has to be heard
 
 
@@ -21,7 +24,8 @@ _SPOKEN = 0.5  # share of the shortest plausible time in which something has to 
 class Params:
     """`path` leads to the sound, `text` names the parameter that was to be spoken.
 
-    A text of n characters takes n / `rate` seconds; `least` and `most` times that are plausible.
+    A text of n letters takes n / `rate` seconds, where a character that is a syllable counts as two and a half letters;
+    `least` and `most` times that are plausible.
     """
 
     path: str = "audio"
@@ -50,7 +54,7 @@ def check(sample: Sample, params: Params) -> None:
     """Listen to the sound. Raises Wrong for the first thing that is not right."""
     content = media.content(sample, media.entries(sample.answer, params.path)[0], params.path)
     text = str(sample.expectation.parameters.get(params.text, ""))
-    usual = len(text) / params.rate
+    usual = (len(text) + _MORE_LETTERS * len(_SYLLABLE.findall(text))) / params.rate
     most = usual * params.most if text else _MAX_SECONDS
     heard = decode(content, limit_s=most + 1)
     seconds = heard.seconds
