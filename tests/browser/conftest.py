@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+from tests.harness.browser import console
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
 DRIVER = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver") or ""
@@ -52,11 +53,6 @@ def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
 def _clear(driver: webdriver.Chrome) -> None:
     driver.get("about:blank")
     console(driver)
-
-
-def console(driver: webdriver.Chrome) -> list[Any]:
-    """Give what was written to the console since the last look."""
-    return list(driver.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")

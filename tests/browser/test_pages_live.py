@@ -13,10 +13,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from jobtester.simulator.scenario import GatewaySpec, generate
-from tests.browser.conftest import console
+from tests.harness.browser import console
+from tests.harness.hostile_texts import TICK, hostile_tester
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.waiting import block_until
-from tests.integration.test_pages import TICK, poisoned
 
 pytestmark = pytest.mark.browser
 
@@ -184,7 +184,7 @@ async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path
 @pytest.mark.slow
 async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """With markup, controls and 100 kB in every text from outside, no script runs and no page grows too wide."""
-    async with poisoned(tmp_path) as (tester, ids):
+    async with hostile_tester(tmp_path) as (tester, ids):
         found = ["/", "/outbox", f"/t/{TICK}", f"/o/0x{1:040x}", *(f"/r/{one}" for one in ids.values())]
         base = f"http://127.0.0.1:{tester.daemon.port}"
 

@@ -32,27 +32,22 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
         seed=1, orchestrators=2, models_per_pipeline=1, pipelines=("llm",), latency_s=(0.0, 0.01), fault_share=0.0,
         gateways=(GatewaySpec(name="gateway", mode="query"),),
     )  # fmt: skip
-    async with simulated_tester(network, tmp_path, server={"admin_token": _TOKEN}) as tester:
-        serving = asyncio.ensure_future(tester.daemon.serve())
-        try:
-            for line in lines:
-                here = line.replace(_ADDRESS, f"http://127.0.0.1:{tester.daemon.port}")
-                assert here != line, f"{line}: not about us"
-                process = await asyncio.create_subprocess_shell(
-                    here.replace("curl ", "curl --fail ", 1),
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    env={**os.environ, "ADMIN_TOKEN": _TOKEN, "NO_PROXY": "127.0.0.1"},
-                )
-                answer, _ = await process.communicate()
-                assert process.returncode == 0, f"{line}: exit {process.returncode}"
-                assert answer, f"{line}: an empty answer"
+    async with simulated_tester(network, tmp_path, server={"admin_token": _TOKEN}) as tester, tester.serving():
+        for line in lines:
+            here = line.replace(_ADDRESS, f"http://127.0.0.1:{tester.daemon.port}")
+            assert here != line, f"{line}: not about us"
+            process = await asyncio.create_subprocess_shell(
+                here.replace("curl ", "curl --fail ", 1),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "ADMIN_TOKEN": _TOKEN, "NO_PROXY": "127.0.0.1"},
+            )
+            answer, _ = await process.communicate()
+            assert process.returncode == 0, f"{line}: exit {process.returncode}"
+            assert answer, f"{line}: an empty answer"
 
-            async def tick_ended() -> bool:
-                tick = await tester.daemon.conductor.ticks.get("last")
-                return tick is not None and tick.finished_at is not None
+        async def tick_ended() -> bool:
+            tick = await tester.daemon.conductor.ticks.get("last")
+            return tick is not None and tick.finished_at is not None
 
-            await until(tick_ended, "the tick ends that a line has begun", timeout_s=100)
-        finally:
-            tester.daemon.stop()
-            await serving
+        await until(tick_ended, "the tick ends that a line has begun", timeout_s=100)

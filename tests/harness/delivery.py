@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.database import Database
 from jobtester.store.outbox import Entry, Outbox
 from jobtester.store.results import Results
+from tests.harness.store import open_database
 
 SECRET = "secret"
 
@@ -113,19 +114,17 @@ def make_result(number: int, started_at: float) -> Result:
 async def delivery_harness(folder: Path, *, region: str = "FRA", **settings: Any) -> AsyncIterator[DeliveryHarness]:
     """Open everything; `settings` are fields of Delivery. Nothing is posted until `work()`."""
     times = ManualClock()
-    database = Database(folder / "jobtester.db")
-    await database.open()
-    try:
-        clock: Callable[[], float] = times.wall
-        outbox = Outbox(database, clock)
-        async with Leaderboard(secret=SECRET, clock=clock) as board:
-            delivery = Delivery(
-                outbox, board.url, SECRET, region, clock=clock, monotonic=times.monotonic, **{"parallel": 1, **settings}
-            )
-            await delivery.open()
-            try:
-                yield DeliveryHarness(database, Results(database, clock), outbox, delivery, board, times)
-            finally:
-                await delivery.close()
-    finally:
-        await database.close()
+    async with (
+        open_database(folder / "jobtester.db") as database,
+        Leaderboard(secret=SECRET, clock=times.wall) as board,
+    ):
+        outbox = Outbox(database, times.wall)
+        delivery = Delivery(
+            outbox, board.url, SECRET, region,
+            clock=times.wall, monotonic=times.monotonic, **{"parallel": 1, **settings},
+        )  # fmt: skip
+        await delivery.open()
+        try:
+            yield DeliveryHarness(database, Results(database, times.wall), outbox, delivery, board, times)
+        finally:
+            await delivery.close()

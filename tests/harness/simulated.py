@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
 from jobtester.store.results import Filters
 from jobtester.store.rows import Row
+from tests.harness.waiting import TIMEOUT_S, until
 
 BATCH_PIPELINES = (
     "text-to-image", "image-to-image", "image-to-video", "upscale", "audio-to-text", "segment-anything-2", "llm",
@@ -34,6 +36,23 @@ class SimulatedTester:
     async def tick(self) -> Report:
         """Run one tick to its end, delivery included."""
         return await self.daemon.once("test")
+
+    @asynccontextmanager
+    async def serving(self, *, tick: bool = False) -> AsyncIterator[asyncio.Future[None]]:
+        """Run everything that `serve` runs, with a tick at once if `tick`, and stop it in order at the end."""
+        if tick:
+            self.daemon.ticker.start("test")
+        task = asyncio.ensure_future(self.daemon.serve())
+        try:
+            yield task
+        finally:
+            self.daemon.stop()
+            await asyncio.wait_for(task, TIMEOUT_S)
+
+    async def first_report(self) -> Report:
+        """Wait for the end of the first tick."""
+        reports: Sequence[Report] = await until(lambda: self.daemon.conductor.reports, "the tick ends", timeout_s=100)
+        return reports[0]
 
     async def results(self, tick: str = "") -> list[Row]:
         """Return every stored result."""

@@ -228,11 +228,13 @@ async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: 
 
 async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None:
     """202 and a tick with trigger `api`; 409 while it runs; 401 for no, a wrong or an unfit token."""
-    async with calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
-        tester,
-        api,
+    async with (
+        calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
+            tester,
+            api,
+        ),
+        tester.serving(),
     ):
-        serving = asyncio.create_task(tester.daemon.serve())
         for given in ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}", "Bearer ", "Bearer é"):
             headers = {"Authorization": given} if given else {}
             found = await api.ask("/api/ticks", method="POST", expect=401, headers=headers)
@@ -249,8 +251,6 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
         await until(tick_ended, "the tick ends", timeout_s=100)
         found = await api.ask("/api/ticks/last")
         assert (found["trigger"], found["state"]) == ("api", "finished")
-        tester.daemon.stop()
-        await serving
 
 
 async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: Any) -> None:
@@ -266,14 +266,12 @@ async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: An
             await taken_over.wait()
 
         tester.daemon.conductor.before = before
-        serving = asyncio.create_task(tester.daemon.serve())
-        right = {"Authorization": f"Bearer {TOKEN}"}
-        await api.ask("/api/ticks", method="POST", expect=202, headers=right)
-        await begins.wait()
-        await api.ask("/api/ticks", method="POST", expect=409, headers=right)
-        taken_over.set()
-        tester.daemon.stop()
-        await serving
+        async with tester.serving():
+            right = {"Authorization": f"Bearer {TOKEN}"}
+            await api.ask("/api/ticks", method="POST", expect=202, headers=right)
+            await begins.wait()
+            await api.ask("/api/ticks", method="POST", expect=409, headers=right)
+            taken_over.set()
 
 
 class Asked(Ticks):

@@ -14,10 +14,10 @@ from jobtester.domain import stats
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
-from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
 from tests.harness.delivery import SECRET, make_result
+from tests.harness.store import open_database
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -31,9 +31,7 @@ ANSWER_WITHIN_S = 4.0  # less than 30 s, so that the test ends; the posts that h
 @pytest.mark.timeout(300)
 async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path: Path) -> None:
     """A fifth of the posts fails and one in seven never gets its answer, yet no slot waits for those."""
-    database = Database(tmp_path / "jobtester.db")
-    await database.open()
-    try:
+    async with open_database(tmp_path / "jobtester.db") as database:
         results, outbox = Results(database), Outbox(database)
         for number in range(1, BACKLOG + 1):
             result = make_result(number, time.time() - 1)
@@ -77,5 +75,3 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
             assert first_s < 10
             # Were slots held by posts that hang, so many of those would take this long by themselves.
             assert posted_s < 0.15 * BACKLOG * ANSWER_WITHIN_S / delivery.parallel
-    finally:
-        await database.close()

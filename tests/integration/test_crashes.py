@@ -13,8 +13,8 @@ from jobtester.crashes import CrashBoundary
 from jobtester.domain.report import Report
 from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.database import Database
 from tests.harness.simulated import SimulatedTester, simulated_tester
+from tests.harness.store import open_database
 from tests.harness.waiting import until
 
 
@@ -153,28 +153,26 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
         if seam != "loop":
             broken = Broken(working, method)
             setattr(owner, name, broken if method else broken._fail)
-        serving = asyncio.create_task(daemon.serve())
-        if seam == "event":
-            daemon.heard(None, None)  # type: ignore[arg-type]
-        if seam == "notification":
-            daemon.notifier._reports.put_nowait(Report("t", "test", 0.0))
-        if seam == "loop":
-            asyncio.get_running_loop().call_soon(Broken(None)._fail)
-        if seam == "reload":
-            daemon.ticker.start("test")
-        await counted(tester, seam)
-        setattr(owner, name, working)
-        if seam == "lookup":
-            daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
-        before = len(tester.network.leaderboard.rows)
-        await until(lambda: daemon.ticker.start("test"))
-        await until(lambda: len(tester.network.leaderboard.rows) > before)
-        assert not serving.done()
-        url = f"http://127.0.0.1:{daemon.port}/healthz"
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            assert response.status == 200, await response.text()
-        daemon.stop()
-        await asyncio.wait_for(serving, 60)
+        async with tester.serving() as serving:
+            if seam == "event":
+                daemon.heard(None, None)  # type: ignore[arg-type]
+            if seam == "notification":
+                daemon.notifier._reports.put_nowait(Report("t", "test", 0.0))
+            if seam == "loop":
+                asyncio.get_running_loop().call_soon(Broken(None)._fail)
+            if seam == "reload":
+                daemon.ticker.start("test")
+            await counted(tester, seam)
+            setattr(owner, name, working)
+            if seam == "lookup":
+                daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
+            before = len(tester.network.leaderboard.rows)
+            await until(lambda: daemon.ticker.start("test"))
+            await until(lambda: len(tester.network.leaderboard.rows) > before)
+            assert not serving.done()
+            url = f"http://127.0.0.1:{daemon.port}/healthz"
+            async with aiohttp.ClientSession() as session, session.get(url) as response:
+                assert response.status == 200, await response.text()
 
 
 class Explosive:
@@ -202,32 +200,30 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
             "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
         ]  # fmt: skip
         whole = (conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker)
-        serving = asyncio.create_task(daemon.serve())
-        base = f"http://127.0.0.1:{daemon.port}"
-        async with aiohttp.ClientSession() as session:
+        async with tester.serving() as serving:
+            base = f"http://127.0.0.1:{daemon.port}"
+            async with aiohttp.ClientSession() as session:
 
-            async def ask(method: str, path: str) -> tuple[int, str]:
-                async with session.request(method, base + path, data=b"{}") as response:
-                    return response.status, await response.text()
+                async def ask(method: str, path: str) -> tuple[int, str]:
+                    async with session.request(method, base + path, data=b"{}") as response:
+                        return response.status, await response.text()
 
-            conductor.settings = conductor.lanes = Explosive()  # type: ignore[assignment]
-            daemon.vitals.ticker = Explosive()  # type: ignore[assignment]
-            database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
-            before = errors(tester, "request")
-            asked = [("GET", path) for path in paths]
-            asked += [("POST", path) for path in ("/api/ticks", "/api/post_stats", "/webhooks/gateway-events")]
-            for method, path in asked:
-                status, text = await ask(method, path)
-                assert status == 500, (path, status, text)
-                assert text.count("\n") <= 1, text
-                assert "purpose" not in text
-            assert errors(tester, "request") - before == len(asked)
-            conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker = whole  # type: ignore[method-assign]
-            for path in paths:
-                assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
-        assert not serving.done()
-        daemon.stop()
-        await asyncio.wait_for(serving, 60)
+                conductor.settings = conductor.lanes = Explosive()  # type: ignore[assignment]
+                daemon.vitals.ticker = Explosive()  # type: ignore[assignment]
+                database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
+                before = errors(tester, "request")
+                asked = [("GET", path) for path in paths]
+                asked += [("POST", path) for path in ("/api/ticks", "/api/post_stats", "/webhooks/gateway-events")]
+                for method, path in asked:
+                    status, text = await ask(method, path)
+                    assert status == 500, (path, status, text)
+                    assert text.count("\n") <= 1, text
+                    assert "purpose" not in text
+                assert errors(tester, "request") - before == len(asked)
+                conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker = whole  # type: ignore[method-assign]
+                for path in paths:
+                    assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
+            assert not serving.done()
 
 
 async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
@@ -293,8 +289,6 @@ async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, RuntimeError])
 async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error: type[BaseException]) -> None:
     """Who waits for that write gets an error, and the next write is done."""
-    database = Database(tmp_path / "store.db")
-    await database.open()
 
     def work(_: object) -> NoReturn:
         raise error("broken on purpose")
@@ -302,7 +296,7 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
     def too_few(_: object, _items: object) -> list[int]:
         return []
 
-    try:
+    async with open_database(tmp_path / "store.db") as database:
         async with asyncio.timeout(60):
             with pytest.raises((StoreError, error)):
                 await database.write(work)
@@ -310,8 +304,6 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
                 await database.write_together(too_few, 1)
             assert await database.write(lambda _: 7) == 7
         assert database.writable
-    finally:
-        await database.close()
 
 
 async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) -> None:

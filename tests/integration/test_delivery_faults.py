@@ -43,22 +43,19 @@ async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path:
         if down:
             await board.stop()
         board.faults.slow_insert_s = 2.0
-        tester.daemon.ticker.start("test")
-        serving = asyncio.ensure_future(tester.daemon.serve())
-        (report,) = await until(lambda: tester.daemon.conductor.reports, "the tick ends")
-        assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
-        assert {row.outcome for row in await tester.results()} == {"passed"}
-        assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
-        board.faults.slow_insert_s = 0.0
-        if down:
-            await board.start()
+        async with tester.serving(tick=True):
+            report = await tester.first_report()
+            assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
+            assert {row.outcome for row in await tester.results()} == {"passed"}
+            assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
+            board.faults.slow_insert_s = 0.0
+            if down:
+                await board.start()
 
-        async def all_delivered() -> bool:
-            return len(board.rows) == 20 and not await tester.daemon.outbox.waiting()
+            async def all_delivered() -> bool:
+                return len(board.rows) == 20 and not await tester.daemon.outbox.waiting()
 
-        await until(all_delivered, "all stats are delivered")
-        tester.daemon.stop()
-        await serving
+            await until(all_delivered, "all stats are delivered")
         assert len(board.rows) == (await tester.daemon.outbox.counts())["delivered"] == 20
 
 

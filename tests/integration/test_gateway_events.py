@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import sqlite3
@@ -133,13 +132,9 @@ async def test_a_million_events(tmp_path: Path) -> None:
 
 async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
     """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
-        tester.daemon.ticker.start("test")
-        serving = asyncio.ensure_future(tester.daemon.serve())
+    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester, tester.serving(tick=True):
         assert await post(tester, json.dumps([completed("g")] * 2_000).encode()) == 204
         assert tester.daemon.unheard > 1_000
-        tester.daemon.stop()
-        await serving
 
 
 async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
@@ -159,27 +154,24 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
     """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), apart(2))
     async with simulated_tester(scenario, tmp_path, gateways=LANES[:1]) as tester:
-        serving = asyncio.ensure_future(tester.daemon.serve())
-        tester.daemon.ticker.start("test")
         conductor, database = tester.daemon.conductor, tester.daemon.database
-        await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
-        lock = sqlite3.connect(database.path, isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        await until(lambda: len(tester.network.served) == 2)
-        ended = time.time()
-        await until(lambda: not database.writable)
-        batch = [
-            completed("g", model_id="of nobody"),
-            completed("g", model_id="m0", success=True, orch_url=apart(2)[1].service_uri, duration_ms=0,
-                      timestamp=int(ended * 1000)),
-        ]  # fmt: skip
-        assert await post(tester, json.dumps(batch).encode()) == 204
-        await until(lambda: not tester.daemon.unheard)
-        lock.close()
-        await until(lambda: bool(conductor.reports))
-        assert {row.model: row.reason for row in await tester.results()} == {"m0": "refuted", "m1": "ok"}
-        tester.daemon.stop()
-        await serving
+        async with tester.serving(tick=True):
+            await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
+            lock = sqlite3.connect(database.path, isolation_level=None)
+            lock.execute("BEGIN IMMEDIATE")
+            await until(lambda: len(tester.network.served) == 2)
+            ended = time.time()
+            await until(lambda: not database.writable)
+            batch = [
+                completed("g", model_id="of nobody"),
+                completed("g", model_id="m0", success=True, orch_url=apart(2)[1].service_uri, duration_ms=0,
+                          timestamp=int(ended * 1000)),
+            ]  # fmt: skip
+            assert await post(tester, json.dumps(batch).encode()) == 204
+            await until(lambda: not tester.daemon.unheard)
+            lock.close()
+            await tester.first_report()
+            assert {row.model: row.reason for row in await tester.results()} == {"m0": "refuted", "m1": "ok"}
         assert [row.stat["model"] for row in tester.network.leaderboard.rows] == ["m1"]
 
 

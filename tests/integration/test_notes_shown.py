@@ -12,9 +12,9 @@ from jobtester.domain import outcome
 from jobtester.domain.notes import Note
 from jobtester.domain.results import Result
 from jobtester.simulator.scenario import generate
+from tests.harness.hostile_texts import hostile_result
 from tests.harness.process import run_command_in_thread, write_config
 from tests.harness.simulated import SimulatedTester, simulated_tester
-from tests.integration.test_pages import result as made
 
 USAGE = Note("chat", "usage", "usage does not add up: 40 + 3 is not 44")
 FINISH = Note("chat", "finish", 'the finish reason is "COMPLETE"')
@@ -27,7 +27,8 @@ def results() -> list[Result]:
     tester = outcome.verdict("tester_fault", RAN_OUT.message)
     given = [(passed, (USAGE, FINISH)), (tester, (RAN_OUT,)), (passed, ())]
     return [
-        replace(made(number, "plain"), verdict=verdict, notes=notes) for number, (verdict, notes) in enumerate(given, 1)
+        replace(hostile_result(number, "plain"), verdict=verdict, notes=notes)
+        for number, (verdict, notes) in enumerate(given, 1)
     ]
 
 

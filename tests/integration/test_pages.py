@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,35 +12,10 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from jobtester.domain import stats
-from jobtester.domain.attribution import Attribution, Kind
-from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
-from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.outcome import Outcome, Verdict
-from jobtester.domain.received import Received
-from jobtester.domain.report import Report
-from jobtester.domain.results import Result
 from jobtester.simulator.scenario import generate
-from jobtester.store.outbox import Move
-from jobtester.store.ticks import Ticks
-from tests.harness.simulated import SimulatedTester, simulated_tester
-
-TICK = "20260101T000000000Z"
-HOSTILE = {
-    "script": "<script>alert(1)</script>",
-    "attribute": "\"' onmouseover=alert(1) x='\"><img src=x onerror=alert(1)>",
-    "close": "</pre></title></style></svg>--><svg/onload=alert(1)>",
-    "template": "{{ 1234567 * 7 }}{% raw %}${1234567*7}",
-    "link": "javascript:alert(1)//../../?a=b#c",
-    "nul": "nul\x00bell\x07escape\x1b[31m",
-    "direction": "\u202egnp.exe\u2066\u200f",
-    "emoji": "🦊 \U0001f469\u200d\U0001f4bb ﷽ e\u0301",
-    "entity": "&lt;b&gt;&amp;#60;script&#62;",
-    "newline": "a\r\nSet-Cookie: x=1\r\n\r\n<b>",
-    "long": "<i>" + "ab<" * 33_333,
-}
-MARKED = {name: f"«{name}»{text}«end»" for name, text in HOSTILE.items()}
+from tests.harness.hostile_texts import HOSTILE, MARKED, TICK, hostile_result, hostile_tester
+from tests.harness.simulated import simulated_tester
 
 
 class Page(HTMLParser):
@@ -64,65 +36,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Note text."""
         self.text += data
-
-
-def result(number: int, text: str) -> Result:
-    """Make a result in which everything from outside is hostile."""
-    address = f"0x{number:040x}"
-    uri = f"https://{text[:2000]}"
-    capability = Capability(pipeline=text[:3000], model=text, warm=True)
-    job = Job(
-        id=f"{TICK}-{number}",
-        tick=TICK,
-        orchestrator=Orchestrator(address, uri, (capability,)),
-        capability=capability,
-        pipeline_name="LLM",
-        timeout_s=1.0,
-        expected_s=1.0,
-        price_wei=10**24,
-    )
-    return Result(
-        job=job,
-        verdict=Verdict(Outcome.FAILED, "check:json", text),
-        attribution=Attribution(Kind.PRESUMED, (text,)),
-        gateway="gateway",
-        targeting="webhook",
-        started_at=time.time(),
-        round_trip_s=0.5 + number,
-        status=200,
-        request=text,
-        response=text,
-        measures={"tokens_per_s": 1.5},
-        notes=(Note("chat", "usage", text),),
-    )
-
-
-@asynccontextmanager
-async def poisoned(folder: Path) -> AsyncIterator[tuple[SimulatedTester, dict[str, str]]]:
-    """Start a tester whose store is full of hostile texts; give the addresses and results by the text's name."""
-    async with simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder) as tester:
-        daemon = tester.daemon
-        ids = {}
-        for number, (name, text) in enumerate(MARKED.items(), 1):
-            made = result(number, text)
-            stat = stats.of(result(number, "harmless"), "FRA")
-            assert await daemon.results.record(made, stat, not_before=time.time() + 3600)
-            ids[name] = made.id
-            await daemon.results.receive(
-                text.encode(), text[:200], [Received(kind=text[:200], stat=stat, fields={"model": text})]
-            )
-        for entry in await daemon.outbox.entries():
-            problem = MARKED[list(MARKED)[entry.seq % len(MARKED)]]
-            await daemon.outbox.settle([Move(entry.seq, "refused", problem=problem)])
-        report = Report(TICK, MARKED["script"], time.time(), state="failed", problem="".join(MARKED.values()))
-        report.finished_at = time.time()
-        for text in MARKED.values():
-            report.skipped[text] = report.reasons[text] = 1
-        ticks = Ticks(daemon.database)
-        await ticks.start(TICK, report.started_at, 1, report.trigger)
-        await ticks.finish(TICK, "failed", report.finished_at, report.as_json())
-        daemon.conductor.problem = "".join(MARKED.values())
-        yield tester, ids
 
 
 def examine(source: str, path: str) -> Page:
@@ -146,7 +59,7 @@ def examine(source: str, path: str) -> Page:
 
 async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None:
     """Tags, quotes, controls, reversed writing and 100 kB from models, errors and answers change no page's make-up."""
-    async with poisoned(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
+    async with hostile_tester(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
         paths = ["/", "/outbox", f"/t/{TICK}", f"/t/{TICK}?outcome=failed", f"/t/{TICK}?reason=check:json"]
         paths += [f"/r/{one}" for one in ids.values()]
@@ -170,8 +83,8 @@ async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None
 
 async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_path: Path) -> None:
     """Results are kept over updates, and a code may go: its page still shows the rest."""
-    old = replace(result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
-    async with poisoned(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
+    old = replace(hostile_result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
+    async with hostile_tester(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
         assert await tester.daemon.results.record(replace(old, job=replace(old.job, id="old")), None)
         for path in ("/r/old", "/api/results/old"):
             async with session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer:
@@ -183,7 +96,7 @@ async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_pat
 
 async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
     """What stands in a path is not echoed, and never breaks the server."""
-    async with poisoned(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
+    async with hostile_tester(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
         for name, text in HOSTILE.items():
             given = quote(text[:2000], safe="")
@@ -199,7 +112,7 @@ async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
 
 async def test_the_api_gives_hostile_texts_as_they_are(tmp_path: Path) -> None:
     """JSON carries them unchanged, under a type that no browser takes for a page."""
-    async with poisoned(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
+    async with hostile_tester(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
         for name, one in ids.items():
             async with session.get(f"{base}/api/results/{one}") as answer:

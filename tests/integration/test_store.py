@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -33,6 +33,7 @@ from jobtester.store.rows import COLUMNS
 from jobtester.store.ticks import Ticks
 from jobtester.store.views import Views
 from tests.harness.receiver import AI_STAT
+from tests.harness.store import open_database
 
 NOW = 1.8e9
 DAY = 86_400.0
@@ -50,17 +51,6 @@ def made(code: str = "ok", *, who: int = 1, model: str = "m", tick: str = "t", r
         outcome.verdict(code), Attribution(Kind.PROVEN, ("metric: moved",)), "g", "query", NOW, 0.25, 200,
         response=response,
     )  # fmt: skip
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Database]:
-    """Open a file as its owner."""
-    database = Database(path)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 ADDED = {("results", "notes"), ("outbox", "looks"), ("outbox", "audited_at")}  # columns that came with a later step
@@ -138,9 +128,9 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
     path = tmp_path / "old.db"
     earlier(path, version)
     before = dumped(path, TABLES) if version else {}
-    async with opened(tmp_path / "new.db"):
+    async with open_database(tmp_path / "new.db"):
         pass
-    async with opened(path) as database:
+    async with open_database(path) as database:
         results, outbox, ticks, views = Results(database), Outbox(database), Ticks(database), Views(database)
         assert len(await results.page(Filters())) == (12 if version else 0)
         assert sum((await outbox.counts()).values()) == (len(STATES) if version else 0)
@@ -163,7 +153,7 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
 async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
     """They come back as they were, lone halves of characters replaced."""
     note = Note("chat", "usage", "3 + 4 is not \ud800 8")
-    async with opened(tmp_path / "new.db") as database:
+    async with open_database(tmp_path / "new.db") as database:
         results = Results(database)
         await results.record(replace(made(), notes=(note,)), None)
         (row,) = await results.page(Filters())
@@ -178,7 +168,7 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> No
         db.execute("CREATE INDEX results_model ON results (model)")  # the third step's last
     before, rows = shape(path), dumped(path, TABLES)
     with pytest.raises(StoreError, match=r"old\.db cannot be used: .*results_model"):
-        async with opened(path):
+        async with open_database(path):
             pass
     assert (shape(path), dumped(path, TABLES)) == (before, rows)
 
@@ -237,7 +227,7 @@ async def recorded(database: Database, at: float, *found: Result, state: str = "
 async def test_only_what_is_old_and_settled_goes(tmp_path: Path) -> None:
     """Of results of 40 days ago, those go that were never to be posted or are settled; of yesterday's, none."""
     settled = ("", "delivered", "refused", "expired", "dropped")
-    async with opened(tmp_path / "a.db") as database:
+    async with open_database(tmp_path / "a.db") as database:
         for age in (40, 1):
             for state in ("", *STATES):
                 found = made(tick=f"{age}-{state}")
@@ -253,7 +243,7 @@ async def test_only_what_is_old_and_settled_goes(tmp_path: Path) -> None:
 
 async def test_what_was_settled_lately_stays_with_its_result(tmp_path: Path) -> None:
     """A result of 40 days ago whose stat was delivered yesterday is kept as long as its stat."""
-    async with opened(tmp_path / "a.db") as database:
+    async with open_database(tmp_path / "a.db") as database:
         old = made()
         await Results(database, lambda: NOW - 40 * DAY).record(old, stats.of(old, "FRA"))
         (entry,) = await Outbox(database).entries()
@@ -264,7 +254,7 @@ async def test_what_was_settled_lately_stays_with_its_result(tmp_path: Path) -> 
 
 async def test_other_testers_results_go_as_well(tmp_path: Path) -> None:
     """However many; but none whose stat waits, and none by which a repeat of the last day is known."""
-    async with opened(tmp_path / "a.db") as database:
+    async with open_database(tmp_path / "a.db") as database:
         results, old = Results(database, lambda: NOW - 40 * DAY), Results(database, lambda: NOW - DAY / 2)
         bodies = [orjson.dumps(AI_STAT | {"timestamp": number}) for number in range(1_203)]
         many = orjson.dumps([orjson.Fragment(body) for body in bodies[3:]])
@@ -285,12 +275,12 @@ async def test_other_testers_results_go_as_well(tmp_path: Path) -> None:
 async def test_the_file_shrinks(tmp_path: Path) -> None:
     """All of the room is given back, not a little of it; what stays is whole."""
     path = tmp_path / "a.db"
-    async with opened(path) as database:
+    async with open_database(path) as database:
         bulk = [made(who=number, response='"' + "x" * 20_000 + '"') for number in range(300)]
         await recorded(database, NOW - 40 * DAY, *bulk, state="delivered")
         await recorded(database, NOW, made(who=5))
     before = path.stat().st_size
-    async with opened(path) as database:
+    async with open_database(path) as database:
         assert await Cleanup(database).run(keep_s=30 * DAY, now=NOW) == 300
     assert before > 6 * 2**20
     assert path.stat().st_size < 2**20
@@ -303,18 +293,18 @@ async def test_the_file_shrinks(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_shrink_does_not_hang(tmp_path: Path) -> None:
     """One that somebody has copied without auto_vacuum keeps its size, and the clean-up ends."""
     path, copy = tmp_path / "a.db", tmp_path / "b.db"
-    async with opened(path) as database:
+    async with open_database(path) as database:
         await recorded(database, NOW - 40 * DAY, *(made(response='"' + "x" * 9_000 + '"') for _ in range(50)))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA auto_vacuum = NONE")
         db.execute(f"VACUUM INTO '{copy}'")
-    async with opened(copy) as database, asyncio.timeout(30):
+    async with open_database(copy) as database, asyncio.timeout(30):
         assert await Cleanup(database).run(keep_s=30 * DAY, now=NOW) == 50
 
 
 async def test_the_newest_results_stay_right(tmp_path: Path) -> None:
     """Capabilities whose results are all gone disappear; of others newest, usual duration and streak stay the same."""
-    async with opened(tmp_path / "a.db") as database:
+    async with open_database(tmp_path / "a.db") as database:
         results = Results(database)
         await recorded(database, NOW - 40 * DAY, made(who=1))
         await recorded(database, NOW - 40 * DAY, made(who=2))
@@ -350,7 +340,7 @@ FILTERS: list[tuple[dict[str, str], str]] = [
 async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> None:
     """Filters, alone and together, give exactly their rows, page by page, by the index with the fewest of a value."""
     codes = ("ok", "ok", "503", "busy", "check:image")
-    async with opened(tmp_path / "a.db") as database:
+    async with open_database(tmp_path / "a.db") as database:
         results = Results(database)
         for number in range(300):
             one = made(codes[number % 5], who=number % 7, model=f"m{number % 3}", tick=f"t{number % 2}")
@@ -376,7 +366,7 @@ async def test_results_kept_together_are_each_kept_once(tmp_path: Path) -> None:
     codes = ("ok", "busy", "busy", "ok", "busy", "503")
     given = [made(code, who=number % 3 + 1) for number in range(12) for code in codes]
     again = [replace(one, verdict=outcome.verdict("503")) for one in given[::5]]
-    async with opened(tmp_path / "s.db") as database:
+    async with open_database(tmp_path / "s.db") as database:
         results = Results(database, clock=lambda: NOW)
         kept = await asyncio.gather(*(results.record(one, stats.of(one, "FRA")) for one in [*given, *again, *given]))
         assert kept == [True] * len(given) + [False] * (len(again) + len(given))
@@ -394,7 +384,7 @@ async def test_one_that_cannot_be_kept_does_not_spoil_the_others(tmp_path: Path)
     """A value that has no place in the file fails alone; what came with it is kept."""
     given = [made() for _ in range(9)]
     given[4] = replace(given[4], status=2**70)
-    async with opened(tmp_path / "s.db") as database:
+    async with open_database(tmp_path / "s.db") as database:
         results = Results(database, clock=lambda: NOW)
         came = await asyncio.gather(*(results.record(one, None) for one in given), return_exceptions=True)
         page = await results.page(Filters(), limit=100)

@@ -7,14 +7,13 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from jobtester.domain.report import Report
 from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from jobtester.store.database import Database
@@ -35,18 +34,6 @@ def network() -> Scenario:
 def names(folder: Path) -> list[str]:
     """List what is in a folder."""
     return sorted(one.name for one in folder.iterdir())
-
-
-@contextlib.asynccontextmanager
-async def serving(tester: SimulatedTester) -> AsyncIterator[asyncio.Future[None]]:
-    """Let the daemon serve, a tick at once, and stop it in order at the end."""
-    tester.daemon.ticker.start("test")
-    running = asyncio.ensure_future(tester.daemon.serve())
-    try:
-        yield running
-    finally:
-        tester.daemon.stop()
-        await asyncio.wait_for(running, 60)
 
 
 async def readiness(tester: SimulatedTester) -> dict[str, Any]:
@@ -88,7 +75,7 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
     path = str(small_disk / "jobtester.db")
     async with (
         simulated_tester(network(), tmp_path, store={"path": path}, limits={"jobs": 4}) as tester,
-        serving(tester),
+        tester.serving(tick=True),
     ):
         filler = await fill_mid_tick(tester, small_disk)
         before = [row.id for row in await tester.results()]
@@ -101,7 +88,7 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         assert [row.id for row in await tester.results()] == before
 
         filler.unlink()
-        report = await ended(tester)
+        report = await tester.first_report()
         results = await tester.results()
         assert (report.state, report.planned, report.settled) == ("finished", 48, 48)
         assert {row.outcome for row in results} == {"passed"}
@@ -116,12 +103,6 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         assert (await readiness(tester))["checks"]["store"] == {"ok": True}
 
 
-async def ended(tester: SimulatedTester) -> Report:
-    """Wait for the end of the first tick."""
-    await until(lambda: tester.daemon.conductor.reports, "the tick ends", timeout_s=100)
-    return tester.daemon.conductor.reports[0]
-
-
 async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
     """It gives up what it cannot record, keeps what it has, and a new one opens the file as it was."""
     path = str(small_disk / "jobtester.db")
@@ -131,7 +112,7 @@ async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, 
         "leaderboard": {"post": False},
     }
     async with simulated_tester(network(), tmp_path, **keys) as tester:
-        async with serving(tester):
+        async with tester.serving(tick=True):
             filler = await fill_mid_tick(tester, small_disk)
             before = [row.id for row in await tester.results()]
         report = tester.daemon.conductor.reports[0]

@@ -22,10 +22,10 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.results import Result
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Filters, Results
 from tests.harness.simulated import config_tables, connect_gateways
+from tests.harness.store import open_database
 from tests.harness.waiting import until
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
@@ -207,18 +207,12 @@ async def test_what_a_dead_tester_held_is_judged_by_the_same_rule(
 ) -> None:
     """A process that died in the middle of a tick leaves held stats; the next one settles them first of all."""
     path = tmp_path / "jobtester.db"
-    database = Database(path)
-    await database.open(owner=True)
-    for number, code in enumerate(codes):
-        one = result(number, code)
-        stat = stats.of(one, "FRA") if one.verdict.scored else None
-        await Results(database).record(one, stat, state="pending" if code == "ok" else "held")
-    await database.close()
-    database = Database(path)
-    await database.open(owner=True)
-    try:
+    async with open_database(path) as database:
+        for number, code in enumerate(codes):
+            one = result(number, code)
+            stat = stats.of(one, "FRA") if one.verdict.scored else None
+            await Results(database).record(one, stat, state="pending" if code == "ok" else "held")
+    async with open_database(path) as database:
         outbox = Outbox(database)
         await outbox.recover(hold=hold)
         assert {state: count for state, count in (await outbox.counts()).items() if count} == left
-    finally:
-        await database.close()
