@@ -80,7 +80,7 @@ EXAMPLES: Mapping[str, object] = {
 
 
 def settings_tables() -> str:
-    """Give every key of config.toml, a table of the page for each table of the file."""
+    """Return every key of config.toml, a table of the page for each table of the file."""
     lone = {name: info for name, info in Settings.model_fields.items() if not _inner(info) and name != "pipelines"}
     parts = ["### At the top\n\n" + _keys("", lone)]
     for name, info in Settings.model_fields.items():
@@ -98,13 +98,13 @@ def settings_tables() -> str:
 
 
 def pipeline_keys() -> str:
-    """Give every key of a [pipelines.*] table."""
+    """Return every key of a [pipelines.*] table."""
     known = {name: info for name, info in Definition.model_fields.items() if name not in _NOT_WRITTEN}
     return _keys("pipelines.", known)
 
 
 def override_keys() -> str:
-    """Give every key of what differs per model or variant."""
+    """Return every key of what differs per model or variant."""
     return _keys("override.", Override.model_fields)
 
 
@@ -119,7 +119,7 @@ def _keys(prefix: str, found: Mapping[str, FieldInfo]) -> str:
 
 
 def _example(path: str, kind: str, default: str) -> str:
-    """Give what may be written, the default itself where it shows that; a secret is shown as its variable."""
+    """Return what may be written, the default itself where it shows that; a secret is shown as its variable."""
     if path in EXAMPLES:
         return f"`{written(EXAMPLES[path])}`"
     if kind == "secret":
@@ -130,7 +130,7 @@ def _example(path: str, kind: str, default: str) -> str:
 
 
 def leaves() -> Iterator[tuple[str, FieldInfo]]:
-    """Give every key path of the settings that holds a value, with its field."""
+    """Return every key path of the settings that holds a value, with its field."""
     for name, info in Settings.model_fields.items():
         inner = _inner(info)
         if inner is None:
@@ -140,7 +140,7 @@ def leaves() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _inner(info: FieldInfo) -> type[BaseModel] | None:
-    """Give the table behind a field, None for a plain value."""
+    """Return the table behind a field, None for a plain value."""
     for part in (info.annotation, *get_args(info.annotation)):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
@@ -155,7 +155,7 @@ _KINDS: Mapping[Any, str] = {bool: "true or false", int: "integer", float: "numb
 
 
 def _type(annotation: Any, info: FieldInfo | None = None) -> str:
-    """Say in plain words what may be written."""
+    """Return in plain words what may be written."""
     alias = _alias(info) if info is not None else ""
     if alias:
         return alias
@@ -199,7 +199,7 @@ _READERS: Mapping[Any, str] = {
 
 
 def _alias(info: FieldInfo) -> str:
-    """Give the name of the kind of value, where one of `values` is the field's own type."""
+    """Return the name of the kind of value, where one of `values` is the field's own type."""
     return next((_READERS[one] for one in info.metadata if one in _READERS), "")
 
 
@@ -208,7 +208,7 @@ def _plural(word: str) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    """Give the default as it would be written, a dash for none."""
+    """Return the default as it would be written, a dash for none."""
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=True)
@@ -236,7 +236,7 @@ def _toml_key(key: str) -> str:
 
 
 def reasons() -> str:
-    """Give the table of reason codes, the outcomes in order."""
+    """Return the table of reason codes, the outcomes in order."""
     parts = []
     for one in outcome.Outcome:
         rows = [
@@ -249,12 +249,12 @@ def reasons() -> str:
 
 
 def skips() -> str:
-    """Give the reasons for which a capability is not tested."""
+    """Return the reasons for which a capability is not tested."""
     return table(("reason", "why"), [(f"`{code}`", _sentence(text)) for code, text in plan.SKIP_REASONS.items()])
 
 
 def pipelines() -> str:
-    """Give the built-in pipelines: where they go, what they send, within which time."""
+    """Return the built-in pipelines: where they go, what they send, within which time."""
     rows = []
     for slug, one in _builtin().items():
         rows.append(
@@ -272,7 +272,7 @@ def pipelines() -> str:
 
 
 def pipeline_inputs() -> str:
-    """Give what each built-in pipeline sends and expects, in full."""
+    """Return what each built-in pipeline sends and expects, in full."""
     parts = []
     for slug, one in _builtin().items():
         sent = [(f"`{one.model_field}`", "the model under test")]
@@ -309,7 +309,7 @@ def _variant(one: Definition, key: str) -> str:
 
 
 def checks() -> str:
-    """Give every check with its parameters, from what its module says of them."""
+    """Return every check with its parameters, from what its module says of them."""
     parts = []
     for name, kind in KINDS.items():
         module = __import__(kind.params.__module__, fromlist=["__doc__"])
@@ -377,7 +377,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Give a page with its tables as the program has them now. Raises KeyError for a table that nobody makes."""
+    """Return a page with its tables as the program has them now. Raises KeyError for a table that nobody makes."""
     return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 

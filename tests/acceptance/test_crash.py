@@ -54,7 +54,7 @@ Key = tuple[str, str, str, int, float]
 
 
 def scenario() -> dict[str, Any]:
-    """Make up a network of which one orchestrator in three fails now and then."""
+    """Build a network of which one orchestrator in three fails now and then."""
     models = [
         {"pipeline": pipeline, "model": f"sim/{pipeline}", "latency_s": [0.01, 0.15]}
         for pipeline in ("llm", "image-to-text")
@@ -126,13 +126,13 @@ class Simulated:
         await self.ask("POST", "/leaderboard/start")
 
     async def ask(self, method: str, path: str, **given: Any) -> Any:
-        """Say or ask something at the control port."""
+        """Send a request to the control port; return the JSON of its response."""
         async with self.client.request(method, f"http://127.0.0.1:{self.base + 2000}{path}", **given) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
     async def rows(self) -> Counter[Key]:
-        """Give what the Leaderboard has stored, by what makes a row recognisable."""
+        """Return what the Leaderboard has stored, by what makes a row recognisable."""
         stats = [row["stat"] for row in await self.ask("GET", "/rows")]
         assert {stat["region"] for stat in stats} <= {"FRA"}
         return Counter(
@@ -158,7 +158,7 @@ class Seen:
 
     @property
     def enough(self) -> bool:
-        """Tell whether every kind of death that matters was met several times."""
+        """Return True if every kind of death that matters was met several times."""
         return (
             self.in_tick >= 10
             and self.just_recorded >= 3
@@ -243,7 +243,7 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
 
 
 async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
-    """Let a last daemon, which runs no ticks, deliver what is left, and stop it in order."""
+    """Start a last daemon, which runs no ticks, to deliver what is left, and stop it in order."""
     await network.ask("PUT", "/leaderboard/faults", json={})
     config = configuration(network.base, port, interval="1h", run_at_start=False)
     (network.folder / "config.toml").write_text(tomli_w.dumps(config))

@@ -52,14 +52,14 @@ def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
 
 
 async def listed(folder: Path, *arguments: str) -> Any:
-    """Give a command's JSON; its stdout is nothing else, and its stderr is empty."""
+    """Return a command's JSON; its stdout is nothing else, and its stderr is empty."""
     found = await run_command_in_thread(folder, *arguments, "--json")
     assert (found.returncode, found.stderr) == (0, b""), found.stderr
     return orjson.loads(found.stdout)
 
 
 async def said(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Give what a command says on stdout; no control characters are in it where there is no terminal."""
+    """Return what a command says on stdout; no control characters are in it where there is no terminal."""
     found = await run_command_in_thread(folder, *arguments)
     assert (found.returncode, found.stderr) == (code, b""), (found.stdout, found.stderr)
     text = found.stdout.decode()
@@ -109,10 +109,10 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
     """Posted, looked for first, or left alone; and which may be counted twice."""
     async with Network(network()) as remote:
         write_config(remote, tmp_path, **SECTIONS)
-        async with delivery_harness(tmp_path) as kept:
-            await kept.put(3)
-            entries = await kept.outbox.claim(3)
-            await kept.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
+        async with delivery_harness(tmp_path) as harness:
+            await harness.record(3)
+            entries = await harness.outbox.claim(3)
+            await harness.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
             assert await said(tmp_path, "outbox", "retry", code=1) == (
                 "0 stats will be posted again\n"
                 "3 stats may be stored and are looked for by themselves; name a number to post one at once\n"
@@ -124,7 +124,7 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
             assert await said(tmp_path, "outbox", "retry", "2") == (
                 "1 stat will be posted again\n1 stat of them may already be stored, and then counts twice\n"
             )
-            assert await kept.states() == {"uncertain": 2, "pending": 1}
+            assert await harness.states() == {"uncertain": 2, "pending": 1}
 
 
 async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ LLM = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 
 
 def network(*prices: int, mode: str = "query") -> Scenario:
-    """Make up orchestrators that each ask one of these prices for a token."""
+    """Build orchestrators that each ask one of these prices for a token."""
     nodes = tuple(
         OrchestratorSpec(
             address=f"0x{number + 1:040x}",

@@ -23,7 +23,7 @@ from tests.harness.simulated import config_tables
 
 
 def network() -> Scenario:
-    """Make up eight quick orchestrators with six models each, and two that take very long."""
+    """Build eight quick orchestrators with six models each, and two that take very long."""
 
     def node(number: int, latency_s: float) -> OrchestratorSpec:
         return OrchestratorSpec(

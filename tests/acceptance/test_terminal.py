@@ -57,7 +57,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """Give what was written without what moves the cursor or colours."""
+        """Return what was written without the sequences that move the cursor or color."""
         return _CONTROL.sub("", self.written).replace("\r", "\n")
 
     def until(self, pattern: str, seconds: float = 100.0) -> None:
@@ -108,7 +108,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> str:
-    """Give the scenario whose tick has no end of its own."""
+    """Return the scenario whose tick has no end of its own."""
     path = tmp_path / "slow.toml"
     path.write_text(SLOW)
     return str(path)

@@ -44,7 +44,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    """Give the browser with nothing open and a clean console, and leave it so."""
+    """Yield the browser with nothing open and a clean console, and leave it so."""
     _clear(chromium)
     yield chromium
     _clear(chromium)
@@ -57,7 +57,7 @@ def _clear(driver: webdriver.Chrome) -> None:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """Give axe-core's source, of the package that brings it along; AXE may name another axe.min.js."""
+    """Return axe-core's source, of the package that brings it along; AXE may name another axe.min.js."""
     given = os.environ.get("AXE")
     if given:
         return Path(given).read_text("utf-8")

@@ -152,7 +152,7 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
 
 
 async def paths(tester: SimulatedTester) -> list[str]:
-    """Give one page of each kind, with results of each outcome."""
+    """Return one page of each kind, with results of each outcome."""
     rows = await tester.results()
     some = {row.outcome: row for row in rows}
     return ["/", f"/o/{rows[0].address}", f"/t/{rows[0].tick}", "/outbox", *(f"/r/{row.id}" for row in some.values())]

@@ -250,7 +250,7 @@ def _engine(*arguments: str) -> str:
 
 
 def _told(heading: str) -> str:
-    """Give the commands that docs/production.md has under a heading."""
+    """Return the commands that docs/production.md has under a heading."""
     return pages.page_of("production.md").blocks("sh", under=heading)[0]
 
 

@@ -57,21 +57,21 @@ class DeliveryHarness:
     results: Results
     outbox: Outbox
     delivery: Delivery
-    board: Leaderboard
-    times: ManualClock
+    leaderboard: Leaderboard
+    clock: ManualClock
     _count: int = field(default=0)
 
-    async def put(self, count: int = 1, *, region: str = "FRA") -> None:
+    async def record(self, count: int = 1, *, region: str = "FRA") -> None:
         """Record results, a second apart, with their stats."""
         for _ in range(count):
             self._count += 1
-            self.times.advance(1)
-            result = make_result(self._count, self.times.wall())
+            self.clock.advance(1)
+            result = make_result(self._count, self.clock.wall())
             assert await self.results.record(result, stats.of(result, region))
 
-    async def work(self, seconds: float = 0.0) -> None:
+    async def run(self, seconds: float = 0.0) -> None:
         """Advance the clock, and let delivery do all that is due then."""
-        self.times.advance(seconds)
+        self.clock.advance(seconds)
         while await self.delivery.work() or self.delivery.in_flight.aside:
             await self.delivery.in_flight.end()
 
@@ -84,13 +84,13 @@ class DeliveryHarness:
         entries = await self.outbox.entries(states=tuple(await self.outbox.counts()))
         return entries[number - 1]
 
-    def fail(self, **faults: Any) -> None:
+    def set_faults(self, **faults: Any) -> None:
         """Make the Leaderboard fail in these ways from now on, and in no others."""
-        self.board.faults = Faults(**faults)
+        self.leaderboard.faults = Faults(**faults)
 
-    def rows(self) -> list[int]:
+    def stored_numbers(self) -> list[int]:
         """Return the numbers of the results that the Leaderboard has stored, in that order."""
-        return [int(row.stat["model"].removeprefix("model-")) for row in self.board.rows]
+        return [int(row.stat["model"].removeprefix("model-")) for row in self.leaderboard.rows]
 
 
 def make_result(number: int, started_at: float) -> Result:
@@ -112,7 +112,7 @@ def make_result(number: int, started_at: float) -> Result:
 
 @asynccontextmanager
 async def delivery_harness(folder: Path, *, region: str = "FRA", **settings: Any) -> AsyncIterator[DeliveryHarness]:
-    """Open everything; `settings` are fields of Delivery. Nothing is posted until `work()`."""
+    """Open everything; `settings` are fields of Delivery. Nothing is posted until `run()`."""
     times = ManualClock()
     async with (
         open_database(folder / "jobtester.db") as database,

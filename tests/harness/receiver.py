@@ -48,7 +48,7 @@ class ReceivingTester:
     session: aiohttp.ClientSession
 
     @property
-    def board(self) -> Leaderboard:
+    def leaderboard(self) -> Leaderboard:
         """Return the simulated Leaderboard."""
         return self.tester.network.leaderboard
 
@@ -69,7 +69,7 @@ class ReceivingTester:
         """Return what has reached the Leaderboard once nothing is in flight."""
         assert self.tester.daemon.delivery is not None
         await self.tester.daemon.delivery.idle()
-        return [row.body for row in self.board.rows]
+        return [row.body for row in self.leaderboard.rows]
 
     async def received(self) -> list[dict[str, Any]]:
         """Return what is stored of other testers, newest first."""
@@ -78,7 +78,7 @@ class ReceivingTester:
             items: list[dict[str, Any]] = (await answer.json())["items"]
             return items
 
-    def counted(self, outcome: str) -> float:
+    def received_count(self, outcome: str) -> float:
         """Return jobtester_results_received_total of an outcome."""
         return float(self.tester.daemon.metrics.received.labels(outcome)._value.get())
 

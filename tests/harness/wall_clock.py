@@ -37,7 +37,7 @@ class WallClock:
         }
 
     def set(self, to: str) -> datetime:
-        """Let it show an instant, from which it goes on in real time; the file is replaced as a whole."""
+        """Set it to an instant, from which it goes on in real time; the file is replaced as a whole."""
         instant = datetime.fromisoformat(to)
         new = self.file.with_suffix(".new")
         new.write_text(f"{instant.timestamp() - time.time():+.3f}\n")

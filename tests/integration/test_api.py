@@ -37,7 +37,7 @@ class Caller:
     document: dict[str, Any]
 
     async def ask(self, path: str, *, method: str = "GET", expect: int = 200, **how: Any) -> Any:
-        """Give an answer's JSON after checking its status and its shape."""
+        """Return an answer's JSON after checking its status and its shape."""
         async with self.session.request(method, self.base + path, **how) as answer:
             text = await answer.text()
             assert answer.status == expect, f"{path}: {answer.status} {text}"

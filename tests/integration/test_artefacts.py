@@ -34,7 +34,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Give its port."""
+        """Return its port."""
         return urlsplit(self.url).port or 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -77,7 +77,7 @@ async def fetched(gateway: Server, url: str, *, token: str | None = None, most: 
 
 
 def here() -> str:
-    """Give an address of this machine that is not its loopback's, or skip where it has none."""
+    """Return an address of this machine that is not its loopback's, or skip where it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.77", 9))  # sends nothing

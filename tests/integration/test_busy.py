@@ -21,7 +21,7 @@ CAPTION = "Salesforce/blip-image-captioning-large"
 
 
 def network(*faults: str, mode: str = "tester", metrics: bool = True, byoc: bool = False) -> Scenario:
-    """Make up orchestrators with these faults, each for two pipelines."""
+    """Build orchestrators with these faults, each for two pipelines."""
     nodes = tuple(
         OrchestratorSpec(
             address=f"0x{number + 1:040x}",

@@ -12,7 +12,7 @@ from tests.harness.simulated import simulated_tester
 
 
 def network() -> Scenario:
-    """Make up a quick node, one that takes for ever, and one that takes a while to load what it advertises as cold."""
+    """Build a quick node, one that takes for ever, and one that takes a while to load what it advertises as cold."""
     nodes = tuple(
         OrchestratorSpec(
             address=f"0x{number + 1:040x}",

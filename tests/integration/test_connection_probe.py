@@ -33,7 +33,7 @@ async def listener(*, talks: bool = True) -> AsyncIterator[str]:
 
 
 def nobody() -> str:
-    """Give a URI at which nobody listens."""
+    """Return a URI at which nobody listens."""
     with socket.socket() as free:
         free.bind(LISTEN)
         return f"https://127.0.0.1:{free.getsockname()[1]}"

@@ -28,7 +28,7 @@ LIMITS = {"jobs": 16, "busy_retries": 1, "busy_backoff": "20ms", "busy_patience"
 
 
 def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario:
-    """Make up orchestrators at all distances, half of which fail at times, in whatever way there is."""
+    """Build orchestrators at all distances, half of which fail at times, in whatever way there is."""
     rng = random.Random(seed)
     kinds = tuple(ModelSpec(one, f"{one}-{n}", latency_s=(0.0, 0.04)) for one in PIPELINES for n in range(models))
     nodes = tuple(

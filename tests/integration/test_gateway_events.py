@@ -45,7 +45,7 @@ def completed(gateway: str, **more: Any) -> dict[str, Any]:
 
 
 def apart(count: int) -> tuple[OrchestratorSpec, ...]:
-    """Make up orchestrators each of which has a model of its own, so that no two jobs are of one pair."""
+    """Build orchestrators each of which has a model of its own, so that no two jobs are of one pair."""
     return tuple(
         OrchestratorSpec(f"0x{at + 1:040x}", service_uri=f"https://o{at}.example:8935",
                          models=(ModelSpec("llm", f"m{at}", latency_s=(1.0, 1.0)),))

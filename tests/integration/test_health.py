@@ -22,7 +22,7 @@ SCENARIO = generate(seed=2, orchestrators=3, pipelines=("llm",), latency_s=(0.0,
 
 
 async def asked(tester: SimulatedTester, path: str = "/healthz") -> tuple[int, dict[str, Any]]:
-    """Give the status and the checks of /healthz or /readyz."""
+    """Return the status and the checks of /healthz or /readyz."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer,

@@ -14,7 +14,7 @@ from tests.harness.waiting import until
 
 
 def network(*modes: str) -> Scenario:
-    """Make up twelve orchestrators behind gateways of these modes."""
+    """Build twelve orchestrators behind gateways of these modes."""
     return generate(
         seed=8,
         orchestrators=12,

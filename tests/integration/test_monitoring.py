@@ -38,7 +38,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def rules() -> dict[str, str]:
-    """Give each alert's expression, read with nothing but what YAML of this file needs."""
+    """Return each alert's expression, read with nothing but what YAML of this file needs."""
     found: dict[str, str] = {}
     for part in (MONITORING / "alerts.yml").read_text("utf-8").split("- alert: ")[1:]:
         name = part.partition("\n")[0].strip()
@@ -49,7 +49,7 @@ def rules() -> dict[str, str]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Give every query of the rules and of the dashboard, with where it stands."""
+    """Return every query of the rules and of the dashboard, with where it stands."""
     yield from rules().items()
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):

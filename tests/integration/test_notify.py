@@ -50,7 +50,7 @@ async def bot(*statuses: int) -> AsyncIterator[Bot]:
 
 
 async def posted(one: Bot, how: Notify, *, count: int) -> None:
-    """Tell of one tick and wait until the server got so many posts, and no more."""
+    """Announce one tick and wait until the server has so many posts, and no more."""
     notifier = Notifier(lambda: how, first_pause_s=0.01, tries=4)
     running = asyncio.ensure_future(notifier.run())
     notifier.tell(Report("t1", "test", 1.0))

@@ -22,7 +22,7 @@ class Proxy:
         self.url = ""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Note method, whole address and credentials."""
+        """Record method, whole address and credentials."""
         await request.read()
         self.asked.append((request.method, request.path, request.headers.get("Proxy-Authorization", "")))
         return web.json_response({"regions": [{"id": "FRA", "type": "ai"}]})

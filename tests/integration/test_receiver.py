@@ -30,45 +30,51 @@ from tests.harness.simulated import simulated_tester
 
 async def test_ai_and_transcoding_stats_arrive_once(tmp_path: Path) -> None:
     """One object, and an array of both kinds, at either route: kept with their source, counted, forwarded untouched."""
-    async with receiving_tester(tmp_path) as it:
+    async with receiving_tester(tmp_path) as receiver:
         other = AI_STAT | {"round_trip_time": 1.5, "success_rate": 0, "errors": [{"error_code": "503", "message": "x"}]}
-        assert await it.post(AI_STAT) == (200, "text/plain; charset=utf-8", b"ok")
-        assert await it.post([TRANSCODING_STAT, other], route=ROUTES[1]) == (200, "text/plain; charset=utf-8", b"ok")
-        rows = [json.loads(body) for body in await it.forwarded()]
+        assert await receiver.post(AI_STAT) == (200, "text/plain; charset=utf-8", b"ok")
+        assert await receiver.post([TRANSCODING_STAT, other], route=ROUTES[1]) == (
+            200,
+            "text/plain; charset=utf-8",
+            b"ok",
+        )
+        rows = [json.loads(body) for body in await receiver.forwarded()]
         sent = [
             AI_STAT,
             TRANSCODING_STAT | {"errors": [{"error_code": "timeout", "message": "", "count": 1}]},
             other | {"errors": [{"error_code": "503", "message": "x", "count": 0}]},
         ]
         assert sorted(rows, key=str) == sorted(sent, key=str)
-        kept = await it.received()
+        kept = await receiver.received()
         assert [(one["source"], one["kind"], one["state"]) for one in kept] == [
             ("127.0.0.1", kind, "delivered") for kind in ("ai", "transcoding", "ai")
         ]  # fmt: skip
         assert [one["stat"] for one in kept] == sent[::-1]
-        assert it.counted("accepted") == 3
-        async with it.session.get(f"http://127.0.0.1:{it.tester.daemon.port}/metrics") as answer:
+        assert receiver.received_count("accepted") == 3
+        async with receiver.session.get(f"http://127.0.0.1:{receiver.tester.daemon.port}/metrics") as answer:
             assert 'jobtester_results_received_total{outcome="accepted"} 3.0' in await answer.text()
-        async with it.session.get(f"http://127.0.0.1:{it.tester.daemon.port}/outbox") as answer:
+        async with receiver.session.get(f"http://127.0.0.1:{receiver.tester.daemon.port}/outbox") as answer:
             assert "Results of other testers" in await answer.text()
 
 
 async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> None:
     """The same bytes, at once, many at a time, and after a restart; after a day they count again."""
-    async with receiving_tester(tmp_path) as it:
-        answers = await asyncio.gather(*(it.post(AI_STAT, route=ROUTES[number % 2]) for number in range(12)))
+    async with receiving_tester(tmp_path) as receiver:
+        answers = await asyncio.gather(*(receiver.post(AI_STAT, route=ROUTES[number % 2]) for number in range(12)))
         assert {answer[::2] for answer in answers} == {(200, b"ok")}
-        assert (len(await it.forwarded()), len(await it.received())) == (1, 1)
-        assert (it.counted("accepted"), it.counted("repeated")) == (1, 11)
-        assert (await it.post(orjson.dumps(AI_STAT) + b"\n"))[0] == 200, "other bytes are another result"
-        assert len(await it.forwarded()) == 2
-    async with receiving_tester(tmp_path) as it:
-        assert (await it.post(AI_STAT))[0] == 200
-        assert (len(await it.forwarded()), len(await it.received())) == (0, 2)
+        assert (len(await receiver.forwarded()), len(await receiver.received())) == (1, 1)
+        assert (receiver.received_count("accepted"), receiver.received_count("repeated")) == (1, 11)
+        assert (await receiver.post(orjson.dumps(AI_STAT) + b"\n"))[0] == 200, "other bytes are another result"
+        assert len(await receiver.forwarded()) == 2
+    async with receiving_tester(tmp_path) as receiver:
+        assert (await receiver.post(AI_STAT))[0] == 200
+        assert (len(await receiver.forwarded()), len(await receiver.received())) == (0, 2)
         before = (time.time() - 86_401,)
-        await it.tester.daemon.database.write(lambda db: db.execute("UPDATE received SET received_at = ?", before))
-        assert (await it.post(AI_STAT))[0] == 200
-        assert (len(await it.forwarded()), len(await it.received())) == (1, 3)
+        await receiver.tester.daemon.database.write(
+            lambda db: db.execute("UPDATE received SET received_at = ?", before)
+        )
+        assert (await receiver.post(AI_STAT))[0] == 200
+        assert (len(await receiver.forwarded()), len(await receiver.received())) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +87,12 @@ async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> No
 )
 async def test_the_signature_is_over_the_raw_body(body: bytes, hex_: str, tmp_path: Path) -> None:
     """The Leaderboard's own vectors get past the check; any other form of the header is a 403 with its body."""
-    async with receiving_tester(tmp_path) as it:
-        it.board.secret = SECRET
+    async with receiving_tester(tmp_path) as receiver:
+        receiver.leaderboard.secret = SECRET
         refusal = (403, "application/json", b'{"error":"request can not be authenticated"}')
         for route in ROUTES:
-            assert (await it.post(body, route=route, auth=hex_))[0] == 400
-            assert (await it.post(body, route=route, auth=f"  {hex_} "))[0] == 400
+            assert (await receiver.post(body, route=route, auth=hex_))[0] == 400
+            assert (await receiver.post(body, route=route, auth=f"  {hex_} "))[0] == 400
             for wrong in (
                 hex_.upper(),
                 f"Bearer {hex_}",
@@ -96,32 +102,34 @@ async def test_the_signature_is_over_the_raw_body(body: bytes, hex_: str, tmp_pa
                 sign(body, "x"),
                 None,
             ):
-                assert await it.post(body, route=route, auth=wrong) == refusal, wrong
-        theirs = await it.post_to(it.board.url + "/api/post_stats", body, {"Authorization": hex_.upper()})
+                assert await receiver.post(body, route=route, auth=wrong) == refusal, wrong
+        theirs = await receiver.post_to(
+            receiver.leaderboard.url + "/api/post_stats", body, {"Authorization": hex_.upper()}
+        )
         assert (theirs[0], json.loads(theirs[2])) == (403, json.loads(refusal[2]))
-        assert it.counted("accepted") == 0
-        assert await it.received() == []
+        assert receiver.received_count("accepted") == 0
+        assert await receiver.received() == []
 
 
 async def test_what_is_compressed_is_not_unpacked(tmp_path: Path) -> None:
     """As at the Leaderboard: a signed gzip body is no JSON."""
-    async with receiving_tester(tmp_path) as it:
+    async with receiving_tester(tmp_path) as receiver:
         raw = gzip.compress(orjson.dumps(AI_STAT))
         headers = {"Authorization": sign(raw), "Content-Encoding": "gzip"}
-        url = f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[1]}"
-        for where in (url, it.board.url + "/api/post_stats"):
-            it.board.secret = SECRET
-            assert (await it.post_to(where, raw, headers))[0] == 400
+        url = f"http://127.0.0.1:{receiver.tester.daemon.port}{ROUTES[1]}"
+        for where in (url, receiver.leaderboard.url + "/api/post_stats"):
+            receiver.leaderboard.secret = SECRET
+            assert (await receiver.post_to(where, raw, headers))[0] == 400
 
 
 async def test_without_a_secret_it_is_off_and_says_so(tmp_path: Path) -> None:
     """404 with the key to set, whatever is sent."""
-    async with receiving_tester(tmp_path, server={}) as it:
+    async with receiving_tester(tmp_path, server={}) as receiver:
         for route in ROUTES:
-            status, _, body = await it.post(AI_STAT, route=route)
+            status, _, body = await receiver.post(AI_STAT, route=route)
             assert status == 404
             assert "server.results_secret" in json.loads(body)["error"]
-        assert await it.forwarded() == []
+        assert await receiver.forwarded() == []
 
 
 async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
@@ -131,25 +139,25 @@ async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
         while True:
             yield b" " * 65_536
 
-    async with receiving_tester(tmp_path) as it:
-        assert (await it.post(AI_STAT | {"response_payload": "x" * 2**20}))[0] == 200
-        status, _, body = await it.post(b" " * (4 * 2**20 + 1))
+    async with receiving_tester(tmp_path) as receiver:
+        assert (await receiver.post(AI_STAT | {"response_payload": "x" * 2**20}))[0] == 200
+        status, _, body = await receiver.post(b" " * (4 * 2**20 + 1))
         assert (status, "larger" in json.loads(body)["error"]) == (413, True)
-        url = f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[0]}"
+        url = f"http://127.0.0.1:{receiver.tester.daemon.port}{ROUTES[0]}"
         try:
-            async with it.session.post(url, data=endless(), headers={"Authorization": "x"}) as answer:
+            async with receiver.session.post(url, data=endless(), headers={"Authorization": "x"}) as answer:
                 assert answer.status == 413
         except aiohttp.ClientOSError:
             pass  # it hung up while we were still sending, which is as good
-        assert len(await it.forwarded()) == 1
-        assert it.counted("refused") == 2
+        assert len(await receiver.forwarded()) == 1
+        assert receiver.received_count("refused") == 2
 
 
 async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
     """6,000 posts a minute from one address, then 429; another address goes on."""
-    async with receiving_tester(tmp_path) as it:
+    async with receiving_tester(tmp_path) as receiver:
         post = b"POST /api/post_stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", it.tester.daemon.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", receiver.tester.daemon.port)
         statuses: list[bytes] = []
         for _ in range(61):
             writer.write(post * 100)
@@ -163,7 +171,7 @@ async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
         assert statuses[6_000:] == [b"429"] * 100
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))) as session,
-            session.post(f"http://127.0.0.1:{it.tester.daemon.port}{ROUTES[1]}", data=b"") as answer,
+            session.post(f"http://127.0.0.1:{receiver.tester.daemon.port}{ROUTES[1]}", data=b"") as answer,
         ):
             assert answer.status == 403
 
@@ -196,16 +204,18 @@ ALIKE: list[tuple[str, bytes]] = [
 @pytest.mark.parametrize(("name", "body"), ALIKE, ids=[name for name, _ in ALIKE])
 async def test_it_refuses_what_the_leaderboard_refuses(name: str, body: bytes, tmp_path: Path) -> None:
     """The same status for the same body, at the double and here; nothing is kept."""
-    async with receiving_tester(tmp_path) as it:
-        it.board.secret = SECRET
-        theirs = await it.post_to(it.board.url + "/api/post_stats", body, {"Authorization": sign(body)})
-        assert (await it.tester.daemon.delivery.gate.usable()) if it.tester.daemon.delivery else False
-        ours = await it.post(body, route=ROUTES[1])
+    async with receiving_tester(tmp_path) as receiver:
+        receiver.leaderboard.secret = SECRET
+        theirs = await receiver.post_to(
+            receiver.leaderboard.url + "/api/post_stats", body, {"Authorization": sign(body)}
+        )
+        assert (await receiver.tester.daemon.delivery.gate.usable()) if receiver.tester.daemon.delivery else False
+        ours = await receiver.post(body, route=ROUTES[1])
         assert (ours[0], ours[1]) == (theirs[0], "application/json") == (400, "application/json"), name
         assert list(json.loads(ours[2])) == ["error"]
         if "region" in name:
             assert json.loads(ours[2]) == json.loads(theirs[2]) == {"error": "invalid region"}
-        assert await it.received() == []
+        assert await receiver.received() == []
 
 
 # What the Leaderboard takes, and what then breaks or poisons its reads: refused here.
@@ -236,12 +246,12 @@ BREAKING: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "stat"), BREAKING, ids=[name for name, _ in BREAKING])
 async def test_it_refuses_what_breaks_reads_for_everybody(name: str, stat: dict[str, Any], tmp_path: Path) -> None:
     """400 with the field's name, and nothing of it is kept or forwarded."""
-    async with receiving_tester(tmp_path) as it:
-        status, _, body = await it.post(stat.get("array", stat))
+    async with receiving_tester(tmp_path) as receiver:
+        status, _, body = await receiver.post(stat.get("array", stat))
         assert status == 400, name
         assert json.loads(body)["error"]
-        assert (await it.forwarded(), await it.received()) == ([], [])
-        assert it.counted("refused") == 1
+        assert (await receiver.forwarded(), await receiver.received()) == ([], [])
+        assert receiver.received_count("refused") == 1
 
 
 async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
@@ -252,18 +262,20 @@ async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
         b'"Timestamp":1700000000,"model":"m","pipeline":"Llm","unknown":{"a":[1,2]},"model":null,"errors":[null,{"COUNT":2}],'
         b'"response_payload":"a\xffb\\ud800c\\ud83e\\udd8a"}'
     )
-    async with receiving_tester(tmp_path) as it:
-        assert (await it.post(raw))[0] == 200
-        (body,) = await it.forwarded()
+    async with receiving_tester(tmp_path) as receiver:
+        assert (await receiver.post(raw))[0] == 200
+        (body,) = await receiver.forwarded()
         assert json.loads(body) == {
             "region": "FRA", "orchestrator": "0xabcdef0000000000000000000000000000000001", "success_rate": 1,
             "round_trip_time": 2.5, "timestamp": 1700000000, "model": "m", "pipeline": "Llm",
             "errors": [{"error_code": "", "message": "", "count": 0}, {"error_code": "", "message": "", "count": 2}],
             "response_payload": "a\ufffdb\ufffdc🦊",
         }  # fmt: skip
-        it.board.secret = SECRET
-        assert (await it.post_to(it.board.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[0] == 200
-        ours, theirs = (row.stat for row in it.board.rows)
+        receiver.leaderboard.secret = SECRET
+        assert (
+            await receiver.post_to(receiver.leaderboard.url + "/api/post_stats", raw, {"Authorization": sign(raw)})
+        )[0] == 200
+        ours, theirs = (row.stat for row in receiver.leaderboard.rows)
         assert ours | {"orchestrator": ""} == theirs | {"orchestrator": ""}
 
 
@@ -285,13 +297,15 @@ ERRORS: list[tuple[bytes, Any]] = [
 ]  # fmt: skip
 
 
-async def both_stored(it: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+async def both_stored(receiver: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a stat as it is stored after the tester forwarded it, and as it is stored when posted directly."""
-    assert (await it.post(raw))[0] == 200
-    await it.forwarded()
-    it.board.secret = SECRET
-    assert (await it.post_to(it.board.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[0] == 200
-    forwarded, direct = (row.stat for row in it.board.rows)
+    assert (await receiver.post(raw))[0] == 200
+    await receiver.forwarded()
+    receiver.leaderboard.secret = SECRET
+    assert (await receiver.post_to(receiver.leaderboard.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[
+        0
+    ] == 200
+    forwarded, direct = (row.stat for row in receiver.leaderboard.rows)
     return forwarded, direct
 
 
@@ -300,8 +314,8 @@ async def test_errors_are_stored_as_the_leaderboard_itself_would(errors: bytes, 
     """`null` stays `null`; lists under one name merge element by element, as Go decodes into what is already there."""
     stat = {key: value for key, value in AI_STAT.items() if key != "errors"}
     raw = orjson.dumps(stat)[:-1] + (b"," + errors if errors else b"") + b"}"
-    async with receiving_tester(tmp_path) as it:
-        ours, theirs = await both_stored(it, raw)
+    async with receiving_tester(tmp_path) as receiver:
+        ours, theirs = await both_stored(receiver, raw)
         assert ours["errors"] == theirs["errors"] == stored
 
 
@@ -316,8 +330,8 @@ async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
         + b"a\xe2\x82b\xf0\x9f\x98c\xed\xa0\x80d\xff"
         + b'"}'
     )
-    async with receiving_tester(tmp_path) as it:
-        ours, theirs = await both_stored(it, raw)
+    async with receiving_tester(tmp_path) as receiver:
+        ours, theirs = await both_stored(receiver, raw)
         assert ours == theirs
         assert (ours["timestamp"], ours["success_rate"]) == (1700000008, 0)
         two, three = "\ufffd" * 2, "\ufffd" * 3
@@ -326,25 +340,25 @@ async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
 
 async def test_a_region_nobody_keeps_is_shown_and_not_lost(tmp_path: Path) -> None:
     """The Leaderboard would drop an AI stat for a transcoding region without a word; here it is refused and shown."""
-    async with receiving_tester(tmp_path) as it:
-        assert (await it.post(AI_STAT | {"region": "SIN"}))[0] == 200
-        assert await it.forwarded() == []
-        (kept,) = await it.received()
+    async with receiving_tester(tmp_path) as receiver:
+        assert (await receiver.post(AI_STAT | {"region": "SIN"}))[0] == 200
+        assert await receiver.forwarded() == []
+        (kept,) = await receiver.received()
         assert kept["state"] == "refused"
-        (entry,) = await it.tester.daemon.outbox.entries(("refused",))
+        (entry,) = await receiver.tester.daemon.outbox.entries(("refused",))
         assert "SIN" in entry.problem
-        assert it.board.posts["silently_dropped"] == 0
+        assert receiver.leaderboard.posts["silently_dropped"] == 0
 
 
 async def test_it_answers_though_the_leaderboard_is_away(tmp_path: Path) -> None:
     """What is taken waits in the outbox, and arrives once when the Leaderboard is back."""
-    async with receiving_tester(tmp_path) as it:
-        await it.board.stop()
+    async with receiving_tester(tmp_path) as receiver:
+        await receiver.leaderboard.stop()
         for number in range(5):
-            assert (await it.post(AI_STAT | {"timestamp": number}))[0] == 200
-        assert {one["state"] for one in await it.received()} == {"pending"}
-        await it.board.start()
-        assert sorted(json.loads(body)["timestamp"] for body in await it.forwarded()) == [0, 1, 2, 3, 4]
+            assert (await receiver.post(AI_STAT | {"timestamp": number}))[0] == 200
+        assert {one["state"] for one in await receiver.received()} == {"pending"}
+        await receiver.leaderboard.start()
+        assert sorted(json.loads(body)["timestamp"] for body in await receiver.forwarded()) == [0, 1, 2, 3, 4]
 
 
 async def test_a_tester_that_posts_nothing_takes_nothing(tmp_path: Path) -> None:

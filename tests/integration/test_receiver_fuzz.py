@@ -140,34 +140,34 @@ _posts = itertools.count()
 
 
 def unlike() -> bytes:
-    """Give blanks that no other body ends with."""
+    """Return blanks that no other body ends with."""
     return f"{next(_posts):b}".replace("0", " ").replace("1", "\n").encode()
 
 
-async def fuzzed(it: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
+async def fuzzed(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
     """Post every case and judge what came of it; give how many stats were taken."""
-    it.board.rows.clear()
-    url = f"http://127.0.0.1:{it.tester.daemon.port}"
+    receiver.leaderboard.rows.clear()
+    url = f"http://127.0.0.1:{receiver.tester.daemon.port}"
     for number, (body, how) in enumerate(cases):
         raw = body + unlike()  # else a repeat would not be looked at
-        status, _, answer = await it.post_to(url + ROUTES[number % 2], raw, authorization(raw, how))
+        status, _, answer = await receiver.post_to(url + ROUTES[number % 2], raw, authorization(raw, how))
         assert status in (200, 400, 403), (status, answer, raw[:300])
         assert (status == 403) == (how != "right"), raw[:300]
         assert answer == b"ok" if status == 200 else list(json.loads(answer)) == ["error"]
-    taken = await it.forwarded()
-    ways = {state: count for state, count in (await it.tester.daemon.outbox.counts()).items() if count}
+    taken = await receiver.forwarded()
+    ways = {state: count for state, count in (await receiver.tester.daemon.outbox.counts()).items() if count}
     assert set(ways) <= {"delivered"}, "what is taken is delivered once and refused never"
     for body in taken:
         assert unfit(json.loads(body)) == "", body[:500]
     reads: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
-    stats = [row.stat for row in it.board.rows]
+    stats = [row.stat for row in receiver.leaderboard.rows]
     pairs = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
     reads += [{"model": model, "pipeline": pipeline} for model, pipeline in pairs]
     asked = [("pipelines", {}), *(("aggregated_stats", read) for read in reads)]
     for who in {stat["orchestrator"] for stat in stats}:
         asked += [("raw_stats", {"orchestrator": who, "job_type": kind}) for kind in ("ai", "transcoding")]
     for route, query in asked:
-        async with it.session.get(f"{it.board.url}/api/{route}", params=query) as response:
+        async with receiver.session.get(f"{receiver.leaderboard.url}/api/{route}", params=query) as response:
             assert response.status == 200, (route, query, await response.text())
     return len(taken)
 
@@ -180,10 +180,10 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
     posted, taken = 0, 0
     with asyncio.Runner() as loop:
         stack = AsyncExitStack()
-        it = loop.run(stack.enter_async_context(receiving_tester(tmp_path)))
-        assert it.tester.daemon.delivery is not None
-        it.board.regions = (*it.board.regions, ("NYC", "New York", "ai"))
-        assert loop.run(it.tester.daemon.delivery.gate.usable())
+        receiver = loop.run(stack.enter_async_context(receiving_tester(tmp_path)))
+        assert receiver.tester.daemon.delivery is not None
+        receiver.leaderboard.regions = (*receiver.leaderboard.regions, ("NYC", "New York", "ai"))
+        assert loop.run(receiver.tester.daemon.delivery.gate.usable())
 
         @seed(20)
         @settings(
@@ -192,7 +192,7 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
         @given(st.lists(bodies(), min_size=AT_ONCE, max_size=AT_ONCE))
         def run(cases: list[tuple[bytes, str]]) -> None:
             nonlocal posted, taken
-            taken += loop.run(fuzzed(it, cases))
+            taken += loop.run(fuzzed(receiver, cases))
             posted += len(cases)
 
         try:

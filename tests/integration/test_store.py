@@ -69,7 +69,7 @@ def dumped(path: Path, tables: Sequence[str]) -> dict[str, list[tuple[Any, ...]]
 
 
 def shape(path: Path) -> list[tuple[str, str, str]]:
-    """Give the schema as SQLite knows it."""
+    """Return the schema as SQLite knows it."""
     with closing(sqlite3.connect(path)) as db:
         return sorted(db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall())
 

@@ -24,7 +24,7 @@ from tests.harness.waiting import until
 
 
 def network() -> Scenario:
-    """Make up a network for a tick of 48 short jobs."""
+    """Build a network for a tick of 48 short jobs."""
     return generate(
         seed=5, orchestrators=12, models_per_pipeline=2, pipelines=("llm", "image-to-text"), latency_s=(0.05, 0.1),
         gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
@@ -175,19 +175,19 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
 async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
     """Moved, or replaced, under the running daemon: it is told at once, and put back it goes on by itself."""
     path = tmp_path / "jobtester.db"
-    async with delivery_harness(tmp_path) as one:
-        await one.put()
+    async with delivery_harness(tmp_path) as harness:
+        await harness.record()
         path.rename(tmp_path / "away")
         if replaced:
             path.write_bytes(b"")
         with pytest.raises(StoreError, match="moved, deleted or replaced"):
-            await one.put()
-        assert not await one.database.probe()
-        assert "put it back" in one.database.problem
+            await harness.record()
+        assert not await harness.database.probe()
+        assert "put it back" in harness.database.problem
         (tmp_path / "away").rename(path)
-        await one.put()
-        assert one.database.writable
-        assert await one.states() == {"pending": 2}
+        await harness.record()
+        assert harness.database.writable
+        assert await harness.states() == {"pending": 2}
 
 
 @pytest.mark.slow
@@ -209,25 +209,25 @@ async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> Non
 @pytest.mark.slow
 async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_path: Path) -> None:
     """The answer came and cannot be noted: it is noted later, without another post and without a restart."""
-    async with delivery_harness(tmp_path) as one:
-        await one.put()
-        await one.work()
-        one.fail(slow_insert_s=0.3)
-        await one.put()
+    async with delivery_harness(tmp_path) as harness:
+        await harness.record()
+        await harness.run()
+        harness.set_faults(slow_insert_s=0.3)
+        await harness.record()
         with contextlib.closing(sqlite3.connect(tmp_path / "jobtester.db", isolation_level=None)) as other:
-            working = asyncio.ensure_future(one.work())
-            await one.board.moments.next("arrived")
+            working = asyncio.ensure_future(harness.run())
+            await harness.leaderboard.moments.next("arrived")
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="another program holds it locked"):
                 await working
-            assert "locked" in one.database.problem
-            assert one.rows() == [1, 2]
-            assert await one.states() == {"delivered": 1, "sending": 1}
+            assert "locked" in harness.database.problem
+            assert harness.stored_numbers() == [1, 2]
+            assert await harness.states() == {"delivered": 1, "sending": 1}
             other.execute("ROLLBACK")
-        await one.work(7200)
-        assert await one.states() == {"delivered": 2}
-        assert one.rows() == [1, 2]
-        assert one.database.problem == ""
+        await harness.run(7200)
+        assert await harness.states() == {"delivered": 2}
+        assert harness.stored_numbers() == [1, 2]
+        assert harness.database.problem == ""
 
 
 def no_header(content: bytes) -> bytes:
@@ -275,8 +275,8 @@ async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(t
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     """Never overwritten, also not the second one; the daemon works with a new file, and readiness is loud about it."""
     path = tmp_path / "jobtester.db"
-    async with delivery_harness(tmp_path) as one:
-        await one.put(5)
+    async with delivery_harness(tmp_path) as harness:
+        await harness.record(5)
     kept = set()
     for _ in range(2):
         path.write_bytes(damage(path.read_bytes()))

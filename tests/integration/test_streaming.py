@@ -30,7 +30,7 @@ TALK = {
 
 
 def network() -> Scenario:
-    """Make up one orchestrator that writes, as a batch pipeline and as an external capability."""
+    """Build one orchestrator that writes, as a batch pipeline and as an external capability."""
     node = OrchestratorSpec(
         address="0x" + "1" * 40,
         service_uri="https://writer.sim.example:8935",

@@ -30,7 +30,7 @@ def network(
     *modes: str, seed: int, orchestrators: int = 60, models: int, info_s: tuple[float, float] = (0.0, 0.002),
     latency_s: tuple[float, float] = (0.0, 0.03), faults: float = 0.25, byoc: bool = False,
 ) -> Scenario:  # fmt: skip
-    """Make up a network whose gateways keep the tester's short times."""
+    """Build a network whose gateways keep the tester's short times."""
     made = generate(
         seed=seed,
         orchestrators=max(6, int(orchestrators * SHARE)),
@@ -54,7 +54,7 @@ def network(
 
 
 def limits(**more: Any) -> dict[str, Any]:
-    """Give the sections that all runs share."""
+    """Return the sections that all runs share."""
     return {
         "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH_PIPELINES},
         "limits": {"jobs": 64, "busy_backoff": "20ms", "busy_retries": 1, "grace": "1s", **more},

@@ -32,7 +32,7 @@ MODEL = "meta-llama/Meta-Llama-3.1-8B-Instruct"
 
 
 def network(*faults: str) -> Scenario:
-    """Make up an orchestrator for each fault, the empty one passing."""
+    """Build an orchestrator for each fault, the empty one passing."""
     nodes = tuple(
         OrchestratorSpec(
             address=f"0x{number + 1:040x}",
@@ -56,13 +56,13 @@ async def running(network: Network, folder: Path, **sections: Any) -> AsyncItera
 
 
 def change(network: Network, *faults: str) -> None:
-    """Let the orchestrators go wrong differently from now on."""
+    """Change the faults of the orchestrators."""
     for node, fault in zip(network.orchestrators, faults, strict=True):
         node.change(fault=fault, pipelines=(), probability=1.0, down=False)
 
 
 def posted(network: Network) -> list[int]:
-    """Give the success of every stat that the Leaderboard has."""
+    """Return the success of every stat that the Leaderboard has."""
     return [row.stat["success_rate"] for row in network.leaderboard.rows]
 
 

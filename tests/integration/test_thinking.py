@@ -17,7 +17,7 @@ LLM, BYOC = "llm", "openai-chat-completions"
 
 
 def network(tokens: int) -> Scenario:
-    """Make up two orchestrators, of which one has a model that spends so many tokens on thoughts."""
+    """Build two orchestrators, of which one has a model that spends so many tokens on thoughts."""
     nodes = (
         OrchestratorSpec(
             address="0x" + "1" * 40,

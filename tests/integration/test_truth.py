@@ -11,7 +11,7 @@ SLUGS = ("text-to-image", "llm", "image-to-text", "text-to-speech", "audio-to-te
 
 
 def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: object) -> Scenario:
-    """Make up a network of over 300 jobs in which a third of the orchestrators misbehave."""
+    """Build a network of over 300 jobs in which a third of the orchestrators misbehave."""
     return generate(
         seed=seed,
         orchestrators=orchestrators,

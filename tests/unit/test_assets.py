@@ -26,7 +26,7 @@ PICTURES = ["image.png", "small.png"]
 
 @pytest.fixture(scope="module")
 def maker() -> dict[str, Any]:
-    """Give what make.py defines."""
+    """Return what make.py defines."""
     return runpy.run_path(str(FOLDER / "make.py"))
 
 

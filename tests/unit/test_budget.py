@@ -30,7 +30,7 @@ def plan(*prices: int | None) -> Plan:
 
 
 def ids(found: Plan) -> list[str]:
-    """Give the jobs that are left."""
+    """Return the jobs that are left."""
     return [job.id for job in found.jobs]
 
 

@@ -224,7 +224,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
-    """Give one worker for all; where it is killed for its slowness another takes its place."""
+    """Yield one worker for all; another takes its place if it is killed for its slowness."""
     one = Watched()
     yield one
     one.worker.stop()

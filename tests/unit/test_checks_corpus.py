@@ -65,7 +65,7 @@ def test_every_pipeline_has_a_corpus() -> None:
 
 
 def caught(case: Case) -> Finding:
-    """Give the first thing that is wrong."""
+    """Return the first thing that is wrong."""
     return next(finding for finding in looked_at(case).findings if not finding.passed)
 
 

@@ -102,7 +102,7 @@ MEDIA = {
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    """Give one worker for all damaged files; it has to live to the end."""
+    """Yield one worker for all damaged files; it has to live to the end."""
     started = Worker.start()
     yield started
     status = Path(f"/proc/{started.process.pid}/status").read_text()
@@ -173,7 +173,7 @@ def test_word_error_rate(heard: list[str], said: list[str]) -> None:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Give every place in an answer as its holder and key."""
+    """Return every place in an answer as its holder and key."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in list(inside):
         yield value, key

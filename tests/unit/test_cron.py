@@ -108,7 +108,7 @@ def test_cron_may_be_shifted() -> None:
 
 
 def walked(schedule: Schedule, start: datetime, count: int) -> list[tuple[datetime, float]]:
-    """Give each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
+    """Return each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
     trigger = clock.trigger(schedule)
     found: list[tuple[datetime, float]] = []
     passed = [start]

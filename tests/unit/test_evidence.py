@@ -299,7 +299,7 @@ class Hearing:
         return life
 
     def hears(self) -> tuple[str, Kind | None] | None:
-        """Let the event come; give whose kept result it is about, and what it says."""
+        """Deliver the event; return whose stored result it is about, and what it says."""
         self.log.add(self.event)
         found = self.evidence.late(self.event)
         return (found[0], found[1].kind) if found is not None else None

@@ -17,7 +17,7 @@ INFO_CALL_S = 6.0
 
 
 def leased(*, overlap: bool = False) -> Lease:
-    """Give a lease in a tick that knows three orchestrators."""
+    """Return a lease in a tick that knows three orchestrators."""
     lease = Lease(TIMING, overlap=overlap)
     lease.know([A, B, C])
     lease.open_tick()
@@ -114,7 +114,7 @@ class Gateway:
     strays: dict[str, float] = field(default_factory=dict)
 
     def steers(self) -> list[tuple[tuple[Orchestrator, ...], str]]:
-        """Give the answers that may still be written: their request lives, or was dropped an info call ago at most."""
+        """Return the answers that may still be written: their request lives or was just dropped."""
         return [
             (answer, job)
             for at, answer, job in self.answers

@@ -69,7 +69,7 @@ attributions = st.builds(Attribution, st.sampled_from(Kind), st.sampled_from([()
 
 
 def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool = False) -> str:
-    """Give the fact for which an orchestrator may be failed, empty where there is none."""
+    """Return the fact for which an orchestrator may be failed, empty where there is none."""
     body, status = exchange.body, exchange.status
     answered = exchange.ending is Ending.ANSWERED
     if exchange.ending is Ending.TIMEOUT and (status == 200 or (status is None and not byoc)):

@@ -21,7 +21,7 @@ def events(*chunks: dict[str, Any], end: str = "") -> bytes:
 
 
 def delta(content: str | None = None, *, reason: str | None = None, **more: Any) -> dict[str, Any]:
-    """Give one event of a streamed completion."""
+    """Return one event of a streamed completion."""
     piece = {"role": "assistant"} if content is None else {"content": content}
     return {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": piece, "finish_reason": reason}], **more}
 

@@ -36,7 +36,7 @@ def load(text: str, assets: Assets = ASSETS) -> catalogue.Catalogue:
 
 
 def problems(text: str, assets: Assets = ASSETS) -> list[str]:
-    """Give every line that is said of a wrong configuration."""
+    """Return every line that is said of a wrong configuration."""
     with pytest.raises(ConfigError) as caught:
         load(text, assets)
     assert caught.value.exit_code == 2

@@ -38,7 +38,7 @@ READ = Expectation((Check("json", field.Params(path="0")),))
 
 @pytest_asyncio.fixture
 async def examiner() -> AsyncIterator[Examiner]:
-    """Give an examiner with the usual bounds, but with time enough on a slow machine."""
+    """Return an examiner with the usual bounds, but with time enough on a slow machine."""
     made = Examiner(cpu_s=20, wall_s=200)
     yield made
     await made.close()
@@ -50,7 +50,7 @@ async def nothing(url: str) -> Artefact:
 
 
 async def picture(url: str) -> Artefact:
-    """Give the right picture for every address."""
+    """Return the right picture for every address."""
     return Artefact(url, 200, make.picture(512, 512))
 
 
@@ -348,7 +348,7 @@ def _json(answer: object) -> bytes:
 
 
 def _children() -> set[int]:
-    """Give the processes that this one has started and that still run."""
+    """Return the processes that this one has started and that still run."""
     me = os.getpid()
     found = set()
     for task in Path(f"/proc/{me}/task").iterdir():

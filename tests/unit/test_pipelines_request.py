@@ -70,7 +70,7 @@ def form(built: Request) -> dict[str, Message]:
 
 
 def sent(slug: str, **more: Any) -> dict[str, Any]:
-    """Give the fields of a request as the gateway reads them: text in forms, JSON values otherwise."""
+    """Return the fields of a request as the gateway reads them: text in forms, JSON values otherwise."""
     built = request(slug, **more)
     if slug not in FORMS:
         assert built.content_type == "application/json"

@@ -40,7 +40,7 @@ class Case:
 
     @property
     def body(self) -> bytes:
-        """Give the answer's bytes; bytes are taken as they are."""
+        """Return the answer's bytes; bytes are taken as they are."""
         return self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
 
     def __str__(self) -> str:
@@ -50,41 +50,41 @@ class Case:
 
 @cache
 def requests() -> Requests:
-    """Give the requests of one tick over the built-in pipelines."""
+    """Return the requests of one tick over the built-in pipelines."""
     assets = Assets()
     return Requests(catalogue.load({}, assets), assets, SEED)
 
 
 @cache
 def request(pipeline: str, model: str = MODEL) -> Request:
-    """Give what is sent to a pipeline."""
+    """Return what is sent to a pipeline."""
     made = requests()
     return made.build(made.catalogue[pipeline], model)
 
 
 def said(pipeline: str) -> str:
-    """Give what a chat pipeline has to answer."""
+    """Return what a chat pipeline has to answer."""
     word: str = request(pipeline).expectation.checks[0].params.contains
     return word
 
 
 def fetched(content: bytes, url: str = FILE) -> dict[str, Artefact]:
-    """Give a file as fetched from the gateway."""
+    """Return a file as fetched from the gateway."""
     return {url: Artefact(url, 200, content)}
 
 
 def lost(problem: str, status: int | None = None) -> dict[str, Artefact]:
-    """Give a file that could not be had."""
+    """Return a file that could not be had."""
     return {FILE: Artefact(FILE, status, problem=problem)}
 
 
 def images(**changes: Any) -> dict[str, Any]:
-    """Give an image answer as the gateway writes it."""
+    """Return an image answer as the gateway writes it."""
     return {"images": [{"nsfw": False, "seed": 42, "url": FILE, **changes}]}
 
 
 def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[int, int]]) -> list[Case]:
-    """Give the cases that hold for every pipeline that makes a picture of a size."""
+    """Return the cases that hold for every pipeline that makes a picture of a size."""
     width, height = size
     right = make.picture(width, height)
 
@@ -140,7 +140,7 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
 
 
 def _lost_cases(pipeline: str, answer: Any) -> list[Case]:
-    """Give the cases of a file that cannot be had, for any pipeline that makes one."""
+    """Return the cases of a file that cannot be had, for any pipeline that makes one."""
     return [
         Case(pipeline, "the gateway lost the file", answer, "unreachable", lost("GET answered 404", 404)),
         Case(pipeline, "the file takes too long", answer, "unreachable", lost("GET did not end within 30 s")),
@@ -329,7 +329,7 @@ def _audio_to_text() -> list[Case]:
 
 @cache
 def mask(side: int = 256, box: tuple[int, ...] = (60, 112, 156, 208), *, disc: bool = True) -> list[list[float]]:
-    """Give a mask with a disc, or a box, in it."""
+    """Return a mask with a disc, or a box, in it."""
     left, top, right, bottom = box
     x0, y0, radius = (left + right) / 2, (top + bottom) / 2, (right - left) / 2
 
@@ -342,7 +342,7 @@ def mask(side: int = 256, box: tuple[int, ...] = (60, 112, 156, 208), *, disc: b
 
 
 def masks(**changes: Any) -> dict[str, str]:
-    """Give an answer of segment-anything-2: three lists as text."""
+    """Return an answer of segment-anything-2: three lists as text."""
     right: dict[str, Any] = {"logits": [_logits()], "masks": [mask()], "scores": [0.95]}
     whole = {**right, **changes}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
@@ -403,7 +403,7 @@ def _segment_anything() -> list[Case]:
 
 
 def completion(content: Any, **changes: Any) -> dict[str, Any]:
-    """Give a chat completion as ai-runner writes it."""
+    """Return a chat completion as ai-runner writes it."""
     return {
         "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": content, "role": "assistant"}}],
         "created": 1738000000,

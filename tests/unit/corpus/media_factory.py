@@ -36,7 +36,7 @@ def deep_picture(width: int, height: int, *, flat: bool = False) -> bytes:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """Give a few bytes of PNG whose header claims a size."""
+    """Return a few bytes of PNG whose header claims a size."""
     return (
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
@@ -46,7 +46,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 @cache
 def png_bomb(side: int) -> bytes:
-    """Give a small PNG that is honestly enormous: all zeros."""
+    """Return a small PNG that is honestly enormous: all zeros."""
     rows = zlib.compressobj(9)
     packed = b"".join(rows.compress(bytes(side * 3 + 1)) for _ in range(side)) + rows.flush()
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
