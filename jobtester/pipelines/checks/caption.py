@@ -56,6 +56,8 @@ def check(sample: Sample, params: Params) -> None:
     items = [item for item in map(words.of, _ITEMS.split(text)) if item]
     if len(items) >= _LISTED and all(map(_is_one_word, items)):
         raise Wrong("list", f"the caption is a list of {len(items)} words, not a description: {paths.show(text)}")
+    if len(set(said)) >= _LISTED and known and not languages.has_small_words(said):
+        raise Wrong("list", f"the caption is a row of words, not a description: {paths.show(text)}")
     if not known:
         message = f"the caption is in another language than the words that are known of the picture: {paths.show(text)}"
         raise Wrong("language", message, Fault.TESTER)
@@ -69,5 +71,5 @@ def _says(said: list[str], word: str) -> bool:
     wanted = words.of(word)
     if words.is_without_spaces(word):
         return "".join(wanted) in "".join(said)
-    forms = {*wanted, *(f"{one}s" for one in wanted)}
+    forms = {form for one in wanted for form in (one, f"{one}s", f"{one}es", f"{one.removesuffix('y')}ies")}
     return any(one in forms for one in said)

@@ -44,6 +44,11 @@ def is_known(said: Sequence[str], listed: Iterable[str]) -> bool:
     return len(small & OTHER) < max(_SMALL, len(small & ENGLISH) + 1)
 
 
+def has_small_words(said: Iterable[str]) -> bool:
+    """Return True if there are words that make a sentence, or such in letters whose small words are not known."""
+    return any(word in ENGLISH or word in OTHER or script(word) not in ("", "LATIN") for word in said)
+
+
 def _scripts(said: Iterable[str]) -> Counter[str]:
     """Count words by their script; what stands beside Japanese syllables is Japanese too."""
     found = Counter(name for name in map(script, said) if name)

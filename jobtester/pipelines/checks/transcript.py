@@ -70,10 +70,14 @@ def _check_chunks(chunks: Any, heard: list[str], truth: Truth, notes: Notes) -> 
     timed: list[tuple[float, str]] = []
     for index, chunk in enumerate(chunks):
         name = f"chunks.{index}"
-        text = chunk.get("text", chunk.get("word")) if isinstance(chunk, dict) else None
+        table = {"text": chunk} if isinstance(chunk, str) else chunk
+        text = table.get("text", table.get("word")) if isinstance(table, dict) else 0
+        if text is None:
+            notes.add("chunk_text", f"{name} has no text: it is {paths.show(chunk)}")
+            text = ""
         if not isinstance(text, str):
             raise Wrong("chunks", f"{name} has no text: it is {paths.show(chunk)}")
-        begin = _note_times(chunk, name, last, truth.duration_s, notes)
+        begin = _note_times(table, name, last, truth.duration_s, notes)
         timed.append((begin, text))
         last = max(last, begin)
     by_time = sorted(timed, key=lambda one: one[0])

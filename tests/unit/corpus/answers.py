@@ -286,6 +286,12 @@ def _audio_to_text() -> list[Case]:
         good("ends at the padding", timed([0, 3.2], [3.2, 7.6])),
         bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
         bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),
+        good(
+            "a chunk of silence", {"text": text, "chunks": [{"text": None, "timestamp": [0, 1]}, *chunks]}, "chunk_text"
+        ),
+        good("chunks of text alone", {"text": text, "chunks": [first, second]}, "timestamps"),
+        bad("chunks of another text alone", "chunks", {"text": text, "chunks": ["something", "else"]}),
+        bad("a chunk that is a number", "chunks", {"text": text, "chunks": [7]}),
         bad("chunks a text", "chunks", {"text": text, "chunks": "all of it"}),
         bad("chunks without text", "chunks", {"text": text, "chunks": [{"timestamp": [0, 1]}]}),
         bad("too many chunks", "chunks", {"text": text, "chunks": chunks * 2000}),
@@ -643,6 +649,9 @@ def _image_to_text() -> list[Case]:
         good("more of them", {"text": "two red apples on a hill"}),
         good("a long description", {"text": "The image shows a landscape. " * 20 + "In it lies a ball."}),
         good("with other fields", {"text": "an orb on the lawn", "score": 0.7}),
+        good("more of them, otherwise spelled", {"text": "ripe cherries on a lawn"}),
+        good("tomatoes", {"text": "tomatoes lying in a meadow"}),
+        bad("all the words that may be there", "list", {"text": "ball red sphere orb circle apple tomato cherry sun"}),
         good("an English word among Chinese", {"text": "草地上的red ball，天空很蓝。"}),
         bad("Chinese", "language", {"text": "草地上有一个红色的球，天空是蓝色的。"}),
         bad("Japanese", "language", {"text": "青い空の下、緑の草の上に赤いボールが置いてあります。"}),
