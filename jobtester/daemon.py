@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ from jobtester.live import Live
 from jobtester.metrics import Metrics
 from jobtester.notify import Notifier
 from jobtester.pipelines.catalogue import writing
+from jobtester.pipelines.checks.chat import TOKEN_LIMIT
 from jobtester.pipelines.examiner import Examiner
 from jobtester.settings import Gateway, Settings
 from jobtester.store.cleanup import Cleanup
@@ -298,6 +300,8 @@ async def opened(
             selection=selection or Selection(),
         )  # fmt: skip
         stack.push_async_callback(_close_lanes, conductor)
+        with contextlib.suppress(StoreError):  # then the limits are learned anew
+            conductor.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
         ticker = Ticker(conductor, settings.schedule, metrics)
         vitals = Vitals(conductor, ticker, database, outbox, delivery, metrics)
         daemon = Daemon(configuration, metrics, database, results, outbox, conductor, ticker, delivery, vitals, 0)

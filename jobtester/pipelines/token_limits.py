@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from jobtester.domain.notes import Note
 from jobtester.pipelines.catalogue import Catalogue
@@ -19,7 +21,7 @@ _MOST_MODELS = 1000
 
 @dataclass(slots=True)
 class TokenLimits:
-    """Remembers, while the process lives, how many tokens a model of a pipeline has to be granted.
+    """Remembers how many tokens a model of a pipeline has to be granted; a new process restores it from the store.
 
     The limit is the same for every orchestrator. It is part of the definition, so that prices are estimated with it.
     """
@@ -30,9 +32,21 @@ class TokenLimits:
         """Raise the limit of a model whose answer carries the note that its tokens ran out."""
         if not any(note.code == TOKEN_LIMIT for note in notes):
             return
-        asked = max(_limits(definition, model).values(), default=0)
-        key = (definition.slug, model)
-        if asked and asked < _MOST and (key in self._raised or len(self._raised) < _MOST_MODELS):
+        self._raise(definition.slug, model, _limits(definition, model).values())
+
+    def restore(self, requests: Iterable[tuple[str, str, str]]) -> None:
+        """Raise the limits of models by the requests, as JSON, with which their tokens ran out in earlier processes."""
+        for slug, model, request in requests:
+            try:
+                parameters = json.loads(request)
+            except ValueError:
+                continue
+            if isinstance(parameters, dict):
+                self._raise(slug, model, _numbers(parameters).values())
+
+    def _raise(self, slug: str, model: str, limits: Iterable[int]) -> None:
+        asked, key = max(limits, default=0), (slug, model)
+        if asked > 0 and (key in self._raised or len(self._raised) < _MOST_MODELS):
             self._raised[key] = max(self._raised.get(key, 0), min(_MOST, asked * _FACTOR))
 
     def applied(self, catalogue: Catalogue) -> Catalogue:
@@ -55,5 +69,8 @@ class TokenLimits:
 
 
 def _limits(definition: Definition, model: str) -> Mapping[str, int]:
-    parameters = definition.for_model(model).parameters
+    return _numbers(definition.for_model(model).parameters)
+
+
+def _numbers(parameters: Mapping[str, Any]) -> Mapping[str, int]:
     return {name: parameters[name] for name in LIMITS if type(parameters.get(name)) is int}

@@ -22,6 +22,7 @@ from jobtester.store.recording import Record
 from jobtester.store.rows import Row
 
 REPEAT_S = 86_400.0
+_NEWEST = 5000  # results that are looked through for a note
 _SENT = ("sending", "uncertain", "delivered")
 _BY_FEWNESS = ("tick", "address", "model", "reason", "outcome", "pipeline")
 
@@ -215,6 +216,18 @@ class Results:
             ).fetchall()
         )
         return {tuple(row) for row in found}
+
+    async def requests_with_note(self, reason: str, code: str) -> list[tuple[str, str, str]]:
+        """Return pipeline, model and request of the newest results that have a reason and the note with a code."""
+        found = await self._database.read(
+            lambda db: db.execute(
+                "SELECT DISTINCT pipeline, model, request FROM"
+                " (SELECT pipeline, model, request, notes FROM results WHERE reason = ? ORDER BY seq DESC LIMIT ?)"
+                " WHERE instr(notes, ?) > 0",
+                (reason, _NEWEST, f'"note":"{code}"'),
+            ).fetchall()
+        )
+        return [(pipeline, model, request) for pipeline, model, request in found]
 
     async def _move(self, to: str, of: str, tick: str, gateway: str) -> int:
         return await self._database.write(

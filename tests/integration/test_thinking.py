@@ -65,6 +65,17 @@ async def test_a_model_that_thinks_without_end_is_never_failed(tmp_path: Path) -
         assert {(rows[tick].outcome, rows[tick].reason) for tick in ticks} == {("unscored", "tester_fault")}
 
 
+async def test_a_tester_that_is_started_anew_asks_for_more_at_once(tmp_path: Path) -> None:
+    """`jobtester run` by a timer is a new process each time: what the store has of earlier ones counts."""
+    found = []
+    for _ in range(3):
+        async with simulated_tester(network(300), tmp_path) as tester:
+            tick = (await tester.tick()).tick
+            (row,) = [row for row in await tester.results(tick) if row.model == "thinker"]
+            found.append((row.outcome, asked(row)))
+    assert found == [("unscored", 64), ("unscored", 256), ("passed", 1024)]
+
+
 async def test_the_simulated_runner_counts_the_tokens_it_was_given() -> None:
     """Thoughts first, then the answer, cut wherever the limit comes; no more is counted than was asked for."""
     async with Network(network(10)) as simulated, aiohttp.ClientSession() as session:

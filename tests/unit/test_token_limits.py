@@ -40,6 +40,17 @@ def test_many_answers_of_one_tick_raise_it_once() -> None:
     assert asked(limits) == 256
 
 
+def test_limits_are_restored_from_requests_that_ran_out() -> None:
+    """The largest counts, in whatever order they come; what is no request raises nothing."""
+    limits = TokenLimits()
+    limits.restore([("llm", MODEL, '{"max_tokens": 256}'), ("llm", MODEL, '{"max_tokens": 64}')])
+    limits.restore(
+        [("llm", "other", text) for text in ("", "{", "[]", "{}", '{"max_tokens": true}', '{"max_tokens": "9"}')]
+    )
+    limits.restore([("llm", "huge", '{"max_tokens": 4096}'), ("gone", MODEL, '{"max_tokens": 64}')])
+    assert [asked(limits, model) for model in (MODEL, "other", "huge")] == [1024, 64, 4096]
+
+
 def test_other_notes_raise_nothing() -> None:
     """Only the note that says so."""
     limits = TokenLimits()
