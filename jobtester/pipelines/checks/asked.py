@@ -9,6 +9,7 @@ from jobtester.pipelines.checks import languages, words
 
 _ECHO = 12  # characters of a question whose repetition is no accident
 _INVISIBLE = ("Cf", "Me", "Mn")
+_ESCAPED = re.compile(r"\\[nrt]")
 _NUMBER = re.compile(r"(?<![^\W_])\d+(?:[.,]\d+)*(?![^\W_])")
 _WORD = re.compile(r"[^\W_]+")
 _BETWEEN = r"""[\s_*"'`“”‘’«».,…\\-]+"""  # what may stand between the words of a repeated question
@@ -36,9 +37,9 @@ _ERROR = re.compile(
 def plain(text: str) -> str:
     """Return a text without what only changes its look: full-width forms, accents, invisible characters.
 
-    Digits of other scripts become the usual ones.
+    Digits of other scripts become the usual ones, and white space that was escaped twice is some.
     """
-    whole = unicodedata.normalize("NFKC", text)
+    whole = unicodedata.normalize("NFKC", _ESCAPED.sub(" ", text).replace("№", "№ "))
     return "".join(
         str(unicodedata.decimal(char)) if char.isdecimal() else char
         for char in whole

@@ -70,6 +70,8 @@ def check(sample: Sample, params: Params) -> None:
         raise Wrong("silent", f"the sound is silent but for {active:.2f} of its {seconds:.2f} s")
     if text and len(heard.levels) >= _MANY_LEVELS and heard.variation < _STEADY:
         raise Wrong("steady", "the sound never varies, as a tone or plain noise does: nobody speaks so")
+    if heard.form in sound.RARE:
+        sample.notes.add("format", f"the sound is written as {heard.form.upper()}, which not all browsers play")
     if heard.broken:
         sample.notes.add("broken_frames", f"{heard.broken} parts of the sound are broken, which players skip")
 

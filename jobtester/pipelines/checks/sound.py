@@ -22,6 +22,9 @@ _SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("matroska", lambda head: head[:4] == b"\x1a\x45\xdf\xa3"),
     ("aiff", lambda head: head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")),
     ("aac", lambda head: head[:1] == b"\xff" and head[1:2] in (b"\xf0", b"\xf1", b"\xf8", b"\xf9")),
+    ("au", lambda head: head[:4] == b".snd"),
+    ("caf", lambda head: head[:4] == b"caff"),
+    ("amr", lambda head: head[:5] == b"#!AMR"),
     ("mp3", lambda head: head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")),
 )
 # Chunks that a WAV usually has, by which one is found that follows an odd one directly.
@@ -30,6 +33,7 @@ _CHUNKS = (
     b"ID3 ", b"PAD ", b"FLLR", b"ds64", b"cart", b"_PMX", b"acid", b"DISP", b"note", b"labl", b"INFO",
 )  # fmt: skip
 _MOST_CHUNKS = 1000  # before the data, that are looked at
+RARE = ("au", "caf", "amr", "aiff")  # what not every browser plays
 _FRAMED = ("mp3", "aac")  # made of frames that stand alone: players go on behind a broken one
 _MOST_BROKEN = 0.25  # share of packets that cannot be decoded, above which a framed file is damaged
 _RATE = 8000  # samples/s that are enough to hear whether there is something

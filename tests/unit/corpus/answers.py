@@ -465,6 +465,8 @@ def _chat(pipeline: str) -> list[Case]:
         good("after thinking", completion(f"<think>They want {word[:1]}…</think>\n{word}")),
         good("after quoting the question", completion(f"<think>They say: {question.upper()}</think>\n{word}")),
         good("after a thought that the template opened", completion(f"They say: {question}\n</think>\n\n{word}")),
+        good("escaped twice", completion(f"\\n\\n{word}\\n")),
+        good("with a number sign", completion(f"№{word}")),
         good("in Chinese", completion(f"答案是{word}。")),
         good("in Chinese, with courtesy", completion(f"好的，没问题，答案如下，{word}，谢谢！")),
         good("in Japanese", completion(f"答えは「{word}」です。")),
