@@ -79,7 +79,7 @@ def _answer(running: Network, command: dict[str, Any]) -> Any:
                 running.gateways[name].webhook_url = url
             return True
         case _:
-            return running.log.since(0)
+            return running.job_log.entries_after(0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Work of a gateway that outlives the request that began it."""
+"""Tasks that outlive the request that started them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Tasks:
-    """Hold on to running tasks until they end or are ended."""
+class BackgroundTasks:
+    """The running tasks of a server; asyncio itself keeps only weak references to them."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run something in the background."""
+        """Run `work` as a task and keep it until it ends."""
         task = asyncio.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def end(self) -> None:
-        """Cancel everything and wait for its end."""
+    async def cancel_all(self) -> None:
+        """Cancel every running task and wait until all have ended."""
         running = list(self._running)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do the work, or give it up with None as soon as the event is set."""
-    task, end = asyncio.create_task(work), asyncio.create_task(event.wait())
+async def run_unless_set(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Run `work` and return its result; cancel it and return None if the event is set first."""
+    task, event_task = asyncio.create_task(work), asyncio.create_task(event.wait())
     try:
-        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, event_task}, return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
         task.cancel()
-        end.cancel()
-        await asyncio.gather(task, end, return_exceptions=True)
+        event_task.cancel()
+        await asyncio.gather(task, event_task, return_exceptions=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 _IMAGES = frozenset({"text-to-image", "image-to-image", "upscale"})
 _VIDEO = frozenset({"image-to-video"})
 _MEDIA = _IMAGES | _VIDEO
-_SPOKEN = frozenset({"text-to-speech"})
-_WRITTEN = frozenset({"audio-to-text", "image-to-text", "llm", "openai-chat-completions"})
+_SPEECH = frozenset({"text-to-speech"})
+_TEXT = frozenset({"audio-to-text", "image-to-text", "llm", "openai-chat-completions"})
 
 # The attempt fails at the orchestrator; the gateway decides what the client sees.
 ATTEMPT = frozenset(
@@ -16,7 +16,7 @@ ATTEMPT = frozenset(
     }
 )  # fmt: skip
 # The orchestrator succeeds as far as the gateway knows, and the answer's bytes are bad whatever the pipeline.
-ANSWER = frozenset({"empty", "garbage_json", "html", "wrong_shape", "deep_json", "endless_body", "reset_mid_body"})
+RESPONSE = frozenset({"empty", "garbage_json", "html", "wrong_shape", "deep_json", "endless_body", "reset_mid_body"})
 # The gateway itself answers instead.
 GATEWAY = frozenset({"gone_410", "gateway_500"})
 # The answer is well-formed and its content is bad; only for these pipelines.
@@ -28,28 +28,28 @@ CONTENT: dict[str, frozenset[str]] = {
     "not_an_image": _IMAGES,
     "bomb_image": _IMAGES,
     "no_seed_echo": _IMAGES,
-    "unreachable_artefact": _MEDIA | _SPOKEN,
+    "unreachable_artefact": _MEDIA | _SPEECH,
     "flat_video": _VIDEO,
-    "silent_audio": _SPOKEN,
+    "silent_audio": _SPEECH,
     "wrong_transcript": frozenset({"audio-to-text"}),
-    "empty_text": _WRITTEN,
-    "wrong_answer": _WRITTEN - {"audio-to-text"},
+    "empty_text": _TEXT,
+    "wrong_answer": _TEXT - {"audio-to-text"},
     "nan_mask": frozenset({"segment-anything-2"}),
     "wrong_mask": frozenset({"segment-anything-2"}),
 }
-NAMES = ATTEMPT | ANSWER | GATEWAY | frozenset(CONTENT)
+NAMES = ATTEMPT | RESPONSE | GATEWAY | frozenset(CONTENT)
 
 GENERATED = ("error_503", "eof", "null", "busy", "runner_400", "empty", "html", "wrong_shape", "gateway_500")
 
 
-def applies(fault: str, pipeline: str) -> bool:
+def applies_to(fault: str, pipeline: str) -> bool:
     """Say whether a fault can be shown by this pipeline or external capability."""
     if fault in CONTENT:
         return pipeline in CONTENT[fault]
     return fault in NAMES
 
 
-def check(fault: str) -> str:
+def require_known(fault: str) -> str:
     """Return the fault's name if it is one, or the empty one. ValueError otherwise."""
     if fault and fault not in NAMES:
         raise ValueError(f"unknown fault {fault!r}: one of {', '.join(sorted(NAMES))}")

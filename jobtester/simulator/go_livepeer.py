@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-DISPLAY = {
+DISPLAY_NAMES = {
     27: "Text to image",
     28: "Image to image",
     29: "Image to video",
@@ -20,14 +20,14 @@ DISPLAY = {
     36: "Text to speech",
     37: "byoc",
 }
-SLUG = {number: name.lower().replace(" ", "-") for number, name in DISPLAY.items()}
-NUMBER = {slug: number for number, slug in SLUG.items()}
-BATCH = tuple(slug for number, slug in SLUG.items() if number not in (35, 37))
-BYOC = 37
+SLUGS = {number: name.lower().replace(" ", "-") for number, name in DISPLAY_NAMES.items()}
+NUMBERS = {slug: number for number, slug in SLUGS.items()}
+BATCH_PIPELINES = tuple(slug for number, slug in SLUGS.items() if number not in (35, 37))
+BYOC_NUMBER = 37
 ZERO_ADDRESS = "0x" + "0" * 40
 
 
-def mixed_case(address: str) -> str:
+def to_mixed_case(address: str) -> str:
     """Spell an address in mixed case, always the same way; not the real checksum, which nobody needs to verify."""
     digits = address.lower().removeprefix("0x")
     bits = hashlib.sha256(digits.encode()).hexdigest()
@@ -36,14 +36,14 @@ def mixed_case(address: str) -> str:
     )
 
 
-def same_host(uri: str) -> str:
+def host_and_port(uri: str) -> str:
     """Reduce a service URI to the host and port by which the gateway reaches the orchestrator."""
     parts = urlsplit(uri if "//" in uri else f"https://{uri}")
     return f"{(parts.hostname or '').lower()}:{parts.port or 443}"
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class Build:
     """One build. `unselectable` is what a client gets when no orchestrator could be selected at the last try.
 
     `capped`: the tries are limited in number as well as by the window. `llm_form`: llm jobs are multipart forms.
@@ -52,25 +52,25 @@ class Generation:
 
     livepeer_version: str
     unselectable: Literal["eof", "503"]
-    capped: bool = True
-    llm_form: bool = False
-    mainline_discovery: bool = True
-    byoc: bool = True
+    caps_tries: bool = True
+    takes_llm_forms: bool = False
+    has_network_capabilities: bool = True
+    has_byoc: bool = True
 
 
-LATEST = "0.9.1"
-GENERATIONS = {
-    "0.0.11": Generation(
-        "0.8.0", "503", capped=False, llm_form=True, mainline_discovery=False, byoc=False
+LATEST_VERSION = "0.9.1"
+BUILDS = {
+    "0.0.11": Build(
+        "0.8.0", "503", caps_tries=False, takes_llm_forms=True, has_network_capabilities=False, has_byoc=False
     ),  # fork of 2024, once the usual image
-    "0.8.6": Generation("0.8.6", "503"),
-    LATEST: Generation("0.9.1", "eof"),
+    "0.8.6": Build("0.8.6", "503"),
+    LATEST_VERSION: Build("0.9.1", "eof"),
 }
 
 
-def generation(version: str) -> Generation:
+def find_build(version: str) -> Build:
     """Return the build of that version. Raises ValueError for one that is not known."""
     try:
-        return GENERATIONS[version]
+        return BUILDS[version]
     except KeyError:
-        raise ValueError(f"unknown version {version!r}: one of {', '.join(GENERATIONS)}") from None
+        raise ValueError(f"unknown version {version!r}: one of {', '.join(BUILDS)}") from None

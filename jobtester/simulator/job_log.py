@@ -1,4 +1,4 @@
-"""The simulator's own log of who really served what, against which a tester's results can be held."""
+"""The simulator's own record of which orchestrator served which job, to compare a tester's results with."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from aiohttp import web
 
 
 @dataclass(slots=True)
-class Served:
-    """One job as a gateway saw it.
+class LoggedJob:
+    """One job as a gateway saw it. Times are on the monotonic clock.
 
-    `address` and `service_uri` are of the orchestrator that had the last attempt, empty where there was none. Times are
-    monotonic, `received_at` of the whole request, `sent_at` of the answer's last byte, or of its end where there was
-    none; `status` None means closed without an answer. `success`: the gateway took the orchestrator's result.
-    `fault` is the one that was played, if any. `disconnected`: the client had gone before the answer. `reached` counts
-    the tries whose job an orchestrator took on, `refused` those for which it had no slot.
+    `address` and `service_uri` are those of the orchestrator that had the last attempt, empty if there was none.
+    `received_at` is when the whole request was read, `sent_at` when the response's last byte was written, or when the
+    job ended without a response. `status` is None if the connection was closed without a response.
+    `success`: the gateway accepted the orchestrator's result. `fault` is the one that was simulated, if any.
+    `disconnected`: the client had gone before the response. `reached` counts the tries whose job an orchestrator
+    accepted, `refused` those for which it had no free slot.
     """
 
     seq: int
@@ -40,25 +41,26 @@ class Served:
     refused: int = 0
 
 
-class Log:
-    """All served jobs of the network, in the order in which they ended."""
+class JobLog:
+    """All jobs of the network, in the order in which they ended."""
 
     def __init__(self) -> None:
-        """Begin empty."""
-        self.entries: list[Served] = []
+        self.entries: list[LoggedJob] = []
 
-    def add(self, **values: Any) -> Served:
-        """Append a job that ends now."""
-        self.entries.append(Served(seq=len(self.entries) + 1, sent_at=time.monotonic(), **values))
+    def add(self, **values: Any) -> LoggedJob:
+        """Append a job that ends now, and return its entry."""
+        self.entries.append(LoggedJob(seq=len(self.entries) + 1, sent_at=time.monotonic(), **values))
         return self.entries[-1]
 
-    def since(self, seq: int) -> list[dict[str, Any]]:
-        """Give the entries after that number as JSON values."""
+    def entries_after(self, seq: int) -> list[dict[str, Any]]:
+        """Return the entries that follow entry number `seq`, as JSON values."""
         return [dataclasses.asdict(entry) for entry in self.entries[max(0, seq) :]]
 
 
-async def finish(request: web.Request, response: web.StreamResponse, entry: Served | None) -> web.StreamResponse:
-    """Write out what is left of an answer, and note in the log that it is sent."""
+async def finish_response(
+    request: web.Request, response: web.StreamResponse, entry: LoggedJob | None
+) -> web.StreamResponse:
+    """Write a response that is not written yet, and record the time of its last byte."""
     if not response.prepared and request.transport is not None and not request.transport.is_closing():
         await response.prepare(request)
         await response.write_eof()

@@ -1,4 +1,4 @@
-"""A whole simulated network in one process: gateways, the orchestrators behind them, a Leaderboard, a control port."""
+"""A whole simulated network in one process: orchestrators, gateways, a Leaderboard and a control port."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from pathlib import Path
 
 from aiohttp import web
 
-from jobtester.simulator import control, job_log, orchestrator, scenario, server, service_listener
-from jobtester.simulator.gateway import gateway
+from jobtester.simulator.control import ControlPort
+from jobtester.simulator.gateway.gateway import Gateway
+from jobtester.simulator.job_log import JobLog, LoggedJob
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
-from jobtester.simulator.runner import known_inputs
+from jobtester.simulator.orchestrator import Orchestrator
+from jobtester.simulator.runner.known_inputs import KnownInputs
+from jobtester.simulator.scenario import Scenario
+from jobtester.simulator.server import start_listening
+from jobtester.simulator.service_listener import ServiceListener, create_tls_context, is_loopback
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by name.
+    """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by gateway name.
 
-    `nodes` is the first of the ports of those orchestrators whose service URI leaves it open.
+    `nodes` is the port of the first orchestrator whose service URI leaves it open; the next ones follow.
     """
 
     gateways: Mapping[str, tuple[int, int]]
@@ -30,11 +35,11 @@ class Ports:
 
 
 class Network:
-    """Everything a scenario names, on real sockets."""
+    """Everything that a scenario describes, on real sockets."""
 
     def __init__(
         self,
-        network: scenario.Scenario,
+        scenario: Scenario,
         *,
         host: str = "127.0.0.1",
         ports: Ports | None = None,
@@ -43,32 +48,31 @@ class Network:
         leaderboard_rows: Path | None = None,
         node_host: str = "",
     ) -> None:
-        """Be ready to start; `assets_dir` holds the truth.toml by which test inputs are recognised.
+        """Build the network without listening yet.
 
-        `node_host` is the name by which others reach orchestrators that would else be on loopback addresses.
+        `assets_dir` holds the `truth.toml` by which runners recognize test inputs. `node_host` is the name by which
+        other machines reach the orchestrators whose service URI is on a loopback address.
         """
         ports = ports or Ports({})
-        known = known_inputs.Truth(assets_dir)
-        self.scenario, self.host = network, host
-        self.log = job_log.Log()
+        known_inputs = KnownInputs(assets_dir)
+        self.scenario, self.host = scenario, host
+        self.job_log = JobLog()
         self.orchestrators = [
-            orchestrator.Orchestrator(spec, network.seed, number) for number, spec in enumerate(network.orchestrators)
+            Orchestrator(spec, scenario.seed, number) for number, spec in enumerate(scenario.orchestrators)
         ]
         self.gateways = {
-            spec.name: gateway.Gateway(
+            spec.name: Gateway(
                 spec,
-                network,
+                scenario,
                 self.orchestrators,
-                self.log,
-                known,
+                self.job_log,
+                known_inputs,
                 host=host,
                 ports=ports.gateways.get(spec.name, (0, 0)),
             )
-            for spec in network.gateways
+            for spec in scenario.gateways
         }
-        self.leaderboard: Leaderboard = Leaderboard(
-            secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows
-        )
+        self.leaderboard = Leaderboard(secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows)
         self._control_port, self._node_ports, self._node_host = ports.control, ports.nodes, node_host
         self._stack = AsyncExitStack()
 
@@ -80,64 +84,63 @@ class Network:
         await self.stop()
 
     @property
-    def served(self) -> list[job_log.Served]:
-        """List who served what so far, in the order in which the jobs ended."""
-        return self.log.entries
+    def logged_jobs(self) -> list[LoggedJob]:
+        """The jobs so far, in the order in which they ended."""
+        return self.job_log.entries
 
     @property
     def control_url(self) -> str:
-        """Give the control port's base address."""
+        """Base URL of the control port."""
         return f"http://{self.host}:{self._control_port}"
 
     async def start(self) -> None:
-        """Listen everywhere; if one port is taken nothing stays behind."""
+        """Listen everywhere. If one port is taken, close those that are open already and raise."""
         async with AsyncExitStack() as stack:
-            await self._stand_up(stack)
+            await self._open_service_listeners(stack)
             stack.push_async_callback(self.leaderboard.stop)
             await self.leaderboard.start()
-            for one in self.gateways.values():
-                stack.push_async_callback(one.stop)
-                await one.start()
-            runner = web.AppRunner(
-                control.Control(self.log, self.gateways, self.leaderboard, self.orchestrators).application(),
-                access_log=None,
-                shutdown_timeout=0.1,
-            )
-            await runner.setup()
+            for gateway in self.gateways.values():
+                stack.push_async_callback(gateway.stop)
+                await gateway.start()
+            control = ControlPort(self.job_log, self.gateways, self.leaderboard, self.orchestrators)
+            runner = web.AppRunner(control.create_application(), access_log=None, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
-            await server.Listener(runner, self.host, self._control_port, reuse_address=True).start()
-            self._control_port = int(runner.addresses[0][1])
+            self._control_port = await start_listening(runner, self.host, self._control_port)
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:
-        """End everything."""
+        """Stop everything, in reverse order of the start."""
         await self._stack.aclose()
 
-    async def _stand_up(self, stack: AsyncExitStack) -> None:
-        """Listen at the service URIs that are on this machine, and note where they are now."""
-        context = service_listener.context()
+    async def _open_service_listeners(self, stack: AsyncExitStack) -> None:
+        """Listen at the service URIs that are on this machine, and put the actual URIs into the scenario."""
+        tls_context = create_tls_context()
         for number, node in enumerate(self.orchestrators):
-            if not service_listener.is_local(node.spec.service_uri):
+            if not is_loopback(node.spec.service_uri):
                 continue
-            listening = service_listener.ServiceListener(node.spec.service_uri, context)
-            stack.push_async_callback(listening.close)
-            uri = listening.open(
+            listener = ServiceListener(node.spec.service_uri, tls_context)
+            stack.push_async_callback(listener.close)
+            uri = listener.open(
                 bind_to=self.host if self._node_host else "",
-                named=self._node_host,
+                public_host=self._node_host,
                 port=self._node_ports and self._node_ports + number,
             )
-            node.spec, node.listener = dataclasses.replace(node.spec, service_uri=uri), listening
-            node.show()
+            node.spec, node.service_listener = dataclasses.replace(node.spec, service_uri=uri), listener
+            node.update_listener()
         self.scenario = dataclasses.replace(
             self.scenario, orchestrators=tuple(node.spec for node in self.orchestrators)
         )
 
     def describe(self) -> list[str]:
-        """Tell in a few lines what stands where."""
+        """Return lines that say what listens where."""
         nodes = self.scenario.orchestrators
-        pairs = sum(len(spec.models) + len(spec.byoc) for spec in nodes)
-        lines = [f"Simulated network {self.scenario.name!r}: {len(nodes)} orchestrators, {pairs} capabilities"]
-        lines += [
-            f"gateway {one.name} ({one.spec.mode}): jobs {one.url}, CLI {one.cli_url}" for one in self.gateways.values()
+        capabilities = sum(len(spec.models) + len(spec.byoc) for spec in nodes)
+        return [
+            f"Simulated network {self.scenario.name!r}: {len(nodes)} orchestrators, {capabilities} capabilities",
+            *(
+                f"gateway {gateway.name} ({gateway.spec.mode}): jobs {gateway.url}, CLI {gateway.cli_url}"
+                for gateway in self.gateways.values()
+            ),
+            f"Leaderboard: {self.leaderboard.url}",
+            f"control: {self.control_url}",
         ]
-        return [*lines, f"Leaderboard: {self.leaderboard.url}", f"control: {self.control_url}"]

@@ -1,4 +1,4 @@
-"""An orchestrator behind the gateways: its capacities, its latencies, and whether an attempt goes wrong."""
+"""An orchestrator behind the gateways: its slots, its latencies, and whether an attempt fails."""
 
 from __future__ import annotations
 
@@ -10,191 +10,201 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobtester.simulator import background_tasks, faults, scenario, service_listener
+from jobtester.simulator import faults
+from jobtester.simulator.background_tasks import run_unless_set
+from jobtester.simulator.scenario import ByocSpec, ModelSpec, OrchestratorSpec
+from jobtester.simulator.service_listener import ServiceListener
 
-_SLOW = 10.0
-_LEAKY = "0.8.6"
-# What the worker behind it answers, after the time that a job takes.
-_RUNNER = {
+_SLOW_FACTOR = 10.0
+_LEAKING_VERSION = "0.8.6"
+# What the runner behind the orchestrator answers, after the time that a job takes.
+_RUNNER_ERRORS = {
     "runner_500": "container returned 500: Internal server error.",
     "runner_401": "container returned 401: Invalid bearer token.",
     "runner_closed": "EOF",
 }
 # How the connection between gateway and orchestrator breaks, after the time that a job takes.
-_BROKEN = {
+_CONNECTION_ERRORS = {
     "resets": "read: connection reset by peer",
     "unreadable": "invalid character '<' looking for beginning of value",
 }
 
 
-class AttemptFailed(Exception):
+class AttemptFailedError(Exception):
     """The orchestrator did not do the job; the text is what the gateway logs.
 
-    `bad_request` is a runner's 400 text, which ends the tries. `refused`: it had no free slot. `broken`: the connection
-    broke, or what came over it could not be read; nothing else is counted against an orchestrator by name.
+    `bad_request` is a runner's 400 text, which ends the tries. `refused`: the orchestrator had no free slot. `broken`:
+    the connection broke or its content was unreadable; a gateway's metrics name an orchestrator for no other error.
     """
 
     def __init__(self, cause: str, *, bad_request: str = "", refused: bool = False, broken: bool = False) -> None:
-        """Carry the cause, and what the gateway makes of it."""
         super().__init__(cause)
         self.cause, self.bad_request, self.refused, self.broken = cause, bad_request, refused, broken
 
 
 class Orchestrator:
-    """One node at run time. `spec` may be replaced to change its fault while jobs run."""
+    """One node at run time."""
 
-    def __init__(self, spec: scenario.OrchestratorSpec, seed: int, number: int = 0) -> None:
-        """Begin idle, with the models warm that are advertised so; `number` tells nodes of one address apart."""
-        faults.check(spec.fault)
+    def __init__(self, spec: OrchestratorSpec, seed: int, number: int = 0) -> None:
+        """Create an idle node whose advertised warm models are loaded. `number` tells nodes of one address apart."""
+        faults.require_known(spec.fault)
         self.spec = spec
-        self.listener: service_listener.ServiceListener | None = None
+        self.service_listener: ServiceListener | None = None
         self.info_calls = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
-        self._lost: Counter[tuple[str, str]] = Counter()
+        self._leaked: Counter[tuple[str, str]] = Counter()
         self._cold = {(model.pipeline, model.model) for model in spec.models if not model.warm}
         self._random = random.Random(f"{seed}/{spec.address}/{number}")
-        self._ended = asyncio.Event()
+        self._went_down = asyncio.Event()
 
-    def change(
-        self, *, fault: str, pipelines: tuple[str, ...], probability: float, down: bool, frozen: bool = False
+    def restart(
+        self,
+        *,
+        fault: str = "",
+        fault_pipelines: tuple[str, ...] = (),
+        fault_probability: float = 1.0,
+        down: bool = False,
+        frozen: bool = False,
     ) -> None:
-        """Restart, and go wrong differently from now on. ValueError for an unknown fault."""
+        """Restart the node with this fault and state. Leaked slots are free again. ValueError for an unknown fault."""
         self.spec = dataclasses.replace(
             self.spec,
-            fault=faults.check(fault),
-            fault_pipelines=pipelines,
-            fault_probability=probability,
+            fault=faults.require_known(fault),
+            fault_pipelines=fault_pipelines,
+            fault_probability=fault_probability,
             down=down,
             frozen=frozen,
         )
-        self._lost.clear()
-        self._stand()
+        self._leaked.clear()
+        self._apply_state()
 
-    def _stand(self) -> None:
+    def _apply_state(self) -> None:
         if self.spec.state != "up":
-            self._ended.set()
+            self._went_down.set()
         else:
-            self._ended = asyncio.Event()
-        self.show()
+            self._went_down = asyncio.Event()
+        self.update_listener()
 
-    def show(self) -> None:
-        """Let the socket at the service URI be what the node is."""
-        if self.listener is not None:
-            self.listener.become(self.spec.state)
+    def update_listener(self) -> None:
+        """Make the socket at the service URI respond, refuse or stay silent as the node does."""
+        if self.service_listener is not None:
+            self.service_listener.set_state(self.spec.state)
 
-    def model(self, pipeline: str, model: str) -> scenario.ModelSpec | None:
-        """Find what it advertises for the pipeline's slug and the model."""
-        return next((one for one in self.spec.models if (one.pipeline, one.model) == (pipeline, model)), None)
+    def find_model(self, pipeline: str, model: str) -> ModelSpec | None:
+        """Return what the node advertises for the pipeline and the model."""
+        return next((spec for spec in self.spec.models if (spec.pipeline, spec.model) == (pipeline, model)), None)
 
     def is_selectable(self, pipeline: str, model: str, max_price: int) -> bool:
-        """Whether its info lets a gateway that pays up to `max_price` (0: anything) select it."""
-        spec = self.model(pipeline, model)
+        """Return True if a gateway that pays up to `max_price` (0: any price) can select the node for the model."""
+        spec = self.find_model(pipeline, model)
         if spec is None or pipeline in self.spec.not_selectable:
             return False
         return not max_price or spec.price <= max_price
 
     def is_warm(self, pipeline: str, model: str) -> bool:
-        """Say whether the model is loaded by now."""
+        """Return True if the model is loaded by now."""
         return (pipeline, model) not in self._cold
 
-    def capability(self, name: str) -> scenario.ByocSpec | None:
-        """Find an external capability it advertises."""
-        return next((one for one in self.spec.byoc if one.capability == name), None)
+    def find_capability(self, name: str) -> ByocSpec | None:
+        """Return what the node advertises for the external capability."""
+        return next((spec for spec in self.spec.byoc if spec.capability == name), None)
 
-    def has_room(self, capability: scenario.ByocSpec) -> bool:
-        """Say whether an external capability has a free slot now."""
-        return self._taken(("byoc", capability.capability)) < capability.capacity
+    def has_free_slot(self, capability: ByocSpec) -> bool:
+        """Return True if the external capability has a free slot now."""
+        return self._count_occupied(("byoc", capability.capability)) < capability.capacity
 
-    async def info(self) -> None:
-        """Answer an info call, or never."""
+    async def answer_info(self) -> None:
+        """Take the time of an info call; never return if the node is down or frozen."""
         self.info_calls += 1
         if self.spec.state != "up":
             await asyncio.Event().wait()
         await asyncio.sleep(self._random.uniform(*self.spec.info_s))
 
-    async def run(self, pipeline: str, model: str, fault: str) -> None:
-        """Do a batch job, as far as `fault` lets it. AttemptFailed where it does not."""
-        spec = self.model(pipeline, model)
+    def draw_fault(self, pipeline: str) -> str:
+        """Draw whether an attempt fails and return its fault, empty for none."""
+        spec = self.spec
+        if not spec.fault or (spec.fault_pipelines and pipeline not in spec.fault_pipelines):
+            return ""
+        if not faults.applies_to(spec.fault, pipeline) or self._random.random() >= spec.fault_probability:
+            return ""
+        return spec.fault
+
+    async def run_batch_job(self, pipeline: str, model: str, fault: str) -> None:
+        """Take a slot for the time of a batch job. AttemptFailedError if `fault` or a lack of slots prevents it."""
+        spec = self.find_model(pipeline, model)
         if spec is None:
-            raise AttemptFailed("no workers can process job requested")
+            raise AttemptFailedError("no workers can process job requested")
         key = (pipeline, model)
-        with self._slot(key, spec.capacity, fault):
+        with self._occupy_slot(key, spec.capacity, fault):
             try:
                 if key in self._cold:
                     await asyncio.sleep(spec.cold_s)
                     self._cold.discard(key)
-                await self._alive(self._work(pipeline, spec.latency_s, fault))
-            except (AttemptFailed, asyncio.CancelledError):
-                if self.spec.version == _LEAKY or (fault == "runner_503" and pipeline != "llm"):
-                    self._lost[key] += 1
+                latency_s = self._random.uniform(*spec.latency_s)
+                await self._run_while_up(self._work(pipeline, latency_s, fault))
+            except (AttemptFailedError, asyncio.CancelledError):
+                # 0.8.6 returns a slot only after a success. Later versions return it after errors too, but not when
+                # their handler crashes, as it does over a 503 of a runner that is not llm. Only a restart frees these.
+                if self.spec.version == _LEAKING_VERSION or (fault == "runner_503" and pipeline != "llm"):
+                    self._leaked[key] += 1
                 raise
 
-    async def run_byoc(self, spec: scenario.ByocSpec, fault: str) -> None:
-        """Do a job of an external capability, as far as `fault` lets it. AttemptFailed where it does not.
-
-        A job that is cut off keeps its slot, as in go-livepeer, until `change` registers the capability again.
-        """
+    async def run_byoc_job(self, spec: ByocSpec, fault: str) -> None:
+        """Take a slot for the time of a job for an external capability. AttemptFailedError as for a batch job."""
         key = ("byoc", spec.capability)
-        with self._slot(key, spec.capacity, fault):
+        with self._occupy_slot(key, spec.capacity, fault):
             try:
-                await self._alive(self._work(spec.capability, spec.latency_s, fault))
+                latency_s = self._random.uniform(*spec.latency_s)
+                await self._run_while_up(self._work(spec.capability, latency_s, fault))
             except asyncio.CancelledError:
-                self._lost[key] += 1
+                # As in go-livepeer, a job that is cut off keeps its slot until the capability is registered again.
+                self._leaked[key] += 1
                 raise
 
-    async def _alive(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it for as long as the node stands; every connection breaks when it goes."""
-        ended = self._ended
-        await background_tasks.unless(ended, work)
-        if ended.is_set():
-            raise AttemptFailed("read: connection reset by peer", broken=True)
+    async def _run_while_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`; every connection breaks when the node goes down."""
+        went_down = self._went_down
+        await run_unless_set(went_down, work)
+        if went_down.is_set():
+            raise AttemptFailedError("read: connection reset by peer", broken=True)
 
-    def _taken(self, key: tuple[str, str]) -> int:
-        return self.in_use[key] + self._lost[key]
+    def _count_occupied(self, key: tuple[str, str]) -> int:
+        return self.in_use[key] + self._leaked[key]
 
     @contextmanager
-    def _slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
+    def _occupy_slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
         if self.spec.state != "up":
-            raise AttemptFailed("dial tcp: connect: connection refused", broken=True)
-        if fault == "busy" or self._taken(key) >= capacity:
-            raise AttemptFailed("insufficient capacity", refused=True)
+            raise AttemptFailedError("dial tcp: connect: connection refused", broken=True)
+        if fault == "busy" or self._count_occupied(key) >= capacity:
+            raise AttemptFailedError("insufficient capacity", refused=True)
         self.in_use[key] += 1
         try:
             yield
         finally:
             self.in_use[key] -= 1
 
-    async def _work(self, pipeline: str, latency_s: scenario.Seconds, fault: str) -> None:
-        latency = self._random.uniform(*latency_s)
+    async def _work(self, pipeline: str, latency_s: float, fault: str) -> None:
         if fault in ("eof", "null"):
-            raise AttemptFailed(f"{pipeline} container returned 500: Internal server error.")
+            raise AttemptFailedError(f"{pipeline} container returned 500: Internal server error.")
         if fault == "hang":
             await asyncio.Event().wait()
         if fault == "error_503":
-            await asyncio.sleep(max(latency, self.spec.error_at_least_s))
-            raise AttemptFailed(f"{pipeline} container returned 500: Out of memory error.")
+            await asyncio.sleep(max(latency_s, self.spec.error_at_least_s))
+            raise AttemptFailedError(f"{pipeline} container returned 500: Out of memory error.")
         if fault == "dies_in_job":
-            await asyncio.sleep(latency / 2)
+            await asyncio.sleep(latency_s / 2)
             self.spec = dataclasses.replace(self.spec, down=True)
-            self._stand()
-        await asyncio.sleep(max(latency * _SLOW, self.spec.slow_at_least_s) if fault == "slow" else latency)
+            self._apply_state()
+        await asyncio.sleep(max(latency_s * _SLOW_FACTOR, self.spec.slow_at_least_s) if fault == "slow" else latency_s)
         if fault == "runner_400":
             message = "Error during model execution: bad input."
-            raise AttemptFailed(f"{pipeline} container returned 400: {message}", bad_request=message)
-        if fault in _RUNNER:
-            raise AttemptFailed(f"{pipeline} {_RUNNER[fault]}")
-        if fault in _BROKEN:
-            raise AttemptFailed(_BROKEN[fault], broken=True)
-        if fault == "runner_503":  # nobody expects it: where it is not llm, the handler crashes with the connection
-            raise AttemptFailed(
-                "EOF" if pipeline != "llm" else f"{pipeline} container returned 503", broken=pipeline != "llm"
-            )
-
-    def fault_for(self, pipeline: str) -> str:
-        """Draw whether this attempt goes wrong, and how."""
-        spec = self.spec
-        if not spec.fault or (spec.fault_pipelines and pipeline not in spec.fault_pipelines):
-            return ""
-        if not faults.applies(spec.fault, pipeline) or self._random.random() >= spec.fault_probability:
-            return ""
-        return spec.fault
+            raise AttemptFailedError(f"{pipeline} container returned 400: {message}", bad_request=message)
+        if fault in _RUNNER_ERRORS:
+            raise AttemptFailedError(f"{pipeline} {_RUNNER_ERRORS[fault]}")
+        if fault in _CONNECTION_ERRORS:
+            raise AttemptFailedError(_CONNECTION_ERRORS[fault], broken=True)
+        if fault == "runner_503":
+            # go-livepeer expects a 503 of an llm runner only; for others its handler crashes, and the connection ends.
+            if pipeline == "llm":
+                raise AttemptFailedError(f"{pipeline} container returned 503")
+            raise AttemptFailedError("EOF", broken=True)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jobtester.simulator import faults, go_livepeer, service_listener
+from jobtester.simulator import faults, go_livepeer
+from jobtester.simulator.service_listener import NodeState
 
 Mode = Literal["tester", "half", "query", "stock"]
 T = TypeVar("T")
-Seconds = tuple[float, float]
+SecondsRange = tuple[float, float]
 
-_BUILTIN = Path(__file__).parent / "scenarios"
+_BUILTIN_DIR = Path(__file__).parent / "scenarios"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class ModelSpec:
     warm: bool = True
     capacity: int = 1
     price: int = 1000
-    latency_s: Seconds = (0.1, 0.3)
+    latency_s: SecondsRange = (0.1, 0.3)
     cold_s: float = 1.0
     thinking_tokens: int = 0
 
@@ -48,7 +49,7 @@ class ByocSpec:
     model: str = ""
     capacity: int = 1
     price: int = 2500
-    latency_s: Seconds = (0.1, 0.3)
+    latency_s: SecondsRange = (0.1, 0.3)
     thinking_tokens: int = 0
 
 
@@ -69,34 +70,34 @@ class OrchestratorSpec:
     service_uri: str = ""
     models: tuple[ModelSpec, ...] = ()
     byoc: tuple[ByocSpec, ...] = ()
-    info_s: Seconds = (0.003, 0.003)
+    info_s: SecondsRange = (0.003, 0.003)
     fault: str = ""
     fault_pipelines: tuple[str, ...] = ()
     fault_probability: float = 1.0
     down: bool = False
     frozen: bool = False
     not_selectable: tuple[str, ...] = ()
-    version: str = go_livepeer.LATEST
+    version: str = go_livepeer.LATEST_VERSION
     slow_at_least_s: float = 2.0
     error_at_least_s: float = 0.25
 
     @property
-    def state(self) -> service_listener.State:
+    def state(self) -> NodeState:
         """What a connection to the service URI finds."""
         if self.down or self.fault == "down":
             return "down"
         return "frozen" if self.frozen or self.fault == "frozen" else "up"
 
-    def scaled(self, factor: float) -> OrchestratorSpec:
+    def scale_times(self, factor: float) -> OrchestratorSpec:
         """Return the same node with all its times multiplied."""
         return dataclasses.replace(
             self,
             models=tuple(
-                dataclasses.replace(one, latency_s=_times(one.latency_s, factor), cold_s=one.cold_s * factor)
+                dataclasses.replace(one, latency_s=_scale_range(one.latency_s, factor), cold_s=one.cold_s * factor)
                 for one in self.models
             ),
-            byoc=tuple(dataclasses.replace(one, latency_s=_times(one.latency_s, factor)) for one in self.byoc),
-            info_s=_times(self.info_s, factor),
+            byoc=tuple(dataclasses.replace(one, latency_s=_scale_range(one.latency_s, factor)) for one in self.byoc),
+            info_s=_scale_range(self.info_s, factor),
             slow_at_least_s=self.slow_at_least_s * factor,
             error_at_least_s=self.error_at_least_s * factor,
         )
@@ -112,7 +113,7 @@ class GatewaySpec:
 
     name: str
     mode: Mode = "tester"
-    version: str = go_livepeer.LATEST
+    version: str = go_livepeer.LATEST_VERSION
     retry_window: float = 2.0
     max_tries: int = 20
     discovery_timeout: float = 1.0
@@ -134,14 +135,14 @@ class GatewaySpec:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a version that is not known."""
-        go_livepeer.generation(self.version)
+        go_livepeer.find_build(self.version)
 
     @property
-    def generation(self) -> go_livepeer.Generation:
+    def build(self) -> go_livepeer.Build:
         """What sets its version apart."""
-        return go_livepeer.generation(self.version)
+        return go_livepeer.find_build(self.version)
 
-    def scaled(self, factor: float) -> GatewaySpec:
+    def scale_times(self, factor: float) -> GatewaySpec:
         """Return the same gateway with all its times multiplied."""
         times = ("retry_window", "discovery_timeout", "info_timeout", "webhook_cache_s", "session_s", "stray_delay")
         return dataclasses.replace(self, **{name: getattr(self, name) * factor for name in times})
@@ -156,17 +157,17 @@ class Scenario:
     gateways: tuple[GatewaySpec, ...]
     orchestrators: tuple[OrchestratorSpec, ...]
     description: str = ""
-    recorded: bytes = b""
+    recorded_capabilities: bytes = b""
 
-    def scaled(self, factor: float) -> Scenario:
+    def scale_times(self, factor: float) -> Scenario:
         """Return the same network with all its times multiplied, so that a test need not wait for real ones.
 
         The patterns of questions keep their shape as long as the shortest times stay above those of the machine itself.
         """
         return dataclasses.replace(
             self,
-            gateways=tuple(one.scaled(factor) for one in self.gateways),
-            orchestrators=tuple(one.scaled(factor) for one in self.orchestrators),
+            gateways=tuple(one.scale_times(factor) for one in self.gateways),
+            orchestrators=tuple(one.scale_times(factor) for one in self.orchestrators),
         )
 
     @classmethod
@@ -174,11 +175,11 @@ class Scenario:
         """Read a TOML file, or a built-in scenario by its name. ValueError says which key is wrong."""
         path = Path(source)
         if not path.suffix:
-            path = _BUILTIN / f"{source}.toml"
+            path = _BUILTIN_DIR / f"{source}.toml"
         if not path.is_file():
             raise ValueError(f"no scenario {source!r}: give a .toml file or one of {', '.join(builtin_names())}")
         try:
-            return _scenario(tomllib.loads(path.read_text("utf-8")), path.stem)
+            return _parse_scenario(tomllib.loads(path.read_text("utf-8")), path.stem)
         except (TypeError, tomllib.TOMLDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -189,7 +190,7 @@ class Scenario:
         *,
         seed: int = 1,
         gateways: tuple[GatewaySpec, ...] = (),
-        latency_s: Seconds = (0.05, 0.15),
+        latency_s: SecondsRange = (0.05, 0.15),
     ) -> Scenario:
         """Replay a recorded getNetworkCapabilities answer, everything it advertises being served healthily."""
         raw = Path(path).read_bytes()
@@ -199,7 +200,7 @@ class Scenario:
             gateways=gateways or (GatewaySpec(name="gateway"),),
             orchestrators=_recorded_orchestrators(raw, latency_s),
             description=f"the network recorded in {Path(path).name}",
-            recorded=raw,
+            recorded_capabilities=raw,
         )
 
 
@@ -208,11 +209,11 @@ def generate(
     seed: int,
     orchestrators: int,
     models_per_pipeline: int = 1,
-    pipelines: tuple[str, ...] = go_livepeer.BATCH,
-    latency_s: Seconds = (0.0, 0.05),
+    pipelines: tuple[str, ...] = go_livepeer.BATCH_PIPELINES,
+    latency_s: SecondsRange = (0.0, 0.05),
     fault_share: float = 0.0,
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec(name="gateway"),),
-    info_s: Seconds = (0.0, 0.003),
+    info_s: SecondsRange = (0.0, 0.003),
     fault_probability: float = 0.5,
     local: bool = False,
     fault_names: Sequence[str] = faults.GENERATED,
@@ -246,26 +247,26 @@ def generate(
 
 def builtin_names() -> list[str]:
     """List the scenarios that come with the package."""
-    return sorted(path.stem for path in _BUILTIN.glob("*.toml"))
+    return sorted(path.stem for path in _BUILTIN_DIR.glob("*.toml"))
 
 
-def _scenario(data: dict[str, Any], name: str) -> Scenario:
-    gateways = tuple(_make(GatewaySpec, entry) for entry in data.pop("gateways", [{"name": "gateway"}]))
+def _parse_scenario(data: dict[str, Any], name: str) -> Scenario:
+    gateways = tuple(_parse_spec(GatewaySpec, entry) for entry in data.pop("gateways", [{"name": "gateway"}]))
     orchestrators = []
     for entry in data.pop("orchestrators", []):
-        entry["models"] = tuple(_make(ModelSpec, model) for model in entry.get("models", []))
-        entry["byoc"] = tuple(_make(ByocSpec, capability) for capability in entry.get("byoc", []))
-        orchestrators.append(_make(OrchestratorSpec, entry))
+        entry["models"] = tuple(_parse_spec(ModelSpec, model) for model in entry.get("models", []))
+        entry["byoc"] = tuple(_parse_spec(ByocSpec, capability) for capability in entry.get("byoc", []))
+        orchestrators.append(_parse_spec(OrchestratorSpec, entry))
     factor = float(data.pop("time_factor", 1.0))
     values: dict[str, Any] = {"name": name, "seed": 1, **data}
-    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values).scaled(factor)
+    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values).scale_times(factor)
 
 
-def _times(range_s: Seconds, factor: float) -> Seconds:
+def _scale_range(range_s: SecondsRange, factor: float) -> SecondsRange:
     return range_s[0] * factor, range_s[1] * factor
 
 
-def _make(kind: type[T], entry: dict[str, Any]) -> T:
+def _parse_spec(kind: type[T], entry: dict[str, Any]) -> T:
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(entry) - known)
     if unknown:
@@ -273,7 +274,7 @@ def _make(kind: type[T], entry: dict[str, Any]) -> T:
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
 
 
-def _recorded_orchestrators(raw: bytes, latency_s: Seconds) -> tuple[OrchestratorSpec, ...]:
+def _recorded_orchestrators(raw: bytes, latency_s: SecondsRange) -> tuple[OrchestratorSpec, ...]:
     """Make one spec per node; each serves the batch models and external capabilities it advertises.
 
     Entries of the same address and URI are one node with the models of them all. ValueError where `raw` is not such
@@ -296,7 +297,7 @@ def _recorded_orchestrators(raw: bytes, latency_s: Seconds) -> tuple[Orchestrato
     return tuple(nodes.values())
 
 
-def _recorded_spec(entry: dict[str, Any], latency_s: Seconds) -> OrchestratorSpec:
+def _recorded_spec(entry: dict[str, Any], latency_s: SecondsRange) -> OrchestratorSpec:
     return OrchestratorSpec(
         address=entry["address"].lower(),
         local_address=(entry.get("local_address") or "").lower(),
@@ -306,11 +307,11 @@ def _recorded_spec(entry: dict[str, Any], latency_s: Seconds) -> OrchestratorSpe
     )
 
 
-def _recorded_models(entry: dict[str, Any], latency_s: Seconds) -> Iterator[ModelSpec]:
+def _recorded_models(entry: dict[str, Any], latency_s: SecondsRange) -> Iterator[ModelSpec]:
     constraints = (entry.get("capabilities") or {}).get("constraints") or {}
     for number, constraint in (constraints.get("PerCapability") or {}).items():
-        slug = go_livepeer.SLUG.get(int(number), "")
-        if slug not in go_livepeer.NUMBER or slug == "byoc":
+        slug = go_livepeer.SLUGS.get(int(number), "")
+        if slug not in go_livepeer.NUMBERS or slug == "byoc":
             continue
         for model, state in (constraint.get("models") or {}).items():
             yield ModelSpec(
@@ -322,10 +323,10 @@ def _recorded_models(entry: dict[str, Any], latency_s: Seconds) -> Iterator[Mode
             )
 
 
-def _recorded_byoc(entry: dict[str, Any], latency_s: Seconds) -> Iterator[ByocSpec]:
+def _recorded_byoc(entry: dict[str, Any], latency_s: SecondsRange) -> Iterator[ByocSpec]:
     options = entry.get("capability_options") or {}
     for price in entry.get("capabilities_prices") or []:
-        if price.get("capability") == go_livepeer.BYOC and price.get("constraint"):
+        if price.get("capability") == go_livepeer.BYOC_NUMBER and price.get("constraint"):
             name = str(price["constraint"])
             known = options.get(name) or [{}]
             first = known[0] if isinstance(known, list) and known and isinstance(known[0], dict) else {}

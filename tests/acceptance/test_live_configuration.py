@@ -101,15 +101,15 @@ async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
     """The next tick goes through the new gateway only."""
     async with serving(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
         await running.next_event("tick_done")
-        assert {one.gateway for one in network.served} == {"a"}
+        assert {one.gateway for one in network.logged_jobs} == {"a"}
         running.content["gateways"][0] |= {"name": "b", "url": network.gateways["b"].url,
                                            "cli_url": network.gateways["b"].cli_url}  # fmt: skip
         running.write()
         await running.next_event("config_changed")
-        before = len(network.served)
+        before = len(network.logged_jobs)
         await running.next_event("tick_done")
         await running.next_event("tick_done")
-        assert "b" in {one.gateway for one in network.served[before:]}
+        assert "b" in {one.gateway for one in network.logged_jobs[before:]}
         async with aiohttp.ClientSession() as session, session.get(f"{base}/orchestrators/b") as response:
             assert response.status == 200
 

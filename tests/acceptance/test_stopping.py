@@ -148,8 +148,8 @@ async def test_sigterm_at_a_random_moment_of_a_tick(
         took_s = time.monotonic() - signaled_at
         await daemon.reader
         await asyncio.sleep(0.2)  # whatever is still on its way would come now
-        late = [job.received_at - signaled_at for job in running.served if job.received_at > signaled_at + 0.5]
-        sent = {job.request_id for job in running.served}
+        late = [job.received_at - signaled_at for job in running.logged_jobs if job.received_at > signaled_at + 0.5]
+        sent = {job.request_id for job in running.logged_jobs}
         record_property("ended_s", took_s)
     assert daemon.process.returncode == 0, daemon.lines[-20:]
     assert not [line for line in daemon.lines if "Traceback" in json.dumps(line)]

@@ -13,7 +13,7 @@ from typing import Any
 from jobtester import configuration, daemon
 from jobtester.daemon import Daemon
 from jobtester.domain.report import Report
-from jobtester.simulator.job_log import Served
+from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
 from jobtester.store.results import Filters
@@ -124,14 +124,14 @@ def connect_gateways(network: Network, running: Daemon) -> None:
             gateway.events_url = f"{base}/webhooks/gateway-events"
 
 
-def misattributed_results(results: Sequence[Row], network: Network) -> list[tuple[Row, Served]]:
+def misattributed_results(results: Sequence[Row], network: Network) -> list[tuple[Row, LoggedJob]]:
     """Return every scored result that the simulator's own log contradicts.
 
     Those that somebody else than their orchestrator served, and those that were held against an orchestrator without
     a fault which the job never reached. A job that was sent twice (set aside, or busy) counts with its last sending.
     """
-    by_job: dict[str, Served] = {}
-    for served in network.served:
+    by_job: dict[str, LoggedJob] = {}
+    for served in network.logged_jobs:
         if served.service_uri or served.request_id not in by_job:
             by_job[served.request_id] = served
     sound = {node.service_uri for node in network.scenario.orchestrators if not node.fault and node.state == "up"}

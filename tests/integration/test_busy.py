@@ -57,7 +57,7 @@ class Relenting:
         self.after -= 1
         if self.after == 0:
             for node in self.network.orchestrators:
-                node.change(fault="", pipelines=(), probability=0.0, down=False)
+                node.restart()
 
     def recorded(self, result: Result) -> None:
         """See a result."""
@@ -130,7 +130,7 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
         async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
             assert "busy · 3 in a row" in await page.text()
             assert "3 times unscored in a row" in await other.text()
-        tester.network.orchestrators[0].change(fault="", pipelines=(), probability=0.0, down=False)
+        tester.network.orchestrators[0].restart()
         await tester.tick()
         assert await streaks() == {0}
 

@@ -96,7 +96,7 @@ async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tm
         harness.set_faults(slow_insert_s=0.1)
         await harness.record(2)
         working = asyncio.ensure_future(harness.run())
-        await harness.leaderboard.moments.next("arrived")
+        await harness.leaderboard.post_progress.wait_for("arrived")
         harness.clock.advance(100)
         harness.set_faults(slow_insert_s=2.0)
         await working
@@ -664,7 +664,7 @@ async def test_an_insert_that_outlives_its_server_is_waited_out(tmp_path: Path) 
         harness.set_faults(locked=True, db_timeout_s=5.0)
         await harness.record()
         working = asyncio.create_task(harness.run())
-        await harness.leaderboard.moments.next("arrived")
+        await harness.leaderboard.post_progress.wait_for("arrived")
         await harness.leaderboard.stop()
         await working
         await harness.leaderboard.start()

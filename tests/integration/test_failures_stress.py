@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.simulator.job_log import Served
+from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.rows import Row
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
@@ -59,7 +59,7 @@ async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, in
     results = {row.id: row for row in await tester.results()}
     assert report.settled == report.planned == len(results)
     assert misattributed_results(list(results.values()), tester.network) == []
-    last: dict[str, Served] = {entry.request_id: entry for entry in tester.network.served}
+    last: dict[str, LoggedJob] = {entry.request_id: entry for entry in tester.network.logged_jobs}
     reached, busy = [], []
     for entry in last.values():
         if entry.request_id not in results or entry.success or entry.disconnected:

@@ -144,7 +144,7 @@ async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
     async with simulated_tester(scenario, tmp_path, gateways=[overlap]) as tester:
         report = await tester.tick()
         results = await tester.results()
-        assert report.outcomes["passed"] == report.planned == len(tester.network.served) == 6
+        assert report.outcomes["passed"] == report.planned == len(tester.network.logged_jobs) == 6
         assert misattributed_results(results, tester.network) == []
         assert "proven" in {row.attribution for row in results}
 
@@ -159,7 +159,7 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
             await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
             lock = sqlite3.connect(database.path, isolation_level=None)
             lock.execute("BEGIN IMMEDIATE")
-            await until(lambda: len(tester.network.served) == 2)
+            await until(lambda: len(tester.network.logged_jobs) == 2)
             ended = time.time()
             await until(lambda: not database.writable)
             batch = [

@@ -29,14 +29,14 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     """Run a tick in which g0 goes away while it works."""
     network = tester.network
     running = asyncio.ensure_future(tester.tick())
-    await until(lambda: sum(one.gateway == "g0" for one in network.served) >= 3)
+    await until(lambda: sum(one.gateway == "g0" for one in network.logged_jobs) >= 3)
     lane = next(one for one in tester.daemon.conductor.lanes if one.name == "g0")
     assert isinstance(lane.targeting, Webhook)
     flights = lane.targeting.lease.flights
     await until(lambda: any(0 < one.asks <= 5 for one in flights.values()))  # it is there, and not answered
     await network.gateways["g0"].stop()
     await until(lambda: lane.lost)
-    before = len(network.served)
+    before = len(network.logged_jobs)
     if back:
         await asyncio.sleep(0.3)
         await network.gateways["g0"].start()
@@ -51,10 +51,10 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     others = [(row.reason, row.gateway, row.message, row.evidence) for row in results if row not in lost]
     assert {one for one in others if one[0] != "ok"} == set()
     assert len(network.leaderboard.rows) == len(results) - len(lost)
-    after = {one.gateway for one in network.served[before:]}
+    after = {one.gateway for one in network.logged_jobs[before:]}
     assert "g2" in after
     assert ("g0" in after) == back
-    assert {one.gateway for one in network.served} == {"g0", "g1", "g2"}
+    assert {one.gateway for one in network.logged_jobs} == {"g0", "g1", "g2"}
 
 
 async def test_the_others_take_over(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
     async with simulated_tester(network("tester"), tmp_path) as tester:
         stage_network = tester.network
         running = asyncio.ensure_future(tester.tick())
-        await until(lambda: len(stage_network.served) >= 3)
+        await until(lambda: len(stage_network.logged_jobs) >= 3)
         await stage_network.gateways["g0"].stop()
         await until(lambda: tester.daemon.conductor.lanes[0].lost)
         tester.daemon.conductor.stop("gateway_lost")

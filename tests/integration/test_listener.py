@@ -10,7 +10,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from jobtester.simulator.server import Listener
+from jobtester.simulator.server import DrainingSite
 
 
 @pytest.mark.parametrize("turns", range(5))
@@ -18,7 +18,7 @@ async def test_who_is_just_connecting_is_sent_away(turns: int) -> None:
     """However far the connection has come: the client sees its end; what is left open would be an error here."""
     runner = web.AppRunner(web.Application(), shutdown_timeout=0.1)
     await runner.setup()
-    await Listener(runner, "127.0.0.1", 0).start()
+    await DrainingSite(runner, "127.0.0.1", 0).start()
     with socket.create_connection(runner.addresses[0][:2]) as client:
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -173,7 +173,7 @@ async def test_a_job_asks_the_webhook_five_times_before_it_leaves_and_twice_befo
         gaps = [after - before for before, after in zip(webhook.times, webhook.times[1:], strict=False)]
         assert len(webhook.times) == 7
         assert gaps[4] >= 0.29
-        (entry,) = network.served
+        (entry,) = network.logged_jobs
         assert (entry.request_id, entry.service_uri, entry.status, entry.tries) == ("r1", A, 200, 1)
         assert entry.sent_at >= webhook.times[-1]
 
@@ -207,7 +207,7 @@ async def test_failures_are_retried_inside_the_window_and_hide_their_cause(
         assert got.status == status
         assert body in got.body
         assert time.monotonic() - began >= least_s
-        (entry,) = network.served
+        (entry,) = network.logged_jobs
         assert entry.success is False
         assert entry.fault == fault
         assert entry.tries == {"busy": 20, "runner_400": 1}.get(fault, min(entry.tries, 5))
@@ -224,7 +224,7 @@ async def test_two_gets_follow_a_client_that_left_while_its_job_ran(
         await leave(client, f"{network.gateways['g'].url}/llm", lambda: working.total() == 1, **chat())
         assert len(webhook.times) == 5
         await until(lambda: len(webhook.times) == 7)
-        (entry,) = network.served
+        (entry,) = network.logged_jobs
         assert (entry.disconnected, entry.status, entry.service_uri, entry.fault) == (True, None, A, "hang")
         assert webhook.times[5] - entry.sent_at >= 0.04
         assert network.orchestrators[0].in_use.total() == 0
@@ -240,7 +240,7 @@ async def test_a_client_that_left_during_selection_is_followed_by_the_rest_of_it
         assert len(webhook.times) == 2
         await until(lambda: len(webhook.times) == 7)
         assert webhook.times[2] - webhook.times[1] >= 0.28
-        assert network.served[0].service_uri == ""
+        assert network.logged_jobs[0].service_uri == ""
 
 
 @pytest.mark.parametrize("raw", [(500, "[]"), (200, "<html>"), (200, '{"address":1}'), (404, "gone")])
@@ -267,7 +267,7 @@ async def test_an_empty_webhook_answer_empties_the_list(
         assert (await send(client, "POST", f"{gateway.url}/llm", **chat())).status == 200
         webhook.uris = []
         assert (await send(client, "POST", f"{gateway.url}/llm", **chat())).status == status
-        assert network.served[-1].address == ""
+        assert network.logged_jobs[-1].address == ""
         metrics = await send(client, "GET", f"{gateway.cli_url}/metrics")
         assert (b'error_code="no orchestrators available"' in metrics.body) is (status == 503)
 
@@ -284,7 +284,7 @@ async def test_an_answer_waits_for_the_info_calls_and_then_reaches_another_jobs_
         webhook.uris = [B]
         second = asyncio.create_task(send(client, "POST", f"{gateway.url}/llm", **chat()))
         assert [got.status for got in await asyncio.gather(first, second)] == [200, 200]
-        assert [entry.service_uri for entry in network.served] == [B, B]
+        assert [entry.service_uri for entry in network.logged_jobs] == [B, B]
 
 
 async def test_query_mode_runs_each_job_on_exactly_the_orchestrator_it_names(client: aiohttp.ClientSession) -> None:
@@ -316,8 +316,8 @@ async def test_query_mode_runs_each_job_on_exactly_the_orchestrator_it_names(cli
             assert got.status == 200
 
         await asyncio.gather(*(one(number) for number in range(200)))
-        assert len(network.served) == 200
-        assert all(entry.request_id.endswith(entry.service_uri) for entry in network.served)
+        assert len(network.logged_jobs) == 200
+        assert all(entry.request_id.endswith(entry.service_uri) for entry in network.logged_jobs)
         unknown = await send(client, "POST", f"{url}/llm", params={"orchestrator": "https://x.example"}, **chat("m"))
         assert unknown.status is None
 
@@ -334,7 +334,7 @@ async def test_a_stock_gateway_asks_once_and_keeps_its_orchestrator(
             got = await send(client, "POST", f"{gateway.url}/llm", params={"orchestrator": aimed}, **chat())
             assert got.status == 200
         assert len(webhook.times) == 1
-        assert {entry.service_uri for entry in network.served} == {A}
+        assert {entry.service_uri for entry in network.logged_jobs} == {A}
 
 
 async def test_the_info_limit_bounds_an_orchestrator_that_never_answers(
@@ -348,7 +348,7 @@ async def test_the_info_limit_bounds_an_orchestrator_that_never_answers(
         assert (await send(client, "POST", f"{network.gateways['g'].url}/llm", **chat())).status == 503
         assert time.monotonic() - began >= 0.28
         assert len(webhook.times) == 2
-        assert network.served[0].address == ""
+        assert network.logged_jobs[0].address == ""
 
 
 async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientSession) -> None:
@@ -415,7 +415,7 @@ async def test_a_pictures_fault_shows_in_its_artefact_only(client: aiohttp.Clien
         url = network.gateways["g"].url
         got = await send(client, "POST", f"{url}/text-to-image", **job("text-to-image", "m"))
         content = await send(client, "GET", url + got.json["images"][0]["url"])
-        assert network.served[0].success
+        assert network.logged_jobs[0].success
         match fault:
             case "unreachable_artefact":
                 assert content.status == 404
@@ -462,7 +462,7 @@ async def test_an_answers_fault_shows_to_the_client(
     async with Network(scenario(node(A, model, fault=fault), mode="query")) as network:
         got = await send(client, "POST", f"{network.gateways['g'].url}/{pipeline}", **job(pipeline, "m"))
         assert shown(got)
-        assert network.served[0].fault == fault
+        assert network.logged_jobs[0].fault == fault
 
 
 async def test_bodies_that_break_off_or_never_end(client: aiohttp.ClientSession) -> None:
@@ -514,7 +514,7 @@ async def test_requests_are_refused_in_the_gateways_words(
     async with Network(scenario(node(A))) as network:
         got = await send(client, "POST", f"{network.gateways['g'].url}/{path}", **request_)
         assert (got.status, got.json) == (400, {"error": {"message": message}})
-        assert network.served == []
+        assert network.logged_jobs == []
 
 
 async def test_a_scalar_of_a_form_must_parse(client: aiohttp.ClientSession) -> None:
@@ -682,7 +682,7 @@ async def test_byoc_runs_on_the_included_orchestrator_and_says_so(
         assert wrong.status == 404
         gateway.webhook_url, webhook.uris = webhook.url, [B]
         assert (await send(client, "POST", url, headers=aimed(CAPABILITY, A), **chat("q"))).status == 400
-        assert [(entry.service_uri, entry.success) for entry in network.served] == [
+        assert [(entry.service_uri, entry.success) for entry in network.logged_jobs] == [
             (A, True),
             (B, False),
             (A, False),
@@ -697,9 +697,9 @@ async def test_byoc_slots_are_lost_when_the_client_hangs_up(client: aiohttp.Clie
         url, headers = f"{network.gateways['g'].url}/process/request/x", aimed(CAPABILITY, A)
         working = network.orchestrators[0].in_use
         await leave(client, url, lambda: working.total() == 1, headers=headers, **chat())
-        await until(lambda: len(network.served) == 1)
+        await until(lambda: len(network.logged_jobs) == 1)
         got = await send(client, "POST", url, headers=headers, **chat())
-        assert (got.status, network.served[0].disconnected) == (400, True)
+        assert (got.status, network.logged_jobs[0].disconnected) == (400, True)
 
 
 async def test_a_gateway_restarts_on_its_ports_and_the_control_port_tells_and_changes(

@@ -126,7 +126,7 @@ async def test_a_runners_error_is_tried_again_until_the_window_is_over(fault: st
     """Seven questions per try, 503, and one line without an orchestrator."""
     async with staged(node(fault=fault, latency_s=0.05), retry_window=0.3) as stage:
         assert await stage.send() == 503
-        (entry,) = stage.network.served
+        (entry,) = stage.network.logged_jobs
         assert stage.bursts == PASSED * entry.tries
         assert 1 <= entry.tries <= 6
         assert (entry.reached, entry.refused) == (entry.tries, 0)
@@ -185,7 +185,7 @@ async def test_capacity_refusals_keep_their_sessions(version: str, pipeline: str
         assert await stage.send(pipeline) == seen
         assert stage.bursts == REFUSED * 20 + [2] * 20
         assert await stage.errors() == []
-        (entry,) = stage.network.served
+        (entry,) = stage.network.logged_jobs
         assert (entry.tries, entry.reached, entry.refused) == (20, 0, 20)
 
 
@@ -193,7 +193,7 @@ async def test_fewer_refusals_of_a_distant_orchestrator_fit_into_the_window() ->
     """The lone pairs at the end are as many as the tries, and the answer is 503."""
     async with staged(node(fault="busy", info_s=(0.05, 0.05)), retry_window=0.3) as stage:
         assert await stage.send() == 503
-        (entry,) = stage.network.served
+        (entry,) = stage.network.logged_jobs
         assert 1 <= entry.tries <= 3
         assert stage.bursts == REFUSED * entry.tries + [2] * entry.tries
 
@@ -206,7 +206,7 @@ async def test_a_slot_that_is_taken_refuses() -> None:
         assert await stage.send() is None
         first.cancel()
         await asyncio.wait({first})
-        assert stage.network.served[0].refused == 20
+        assert stage.network.logged_jobs[0].refused == 20
 
 
 @pytest.mark.parametrize(("version", "status", "lines"), [("0.8.6", 503, 1), ("0.9.1", None, 0)])
@@ -223,7 +223,7 @@ async def test_without_anybody_selectable_there_are_twenty_pairs(
         errors = await stage.errors()
         assert len(errors) == lines
         assert all(NOBODY in line for line in errors)
-        (entry,) = stage.network.served
+        (entry,) = stage.network.logged_jobs
         assert (entry.address, entry.tries, entry.reached) == ("", 20, 0)
 
 
@@ -231,7 +231,7 @@ async def test_0_0_11_tries_for_as_long_as_the_window_lasts() -> None:
     """Its loop has no number."""
     async with staged(node(not_selectable=(IMAGE,)), version="0.0.11", retry_window=1.5) as stage:
         assert await stage.send() == 503
-        (entry,) = stage.network.served
+        (entry,) = stage.network.logged_jobs
         assert entry.tries > 20
         assert stage.bursts == [2] * entry.tries
 
@@ -260,7 +260,7 @@ async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() 
         assert stage.bursts == PASSED
         (line,) = await stage.errors()
         assert f'orchestrator_uri="{stage.uris[0]}"' in line
-        assert stage.network.served[0].reached == 1
+        assert stage.network.logged_jobs[0].reached == 1
 
 
 async def test_an_orchestrator_that_dies_in_the_job_is_one_try() -> None:
@@ -308,7 +308,7 @@ async def test_a_leaked_slot_makes_busy_what_failed(version: str, fault: str, tr
         stage.asked_after.clear()
         assert await stage.send() is None
         assert stage.bursts == REFUSED * 20 + [2] * 20
-        stage.network.orchestrators[0].change(fault="", pipelines=(), probability=1.0, down=False)
+        stage.network.orchestrators[0].restart()
         assert await stage.send() == 200
 
 
@@ -316,7 +316,7 @@ async def test_0_9_1_keeps_its_slots_otherwise() -> None:
     """An ordinary error of the runner gives the slot back."""
     async with staged(node(fault="runner_500", latency_s=0.0), retry_window=LONG_S) as stage:
         assert await stage.send() is None
-        assert stage.network.served[0].reached == 20
+        assert stage.network.logged_jobs[0].reached == 20
 
 
 async def test_a_half_configured_gateway_asks_three_times_and_stays_where_it_was() -> None:
@@ -328,7 +328,7 @@ async def test_a_half_configured_gateway_asks_three_times_and_stays_where_it_was
         stage.uris = [second]
         assert await stage.send() == 200
         assert len(stage.asked_after) == 3
-        assert [entry.service_uri for entry in stage.network.served] == [first, first]
+        assert [entry.service_uri for entry in stage.network.logged_jobs] == [first, first]
 
 
 async def test_0_0_11_takes_llm_jobs_as_forms_only() -> None:
@@ -372,21 +372,21 @@ async def test_a_service_uri_stands_refuses_or_is_silent(scheme: str) -> None:
                 writer.close()
 
         assert await hello() == b"HTTP/1.1"
-        one.change(fault="", pipelines=(), probability=1.0, down=True)
+        one.restart(down=True)
         with pytest.raises(ConnectionRefusedError):
             await hello()
-        one.change(fault="", pipelines=(), probability=1.0, down=False, frozen=True)
+        one.restart(frozen=True)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await hello()
-        one.change(fault="", pipelines=(), probability=1.0, down=False)
+        one.restart()
         assert await hello() == b"HTTP/1.1"
 
 
 def test_scaling_keeps_proportions() -> None:
     """Every time of the gateway and the orchestrators is multiplied, numbers and limits of the machine are not."""
     given = Scenario("s", 1, (GatewaySpec("g"),), (node(latency_s=3.0, info_s=(0.1, 0.3)),))
-    scaled = given.scaled(0.1)
+    scaled = given.scale_times(0.1)
     (gateway,), (one,) = scaled.gateways, scaled.orchestrators
     assert (gateway.retry_window, gateway.info_timeout, gateway.max_tries) == pytest.approx((0.2, 0.3, 20))
     assert gateway.webhook_timeout == GatewaySpec("g").webhook_timeout

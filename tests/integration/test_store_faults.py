@@ -59,14 +59,15 @@ async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
     async def all_answered() -> bool:
         progress = tester.daemon.conductor.progress
         assert progress is not None
-        return 0 < len(progress.in_air) == len(tester.network.served) - len(await tester.results())
+        return 0 < len(progress.in_air) == len(tester.network.logged_jobs) - len(await tester.results())
 
     await until(some_recorded, "some results are recorded")
     filler = fill_disk(disk)
     await until(not_writable, "the full disk is noticed")
-    sent = len(tester.network.served)
+    sent = len(tester.network.logged_jobs)
     await until(all_answered, "all jobs in flight are answered")
-    assert len(tester.network.served) - sent <= tester.daemon.conductor.settings.limits.jobs, "only what was in the air"
+    limit = tester.daemon.conductor.settings.limits.jobs
+    assert len(tester.network.logged_jobs) - sent <= limit, "only what was in the air"
     return filler
 
 
@@ -79,12 +80,12 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
     ):
         filler = await fill_mid_tick(tester, small_disk)
         before = [row.id for row in await tester.results()]
-        sent = len(tester.network.served)
+        sent = len(tester.network.logged_jobs)
         found = await readiness(tester)
         assert not found["ok"]
         assert "make room" in found["checks"]["store"]["problem"]
         await asyncio.sleep(2.5)  # two tries later nothing has changed
-        assert len(tester.network.served) == sent < 48
+        assert len(tester.network.logged_jobs) == sent < 48
         assert [row.id for row in await tester.results()] == before
 
         filler.unlink()
@@ -216,7 +217,7 @@ async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_p
         await harness.record()
         with contextlib.closing(sqlite3.connect(tmp_path / "jobtester.db", isolation_level=None)) as other:
             working = asyncio.ensure_future(harness.run())
-            await harness.leaderboard.moments.next("arrived")
+            await harness.leaderboard.post_progress.wait_for("arrived")
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="another program holds it locked"):
                 await working

@@ -58,7 +58,7 @@ async def running(network: Network, folder: Path, **sections: Any) -> AsyncItera
 def change(network: Network, *faults: str) -> None:
     """Change the faults of the orchestrators."""
     for node, fault in zip(network.orchestrators, faults, strict=True):
-        node.change(fault=fault, pipelines=(), probability=1.0, down=False)
+        node.restart(fault=fault)
 
 
 def posted(network: Network) -> list[int]:

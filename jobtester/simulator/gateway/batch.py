@@ -1,4 +1,4 @@
-"""What a gateway does with one batch job: select, try, complete, try again, and answer."""
+"""How a gateway processes a batch job: select an orchestrator, send it the job, try again if it fails, respond."""
 
 from __future__ import annotations
 
@@ -8,19 +8,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobtester.simulator import background_tasks as background
-from jobtester.simulator import job_log, orchestrator, scenario
-from jobtester.simulator.gateway import events, metrics, result_store, selection
-from jobtester.simulator.runner import ai_runner
-from jobtester.simulator.runner import known_inputs as truths
+from jobtester.simulator.background_tasks import run_unless_set
+from jobtester.simulator.gateway import events
+from jobtester.simulator.gateway.metrics import GatewayMetrics
+from jobtester.simulator.gateway.result_store import ResultStore
+from jobtester.simulator.gateway.selection import Selection
+from jobtester.simulator.job_log import JobLog, LoggedJob
+from jobtester.simulator.orchestrator import AttemptFailedError, Orchestrator
+from jobtester.simulator.runner.ai_runner import (
+    DURATION_ERROR,
+    BatchRequest,
+    RunnerRefusedError,
+    RunnerResult,
+    UndecodableUploadError,
+    run_job,
+)
+from jobtester.simulator.runner.known_inputs import KnownInputs
+from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec
 
-_SAYS_NULL = ("audio-to-text", "segment-anything-2", "image-to-text")
-_NOBODY = "no orchestrators available"
+_NULL_BODY_PIPELINES = ("audio-to-text", "segment-anything-2", "image-to-text")
+_NO_ORCHESTRATORS = "no orchestrators available"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the client gets: status None is a closed connection, `fault` may spoil the answer's bytes."""
+class BatchResponse:
+    """What the client gets. `status` None closes the connection; `fault` may spoil the bytes of the body."""
 
     status: int | None
     payload: Any = None
@@ -28,244 +40,255 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Attempts:
-    """How far one job has come: its tries, how many reached an orchestrator, and who refused it without a slot."""
+class BatchJob:
+    """One job while it is processed.
 
-    job: ai_runner.Job
+    `request` is what the client sent, `requested_uri` the orchestrator that the query names, `client_gone` is set when
+    the client disconnects. The rest tells how far the job has come: its tries, how many reached an orchestrator, which
+    orchestrators refused it for lack of a slot, the orchestrator of the last try, and how that try ended.
+    """
+
+    request: BatchRequest
     request_id: str
-    wanted: str
-    gone: asyncio.Event
+    requested_uri: str
+    client_gone: asyncio.Event
     received_at: float
     tries: int = 0
     reached: int = 0
-    refused_by: list[orchestrator.Orchestrator] = field(default_factory=list)
-    node: orchestrator.Orchestrator | None = None
+    refused_by: list[Orchestrator] = field(default_factory=list)
+    node: Orchestrator | None = None
     success: bool = False
     fault: str = ""
     cause: str = ""
-    entry: job_log.Served | None = None
+    log_entry: LoggedJob | None = None
 
     @property
-    def took_s(self) -> float:
-        """Tell how long ago it began."""
+    def elapsed_s(self) -> float:
+        """Seconds since the whole request was read."""
         return time.monotonic() - self.received_at
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The parts of a gateway that batch jobs need."""
+class BatchProcessor:
+    """Processes batch jobs with the parts of one gateway."""
 
-    spec: scenario.GatewaySpec
-    selection: selection.Selection
-    metrics: metrics.Meter
-    result_store: result_store.Store
-    truth: truths.Truth
-    log: job_log.Log
-    report: Callable[[str, dict[str, Any]], None]
+    spec: GatewaySpec
+    selection: Selection
+    metrics: GatewayMetrics
+    result_store: ResultStore
+    known_inputs: KnownInputs
+    job_log: JobLog
+    emit_event: Callable[[str, dict[str, Any]], None]
 
-    async def process(self, run: Attempts) -> Verdict:
-        """Take the job to its end, and log who served it before the client can know."""
-        job = run.job
-        self.metrics.requested(job.pipeline, job.model)
-        self.report("ai_batch_request", events.received(run.request_id, job.pipeline, job.model))
-        verdict = await self._try(run) if job.model else Verdict(None)
-        if not run.gone.is_set():
-            self._record(run, verdict.status)
-        return verdict
+    async def process(self, job: BatchJob) -> BatchResponse:
+        """Process the job to its end and log it. The response is not written yet: the log is ahead of the client."""
+        request = job.request
+        self.metrics.count_request(request.pipeline, request.model)
+        self.emit_event("ai_batch_request", events.batch_received(job.request_id, request.pipeline, request.model))
+        response = BatchResponse(None)
+        if request.model:
+            response = await self._try_until_done(job)
+            # A session is kept where only a slot was missing. go-livepeer completes these after the last try.
+            for node in job.refused_by:
+                await self.selection.close_session(request.pipeline, request.model, node, failed=False)
+        if not job.client_gone.is_set():
+            self._record(job, response.status)
+        return response
 
-    async def _try(self, run: Attempts) -> Verdict:
-        verdict = await self._run_tries(run)
-        for node in run.refused_by:  # their sessions were kept; each is completed when the tries are over
-            await self.selection.close(run.job.pipeline, run.job.model, node, failed=False)
-        return verdict
-
-    async def _run_tries(self, run: Attempts) -> Verdict:
-        job = run.job
-        while self._may_try(run):
-            run.tries += 1
-            node = await self.selection.select(job.pipeline, job.model, run.wanted)
-            if run.gone.is_set():
-                await self._left(run, node, is_reached=False)
-                return Verdict(None)
+    async def _try_until_done(self, job: BatchJob) -> BatchResponse:
+        request = job.request
+        while self._may_try(job):
+            job.tries += 1
+            node = await self.selection.select(request.pipeline, request.model, job.requested_uri)
+            if job.client_gone.is_set():
+                await self._handle_disconnect(job, node, is_reached=False)
+                return BatchResponse(None)
             if node is None:
-                run.cause = run.cause or _NOBODY
+                job.cause = job.cause or _NO_ORCHESTRATORS
                 continue
-            run.node = node
+            job.node = node
             try:
-                answer = await background.unless(run.gone, self._attempt(run, node))
-            except orchestrator.AttemptFailed as error:
-                run.cause = error.cause
-                await self._failed(run, node, error)
-                if run.gone.is_set():
-                    self._record(run, None)
-                    return Verdict(None)
+                result = await run_unless_set(job.client_gone, self._attempt(job, node))
+            except AttemptFailedError as error:
+                job.cause = error.cause
+                await self._handle_failure(job, node, error)
+                if job.client_gone.is_set():
+                    self._record(job, None)
+                    return BatchResponse(None)
                 if error.bad_request:
-                    return _refused(job, error.bad_request)
+                    return _runner_400_response(request, error.bad_request)
                 continue
-            if answer is None:
-                await self._left(run, node, is_reached=True)
-                return Verdict(None)
-            return await self._succeeded(run, node, answer)
-        return self._exhausted(run)
+            if result is None:
+                await self._handle_disconnect(job, node, is_reached=True)
+                return BatchResponse(None)
+            return await self._handle_success(job, node, result)
+        return self._respond_after_last_try(job)
 
-    def _may_try(self, run: Attempts) -> bool:
-        """Whether another try may begin. The window is looked at only here, and is never over before the first try."""
-        if run.tries == 0:
+    def _may_try(self, job: BatchJob) -> bool:
+        """Return True if another try may begin.
+
+        go-livepeer looks at the retry window between tries only, so that a job always gets a first try, and a try that
+        hangs outlives the window. 0.0.11 does not cap the tries: where each fails at once, it goes on as fast as it can
+        until the window is over.
+        """
+        if job.tries == 0:
             return True
-        return run.took_s < self.spec.retry_window and (
-            not self.spec.generation.capped or run.tries < self.spec.max_tries
+        return job.elapsed_s < self.spec.retry_window and (
+            not self.spec.build.caps_tries or job.tries < self.spec.max_tries
         )
 
-    async def _failed(self, run: Attempts, node: orchestrator.Orchestrator, error: orchestrator.AttemptFailed) -> None:
-        """Remove the session, unless the orchestrator only had no free slot.
-
-        Metrics name an orchestrator only if the connection to it broke.
-        """
-        job = run.job
-        if error.broken:
-            self.metrics.failed(job.pipeline, job.model, node, error.cause)
+    async def _handle_failure(self, job: BatchJob, node: Orchestrator, error: AttemptFailedError) -> None:
+        """Count the error and remove the session; keep the session if the orchestrator only had no free slot."""
+        request = job.request
+        if error.broken:  # go-livepeer counts other failures against no orchestrator by name
+            self.metrics.count_error(request.pipeline, request.model, node, error.cause)
         if error.refused:
-            run.refused_by.append(node)
+            job.refused_by.append(node)
         else:
-            run.reached += 1
-            await self.selection.close(job.pipeline, job.model, node, failed=True)
+            job.reached += 1
+            await self.selection.close_session(request.pipeline, request.model, node, failed=True)
 
-    def _exhausted(self, run: Attempts) -> Verdict:
-        """Answer after the last try.
+    def _respond_after_last_try(self, job: BatchJob) -> BatchResponse:
+        """Return the response after the last try has failed.
 
-        A line without an orchestrator is counted if the window is over, or if go-livepeer finds that it has no answer
-        at all. After a try at an image or audio pipeline it does not find that: it sends the empty answer it has.
+        An error without an orchestrator is counted if the window is over, or if go-livepeer finds that it has no
+        response at all. After a try at an image or audio pipeline it does not find that: it sends the empty response
+        that it has.
         """
-        job, generation = run.job, self.spec.generation
-        if run.fault == "null":
-            return Verdict(200, None)
-        if run.fault == "eof":
-            return Verdict(None)
-        if run.took_s >= self.spec.retry_window:
-            self.metrics.failed(
-                job.pipeline, job.model, None, f"{_NOBODY} within {_go(self.spec.retry_window)} timeout"
-            )
-            return unavailable()
-        is_tried = run.node is not None
-        if is_tried and job.pipeline != "llm":
-            return Verdict(200, None) if job.pipeline in _SAYS_NULL else Verdict(None)
-        if is_tried or generation.unselectable == "503":
-            self.metrics.failed(job.pipeline, job.model, None, _NOBODY)
-        return unavailable() if generation.unselectable == "503" else Verdict(None)
+        request, build = job.request, self.spec.build
+        if job.fault == "null":
+            return BatchResponse(200, None)
+        if job.fault == "eof":
+            return BatchResponse(None)
+        if job.elapsed_s >= self.spec.retry_window:
+            cause = f"{_NO_ORCHESTRATORS} within {_format_go_duration(self.spec.retry_window)} timeout"
+            self.metrics.count_error(request.pipeline, request.model, None, cause)
+            return unavailable_response()
+        is_tried = job.node is not None
+        if is_tried and request.pipeline != "llm":
+            return BatchResponse(200, None) if request.pipeline in _NULL_BODY_PIPELINES else BatchResponse(None)
+        if is_tried or build.unselectable == "503":
+            self.metrics.count_error(request.pipeline, request.model, None, _NO_ORCHESTRATORS)
+        return unavailable_response() if build.unselectable == "503" else BatchResponse(None)
 
-    async def _attempt(self, run: Attempts, node: orchestrator.Orchestrator) -> ai_runner.Answer:
-        job = run.job
+    async def _attempt(self, job: BatchJob, node: Orchestrator) -> RunnerResult:
+        request = job.request
         began = time.monotonic()
-        run.fault = node.fault_for(job.pipeline)
-        await node.run(job.pipeline, job.model, run.fault)
+        job.fault = node.draw_fault(request.pipeline)
+        await node.run_batch_job(request.pipeline, request.model, job.fault)
+        model = node.find_model(request.pipeline, request.model)
+        thinking_tokens = model.thinking_tokens if model else 0
         try:
-            spec = node.model(job.pipeline, job.model)
-            thinking_tokens = spec.thinking_tokens if spec else 0
-            answer = await asyncio.to_thread(ai_runner.answer, job, run.fault, self.truth, thinking_tokens)
-        except ai_runner.Undecodable as error:
-            raise orchestrator.AttemptFailed(str(error)) from error
-        except ai_runner.RunnerRefused as error:
-            cause = f"{job.pipeline} container returned 400: {error}"
-            raise orchestrator.AttemptFailed(cause, bad_request=str(error)) from error
-        self.metrics.succeeded(job.pipeline, job.model, node, time.monotonic() - began)
-        run.success = True
-        run.reached += 1
-        return answer
+            result = await asyncio.to_thread(run_job, request, job.fault, self.known_inputs, thinking_tokens)
+        except UndecodableUploadError as error:
+            raise AttemptFailedError(str(error)) from error
+        except RunnerRefusedError as error:
+            cause = f"{request.pipeline} container returned 400: {error}"
+            raise AttemptFailedError(cause, bad_request=str(error)) from error
+        self.metrics.set_latency_score(request.pipeline, request.model, node, time.monotonic() - began)
+        job.success = True
+        job.reached += 1
+        return result
 
-    async def _succeeded(self, run: Attempts, node: orchestrator.Orchestrator, answer: ai_runner.Answer) -> Verdict:
-        job = run.job
-        payload = _payload(job, answer, self.result_store.save(answer.files))
-        await self.selection.close(job.pipeline, job.model, node, failed=False, took_s=run.took_s)
-        if run.gone.is_set():
-            self._record(run, None)
-            return Verdict(None)
-        if run.fault == "gateway_500":
-            return _error(500, "Internal Server Error")
-        if run.fault == "gone_410":
-            return gone(job.pipeline)
-        return Verdict(200, payload, run.fault)
+    async def _handle_success(self, job: BatchJob, node: Orchestrator, result: RunnerResult) -> BatchResponse:
+        request = job.request
+        payload = _build_payload(request, result, self.result_store.save(result.files))
+        await self.selection.close_session(request.pipeline, request.model, node, failed=False, took_s=job.elapsed_s)
+        if job.client_gone.is_set():
+            self._record(job, None)
+            return BatchResponse(None)
+        if job.fault == "gateway_500":
+            return _error_response(500, "Internal Server Error")
+        if job.fault == "gone_410":
+            return retired_response(request.pipeline)
+        return BatchResponse(200, payload, job.fault)
 
-    async def _left(self, run: Attempts, node: orchestrator.Orchestrator | None, *, is_reached: bool) -> None:
-        """Clean up after a client that has gone: the session is removed a little later."""
-        run.cause = "context canceled"
+    async def _handle_disconnect(self, job: BatchJob, node: Orchestrator | None, *, is_reached: bool) -> None:
+        """Record that the client has gone, and remove the session.
+
+        The removal comes after `stray_delay`: as in go-livepeer the abandoned try ends by itself, and its query of the
+        webhook may arrive when the tester's next job has begun.
+        """
+        request = job.request
+        job.cause = "context canceled"
         if node is not None and is_reached:
-            run.reached += 1
-            self.metrics.failed(run.job.pipeline, run.job.model, node, run.cause)
-        self._record(run, None)
+            job.reached += 1
+            self.metrics.count_error(request.pipeline, request.model, node, job.cause)
+        self._record(job, None)
         if node is not None:
             await asyncio.sleep(self.spec.stray_delay)
-            await self.selection.close(run.job.pipeline, run.job.model, node, failed=True)
+            await self.selection.close_session(request.pipeline, request.model, node, failed=True)
 
-    def _record(self, run: Attempts, status: int | None) -> None:
-        job, spec = run.job, run.node.spec if run.node else scenario.OrchestratorSpec(address="")
-        run.entry = self.log.add(
+    def _record(self, job: BatchJob, status: int | None) -> None:
+        request, spec = job.request, job.node.spec if job.node else OrchestratorSpec(address="")
+        job.log_entry = self.job_log.add(
             gateway=self.spec.name,
             mode=self.spec.mode,
-            request_id=run.request_id,
-            pipeline=job.pipeline,
-            model=job.model,
+            request_id=job.request_id,
+            pipeline=request.pipeline,
+            model=request.model,
             address=spec.address,
             service_uri=spec.service_uri,
-            received_at=run.received_at,
+            received_at=job.received_at,
             status=status,
-            success=run.success,
-            tries=run.tries,
-            fault=run.fault,
-            disconnected=run.gone.is_set(),
-            reached=run.reached,
-            refused=len(run.refused_by),
+            success=job.success,
+            tries=job.tries,
+            fault=job.fault,
+            disconnected=job.client_gone.is_set(),
+            reached=job.reached,
+            refused=len(job.refused_by),
         )
-        error = "" if run.success else run.cause or "unknown"
-        self.report(
-            "ai_llm_request" if job.pipeline == "llm" else "ai_batch_request",
-            events.completed(
-                run.request_id,
-                job.pipeline,
-                job.model,
-                tries=run.tries,
-                took_s=run.took_s,
+        self.emit_event(
+            "ai_llm_request" if request.pipeline == "llm" else "ai_batch_request",
+            events.batch_completed(
+                job.request_id,
+                request.pipeline,
+                request.model,
+                tries=job.tries,
+                took_s=job.elapsed_s,
                 orch_url=spec.service_uri,
-                error=error,
+                error="" if job.success else job.cause or "unknown",
             ),
         )
 
 
-def gone(pipeline: str) -> Verdict:
-    """Say that the pipeline is retired."""
-    return _error(410, f'pipeline "{pipeline}" is deprecated and no longer supported')
+def retired_response(pipeline: str) -> BatchResponse:
+    """Return the 410 of a pipeline that is retired."""
+    return _error_response(410, f'pipeline "{pipeline}" is deprecated and no longer supported')
 
 
-def unavailable() -> Verdict:
-    """Say what all 503 say."""
-    return _error(503, "Service Unavailable Error")
+def unavailable_response() -> BatchResponse:
+    """Return the one text that all 503 have."""
+    return _error_response(503, "Service Unavailable Error")
 
 
-def bad_request(message: str) -> Verdict:
-    """Refuse with a text."""
-    return _error(400, message)
+def bad_request_response(message: str) -> BatchResponse:
+    """Return a 400 with a text."""
+    return _error_response(400, message)
 
 
-def _error(status: int, message: str) -> Verdict:
-    return Verdict(status, {"error": {"message": message}})
+def _error_response(status: int, message: str) -> BatchResponse:
+    return BatchResponse(status, {"error": {"message": message}})
 
 
-def _refused(job: ai_runner.Job, message: str) -> Verdict:
-    if message == ai_runner.UNMEASURED:
-        return bad_request(message)
-    return _error(500, "Internal Server Error") if job.pipeline == "llm" else bad_request(f": {message}")
+def _runner_400_response(request: BatchRequest, message: str) -> BatchResponse:
+    if message == DURATION_ERROR:
+        return bad_request_response(message)
+    if request.pipeline == "llm":
+        return _error_response(500, "Internal Server Error")
+    return bad_request_response(f": {message}")
 
 
-def _go(seconds: float) -> str:
-    """Return a duration as Go prints it."""
+def _format_go_duration(seconds: float) -> str:
     return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
 
 
-def _payload(job: ai_runner.Job, answer: ai_runner.Answer, urls: list[str]) -> Any:
-    if job.is_llm_form:
-        chat = answer.payload
+def _build_payload(request: BatchRequest, result: RunnerResult, urls: list[str]) -> Any:
+    if request.is_llm_form:
+        chat = result.payload
         return {"response": chat["choices"][0]["message"]["content"], "tokens_used": chat["usage"]["total_tokens"]}
-    if job.pipeline == "text-to-speech":
+    if request.pipeline == "text-to-speech":
         return {"audio": {"url": urls[0]}}
-    if answer.payload is None:
-        return {"images": [{"nsfw": False, "seed": answer.seed, "url": url} for url in urls]}
-    return answer.payload
+    if result.payload is None:
+        return {"images": [{"nsfw": False, "seed": result.seed, "url": url} for url in urls]}
+    return result.payload

@@ -13,25 +13,27 @@ from typing import Any
 
 from aiohttp import web
 
-from jobtester.simulator import job_log, orchestrator, scenario
-from jobtester.simulator.gateway import events, orchestrator_pool
-from jobtester.simulator.gateway.job_port import faulty_response
-from jobtester.simulator.runner import byoc_workers
+from jobtester.simulator.gateway import events
+from jobtester.simulator.gateway.job_port import TOKEN_S, create_faulty_response
+from jobtester.simulator.gateway.orchestrator_pool import OrchestratorPool
+from jobtester.simulator.job_log import JobLog, LoggedJob, finish_response
+from jobtester.simulator.orchestrator import AttemptFailedError, Orchestrator
+from jobtester.simulator.runner.byoc_workers import WorkerResponse, run_worker
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, OrchestratorSpec
 
-Candidate = tuple[orchestrator.Orchestrator, scenario.ByocSpec, str]
-_ASKING_S = 0.5
-_TOKEN_S = 0.01
-_TEXT = "text/plain; charset=utf-8"
-_REFUSED = "Unable to parse job request, err="
+_Candidate = tuple[Orchestrator, ByocSpec, str]  # node, what it advertises, the fault of the attempt
+_TOKEN_REQUEST_S = 0.5
+_TEXT_TYPE = "text/plain; charset=utf-8"
+_PARSE_ERROR = "Unable to parse job request, err="
 
 
-class Refused(Exception):
-    """The gateway answers 400 with this text before any job is sent."""
+class ByocRequestError(Exception):
+    """The gateway responds 400 with this text before it sends any job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the `Livepeer` header asks for."""
+class ByocRequest:
+    """The content of the `Livepeer` header. `include` and `exclude` are service URIs."""
 
     capability: str
     timeout_s: float
@@ -40,187 +42,192 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class _Run:
-    wanted: Wanted
+class _ByocJob:
+    request: ByocRequest
     request_id: str
     received_at: float
     tries: int = 0
-    node: orchestrator.Orchestrator | None = None
+    node: Orchestrator | None = None
     fault: str = ""
     success: bool = False
-    entry: job_log.Served | None = None
+    log_entry: LoggedJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ByocPort:
-    """The parts of a gateway that these jobs need."""
+    """Serves jobs for external capabilities with the parts of one gateway."""
 
-    spec: scenario.GatewaySpec
-    orchestrator_pool: orchestrator_pool.Pool
-    log: job_log.Log
-    report: Callable[[str, dict[str, Any]], None]
+    spec: GatewaySpec
+    orchestrator_pool: OrchestratorPool
+    job_log: JobLog
+    emit_event: Callable[[str, dict[str, Any]], None]
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Serve the route, if the gateway has it."""
-        if self.spec.byoc and self.spec.generation.byoc:
+        """Add the route, if the gateway has it."""
+        if self.spec.byoc and self.spec.build.has_byoc:
             router.add_route("*", "/process/request/{path:.*}", self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.method != "POST":
-            return _text(405, "Method not allowed")
+            return _text_response(405, "Method not allowed")
         body = await request.read()
         try:
-            wanted = parse(request.headers.get("Livepeer", ""))
-        except Refused as error:
-            return _text(400, str(error))
-        run = _Run(wanted, request.headers.get("X-Request-ID", ""), time.monotonic())
+            byoc_request = parse_livepeer_header(request.headers.get("Livepeer", ""))
+        except ByocRequestError as error:
+            return _text_response(400, str(error))
+        job = _ByocJob(byoc_request, request.headers.get("X-Request-ID", ""), time.monotonic())
         try:
-            response = await self._serve(request, run, body)
+            response = await self._serve(request, job, body)
         except asyncio.CancelledError:
             if request.transport is None or request.transport.is_closing():
-                self._record(run, None, disconnected=True)
+                self._record(job, None, disconnected=True)
             raise
-        return await job_log.finish(request, response, run.entry)
+        return await finish_response(request, response, job.log_entry)
 
-    async def _serve(self, request: web.Request, run: _Run, body: bytes) -> web.StreamResponse:
-        capability = run.wanted.capability
-        candidates = await self._candidates(run.wanted)
+    async def _serve(self, request: web.Request, job: _ByocJob, body: bytes) -> web.StreamResponse:
+        capability = job.request.capability
+        candidates = await self._find_candidates(job.request)
         if not candidates:
-            self._record(run, 400)
-            return _text(400, f"No orchestrators found for capability {capability}")
+            self._record(job, 400)
+            return _text_response(400, f"No orchestrators found for capability {capability}")
         for node, offer, fault in candidates:
-            run.tries += 1
-            run.node, run.fault = node, fault
+            job.tries += 1
+            job.node, job.fault = node, fault
             try:
-                async with asyncio.timeout(run.wanted.timeout_s):
-                    await node.run_byoc(offer, fault)
-                    reply = await asyncio.to_thread(
-                        byoc_workers.work, capability, offer.model, body, fault, offer.thinking_tokens
+                async with asyncio.timeout(job.request.timeout_s):
+                    await node.run_byoc_job(offer, fault)
+                    worker_response = await asyncio.to_thread(
+                        run_worker, capability, offer.model, body, fault, offer.thinking_tokens
                     )
-            except orchestrator.AttemptFailed as error:
+            except AttemptFailedError as error:
                 if error.bad_request:
-                    self._record(run, 400)
-                    return _text(400, error.bad_request + "\n")
+                    self._record(job, 400)
+                    return _text_response(400, error.bad_request + "\n")
                 continue
             except TimeoutError:
                 continue
-            if reply.status >= 400:
-                self._record(run, reply.status)
-                return _text(reply.status, reply.body.decode() + "\n")
-            return await self._succeeded(request, run, reply)
-        self._record(run, 200)
+            # A worker's refusal is passed on as it is, and ends the tries.
+            if worker_response.status >= 400:
+                self._record(job, worker_response.status)
+                return _text_response(worker_response.status, worker_response.body.decode() + "\n")
+            return await self._send_success(request, job, worker_response)
+        self._record(job, 200)  # go-livepeer responds 200 with an empty body when every candidate has failed
         return web.Response()
 
-    async def _succeeded(self, request: web.Request, run: _Run, reply: byoc_workers.Reply) -> web.StreamResponse:
-        assert run.node is not None
-        run.success = run.fault != "gateway_500"
-        self._record(run, 200 if run.success else 500)
-        if not run.success:
-            return _text(500, "Error reading response")
-        headers = {"X-Orchestrator-Url": run.node.spec.service_uri, "Livepeer-Balance": "1000000", "X-Metadata": ""}
-        bad = await faulty_response(request, run.fault, headers)
-        if bad is not None:
-            return bad
-        if not reply.lines:
-            return web.Response(body=reply.body, headers={**headers, "Content-Type": _TEXT})
+    async def _send_success(
+        self, request: web.Request, job: _ByocJob, worker_response: WorkerResponse
+    ) -> web.StreamResponse:
+        assert job.node is not None
+        job.success = job.fault != "gateway_500"
+        self._record(job, 200 if job.success else 500)
+        if not job.success:
+            return _text_response(500, "Error reading response")
+        headers = {"X-Orchestrator-Url": job.node.spec.service_uri, "Livepeer-Balance": "1000000", "X-Metadata": ""}
+        faulty = await create_faulty_response(request, job.fault, headers)
+        if faulty is not None:
+            return faulty
+        if not worker_response.lines:
+            return web.Response(body=worker_response.body, headers={**headers, "Content-Type": _TEXT_TYPE})
         response = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for line in reply.lines:
+        for line in worker_response.lines:
             if "[DONE]" in line:
                 await response.write(b'data: {"balance": 1000000}\n\n')
             await response.write(f"{line}\n\n".encode())
-            await asyncio.sleep(_TOKEN_S)
+            await asyncio.sleep(TOKEN_S)
         await response.write_eof()
         return response
 
-    async def _candidates(self, wanted: Wanted) -> list[Candidate]:
-        """Ask the listed ones for a token, 500 ms each, and keep those with the capability and a free slot."""
-        listed = [
+    async def _find_candidates(self, request: ByocRequest) -> list[_Candidate]:
+        """Return the listed orchestrators that answer a token request, have the capability and a free slot."""
+        uris = [
             uri
-            for uri in await self.orchestrator_pool.refresh()
-            if (not wanted.include or uri in wanted.include) and uri not in wanted.exclude
+            for uri in await self.orchestrator_pool.refresh_uris()
+            if (not request.include or uri in request.include) and uri not in request.exclude
         ]
-        nodes = [node for uri in listed if (node := self.orchestrator_pool.find(uri)) is not None]
-        answered = await asyncio.gather(*(_token(node) for node in nodes))
-        offers = [
-            (node, offer, node.fault_for(wanted.capability))
-            for node, alive in zip(nodes, answered, strict=True)
-            if alive and (offer := node.capability(wanted.capability)) is not None and node.has_room(offer)
+        nodes = [node for uri in uris if (node := self.orchestrator_pool.find_node(uri)) is not None]
+        answered = await asyncio.gather(*(_answers_token_request(node) for node in nodes))
+        candidates = [
+            (node, offer, node.draw_fault(request.capability))
+            for node, is_alive in zip(nodes, answered, strict=True)
+            if is_alive
+            and (offer := node.find_capability(request.capability)) is not None
+            and node.has_free_slot(offer)
         ]
-        return [candidate for candidate in offers if candidate[2] != "busy"]
+        return [candidate for candidate in candidates if candidate[2] != "busy"]
 
-    def _record(self, run: _Run, status: int | None, *, disconnected: bool = False) -> None:
-        spec = run.node.spec if run.node else scenario.OrchestratorSpec(address="")
-        offer = run.node.capability(run.wanted.capability) if run.node else None
-        run.entry = self.log.add(
+    def _record(self, job: _ByocJob, status: int | None, *, disconnected: bool = False) -> None:
+        spec = job.node.spec if job.node else OrchestratorSpec(address="")
+        offer = job.node.find_capability(job.request.capability) if job.node else None
+        job.log_entry = self.job_log.add(
             gateway=self.spec.name,
             mode=self.spec.mode,
-            request_id=run.request_id,
-            pipeline=run.wanted.capability,
+            request_id=job.request_id,
+            pipeline=job.request.capability,
             model=offer.model if offer else "",
             address=spec.address,
             service_uri=spec.service_uri,
-            received_at=run.received_at,
+            received_at=job.received_at,
             status=status,
-            success=run.success,
-            tries=run.tries,
-            fault=run.fault,
+            success=job.success,
+            tries=job.tries,
+            fault=job.fault,
             disconnected=disconnected,
         )
-        self.report(
+        self.emit_event(
             "job_gateway",
             events.byoc_completed(
-                run.request_id,
-                run.wanted.capability,
+                job.request_id,
+                job.request.capability,
                 address=spec.address,
                 url=spec.service_uri,
-                took_s=time.monotonic() - run.received_at,
+                took_s=time.monotonic() - job.received_at,
                 status=status or 0,
-                error="" if run.success else run.fault or "no orchestrators available",
+                error="" if job.success else job.fault or "no orchestrators available",
             ),
         )
 
 
-def parse(header: str) -> Wanted:
-    """Read the `Livepeer` header. Refused says what go-livepeer would."""
+def parse_livepeer_header(header: str) -> ByocRequest:
+    """Return the content of the `Livepeer` header. ByocRequestError has go-livepeer's text."""
     try:
         raw = base64.b64decode(header, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused(f"{_REFUSED}ErrorSegEncoding") from error
+        raise ByocRequestError(f"{_PARSE_ERROR}ErrorSegEncoding") from error
     try:
         data = json.loads(raw)
     except ValueError as error:
-        raise Refused(f"{_REFUSED}unexpected end of JSON input") from error
+        raise ByocRequestError(f"{_PARSE_ERROR}unexpected end of JSON input") from error
     if not isinstance(data, dict):
-        raise Refused(f"{_REFUSED}json: cannot unmarshal into Go value of type core.JobRequest")
+        raise ByocRequestError(f"{_PARSE_ERROR}json: cannot unmarshal into Go value of type core.JobRequest")
     if not data.get("timeout_seconds"):
-        raise Refused(f"{_REFUSED}no timeout_seconds set with request, timeout_seconds is required")
-    _inner(data, "request", "Unable to unmarshal job request err=")
-    parameters = _inner(data, "parameters", "Unable to unmarshal job parameters err=")
-    chosen = parameters.get("orchestrators") or {} if isinstance(parameters, dict) else {}
-    return Wanted(
+        raise ByocRequestError(f"{_PARSE_ERROR}no timeout_seconds set with request, timeout_seconds is required")
+    _parse_nested_json(data, "request", "Unable to unmarshal job request err=")
+    parameters = _parse_nested_json(data, "parameters", "Unable to unmarshal job parameters err=")
+    selected = parameters.get("orchestrators") or {} if isinstance(parameters, dict) else {}
+    return ByocRequest(
         capability=str(data.get("capability") or ""),
         timeout_s=float(data["timeout_seconds"]),
-        include=tuple(chosen.get("include") or ()),
-        exclude=tuple(chosen.get("exclude") or ()),
+        include=tuple(selected.get("include") or ()),
+        exclude=tuple(selected.get("exclude") or ()),
     )
 
 
-def _inner(data: dict[str, Any], name: str, refusal: str) -> Any:
+def _parse_nested_json(data: dict[str, Any], name: str, error_prefix: str) -> Any:
     try:
         return json.loads(data.get(name) or "")
     except (TypeError, ValueError) as error:
-        raise Refused(f"{refusal}unexpected end of JSON input") from error
+        raise ByocRequestError(f"{error_prefix}unexpected end of JSON input") from error
 
 
-async def _token(node: orchestrator.Orchestrator) -> bool:
+async def _answers_token_request(node: Orchestrator) -> bool:
     try:
-        async with asyncio.timeout(_ASKING_S):
-            await node.info()
+        async with asyncio.timeout(_TOKEN_REQUEST_S):
+            await node.answer_info()
     except TimeoutError:
         return False
     return True
 
 
-def _text(status: int, message: str) -> web.Response:
-    return web.Response(status=status, body=f"{message}\n".encode(), headers={"Content-Type": _TEXT})
+def _text_response(status: int, message: str) -> web.Response:
+    return web.Response(status=status, body=f"{message}\n".encode(), headers={"Content-Type": _TEXT_TYPE})

@@ -1,4 +1,4 @@
-"""A gateway's event sink: batches of envelopes, sent at most once and best effort."""
+"""A gateway's events, sent to an HTTP sink in batches: each at most once, lost where the sink does not answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 import aiohttp
 
-_BATCHED_S = 0.25
+_BATCH_INTERVAL_S = 0.25
 _TIMEOUT = aiohttp.ClientTimeout(total=3, ceil_threshold=1e9)
 
 
-class Sink:
-    """Send what happens to a URL, if there is one at the moment."""
+class EventSink:
+    """Queues events and sends them to a URL, if there is one at the moment."""
 
     def __init__(self, gateway: str, generation: int, url: Callable[[], str | None], token: Callable[[], str]) -> None:
-        """Write envelopes of the given generation, 1 or 2; URL and token may change while it runs."""
+        """Use envelopes of generation 1 or 2. URL and token may change while the sink runs."""
         self._gateway, self._generation, self._url, self._token = gateway, generation, url, token
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1000)
 
     def emit(self, kind: str, payload: dict[str, Any]) -> None:
-        """Queue an event; it is lost if the queue is full or nobody listens."""
+        """Queue an event; drop it if the queue is full or there is no URL."""
         if self._url() is None or self._queue.full():
             return
         envelope: dict[str, Any] = {"id": str(uuid.uuid4()), "type": kind, "gateway": self._gateway}
@@ -35,11 +35,11 @@ class Sink:
         self._queue.put_nowait(envelope)
 
     async def run(self) -> None:
-        """Send batches until cancelled."""
+        """Send batches until canceled."""
         async with aiohttp.ClientSession() as session:
             while True:
                 batch = [await self._queue.get()]
-                await asyncio.sleep(_BATCHED_S)
+                await asyncio.sleep(_BATCH_INTERVAL_S)
                 while not self._queue.empty():
                     batch.append(self._queue.get_nowait())
                 await self._send(session, batch)
@@ -56,8 +56,8 @@ class Sink:
             return
 
 
-def received(request_id: str, pipeline: str, model: str) -> dict[str, Any]:
-    """Describe a batch job that came in."""
+def batch_received(request_id: str, pipeline: str, model: str) -> dict[str, Any]:
+    """Return the payload for a batch job that arrived."""
     return {
         "type": "ai_batch_request_received",
         "request_id": request_id,
@@ -67,10 +67,10 @@ def received(request_id: str, pipeline: str, model: str) -> dict[str, Any]:
     }
 
 
-def completed(
+def batch_completed(
     request_id: str, pipeline: str, model: str, *, tries: int, took_s: float, orch_url: str, error: str
 ) -> dict[str, Any]:
-    """Describe a batch job's end; an empty error means success."""
+    """Return the payload for a batch job's end; an empty error means success."""
     return {
         "type": "ai_batch_request_completed",
         "request_id": request_id,
@@ -90,7 +90,7 @@ def completed(
 def byoc_completed(
     request_id: str, capability: str, *, address: str, url: str, took_s: float, status: int, error: str
 ) -> dict[str, Any]:
-    """Describe the end of a job for an external capability."""
+    """Return the payload for the end of a job for an external capability."""
     return {
         "type": "job_gateway_completed",
         "request_id": request_id,

@@ -1,4 +1,4 @@
-"""A batch job as the gateway understands it, or its refusal in the gateway's own words."""
+"""Decodes batch jobs as go-livepeer does, and refuses them with its texts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from email.message import Message
 from typing import Any
 
-from jobtester.simulator.runner.ai_runner import Job
+from jobtester.simulator.runner.ai_runner import BatchRequest
 
-_PREFIX = "error binding string parameter: strconv."
+_BINDING_ERROR = "error binding string parameter: strconv."
 
-# Field kinds by slug: i integer, f float, b bool, s text, m messages. "*" marks what the gateway itself insists on.
+# Field types by slug: i integer, f float, b bool, s text, m messages. "*" marks what the gateway itself requires.
 _FIELDS: dict[str, dict[str, str]] = {
     "text-to-image": {
         "model_id": "s", "prompt": "s", "height": "i", "width": "i", "guidance_scale": "f", "negative_prompt": "s",
@@ -45,66 +45,70 @@ _FIELDS: dict[str, dict[str, str]] = {
     "text-to-speech": {"model_id": "s", "text": "s", "description": "s"},
 }  # fmt: skip
 JSON_PIPELINES = ("text-to-image", "llm", "text-to-speech")
-_STRUCT = {"text-to-image": "TextToImageParams", "llm": "LLMRequest", "text-to-speech": "TextToSpeechParams"}
-_GO = {"i": "int", "f": "float32", "b": "bool", "s": "string"}
+_GO_STRUCTS = {"text-to-image": "TextToImageParams", "llm": "LLMRequest", "text-to-speech": "TextToSpeechParams"}
+_GO_TYPES = {"i": "int", "f": "float32", "b": "bool", "s": "string"}
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 
-class BadRequest(Exception):
-    """The gateway answers 400 with this text, and no orchestrator is involved."""
+class BadRequestError(Exception):
+    """The gateway responds 400 with this text, and no orchestrator is involved."""
 
 
-def decode(pipeline: str, content_type: str, body: bytes, *, llm_form: bool = False) -> Job:
-    """Decode a job as the gateway does: unknown fields dropped, wrong types refused. BadRequest otherwise.
+def decode_job(pipeline: str, content_type: str, body: bytes, *, is_llm_form: bool = False) -> BatchRequest:
+    """Decode a job as the gateway does: drop unknown fields, raise BadRequestError for wrong types.
 
-    `llm_form`: the gateway takes llm jobs as forms, not as JSON.
+    `is_llm_form`: the gateway takes llm jobs as forms, not as JSON.
     """
-    if pipeline == "llm" and llm_form:
-        return _chat(_from_form("llm form", content_type, body))
-    job = _from_json(pipeline, body) if pipeline in JSON_PIPELINES else _from_form(pipeline, content_type, body)
-    if pipeline == "text-to-speech" and not job.text("text"):
-        raise BadRequest("text field is required")
-    return job
+    if pipeline == "llm" and is_llm_form:
+        return _convert_llm_form(_decode_form("llm form", content_type, body))
+    is_json = pipeline in JSON_PIPELINES
+    request = _decode_json(pipeline, body) if is_json else _decode_form(pipeline, content_type, body)
+    if pipeline == "text-to-speech" and not request.text("text"):
+        raise BadRequestError("text field is required")
+    return request
 
 
-def _chat(form: Job) -> Job:
-    """Turn an old llm form into the chat that it stands for."""
+def _convert_llm_form(form: BatchRequest) -> BatchRequest:
+    """Return the chat request that an llm form stands for."""
     if any(form.values.get(name) in (None, "") for name in ("prompt", "model_id")):
-        raise BadRequest("missing required fields")
+        raise BadRequestError("missing required fields")
     messages = [{"role": "user", "content": form.text("prompt")}]
     if form.text("system_msg"):
         messages.insert(0, {"role": "system", "content": form.text("system_msg")})
     values: dict[str, Any] = {"messages": messages}
     values |= {name: form.values[name] for name in ("max_tokens", "temperature") if name in form.values}
-    return Job("llm", form.model, values, is_llm_form=True)
+    return BatchRequest("llm", form.model, values, is_llm_form=True)
 
 
-def _from_json(pipeline: str, body: bytes) -> Job:
+def _decode_json(pipeline: str, body: bytes) -> BatchRequest:
     text = body.decode("utf-8", "replace").lstrip()
     if not text:
-        raise BadRequest("EOF")
+        raise BadRequestError("EOF")
     try:
         data, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        raise BadRequest(_decoder_text(text, error)) from error
+        raise BadRequestError(_json_error_text(text, error)) from error
     if not isinstance(data, dict):
-        raise BadRequest(f"json: cannot unmarshal {_go(data)} into Go value of type worker.{_STRUCT[pipeline]}")
+        raise BadRequestError(
+            f"json: cannot unmarshal {_go_type_name(data)} into Go value of type worker.{_GO_STRUCTS[pipeline]}"
+        )
     values = {}
     for name, kind in _FIELDS[pipeline].items():
         value = data.get(name)
         if value is None:
             continue
-        if not _fits(kind[0], value):
-            where = f"Go struct field {_STRUCT[pipeline]}.{name} of type {_GO.get(kind[0], '[]worker.LLMMessage')}"
-            raise BadRequest(f"json: cannot unmarshal {_go(value)} into {where}")
+        if not _has_type(kind[0], value):
+            go_type = _GO_TYPES.get(kind[0], "[]worker.LLMMessage")
+            field = f"Go struct field {_GO_STRUCTS[pipeline]}.{name} of type {go_type}"
+            raise BadRequestError(f"json: cannot unmarshal {_go_type_name(value)} into {field}")
         values[name] = value
     required = [name for name, kind in _FIELDS[pipeline].items() if kind.endswith("*")]
     if any(name not in values or (values[name] in ("", [], 0) and name != "stream") for name in required):
-        raise BadRequest("missing required fields")
-    return Job(pipeline, str(values.get("model_id") or values.get("model") or ""), values)
+        raise BadRequestError("missing required fields")
+    return BatchRequest(pipeline, str(values.get("model_id") or values.get("model") or ""), values)
 
 
-def _decoder_text(text: str, error: json.JSONDecodeError) -> str:
+def _json_error_text(text: str, error: json.JSONDecodeError) -> str:
     if text.startswith("-"):
         return "invalid character '-' in numeric literal"
     if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg:
@@ -112,7 +116,7 @@ def _decoder_text(text: str, error: json.JSONDecodeError) -> str:
     return f"invalid character {text[error.pos]!r} looking for beginning of value"
 
 
-def _fits(kind: str, value: object) -> bool:
+def _has_type(kind: str, value: object) -> bool:
     match kind:
         case "i":
             return isinstance(value, int) and not isinstance(value, bool)
@@ -123,31 +127,31 @@ def _fits(kind: str, value: object) -> bool:
         case "s":
             return isinstance(value, str)
     return isinstance(value, list) and all(
-        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-        for one in value
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in value
     )
 
 
-def _go(value: object) -> str:
+def _go_type_name(value: object) -> str:
     kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     if isinstance(value, float):
         return f"number {value}"
     return kinds.get(type(value), "null")
 
 
-def _from_form(pipeline: str, content_type: str, body: bytes) -> Job:
+def _decode_form(pipeline: str, content_type: str, body: bytes) -> BatchRequest:
     header = Message()
     header["Content-Type"] = content_type or "text/plain"
     if header.get_content_type() != "multipart/form-data":
-        raise BadRequest("request Content-Type isn't multipart/form-data")
+        raise BadRequestError("request Content-Type isn't multipart/form-data")
     boundary = header.get_boundary()
     if not boundary:
-        raise BadRequest("no multipart boundary param in Content-Type")
+        raise BadRequestError("no multipart boundary param in Content-Type")
     if not body:
-        raise BadRequest("multipart: NextPart: EOF")
+        raise BadRequestError("multipart: NextPart: EOF")
     values: dict[str, Any] = {}
     upload = b""
-    for name, filename, content in _parts(body, boundary.encode()):
+    for name, filename, content in _split_parts(body, boundary.encode()):
         kind = _FIELDS[pipeline].get(name)
         if kind is None or name in values:
             continue
@@ -155,14 +159,14 @@ def _from_form(pipeline: str, content_type: str, body: bytes) -> Job:
             if filename is not None:
                 upload = upload or content
             continue
-        values[name] = _scalar(kind, content.decode("utf-8", "replace"))
-    return Job(pipeline, str(values.get("model_id") or ""), values, upload)
+        values[name] = _parse_scalar(kind, content.decode("utf-8", "replace"))
+    return BatchRequest(pipeline, str(values.get("model_id") or ""), values, upload)
 
 
-def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
+def _split_parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
     if b"--" + boundary + b"--" not in body:
-        raise BadRequest("multipart: NextPart: EOF")
-    found = []
+        raise BadRequestError("multipart: NextPart: EOF")
+    parts = []
     for chunk in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:-1]:
         head, _, content = chunk.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         part = Message()
@@ -172,24 +176,24 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
         name = part.get_param("name", header="Content-Disposition")
         filename = part.get_filename()
         if isinstance(name, str):
-            found.append((name, filename, content))
-    return found
+            parts.append((name, filename, content))
+    return parts
 
 
-def _scalar(kind: str, text: str) -> object:
+def _parse_scalar(kind: str, text: str) -> object:
     match kind:
         case "i":
             try:
                 return int(text, 10)
             except ValueError:
-                raise BadRequest(f'{_PREFIX}ParseInt: parsing "{text}": invalid syntax') from None
+                raise BadRequestError(f'{_BINDING_ERROR}ParseInt: parsing "{text}": invalid syntax') from None
         case "f":
             try:
                 return float(text)
             except ValueError:
-                raise BadRequest(f'{_PREFIX}ParseFloat: parsing "{text}": invalid syntax') from None
+                raise BadRequestError(f'{_BINDING_ERROR}ParseFloat: parsing "{text}": invalid syntax') from None
         case "b":
             if text in _TRUE or text in _FALSE:
                 return text in _TRUE
-            raise BadRequest(f'{_PREFIX}ParseBool: parsing "{text}": invalid syntax')
+            raise BadRequestError(f'{_BINDING_ERROR}ParseBool: parsing "{text}": invalid syntax')
     return text

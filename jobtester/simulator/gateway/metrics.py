@@ -1,41 +1,42 @@
-"""A gateway's /metrics, in go-livepeer's form."""
+"""A gateway's /metrics, in go-livepeer's format."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 
-from jobtester.simulator import orchestrator, scenario
+from jobtester.simulator.orchestrator import Orchestrator
+from jobtester.simulator.scenario import OrchestratorSpec
 
-_NOBODY = scenario.OrchestratorSpec(address="", version="")
+_NO_ORCHESTRATOR = OrchestratorSpec(address="", version="")
 
 
-class Meter:
-    """What a gateway counts of its jobs; lost when the gateway restarts."""
+class GatewayMetrics:
+    """What a gateway counts about its jobs, lost when the gateway restarts."""
 
     def __init__(self, gateway: str, version: str) -> None:
-        """Begin at zero, now; `version` is the one of go-livepeer that the gateway says it is."""
+        """Start at zero; `version` is the version of go-livepeer that the gateway reports."""
         self._gateway, self._version = gateway, version
         self._started = time.time()
         self._scores: dict[tuple[str, str, str, str, str], float] = {}
         self._errors: Counter[tuple[str, str, str, str, str, str]] = Counter()
         self._requests: Counter[tuple[str, str]] = Counter()
 
-    def requested(self, pipeline: str, model: str) -> None:
-        """Count a job that came in."""
+    def count_request(self, pipeline: str, model: str) -> None:
+        """Count a job that arrived."""
         self._requests[pipeline, model] += 1
 
-    def succeeded(self, pipeline: str, model: str, node: orchestrator.Orchestrator, score: float) -> None:
-        """Write the orchestrator's latency score."""
-        self._scores[*_named(node.spec), pipeline, model] = score
+    def set_latency_score(self, pipeline: str, model: str, node: Orchestrator, score: float) -> None:
+        """Set the orchestrator's latency score."""
+        self._scores[*_identity(node.spec), pipeline, model] = score
 
-    def failed(self, pipeline: str, model: str, node: orchestrator.Orchestrator | None, cause: str) -> None:
-        """Count an error against an orchestrator, or against none by name."""
-        self._errors[cause, *_named(node.spec if node else _NOBODY), pipeline, model] += 1
+    def count_error(self, pipeline: str, model: str, node: Orchestrator | None, cause: str) -> None:
+        """Count an error, against an orchestrator or with its labels empty."""
+        self._errors[cause, *_identity(node.spec if node else _NO_ORCHESTRATOR), pipeline, model] += 1
 
-    def text(self) -> str:
-        """Write everything in Prometheus' text format."""
-        common = f'node_id="{_escaped(self._gateway)}",node_type="bctr"'
+    def render(self) -> str:
+        """Return everything in Prometheus' text format."""
+        common = f'node_id="{_escape(self._gateway)}",node_type="bctr"'
         lines = [
             "# HELP go_goroutines Number of goroutines that currently exist.",
             "# TYPE go_goroutines gauge",
@@ -50,7 +51,7 @@ class Meter:
             "# TYPE livepeer_ai_models_requested counter",
         ]
         for (pipeline, model), count in self._requests.items():
-            labels = f'model_name="{_escaped(model)}",{common},pipeline="{pipeline}"'
+            labels = f'model_name="{_escape(model)}",{common},pipeline="{pipeline}"'
             lines.append(f"livepeer_ai_models_requested{{{labels}}} {count}")
         lines += [
             "# HELP livepeer_ai_request_latency_score AI request latency score",
@@ -64,21 +65,21 @@ class Meter:
             "# TYPE livepeer_ai_request_errors counter",
         ]
         for (cause, uri, address, version, pipeline, model), count in self._errors.items():
-            labels = f'error_code="{_escaped(cause)}",{_labels(uri, address, version, pipeline, model, common)}'
+            labels = f'error_code="{_escape(cause)}",{_labels(uri, address, version, pipeline, model, common)}'
             lines.append(f"livepeer_ai_request_errors{{{labels}}} {count}")
         return "\n".join(lines) + "\n"
 
 
 def _labels(uri: str, address: str, version: str, pipeline: str, model: str, common: str) -> str:
     return (
-        f'model_name="{_escaped(model)}",{common},orchestrator_address="{address}",'
-        f'orchestrator_uri="{_escaped(uri)}",orchestrator_version="{version}",pipeline="{pipeline}"'
+        f'model_name="{_escape(model)}",{common},orchestrator_address="{address}",'
+        f'orchestrator_uri="{_escape(uri)}",orchestrator_version="{version}",pipeline="{pipeline}"'
     )
 
 
-def _named(spec: scenario.OrchestratorSpec) -> tuple[str, str, str]:
+def _identity(spec: OrchestratorSpec) -> tuple[str, str, str]:
     return spec.service_uri, spec.local_address or spec.address, spec.version
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -8,89 +8,102 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobtester.simulator import orchestrator, scenario
-from jobtester.simulator.gateway import orchestrator_pool
-
-Node = orchestrator.Orchestrator
+from jobtester.simulator.gateway.orchestrator_pool import OrchestratorPool
+from jobtester.simulator.orchestrator import Orchestrator
+from jobtester.simulator.scenario import GatewaySpec
 
 
 class Selection:
-    """Build a selector per use, from the webhook's answer of that moment: the tester gateway."""
+    """The tester gateway's selection: a new selector for each use, out of the webhook's list of that moment.
 
-    def __init__(self, listed: orchestrator_pool.Pool, rng: random.Random, max_price: int = 0) -> None:
-        """Share the gateway's pool, its random source, and the most that it pays."""
-        self.pool, self.rng, self.max_price = listed, rng, max_price
-        self._building = asyncio.Lock()
+    How often each step queries the webhook (its comments say what for) is part of go-livepeer's behavior: by the
+    pattern of these queries a tester tells the tries of its job apart.
+    """
 
-    async def select(self, pipeline: str, model: str, wanted: str) -> Node | None:
-        """Pick somebody who serves the model; `wanted` is the query's orchestrator, and not looked at here."""
-        del wanted
-        if not self.serving(await self._build(), pipeline, model):
+    def __init__(self, pool: OrchestratorPool, rng: random.Random, max_price: int = 0) -> None:
+        self.pool, self.rng, self.max_price = pool, rng, max_price
+        self._selector_lock = asyncio.Lock()
+
+    async def select(self, pipeline: str, model: str, requested_uri: str) -> Orchestrator | None:
+        """Return an orchestrator that serves the model. `requested_uri`, from the query, counts in query mode only."""
+        del requested_uri
+        if not self.select_serving(await self._build_selector(), pipeline, model):
             return None
-        await self.pool.refresh()  # its size, once more
-        await self.pool.refresh()  # the size again, as the session is stale already
-        return self.choose(await self.pool.infos(), pipeline, model)
+        await self.pool.refresh_uris()  # its size, once more
+        await self.pool.refresh_uris()  # the size again, as the session is stale already
+        return self.choose(await self.pool.collect_infos(), pipeline, model)
 
-    async def close(self, pipeline: str, model: str, node: Node, *, failed: bool, took_s: float = 0.0) -> None:
-        """Complete or remove the session; either way one more throw-away selector is built."""
+    async def close_session(
+        self, pipeline: str, model: str, node: Orchestrator, *, failed: bool, took_s: float = 0.0
+    ) -> None:
+        """Complete or remove the session; either way, build one more selector, which nobody uses."""
         del pipeline, model, node, failed, took_s
-        await self._build()
+        await self._build_selector()
 
-    def serving(self, nodes: Sequence[Node], pipeline: str, model: str) -> list[Node]:
-        """Keep those whose info lets them be selected for the model."""
+    def select_serving(self, nodes: Sequence[Orchestrator], pipeline: str, model: str) -> list[Orchestrator]:
+        """Return the nodes that can be selected for the model at the gateway's price."""
         return [node for node in nodes if node.is_selectable(pipeline, model, self.max_price)]
 
-    def choose(self, nodes: Sequence[Node], pipeline: str, model: str) -> Node | None:
-        """Pick one who serves the model, a warm one first."""
-        able = self.serving(nodes, pipeline, model)
-        return self.rng.choice([node for node in able if node.is_warm(pipeline, model)] or able) if able else None
+    def choose(self, nodes: Sequence[Orchestrator], pipeline: str, model: str) -> Orchestrator | None:
+        """Return one of the nodes that serve the model, a warm one if there is one."""
+        serving = self.select_serving(nodes, pipeline, model)
+        warm = [node for node in serving if node.is_warm(pipeline, model)]
+        return self.rng.choice(warm or serving) if serving else None
 
-    async def _build(self) -> list[Node]:
-        async with self._building:
-            await self.pool.refresh()  # its size
-            return await self.pool.infos()
+    async def _build_selector(self) -> list[Orchestrator]:
+        async with self._selector_lock:
+            await self.pool.refresh_uris()  # its size
+            return await self.pool.collect_infos()
 
 
 class QuerySelection(Selection):
-    """Pick exactly the orchestrator that the request's query names; without one, anybody."""
+    """Selects exactly the orchestrator that the request's query names; without one, any."""
 
-    async def select(self, pipeline: str, model: str, wanted: str) -> Node | None:
-        """Ask the wanted orchestrator for its info, and take it if it serves the model."""
-        uris = [wanted] if wanted else await self.pool.refresh()
-        return self.choose(await self.pool.ask(uris), pipeline, model)
+    async def select(self, pipeline: str, model: str, requested_uri: str) -> Orchestrator | None:
+        """Query the requested orchestrator for its info, and return it if it serves the model."""
+        uris = [requested_uri] if requested_uri else await self.pool.refresh_uris()
+        return self.choose(await self.pool.query_infos(uris), pipeline, model)
 
-    async def close(self, pipeline: str, model: str, node: Node, *, failed: bool, took_s: float = 0.0) -> None:
-        """Forget the session."""
+    async def close_session(
+        self, pipeline: str, model: str, node: Orchestrator, *, failed: bool, took_s: float = 0.0
+    ) -> None:
+        """Do nothing: this gateway has no sessions."""
 
 
 @dataclass(slots=True)
 class _Sessions:
+    """The sessions of one pipeline and model: latency scores, and for how many refreshes a node stays suspended."""
+
     refreshed_at: float
-    scores: dict[Node, float] = field(default_factory=dict)
-    suspended: dict[Node, int] = field(default_factory=dict)
+    scores: dict[Orchestrator, float] = field(default_factory=dict)
+    suspended: dict[Orchestrator, int] = field(default_factory=dict)
 
 
 class StickySelection(Selection):
-    """Keep sessions per pipeline and model, as mainline does: orchestrators of earlier lists stay in the pool."""
+    """Mainline's selection: sessions per pipeline and model, so that an orchestrator is used again while it succeeds.
 
-    def __init__(self, listed: orchestrator_pool.Pool, rng: random.Random, spec: scenario.GatewaySpec) -> None:
-        """Keep sessions for as long as the gateway does."""
-        super().__init__(listed, rng, spec.max_price)
+    The webhook is queried when there is no usable session or the sessions are old, and only adds to them: orchestrators
+    of earlier lists stay. This is why a tester cannot steer a standard gateway by its webhook.
+    """
+
+    def __init__(self, pool: OrchestratorPool, rng: random.Random, spec: GatewaySpec) -> None:
+        super().__init__(pool, rng, spec.max_price)
         self._spec = spec
-        self._kept: dict[tuple[str, str], _Sessions] = {}
+        self._sessions: dict[tuple[str, str], _Sessions] = {}
 
-    async def select(self, pipeline: str, model: str, wanted: str) -> Node | None:
-        """Pick the known orchestrator with the best latency score; discover again if there is none."""
-        del wanted
+    async def select(self, pipeline: str, model: str, requested_uri: str) -> Orchestrator | None:
+        """Return the orchestrator with the lowest latency score; discover again if no session is usable."""
+        del requested_uri
         began = time.monotonic()
-        async with self._building:
-            sessions = self._kept.get((pipeline, model))
+        async with self._selector_lock:
+            sessions = self._sessions.get((pipeline, model))
             if sessions is None or time.monotonic() - sessions.refreshed_at >= self._spec.session_s:
-                sessions = self._kept.setdefault((pipeline, model), _Sessions(0.0))
+                sessions = self._sessions.setdefault((pipeline, model), _Sessions(0.0))
                 await self._discover(sessions, pipeline, model)
+            # A failure suspends an orchestrator for three refreshes; a fourth round finds it usable again.
             for _ in range(4):
-                ready = [node for node in sessions.scores if sessions.suspended.get(node, 0) <= 0]
-                if ready:
+                usable = [node for node in sessions.scores if sessions.suspended.get(node, 0) <= 0]
+                if usable:
                     break
                 if not any(count > 0 for count in sessions.suspended.values()) and sessions.refreshed_at > began:
                     return None
@@ -98,13 +111,15 @@ class StickySelection(Selection):
                 await self._discover(sessions, pipeline, model)
             else:
                 return None
-            warm = [node for node in ready if node.is_warm(pipeline, model)] or ready
-            best = min(sessions.scores[node] for node in warm)
-            return self.rng.choice([node for node in warm if sessions.scores[node] == best])
+            warm = [node for node in usable if node.is_warm(pipeline, model)] or usable
+            best_score = min(sessions.scores[node] for node in warm)
+            return self.rng.choice([node for node in warm if sessions.scores[node] == best_score])
 
-    async def close(self, pipeline: str, model: str, node: Node, *, failed: bool, took_s: float = 0.0) -> None:
-        """Score the session, or remove and suspend its orchestrator; one that took no time has not served."""
-        sessions = self._kept[pipeline, model]
+    async def close_session(
+        self, pipeline: str, model: str, node: Orchestrator, *, failed: bool, took_s: float = 0.0
+    ) -> None:
+        """Score the session, or remove it and suspend its orchestrator. `took_s` 0: it stays without a new score."""
+        sessions = self._sessions[pipeline, model]
         if failed:
             sessions.scores.pop(node, None)
             sessions.suspended[node] = 3
@@ -113,27 +128,30 @@ class StickySelection(Selection):
 
     async def _discover(self, sessions: _Sessions, pipeline: str, model: str) -> None:
         sessions.refreshed_at = time.monotonic()
-        for node in self.serving(await self.pool.infos(), pipeline, model):
+        for node in self.select_serving(await self.pool.collect_infos(), pipeline, model):
             sessions.scores.setdefault(node, 0.0)
 
 
 class HalfSelection(StickySelection):
-    """Keep sessions, and ask the webhook again at each use nevertheless: the flags are set, their switch has no effect.
+    """The selection of a gateway whose tester flags are set though their switch has no effect.
 
-    Whoever served well serves again, whomever the webhook names by now.
+    It queries the webhook at each use, as the tester gateway does, but keeps its sessions: whoever served well serves
+    again, whichever orchestrator the webhook names by now.
     """
 
-    async def select(self, pipeline: str, model: str, wanted: str) -> Node | None:
-        """Ask three times, and take the best of those who have served; of the others only if there is none."""
-        del wanted
-        sessions = self._kept.setdefault((pipeline, model), _Sessions(0.0))
-        if not sessions.scores and not self.serving(await self._build(), pipeline, model):
+    async def select(self, pipeline: str, model: str, requested_uri: str) -> Orchestrator | None:
+        """Query the webhook, and return the fastest orchestrator that has served; any other only if none has."""
+        del requested_uri
+        sessions = self._sessions.setdefault((pipeline, model), _Sessions(0.0))
+        if not sessions.scores and not self.select_serving(await self._build_selector(), pipeline, model):
             return None
-        await self.pool.refresh()  # its size
-        await self.pool.refresh()  # the size again, as the session is stale already
-        for node in self.serving(await self.pool.infos(), pipeline, model):
+        await self.pool.refresh_uris()  # its size
+        await self.pool.refresh_uris()  # the size again, as the session is stale already
+        for node in self.select_serving(await self.pool.collect_infos(), pipeline, model):
             sessions.scores.setdefault(node, 0.0)
         if not sessions.scores:
             return None
-        served = [node for node, score in sessions.scores.items() if score > 0]
-        return min(served, key=lambda node: sessions.scores[node]) if served else self.rng.choice(list(sessions.scores))
+        proven = [node for node, score in sessions.scores.items() if score > 0]
+        if proven:
+            return min(proven, key=lambda node: sessions.scores[node])
+        return self.rng.choice(list(sessions.scores))

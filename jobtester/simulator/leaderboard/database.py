@@ -12,42 +12,45 @@ Commit = Callable[[], None]
 TIMED_OUT = "timeout: context deadline exceeded"
 
 
-class Statements:
-    """Statements on the table of stats. They live in the database: stopping the server does not end them."""
+class StatsTable:
+    """The table of stats. Its statements run in the database, so that stopping the server does not end them."""
 
     def __init__(self) -> None:
-        """Begin with an unlocked table."""
-        self._queue: list[tuple[Commit, asyncio.Event]] = []
+        self._waiting_inserts: list[tuple[Commit, asyncio.Event]] = []
         self._unlocked = asyncio.Event()
         self._unlocked.set()
         self._failed_reads = 0
 
-    def follow(self, faults: Faults) -> None:
-        """Take or release the lock as `faults` say. On release, what waits is committed in the order of its asking."""
+    def apply_faults(self, faults: Faults) -> None:
+        """Lock or unlock the table as `faults` say.
+
+        On release the waiting inserts commit in the order in which they queued, as PostgreSQL grants its locks: a post
+        whose client gave up long ago may then commit before one that was sent again, and both rows are there.
+        """
         self._failed_reads = 0
         if faults.locked:
             self._unlocked.clear()
             return
         self._unlocked.set()
-        waiting, self._queue = self._queue, []
+        waiting, self._waiting_inserts = self._waiting_inserts, []
         for commit, committed in waiting:
             commit()
             committed.set()
 
     async def insert(self, faults: Faults, commit: Commit) -> str:
-        """Run an insert; return the driver's error, empty if it is committed.
+        """Run an insert and return the driver's error, empty if it is committed.
 
-        One that waits for the lock is ended by the server's time limit. Where the server is stopped first, nobody ends
-        it: it commits when the lock is released. A commit that takes longer than the time limit is not undone.
+        The server's time limit ends an insert that waits for the lock. If the server is stopped before, nothing ends
+        the insert: it commits when the lock is released. A commit that exceeds the time limit is not undone.
         """
         if faults.locked:
             committed = asyncio.Event()
-            place = (commit, committed)
-            self._queue.append(place)
+            insert = (commit, committed)
+            self._waiting_inserts.append(insert)
             try:
                 await asyncio.wait_for(committed.wait(), faults.db_timeout_s)
             except TimeoutError:
-                self._queue.remove(place)
+                self._waiting_inserts.remove(insert)
                 return TIMED_OUT
             return ""
         if faults.slow_commit_s:
@@ -58,20 +61,20 @@ class Statements:
         return ""
 
     async def read(self, faults: Faults) -> Literal["rows", "empty", "error"]:
-        """Run a query; return what the server makes of it.
+        """Run a query and return what the server makes of it.
 
-        The first that fails is answered `{}`, since the server does not look at the error that ends its rows; those
-        after it are answered 500.
+        The first query that fails yields `{}`, since the server ignores the error that ends its rows. Later ones yield
+        500.
         """
         limit_s = min(faults.db_timeout_s, faults.statement_timeout_s or faults.db_timeout_s)
         if faults.locked:
             try:
                 await asyncio.wait_for(self._unlocked.wait(), limit_s)
             except TimeoutError:
-                return self._failed()
+                return self._fail_read()
         await asyncio.sleep(min(faults.slow_reads_s, limit_s))
-        return "rows" if faults.slow_reads_s < limit_s else self._failed()
+        return "rows" if faults.slow_reads_s < limit_s else self._fail_read()
 
-    def _failed(self) -> Literal["empty", "error"]:
+    def _fail_read(self) -> Literal["empty", "error"]:
         self._failed_reads += 1
         return "empty" if self._failed_reads == 1 else "error"

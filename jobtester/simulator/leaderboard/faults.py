@@ -1,4 +1,4 @@
-"""What can go wrong with the simulated Leaderboard, and the moments of a post that a test may wait for."""
+"""What can go wrong with the simulated Leaderboard, and the stages of a post that a test can wait for."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Moment = Literal["arrived", "stored"]
+PostStage = Literal["arrived", "stored"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """What a value of a fault's type is written as in JSON."""
+class _JsonType:
+    """The Python types of a fault's value in JSON, and how an error message names them."""
 
     accepted: tuple[type, ...]
     name: str
 
 
-_KINDS = {
-    bool: _Kind((bool,), "true or false"),
-    int: _Kind((int,), "an integer"),
-    float: _Kind((int, float), "a number"),
-    str: _Kind((str,), "a text"),
-    set: _Kind((list,), "a list of texts"),
+_JSON_TYPES = {
+    bool: _JsonType((bool,), "true or false"),
+    int: _JsonType((int,), "an integer"),
+    float: _JsonType((int, float), "a number"),
+    str: _JsonType((str,), "a text"),
+    set: _JsonType((list,), "a list of texts"),
 }
 
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong; probabilities 0 to 1, times in seconds. Everything off means a healthy server.
+    """What goes wrong. Probabilities are 0 to 1, times in seconds; the defaults are a healthy server.
 
-    `slow_insert_s` passes before a row is stored, `slow_answer_s` between storing and answering. `fail_after_store`
-    answers 500 although the row is there, as when a time limit strikes during the commit. The next `empty_reads`
-    reads of rows are `{}`, as through stale database connections (-1: all of them); `cut_reads` end their list early.
-    `post_errors` answers 500 and stores nothing. `gone_ai_regions` lose their `ai` row only.
-    `withheld_answers` stores and never answers; `withheld_posts` does neither. `locked` locks the table of stats:
-    statements wait for `db_timeout_s`, those of a stopped server until it is unlocked. `slow_commit_s` passes before a
-    row is seen, and is answered 500 where it is longer than `db_timeout_s`. A read takes `slow_reads_s`; over
-    `db_timeout_s` or `statement_timeout_s` (0: none) it fails. Answers over `answer_limit` bytes (0: none) fail.
+    Posts: `slow_insert_s` passes before a row is stored, `slow_answer_s` between storing it and responding.
+    `fail_after_store` responds 500 although the row is stored, as when a time limit strikes during the commit.
+    `post_errors` responds 500 and stores nothing. `withheld_answers` stores and never responds, `withheld_posts` does
+    neither. `slow_commit_s` passes before a row is visible; over `db_timeout_s` the response is 500 nevertheless.
+
+    Reads: the next `empty_reads` are `{}`, as through stale database connections (-1: all). `cut_reads` end their list
+    early. A read takes `slow_reads_s` and fails over `db_timeout_s` or `statement_timeout_s` (0: none). Responses over
+    `answer_limit` bytes (0: none) fail.
+
+    `locked` locks the table of stats: statements wait for `db_timeout_s`, those of a stopped server until the table is
+    unlocked. `gone_ai_regions` lose their `ai` row only, `gone_regions` every row.
     """
 
     database_down: str = ""
@@ -72,41 +75,40 @@ class Faults:
     gone_regions: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Refuse a way of being down that is none."""
+        """Raise ValueError for an unknown value of `database_down`."""
         if self.database_down not in ("", "region", "500"):
             raise ValueError('database_down is "region", "500" or empty')
 
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Faults:
+        """Return the faults that a JSON object names, the others off. ValueError if a name or type is wrong."""
+        off = cls()
+        values: dict[str, Any] = {}
+        for name, value in body.items():
+            if name not in {field.name for field in dataclasses.fields(cls)}:
+                raise ValueError(f"no fault {name!r}")
+            field_type = type(getattr(off, name))
+            if type(value) not in _JSON_TYPES[field_type].accepted:
+                raise ValueError(f"{name} is {_JSON_TYPES[field_type].name}")
+            values[name] = field_type(value)
+        return cls(**values)
 
-def of(given: Mapping[str, Any]) -> Faults:
-    """Make faults of JSON values, those that are not given off. ValueError says which is wrong."""
-    off = Faults()
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in {one.name for one in dataclasses.fields(Faults)}:
-            raise ValueError(f"no fault {name!r}")
-        kind = type(getattr(off, name))
-        if type(value) not in _KINDS[kind].accepted:
-            raise ValueError(f"{name} is {_KINDS[kind].name}")
-        values[name] = kind(value)
-    return Faults(**values)
 
-
-class Moments:
-    """Counts posts by how far they got, and wakes who waits for the next."""
+class PostProgress:
+    """Counts posts by the stage that they reached, and wakes who waits for the next one."""
 
     def __init__(self) -> None:
-        """Begin with none."""
-        self._counts: Counter[Moment] = Counter()
-        self._happened = asyncio.Condition()
+        self._counts: Counter[PostStage] = Counter()
+        self._changed = asyncio.Condition()
 
-    async def tell(self, moment: Moment) -> None:
-        """Say that a post has got so far."""
-        self._counts[moment] += 1
-        async with self._happened:
-            self._happened.notify_all()
+    async def record(self, stage: PostStage) -> None:
+        """Count a post that has reached the stage."""
+        self._counts[stage] += 1
+        async with self._changed:
+            self._changed.notify_all()
 
-    async def next(self, moment: Moment, count: int = 1) -> None:
-        """Wait until so many more posts have got so far."""
-        wanted = self._counts[moment] + count
-        async with self._happened:
-            await self._happened.wait_for(lambda: self._counts[moment] >= wanted)
+    async def wait_for(self, stage: PostStage, count: int = 1) -> None:
+        """Wait until `count` more posts have reached the stage."""
+        target = self._counts[stage] + count
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._counts[stage] >= target)

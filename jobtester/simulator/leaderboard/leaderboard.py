@@ -1,4 +1,4 @@
-"""A double of the Leaderboard Serverless API: as strict as the real one, and as silent about what it drops."""
+"""The Leaderboard Serverless API: as strict as the real one, and as silent about what it drops."""
 
 from __future__ import annotations
 
@@ -16,14 +16,26 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from jobtester.simulator import server
-from jobtester.simulator.leaderboard import scores
-from jobtester.simulator.leaderboard import stat as stats
-from jobtester.simulator.leaderboard.database import TIMED_OUT, Statements
-from jobtester.simulator.leaderboard.faults import Faults, Moments
+from jobtester.simulator.leaderboard.database import TIMED_OUT, StatsTable
+from jobtester.simulator.leaderboard.faults import Faults, PostProgress
+from jobtester.simulator.leaderboard.queries import (
+    BadQueryError,
+    aggregate_stats,
+    find_top_score,
+    list_pipelines,
+    select_rows,
+)
 from jobtester.simulator.leaderboard.rows import Row, RowsFile
+from jobtester.simulator.leaderboard.stat import (
+    RefusedError,
+    decode_stat,
+    find_storage_error,
+    is_ai,
+    to_stored_form,
+)
+from jobtester.simulator.server import start_listening
 
-Region = tuple[str, str, str]
+Region = tuple[str, str, str]  # identifier, display name, job type
 _TRANSCODING = "GLOBAL ATL ATL2 MDW FRA HOU LON LAX MAD MIA MOS2 ASH NYC PRG SJO SAO SEA SIN STO SYD HND TOR"
 SEEDED_REGIONS: tuple[Region, ...] = (
     *((name, name.title(), "transcoding") for name in _TRANSCODING.split()),
@@ -36,12 +48,15 @@ _READ_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Cache-Control": "public, max-age=30, stale-while-revalidate=15",
 }
-_DAY_S = 86_400.0
+_CACHED_S = 45.0  # max-age and stale-while-revalidate together
 _WITHHELD_S = 300.0  # the longest that a function may run on Vercel
 
 
 class Leaderboard:
-    """The API on a real socket. Rows survive stop() and start(), and with `rows_path` another process too."""
+    """The API on a real socket. Rows survive stop() and start(), and with `rows_path` the process too.
+
+    `posts` counts how posts ended, `post_progress` lets tests wait for a stage of the next one.
+    """
 
     def __init__(
         self,
@@ -56,13 +71,16 @@ class Leaderboard:
         body_limit: int | None = None,
         seed: int = 0,
     ) -> None:
-        """Be ready to start; `body_limit` answers 413 to larger bodies, as the Vercel platform does."""
+        """Create a stopped server. `style` is the line of its code: lp is Livepeer's, cspe the Cloud SPE's.
+
+        `body_limit`: respond 413 to larger bodies, as the Vercel platform does.
+        """
         self.secret, self.regions, self.style = secret, tuple(regions), style
         self.host, self.port, self.clock, self.body_limit = host, port, clock, body_limit
-        self._statements = Statements()
-        self._faults = Faults()
-        self.moments = Moments()
         self.posts: Counter[str] = Counter()
+        self.post_progress = PostProgress()
+        self._faults = Faults()
+        self._stats_table = StatsTable()
         self._file = RowsFile(rows_path) if rows_path is not None else None
         self.rows: list[Row] = self._file.load() if self._file is not None else []
         self._random = random.Random(seed)
@@ -78,112 +96,119 @@ class Leaderboard:
 
     @property
     def faults(self) -> Faults:
-        """Return what goes wrong at present. To lock or unlock the table, assign new ones."""
+        """What goes wrong at present. To lock or unlock the table, assign new faults."""
         return self._faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
         self._faults = faults
-        self._statements.follow(faults)
+        self._stats_table.apply_faults(faults)
 
     @property
     def url(self) -> str:
-        """Give the base address."""
+        """Base URL of the server."""
         return f"http://{self.host}:{self.port}"
 
     async def start(self) -> None:
-        """Listen; on the same port as before, where there was one."""
+        """Listen, on the same port as before if there was one."""
         app = web.Application(client_max_size=256 * 2**20)
-        for path, handler in (
-            ("/api/post_stats", self._post_stats),
-            ("/api/raw_stats", self._read(self._raw_stats)),
-            ("/api/aggregated_stats", self._read(self._aggregated_stats)),
-            ("/api/top_ai_score", self._read(self._top_ai_score)),
-            ("/api/pipelines", self._read(self._pipelines)),
-            ("/api/regions", self._read(self._regions)),
-        ):
-            app.router.add_route("*", path, handler)
+        app.router.add_route("*", "/api/post_stats", self._handle_post)
+        reading = {
+            "raw_stats": self._get_raw_stats,
+            "aggregated_stats": lambda request: aggregate_stats(self.rows, request.query, self.clock()),
+            "top_ai_score": self._get_top_score,
+            "pipelines": lambda request: list_pipelines(self.rows, request.query, self.clock()),
+            "regions": self._get_regions,
+        }
         if self.style == "cspe":
-            app.router.add_route("*", "/api/health", self._read(self._health))
-        app.router.add_route("*", "/{anything:.*}", _not_found)
+            reading["health"] = lambda _: {"postgres": {"ok": True}}
+        for name, answer in reading.items():
+            app.router.add_route("*", f"/api/{name}", self._wrap_read(answer))
+        app.router.add_route("*", "/{anything:.*}", _handle_unknown_path)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, auto_decompress=False)
-        await self._runner.setup()
-        site = server.Listener(self._runner, self.host, self.port, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await start_listening(self._runner, self.host, self.port)
 
     async def stop(self) -> None:
-        """Stop listening and drop what is connected."""
+        """Stop listening and close every connection."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _post_stats(self, request: web.Request) -> web.StreamResponse:
+    async def _handle_post(self, request: web.Request) -> web.StreamResponse:
         faults = self.faults
         body = await request.read()
         if self._random.random() < faults.drop_before_store:
-            return self._drop(request, "dropped_before")
+            return self._drop_connection(request, "dropped_before")
         if self.body_limit is not None and len(body) > self.body_limit:
             return web.Response(status=413, text="FUNCTION_PAYLOAD_TOO_LARGE")
         if faults.status and faults.status_times:
             faults.status_times -= 1
             self.posts[str(faults.status)] += 1
             headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
-            kind = "text/html" if faults.status_body.startswith("<") else "text/plain"
-            return web.Response(status=faults.status, text=faults.status_body, content_type=kind, headers=headers)
+            content_type = "text/html" if faults.status_body.startswith("<") else "text/plain"
+            return web.Response(
+                status=faults.status, text=faults.status_body, content_type=content_type, headers=headers
+            )
         if faults.refuse_signature or request.headers.get("Authorization", "").strip() != self.sign(body):
-            return self._error(403, "request can not be authenticated")
+            return self._error_response(403, "request can not be authenticated")
         try:
-            stat = stats.decode(body)
-        except stats.RefusedError as error:
-            return self._error(400, str(error))
-        if faults.database_down == "region" or stat["region"] not in {name for name, *_ in self._known_regions()}:
-            return self._error(400, "invalid region")
-        problem = "connection refused" if faults.database_down == "500" else stats.unstorable(stat)
-        if problem:
-            return self._error(500, problem, after=b"ok")
-        await self.moments.tell("arrived")
+            stat = decode_stat(body)
+        except RefusedError as error:
+            return self._error_response(400, str(error))
+        if faults.database_down == "region" or stat["region"] not in {name for name, *_ in self._available_regions()}:
+            return self._error_response(400, "invalid region")
+        # The server goes on after the 500 of its database, so that such a body ends with its usual `ok`.
+        error_text = "connection refused" if faults.database_down == "500" else find_storage_error(stat)
+        if error_text:
+            return self._error_response(500, error_text, after=b"ok")
+        await self.post_progress.record("arrived")
         if self._random.random() < faults.post_errors:
             self.posts["failed_before"] += 1
-            return self._error(500, "connection refused", after=b"ok")
+            return self._error_response(500, "connection refused", after=b"ok")
         if self._random.random() < faults.withheld_posts:
             return await self._withhold(request)
         await asyncio.sleep(faults.slow_insert_s)
-        problem = await self._statements.insert(faults, lambda: self._insert(stat, body))
-        if problem:
+        error_text = await self._stats_table.insert(faults, lambda: self._insert(stat, body))
+        if error_text:
             self.posts["timed_out"] += 1
-            return self._error(500, problem, after=b"ok")
-        await self.moments.tell("stored")
+            return self._error_response(500, error_text, after=b"ok")
+        await self.post_progress.record("stored")
         if self._random.random() < faults.withheld_answers:
             return await self._withhold(request)
         await asyncio.sleep(faults.slow_answer_s)
         if self._random.random() < faults.fail_after_store:
             self.posts["failed_after"] += 1
-            return self._error(500, TIMED_OUT, after=b"ok")
+            return self._error_response(500, TIMED_OUT, after=b"ok")
         if self._random.random() < faults.drop_after_store:
-            return self._drop(request, "dropped_after")
+            return self._drop_connection(request, "dropped_after")
         if self._random.random() < faults.reset_mid_body:
-            return await self._cut(request)
+            return await self._cut_response(request)
         self.posts["ok"] += 1
         return web.Response(text="ok")
 
     def sign(self, body: bytes) -> str:
-        """Give the signature that these bytes need."""
+        """Return the signature that a post of these bytes needs."""
         return hmac.new(self.secret.encode(), body, hashlib.sha256).hexdigest()
 
     def _insert(self, stat: dict[str, Any], body: bytes) -> None:
-        """Store a stat where a region of its job type exists; otherwise drop it without a word."""
-        kind = "ai" if stats.is_ai(stat) else "transcoding"
-        if (stat["region"], kind) not in {(name, of) for name, _, of in self._known_regions()}:
+        """Store a stat.
+
+        The real statement joins the table of regions on name and job type. Where no row matches, it inserts nothing and
+        reports no error: the post is answered `ok` and the stat is lost.
+        """
+        job_type = "ai" if is_ai(stat) else "transcoding"
+        if (stat["region"], job_type) not in {
+            (name, region_type) for name, _, region_type in self._available_regions()
+        }:
             self.posts["silently_dropped"] += 1
             return
-        row = Row(len(self.rows) + 1, self.clock(), stats.stored(stat), body)
+        row = Row(len(self.rows) + 1, self.clock(), to_stored_form(stat), body)
         if self._file is not None:
             self._file.append(row)
         self.rows.append(row)
 
     def recreate_database(self) -> None:
-        """Lose every row, and the regions that were added: those of a new database are there again."""
+        """Delete every row and every added region: a new database has the seeded regions only."""
         self.rows.clear()
         self.regions = SEEDED_REGIONS
         self._cache.clear()
@@ -191,19 +216,18 @@ class Leaderboard:
             self._file.clear()
 
     async def _withhold(self, request: web.Request) -> web.Response:
-        """Leave the client without an answer for as long as a platform lets a function run."""
+        """Leave the client without a response for as long as the platform lets a function run."""
         self.posts["withheld"] += 1
         await asyncio.sleep(_WITHHELD_S)
-        return self._drop(request, "withheld_to_the_end")
+        return self._drop_connection(request, "withheld_to_the_end")
 
-    def _drop(self, request: web.Request, how: str) -> web.Response:
-        """Close the connection without an answer."""
-        self.posts[how] += 1
+    def _drop_connection(self, request: web.Request, outcome: str) -> web.Response:
+        self.posts[outcome] += 1
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
 
-    async def _cut(self, request: web.Request) -> web.StreamResponse:
+    async def _cut_response(self, request: web.Request) -> web.StreamResponse:
         self.posts["cut"] += 1
         response = web.StreamResponse(headers={"Content-Length": "2"})
         await response.prepare(request)
@@ -212,16 +236,16 @@ class Leaderboard:
             request.transport.abort()
         return response
 
-    def _known_regions(self) -> list[Region]:
+    def _available_regions(self) -> list[Region]:
         faults = self.faults
         return [
-            (name, shown, kind)
-            for name, shown, kind in self.regions
-            if name not in faults.gone_regions and (kind != "ai" or name not in faults.gone_ai_regions)
+            (name, display_name, job_type)
+            for name, display_name, job_type in self.regions
+            if name not in faults.gone_regions and (job_type != "ai" or name not in faults.gone_ai_regions)
         ]
 
-    def _error(self, status: int, message: str, after: bytes = b"") -> web.Response:
-        """Answer in the style of the code line that is simulated; 500s of the post route go on with `ok`."""
+    def _error_response(self, status: int, message: str, after: bytes = b"") -> web.Response:
+        """Return an error in the format of the simulated fork, followed by the bytes `after`."""
         if self.style == "cspe":
             body = json.dumps({"error": message}).encode()
             return web.Response(status=status, body=body + after, content_type="application/json")
@@ -233,161 +257,81 @@ class Leaderboard:
             headers={"X-Content-Type-Options": "nosniff"},
         )
 
-    def _read(self, answer: Callable[[web.Request], object]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Wrap a reading endpoint: headers, errors, and the cache that may stand in front."""
+    def _wrap_read(
+        self, answer: Callable[[web.Request], object]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the handler of a reading route: faults, the platform's cache, errors and headers around `answer`."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
-            if self.faults.raw_stats_down and request.path == "/api/raw_stats":
-                return self._with_headers(self._error(500, "connection refused"))
-            if self.faults.status and self.faults.status_times:
-                return web.Response(status=self.faults.status, text=self.faults.status_body, content_type="text/html")
-            if self.faults.database_down == "500":
-                return self._with_headers(self._error(500, "connection refused"))
+            faults = self.faults
+            if faults.raw_stats_down and request.path == "/api/raw_stats":
+                return self._add_read_headers(self._error_response(500, "connection refused"))
+            if faults.status and faults.status_times:
+                return web.Response(status=faults.status, text=faults.status_body, content_type="text/html")
+            if faults.database_down == "500":
+                return self._add_read_headers(self._error_response(500, "connection refused"))
             cached = self._cache.get(request.path_qs)
-            if self.faults.raw_stats_cached and cached is not None and self.clock() - cached[0] < 45:
-                return self._with_headers(web.Response(body=cached[1], content_type="application/json"))
+            if faults.raw_stats_cached and cached is not None and self.clock() - cached[0] < _CACHED_S:
+                return self._add_read_headers(web.Response(body=cached[1], content_type="application/json"))
             try:
-                found = await self._queried(request, answer)
-                status = 200
-                if isinstance(found, web.Response):
-                    return self._with_headers(found)
-            except (KeyError, ValueError) as error:
-                return self._with_headers(self._error(400 if isinstance(error, KeyError) else 500, str(error.args[0])))
-            body = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
-            for raw, escaped in ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")):
-                body = body.replace(raw, escaped)
+                value = await self._run_query(request, answer)
+            except BadQueryError as error:
+                return self._add_read_headers(self._error_response(400, str(error)))
+            except ValueError as error:
+                return self._add_read_headers(self._error_response(500, str(error)))
+            if isinstance(value, web.Response):
+                return self._add_read_headers(value)
+            body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            for char, escaped in ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026")):  # as Go's encoder
+                body = body.replace(char, escaped)
             if 0 < self.faults.answer_limit < len(body):
                 return web.Response(status=500, text="FUNCTION_RESPONSE_PAYLOAD_TOO_LARGE")
             self._cache[request.path_qs] = (self.clock(), body)
-            return self._with_headers(web.Response(status=status, body=body, content_type="application/json"))
+            return self._add_read_headers(web.Response(body=body, content_type="application/json"))
 
         return handler
 
-    async def _queried(self, request: web.Request, answer: Callable[[web.Request], object]) -> object:
-        """Return what a reading endpoint finds; only that of raw stats hides a query that failed."""
+    async def _run_query(self, request: web.Request, answer: Callable[[web.Request], object]) -> object:
+        """Return the JSON value of a reading route, or a whole response. Only raw stats hide a query that failed."""
         if request.path == "/api/raw_stats" and request.query.get("orchestrator"):
-            outcome = await self._statements.read(self.faults)
+            outcome = await self._stats_table.read(self.faults)
             if outcome != "rows":
-                return {} if outcome == "empty" else self._error(500, TIMED_OUT)
+                return {} if outcome == "empty" else self._error_response(500, TIMED_OUT)
         return answer(request)
 
-    def _with_headers(self, response: web.Response) -> web.Response:
+    def _add_read_headers(self, response: web.Response) -> web.Response:
         response.headers.update(_READ_HEADERS)
         response.headers["Date"] = email.utils.formatdate(self.clock(), usegmt=True)
         return response
 
-    def _selected(self, request: web.Request) -> list[Row]:
-        """Give the rows that the usual parameters select, oldest first. KeyError is a 400."""
-        query = request.query
-        model, pipeline = query.get("model", ""), query.get("pipeline", "")
-        if bool(model) != bool(pipeline):
-            raise KeyError("pipeline required" if model else "model required")
-        since = self._moment(query.get("since"), self.clock() - _DAY_S)
-        until = self._moment(query.get("until"), self.clock())
-        kind = query.get("job_type", "")
-        if kind not in ("ai", "transcoding"):
-            kind = "ai" if model else "transcoding"
-        orchestrator, region = query.get("orchestrator", "").lower(), query.get("region", "").upper()
-        return [
-            row
-            for row in self.rows
-            if since <= row.insert_time <= until
-            and (kind == "ai") == bool(row.stat.get("model") and row.stat.get("pipeline"))
-            and (not orchestrator or row.stat["orchestrator"] == orchestrator)
-            and (not region or row.stat["region"] == region)
-            and (not model or (row.stat.get("model") == model and row.stat.get("pipeline") == pipeline))
-        ]
-
-    def _moment(self, text: str | None, default: float) -> float:
-        if not text:
-            return default
-        try:
-            return float(text)
-        except ValueError as error:
-            raise KeyError(f'strconv.ParseFloat: parsing "{text}": invalid syntax') from error
-
-    def _raw_stats(self, request: web.Request) -> object:
+    def _get_raw_stats(self, request: web.Request) -> object:
         if not request.query.get("orchestrator"):
-            raise KeyError("orchestrator is a required parameter")
-        found: dict[str, list[dict[str, Any]]] = {}
+            raise BadQueryError("orchestrator is a required parameter")
+        stats: dict[str, list[dict[str, Any]]] = {}
         if self.faults.empty_reads:
             self.faults.empty_reads -= self.faults.empty_reads > 0
-            return found
-        rows = self._selected(request)[::-1]
+            return stats
+        rows = select_rows(self.rows, request.query, self.clock())[::-1]
         if self._random.random() < self.faults.cut_reads:
             rows = rows[: self._random.randrange(len(rows) + 1)]
         for row in rows:
-            found.setdefault(row.stat["region"], []).append(row.stat)
-        return found
+            stats.setdefault(row.stat["region"], []).append(row.stat)
+        return stats
 
-    def _aggregated_stats(self, request: web.Request) -> object:
-        wanted = request.query.get("orchestrator", "").lower()
-        query = {key: value for key, value in request.query.items() if key != "orchestrator"}
-        everybody = self._selected(request.clone(rel_url=request.rel_url.with_query(query)))
-        found = scores.aggregated(row.stat for row in everybody)
-        return {wanted: found[wanted]} if wanted in found else {} if wanted else found
+    def _get_top_score(self, request: web.Request) -> object:
+        orchestrator = request.query.get("orchestrator", "")
+        if not orchestrator and self.style == "lp":  # the original crashes
+            return self._drop_connection(request, "top_without_orchestrator")
+        return find_top_score(self.rows, orchestrator, self.clock())
 
-    def _top_ai_score(self, request: web.Request) -> object:
-        wanted = request.query.get("orchestrator", "")
-        if not wanted and self.style == "lp":
-            return self._drop(request, "top_without_orchestrator")
-        recent = [
-            row.stat for row in self.rows if row.insert_time >= self.clock() - _DAY_S and row.stat.get("pipeline")
+    def _get_regions(self, _: web.Request) -> object:
+        regions = [
+            {"id": name, "name": display_name, "type": job_type}
+            for name, display_name, job_type in self._available_regions()
         ]
-        best: tuple[float, float, dict[str, Any]] | None = None
-        for stat in recent:
-            if wanted and stat["orchestrator"] != wanted:
-                continue
-            group = [
-                one
-                for one in recent
-                if all(one[key] == stat[key] for key in ("orchestrator", "region", "model", "pipeline"))
-            ]
-            success = sum(one["success_rate"] for one in group) / len(group)
-            trip = sum(one["round_trip_time"] for one in group) / len(group)
-            if best is None or (success, -trip) > (best[0], -best[1]):
-                best = (success, trip, stat)
-        if best is None:
-            return {}
-        success, trip, stat = best
-        same = [one for one in recent if one["model"] == stat["model"] and one["pipeline"] == stat["pipeline"]]
-        speed = scores.speed_of(trip, scores.median_of(same))
-        value = 0.65 * success + 0.35 * speed if success else 0.0
-        return {key: stat[key] for key in ("region", "orchestrator", "model", "pipeline")} | {"value": value}
-
-    def _pipelines(self, request: web.Request) -> object:
-        since = self._moment(request.query.get("since"), self.clock() - _DAY_S)
-        until = self._moment(request.query.get("until"), self.clock())
-        region = request.query.get("region", "").upper()
-        found: dict[str, dict[str, set[str]]] = {}
-        for row in self.rows:
-            stat = row.stat
-            if (
-                not since <= row.insert_time <= until
-                or (region and stat["region"] != region)
-                or not stat.get("pipeline")
-            ):
-                continue
-            if not stat.get("model"):
-                raise ValueError("can't scan into dest[1]: cannot assign NULL to *string")
-            entry = found.setdefault(stat["pipeline"], {"models": set(), "regions": set()})
-            entry["models"].add(stat["model"])
-            entry["regions"].add(stat["region"])
-        return {
-            "pipelines": [
-                {"id": name, "models": sorted(entry["models"]), "regions": sorted(entry["regions"])}
-                for name, entry in sorted(found.items())
-            ]
-        }
-
-    def _regions(self, _request: web.Request) -> object:
-        listed = [{"id": name, "name": display, "type": kind} for name, display, kind in self._known_regions()]
-        self._random.shuffle(listed)
-        return {"regions": listed}
-
-    def _health(self, _request: web.Request) -> object:
-        return {"postgres": {"ok": True}}
+        self._random.shuffle(regions)
+        return {"regions": regions}
 
 
-async def _not_found(_request: web.Request) -> web.Response:
+async def _handle_unknown_path(_: web.Request) -> web.Response:
     return web.Response(status=404, text="404 page not found\n")

@@ -9,40 +9,43 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def aggregated(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Score AI stats by orchestrator and region; raises ValueError where the server fails over a score."""
-    rows = list(rows)
+def aggregate_scores(stats: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return scores of AI stats by orchestrator and region. ValueError where the server fails over a score."""
+    stats = list(stats)
     groups: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["orchestrator"], row["region"]].append(row)
-    median = median_of(rows)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    for stat in stats:
+        groups[stat["orchestrator"], stat["region"]].append(stat)
+    median = median_success_time(stats)
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for (orchestrator, region), group in groups.items():
-        success = statistics.fmean(row["success_rate"] for row in group)
-        trip = statistics.fmean(row["round_trip_time"] for row in group)
-        speed = speed_of(trip, median)
-        score = 0.65 * success + 0.35 * speed if success else 0.0
-        found.setdefault(orchestrator, {})[region] = {
+        success = statistics.fmean(stat["success_rate"] for stat in group)
+        round_trip = round_trip_score(statistics.fmean(stat["round_trip_time"] for stat in group), median)
+        scores.setdefault(orchestrator, {})[region] = {
             "success_rate": success,
-            "round_trip_score": speed,
-            "score": score,
+            "round_trip_score": round_trip,
+            "score": total_score(success, round_trip),
         }
-    return found
+    return scores
 
 
-def median_of(rows: Iterable[dict[str, Any]]) -> float:
-    """Give the median time of the successes, 0 where there is none."""
-    times = [row["round_trip_time"] for row in rows if row["success_rate"] == 1 and row["round_trip_time"] != 0]
+def total_score(success: float, round_trip: float) -> float:
+    """Return the score that a success rate and a round trip score make; 0 without any success."""
+    return 0.65 * success + 0.35 * round_trip if success else 0.0
+
+
+def median_success_time(stats: Iterable[dict[str, Any]]) -> float:
+    """Return the median round trip time of the successes, 0 if there is none."""
+    times = [stat["round_trip_time"] for stat in stats if stat["success_rate"] == 1 and stat["round_trip_time"] != 0]
     return statistics.median(times) if times else 0.0
 
 
-def speed_of(trip: float, median: float) -> float:
-    """Give the round trip score: 0.8 at the median. Raises ValueError for 0/0 and for what is below nothing."""
-    if median == 0:
-        if trip > 0:
+def round_trip_score(time_s: float, median_s: float) -> float:
+    """Return the round trip score, 0.8 at the median. ValueError where Go computes NaN or +Inf, which JSON refuses."""
+    if median_s == 0:
+        if time_s > 0:
             return 0.0
-        raise ValueError("json: unsupported value: " + ("NaN" if trip == 0 else "+Inf"))
-    score: float = 0.8 ** (trip / median)
+        raise ValueError("json: unsupported value: " + ("NaN" if time_s == 0 else "+Inf"))
+    score: float = 0.8 ** (time_s / median_s)
     if math.isinf(score):
         raise ValueError("json: unsupported value: +Inf")
     return score

@@ -1,4 +1,4 @@
-"""The stat as the Leaderboard's decoder understands it: strict types, loose names, silent drops."""
+"""Decodes stats as the Leaderboard does: strict types, case-insensitive names, unknown fields dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class RefusedError(Exception):
-    """The body does not decode; the text is close to what Go's decoder says."""
+    """The body does not decode. The text is close to that of Go's decoder."""
 
 
 class _Integer(int):
@@ -28,65 +28,71 @@ class _Integer(int):
 
 
 class _Object(list[tuple[str, Any]]):
-    """An object's members in their order; a name may come twice, and each of them is looked at."""
+    """An object's members in their order: a name may occur twice, and Go decodes each occurrence."""
 
 
-def decode(body: bytes) -> dict[str, Any]:
-    """Decode one stat; raises RefusedError where Go's decoder would."""
+def decode_stat(body: bytes) -> dict[str, Any]:
+    """Decode one stat. RefusedError where Go's decoder fails."""
     try:
         text = body.decode("utf-8", "go")
         value = json.loads(
-            text, parse_int=_Integer, parse_float=_finite, parse_constant=_constant, object_pairs_hook=_Object
+            text,
+            parse_int=_Integer,
+            parse_float=_parse_finite,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_Object,
         )
     except (ValueError, RecursionError) as error:
         raise RefusedError(
             "unexpected end of JSON input" if not body.strip() else f"invalid character: {error}"
         ) from error
     if value is None:
-        return _zero()
+        return _zero_stat()
     if not isinstance(value, _Object):
         raise RefusedError("json: cannot unmarshal array into Go value of type models.Stats")
-    stat = _zero()
-    array: list[dict[str, Any]] = []  # what lies behind the errors: a list that shrinks keeps its elements
-    for name, given in value:
-        key = _fold(name)
-        if key == "errors" and not given:
-            array = []
-            if given is None:
+    stat = _zero_stat()
+    # The array behind Go's slice of errors. If the field occurs twice, the second list decodes into the elements of the
+    # first, and what it leaves out keeps its earlier value.
+    error_array: list[dict[str, Any]] = []
+    for name, member in value:
+        key = _fold_name(name)
+        if key == "errors" and not member:
+            error_array = []
+            if member is None:
                 stat[key] = None
                 continue
-        if given is None:
+        if member is None:
             continue
         if key in _STRINGS:
-            stat[key] = _string(given, f"Stats.{key}")
+            stat[key] = _require_string(member, f"Stats.{key}")
         elif key in _NUMBERS:
-            stat[key] = _number(given, f"Stats.{key}")
+            stat[key] = _require_number(member, f"Stats.{key}")
         elif key in _INTEGERS:
-            stat[key] = _integer(given, f"Stats.{key}", 64)
+            stat[key] = _require_integer(member, f"Stats.{key}", 64)
         elif key == "model_is_warm":
-            stat[key] = _bool(given)
+            stat[key] = _require_bool(member)
         elif key == "errors":
-            stat[key] = _errors(given, array)
+            stat[key] = _decode_errors(member, error_array)
     return stat
 
 
-def stored(stat: dict[str, Any]) -> dict[str, Any]:
-    """Give the stat as it is kept and shown: in the server's order, zero values of most fields left out."""
-    kept = {name: stat[name] for name in _ORDER if name in _ALWAYS or stat[name]}
-    if kept["errors"] is not None:
-        kept["errors"] = [
-            {key: value for key, value in error.items() if value or key != "message"} for error in kept["errors"]
+def to_stored_form(stat: dict[str, Any]) -> dict[str, Any]:
+    """Return the stat as it is stored and shown: in the server's order, most fields left out where they are zero."""
+    shown = {name: stat[name] for name in _ORDER if name in _ALWAYS or stat[name]}
+    if shown["errors"] is not None:
+        shown["errors"] = [
+            {key: value for key, value in error.items() if value or key != "message"} for error in shown["errors"]
         ]
-    return kept
+    return shown
 
 
 def is_ai(stat: dict[str, Any]) -> bool:
-    """Tell whether the stat counts as AI: with model and pipeline both."""
+    """Return True if the stat counts as AI: if it has both model and pipeline."""
     return bool(stat["model"] and stat["pipeline"])
 
 
-def unstorable(stat: dict[str, Any]) -> str:
-    """Give the database's words for what it cannot keep, empty if it can."""
+def find_storage_error(stat: dict[str, Any]) -> str:
+    """Return the database's error for a stat that it cannot store, empty if it can."""
     if len(stat["orchestrator"]) > 56:
         return "ERROR: value too long for type character varying(56) (SQLSTATE 22001)"
     texts = [stat[name] for name in _STRINGS]
@@ -98,88 +104,96 @@ def unstorable(stat: dict[str, Any]) -> str:
     return ""
 
 
-def _zero() -> dict[str, Any]:
+def _zero_stat() -> dict[str, Any]:
     stat: dict[str, Any] = dict.fromkeys(_STRINGS, "") | dict.fromkeys(_NUMBERS, 0) | dict.fromkeys(_INTEGERS, 0)
     return stat | {"model_is_warm": False, "errors": None}
 
 
-def _string(value: object, field: str) -> str:
+def _require_string(value: object, field: str) -> str:
     if not isinstance(value, str):
-        raise RefusedError(f"json: cannot unmarshal {_kind(value)} into Go struct field {field} of type string")
+        raise RefusedError(
+            f"json: cannot unmarshal {_describe_type(value)} into Go struct field {field} of type string"
+        )
     return _SURROGATES.sub("\ufffd", value)
 
 
-def _number(value: object, field: str) -> float | int:
+def _require_number(value: object, field: str) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RefusedError(f"json: cannot unmarshal {_kind(value)} into Go struct field {field} of type float64")
+        raise RefusedError(
+            f"json: cannot unmarshal {_describe_type(value)} into Go struct field {field} of type float64"
+        )
     return float(value)
 
 
-def _integer(value: object, field: str, bits: int) -> int:
+def _require_integer(value: object, field: str, bits: int) -> int:
     if not isinstance(value, _Integer) or not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
-        raise RefusedError(f"json: cannot unmarshal {_kind(value)} into Go struct field {field} of type int{bits}")
+        raise RefusedError(
+            f"json: cannot unmarshal {_describe_type(value)} into Go struct field {field} of type int{bits}"
+        )
     return int(value)
 
 
-def _bool(value: object) -> bool:
+def _require_bool(value: object) -> bool:
     if not isinstance(value, bool):
         raise RefusedError(
-            f"json: cannot unmarshal {_kind(value)} into Go struct field Stats.model_is_warm of type bool"
+            f"json: cannot unmarshal {_describe_type(value)} into Go struct field Stats.model_is_warm of type bool"
         )
     return value
 
 
-def _fold(name: str) -> str:
-    """Fold a name by Unicode's simple folding, by which only `ſ` and the Kelvin sign meet a letter of ASCII."""
+def _fold_name(name: str) -> str:
+    """Fold a name by Unicode's simple folding, which maps only `ſ` and the Kelvin sign to a letter of ASCII."""
     return "".join({"\u017f": "s", "\u212a": "k"}.get(rune, rune.lower() if rune.isascii() else rune) for rune in name)
 
 
-def _one_byte(error: UnicodeError) -> tuple[str, int]:
-    """Take each byte that belongs to no rune for a replacement character, as Go does."""
+def _replace_invalid_byte(error: UnicodeError) -> tuple[str, int]:
+    """Replace each byte that belongs to no rune, as Go does; Python's own handler replaces whole sequences."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\ufffd", error.start + 1
 
 
-codecs.register_error("go", _one_byte)
+codecs.register_error("go", _replace_invalid_byte)
 
 
-def _errors(value: object, array: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Decode errors into the elements that an earlier list of the same name has left."""
+def _decode_errors(value: object, array: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Decode errors into the elements that an earlier list of the same name has left in `array`."""
     if not isinstance(value, list) or isinstance(value, _Object):
         raise RefusedError(
-            f"json: cannot unmarshal {_kind(value)} into Go struct field Stats.errors of type []models.Error"
+            f"json: cannot unmarshal {_describe_type(value)} into Go struct field Stats.errors of type []models.Error"
         )
-    for place, entry in enumerate(value):
+    for index, entry in enumerate(value):
         if entry is not None and not isinstance(entry, _Object):
             raise RefusedError(
-                f"json: cannot unmarshal {_kind(entry)} into Go struct field Stats.errors of type models.Error"
+                f"json: cannot unmarshal {_describe_type(entry)} into Go struct field Stats.errors of type models.Error"
             )
-        if place == len(array):
+        if index == len(array):
             array.append({"error_code": "", "message": "", "count": 0})
-        error = array[place]
-        for name, given in entry or ():
-            key = _fold(name)
-            if given is None or key not in error:
+        error = array[index]
+        for name, member in entry or ():
+            key = _fold_name(name)
+            if member is None or key not in error:
                 continue
             error[key] = (
-                _integer(given, "Error.errors.count", 64) if key == "count" else _string(given, f"Error.errors.{key}")
+                _require_integer(member, "Error.errors.count", 64)
+                if key == "count"
+                else _require_string(member, f"Error.errors.{key}")
             )
     return [dict(error) for error in array[: len(value)]]
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"number {text} is too large")
     return value
 
 
-def _constant(text: str) -> float:
+def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):

@@ -9,12 +9,12 @@ import wave
 import zlib
 from functools import lru_cache
 
-_RATE = 44_100
+_SAMPLE_RATE = 44_100
 _BOMB_SIDE = 20_000
 
 
 @lru_cache(maxsize=64)
-def picture(width: int, height: int, *, blank: bool = False) -> bytes:
+def create_image(width: int, height: int, *, blank: bool = False) -> bytes:
     """Draw a PNG of that size: two gradients, or one flat colour."""
     from PIL import Image
 
@@ -30,7 +30,7 @@ def picture(width: int, height: int, *, blank: bool = False) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def bomb() -> bytes:
+def create_decompression_bomb() -> bytes:
     """Make a small PNG that unpacks to 20000×20000 pixels."""
     packer = zlib.compressobj(9)
     row = bytes(1 + _BOMB_SIDE // 8)
@@ -43,7 +43,7 @@ def bomb() -> bytes:
 
 
 @lru_cache(maxsize=32)
-def film(width: int, height: int, *, fps: int, frames: int, flat: bool = False) -> bytes:
+def create_video(width: int, height: int, *, fps: int, frames: int, flat: bool = False) -> bytes:
     """Encode an H.264 mp4 in which a bar moves, or nothing does."""
     import av
     from PIL import Image
@@ -65,20 +65,20 @@ def film(width: int, height: int, *, fps: int, frames: int, flat: bool = False) 
 
 
 @lru_cache(maxsize=64)
-def sound(tenths: int, *, silent: bool = False) -> bytes:
+def create_audio(tenths: int, *, silent: bool = False) -> bytes:
     """Make a mono 44.1 kHz WAVE of so many tenths of a second: a wavering tone, or silence."""
-    count = _RATE * tenths // 10
+    count = _SAMPLE_RATE * tenths // 10
     if silent:
         samples = bytes(2 * count)
     else:
-        turns = (2 * math.pi * at / _RATE for at in range(_RATE))
+        turns = (2 * math.pi * at / _SAMPLE_RATE for at in range(_SAMPLE_RATE))
         levels = (int(9000 * math.sin(220 * turn) * (0.6 + 0.4 * math.sin(4 * turn))) for turn in turns)
-        second = struct.pack(f"<{_RATE}h", *levels)
+        second = struct.pack(f"<{_SAMPLE_RATE}h", *levels)
         samples = (second * (tenths // 10 + 1))[: 2 * count]
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(_RATE)
+        file.setframerate(_SAMPLE_RATE)
         file.writeframes(samples)
     return out.getvalue()

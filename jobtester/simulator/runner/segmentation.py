@@ -14,7 +14,7 @@ _TOLERANCE = 90
 _MARK = (1, 254, 3)
 
 
-def answer(
+def segment(
     upload: bytes, *, points: str, box: str, multimask: bool, logits: bool, wrong: bool = False, nan: bool = False
 ) -> dict[str, str]:
     """Answer with masks, scores and logits, each nested JSON lists as a string. ValueError on bad prompts."""
@@ -22,13 +22,15 @@ def answer(
 
     with Image.open(io.BytesIO(upload)) as opened:
         width, height = opened.size
-        flooded = _flood(opened.convert("RGB"), _start(points, box, width, height), _frame(box, width, height))
+        flooded = _flood_fill(
+            opened.convert("RGB"), _start_point(points, box, width, height), _parse_box(box, width, height)
+        )
     if wrong:
         flooded = flooded.transpose(Image.Transpose.ROTATE_180)
     count = 3 if multimask else 1
     inside, outside = ("4.5", "-6.25") if logits else ("1.0", "0.0")
-    mask = _rows(flooded, "NaN" if nan else inside, outside)
-    small = _rows(flooded.resize((256, 256), Image.Resampling.NEAREST), "4.5", "-6.25")
+    mask = _format_mask(flooded, "NaN" if nan else inside, outside)
+    small = _format_mask(flooded.resize((256, 256), Image.Resampling.NEAREST), "4.5", "-6.25")
     return {
         "logits": f"[{', '.join([small] * count)}]",
         "masks": f"[{', '.join([mask] * count)}]",
@@ -36,33 +38,33 @@ def answer(
     }
 
 
-def _start(points: str, box: str, width: int, height: int) -> tuple[int, int]:
+def _start_point(points: str, box: str, width: int, height: int) -> tuple[int, int]:
     if points:
-        x, y = _numbers(json.loads(points))[:2]
+        x, y = _flatten(json.loads(points))[:2]
     elif box:
-        left, top, right, bottom = _numbers(json.loads(box))[:4]
+        left, top, right, bottom = _flatten(json.loads(box))[:4]
         x, y = (left + right) / 2, (top + bottom) / 2
     else:
         x, y = width / 2, height / 2
     return min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
 
 
-def _frame(box: str, width: int, height: int) -> tuple[int, int, int, int]:
+def _parse_box(box: str, width: int, height: int) -> tuple[int, int, int, int]:
     if not box:
         return 0, 0, width, height
-    left, top, right, bottom = _numbers(json.loads(box))[:4]
+    left, top, right, bottom = _flatten(json.loads(box))[:4]
     return int(left), int(top), int(right), int(bottom)
 
 
-def _numbers(value: object) -> list[float]:
+def _flatten(value: object) -> list[float]:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [number for one in value for number in _numbers(one)]
+        return [number for one in value for number in _flatten(one)]
     if isinstance(value, int | float):
         return [float(value)]
     raise ValueError(f"not a number: {value!r}")
 
 
-def _flood(image: Image.Image, start: tuple[int, int], frame: tuple[int, int, int, int]) -> Image.Image:
+def _flood_fill(image: Image.Image, start: tuple[int, int], frame: tuple[int, int, int, int]) -> Image.Image:
     from PIL import Image, ImageChops, ImageDraw
 
     ImageDraw.floodfill(image, start, _MARK, thresh=_TOLERANCE)
@@ -73,7 +75,7 @@ def _flood(image: Image.Image, start: tuple[int, int], frame: tuple[int, int, in
     return kept
 
 
-def _rows(mask: Image.Image, inside: str, outside: str) -> str:
+def _format_mask(mask: Image.Image, inside: str, outside: str) -> str:
     width, height = mask.size
     data = mask.tobytes()
     lines = (data[at * width : (at + 1) * width] for at in range(height))
