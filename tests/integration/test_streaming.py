@@ -93,6 +93,7 @@ def event(content: str | None = None, *, reason: str | None = None, **more: Any)
 
 
 DONE = b"data: [DONE]\n\n"
+TWELVE = (event("bears "), "pause", *(event("are "),) * 11)  # tokens, each in an event
 STREAMS: dict[str, tuple[tuple[bytes | str, ...], str]] = {
     "as-it-should-be": ((event(), event("bears"), event("", reason="stop")), "ok"),
     "done-without-reason": ((event("bears"), DONE), "ok"),
@@ -112,6 +113,8 @@ STREAMS: dict[str, tuple[tuple[bytes | str, ...], str]] = {
     "lines-ended-by-returns": ((event("bears", reason="stop").replace(b"\n", b"\r"),), "ok"),
     "split-within-a-token": ((event()[:-2] + b"\n\n" + event("bears")[:60], "pause", event("bears")[60:], DONE), "ok"),
     "json-instead": ((b'{"choices":[{"message":{"content":"bears"},"finish_reason":"stop"}]}',), "ok"),
+    "counted-twice": ((*TWELVE, event("", reason="stop", usage={"completion_tokens": 24})), "ok"),
+    "counted-once": ((*TWELVE, event("", reason="stop", usage={"completion_tokens": 12})), "ok"),
     "cut": ((event("bears"), "abort"), "gateway_fault"),
     "stuck": ((event("bears"), "hang"), "timeout"),
     "gzip": ((b"\x1f\x8b\x08\x00",), "bad_json"),
@@ -205,4 +208,9 @@ async def test_hostile_streams_end_with_a_reason_each(tmp_path: Path) -> None:
         else:
             assert row.measures == {}
     for pipeline in (LLM, BYOC):
+        for name, notes in (("counted-twice", ["token_count"]), ("counted-once", [])):
+            row = found[pipeline, name]
+            writing = row.round_trip_s - row.measures["first_token_s"]
+            assert row.measures["tokens_per_s"] == pytest.approx(12 / writing, rel=0.01), name
+            assert [note["note"] for note in row.notes if note["check"] == "chat" and note["note"] != "usage"] == notes
         assert found[pipeline, "split-within-a-token"].measures["first_token_s"] >= 0.05

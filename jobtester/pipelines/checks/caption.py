@@ -21,7 +21,8 @@ _SHORT = 2  # characters that are one word, in scripts that write no spaces
 class Params:
     """`path` leads to the caption. One of `words` has to be in it; without any, one of the picture's known words.
 
-    `required` false takes any caption.
+    `required` false takes any caption. One in another language or script than the words is held against nobody; words
+    in Latin letters are taken for English.
     """
 
     path: str = "text"
