@@ -14,7 +14,7 @@ import pytest
 from tests.harness.process import VALID_CONFIG, run_command
 
 
-def refused(found: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+def assert_refused(found: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
     """Assert one clear message with these words, and the exit code."""
     assert found.returncode == code, found.stderr
     assert "Traceback" not in found.stdout + found.stderr
@@ -47,7 +47,7 @@ CASES = [
 def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, bad: str, words: list[str]) -> None:
     """Exit 2, the key path, and no traceback."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG.replace(good, bad, 1))
-    refused(run_command("serve", folder=tmp_path), *words)
+    assert_refused(run_command("serve", folder=tmp_path), *words)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_is_secret_in_a_refused_address_is_not_repeated(tmp_path: Path, sec
     }
     (tmp_path / "config.toml").write_text(bad[section])
     found = run_command("check", folder=tmp_path)
-    refused(found, key)
+    assert_refused(found, key)
     assert "very-secret" not in found.stdout + found.stderr
 
 
@@ -75,26 +75,28 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     """Nobody has to run it three times to learn of three mistakes."""
     text = VALID_CONFIG.replace('"1h"', '"x"').replace("port = 0", "port = -1").replace('region = "FRA"', "regoin = 1")
     (tmp_path / "config.toml").write_text(text)
-    refused(run_command("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
+    assert_refused(run_command("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
 
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     """And the way to make one is told."""
-    refused(run_command("serve", folder=tmp_path), "config.toml", "config init")
-    refused(run_command("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
-    refused(run_command("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
+    assert_refused(run_command("serve", folder=tmp_path), "config.toml", "config init")
+    assert_refused(run_command("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
+    assert_refused(run_command("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
     """A typing error in the environment is not passed over in silence."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG)
-    refused(run_command("check", folder=tmp_path, JOBTESTER_SHEDULE__INTERVAL="5m"), "JOBTESTER_SHEDULE__INTERVAL")
+    assert_refused(
+        run_command("check", folder=tmp_path, JOBTESTER_SHEDULE__INTERVAL="5m"), "JOBTESTER_SHEDULE__INTERVAL"
+    )
 
 
 def test_the_starter_file_is_valid_but_for_its_secret(tmp_path: Path) -> None:
     """`config init` writes what `config show` reads; an existing file is kept."""
     assert run_command("config", "init", folder=tmp_path).returncode == 0
-    refused(run_command("config", "init", folder=tmp_path), "exists")
+    assert_refused(run_command("config", "init", folder=tmp_path), "exists")
     hook = "https://hooks.example:8443/hidden-thing"
     secrets = {"JOBTESTER_LEADERBOARD__SECRET": "hidden-thing", "JOBTESTER_NOTIFY__URL": hook}
     shown = run_command("config", "show", folder=tmp_path, **secrets)
@@ -110,15 +112,15 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = VALID_CONFIG.replace("port = 0", f"port = {taken.getsockname()[1]}")
         (tmp_path / "config.toml").write_text(text)
-        refused(run_command("serve", folder=tmp_path), "server.port", "taken")
+        assert_refused(run_command("serve", folder=tmp_path), "server.port", "taken")
 
 
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:
     """`check` tells every peer that does not answer; `run` and `plan` exit 1 with the reason."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG)
-    refused(run_command("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
-    refused(run_command("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)
-    refused(run_command("run", folder=tmp_path), "http://127.0.0.1:1", code=1)
+    assert_refused(run_command("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
+    assert_refused(run_command("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)
+    assert_refused(run_command("run", folder=tmp_path), "http://127.0.0.1:1", code=1)
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def html_server() -> Iterator[str]:
 def test_a_gateway_that_answers_html_is_named(tmp_path: Path, html_server: str) -> None:
     """Discovery says what it got."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG.replace("http://127.0.0.1:1", html_server))
-    refused(run_command("plan", folder=tmp_path), "not JSON", "Please log in", code=1)
+    assert_refused(run_command("plan", folder=tmp_path), "not JSON", "Please log in", code=1)
 
 
 def test_usage_errors_exit_2(tmp_path: Path) -> None:
@@ -155,4 +157,4 @@ def test_usage_errors_exit_2(tmp_path: Path) -> None:
     assert run_command("nonsense", folder=tmp_path).returncode == 2
     assert run_command(folder=tmp_path).returncode == 2
     assert run_command("--help", folder=tmp_path).returncode == 0
-    refused(run_command("demo", "--scenario", "nowhere", folder=tmp_path), "nowhere")
+    assert_refused(run_command("demo", "--scenario", "nowhere", folder=tmp_path), "nowhere")

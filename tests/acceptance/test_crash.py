@@ -89,7 +89,7 @@ def configuration(base: int, port: int, **schedule: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Simulated:
+class SimulatedProcess:
     """The network as a process, steered through its control port. Its Leaderboard's rows are in a file."""
 
     folder: Path
@@ -142,7 +142,7 @@ class Simulated:
 
 
 @dataclass
-class Seen:
+class KillStatistics:
     """What the kills met, counted by facts that were found afterwards."""
 
     lives: int = 0
@@ -168,7 +168,7 @@ class Seen:
             and self.sent_again >= 5
         )
 
-    async def look(self, daemon: DaemonProcess, network: Simulated) -> None:
+    async def look(self, daemon: DaemonProcess, network: SimulatedProcess) -> None:
         """Look at what a killed daemon left behind."""
         self.lives += 1
         names = [line["event"] for line in daemon.lines]
@@ -176,15 +176,15 @@ class Seen:
         self.in_tick += names.count("tick_started") > names.count("tick_done")
         self.just_recorded += names[-1:] == ["job_done"]
         self.recorded |= {line["job"] for line in daemon.lines if line["event"] == "job_done"}
-        left = read(network.folder, "SELECT state, address, pipeline, model, timestamp, round_trip_s FROM outbox")
-        self.sent_again = len(read(network.folder, "SELECT 1 FROM outbox WHERE attempts > 1"))
+        left = query_copy(network.folder, "SELECT state, address, pipeline, model, timestamp, round_trip_s FROM outbox")
+        self.sent_again = len(query_copy(network.folder, "SELECT 1 FROM outbox WHERE attempts > 1"))
         rows = await network.rows()
         self.while_sending += any(state == "sending" for state, *_ in left)
         self.uncertain += any(state == "uncertain" for state, *_ in left)
         self.stored_unanswered += any(state == "sending" and tuple(key) in rows for state, *key in left)
 
 
-def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
+def query_copy(folder: Path, query: str) -> list[tuple[Any, ...]]:
     """Ask a copy of the daemon's file, so that nobody but the daemon itself repairs what a kill left behind."""
     with tempfile.TemporaryDirectory() as aside:
         for name in ("jobtester.db", "jobtester.db-wal"):
@@ -196,7 +196,7 @@ def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
             return db.execute(query).fetchall()
 
 
-async def moment(kind: str, daemon: DaemonProcess, network: Simulated, rng: random.Random) -> None:
+async def wait_for_moment(kind: str, daemon: DaemonProcess, network: SimulatedProcess, rng: random.Random) -> None:
     """Wait for the moment at which to kill."""
     match kind:
         case "booting":
@@ -214,7 +214,7 @@ async def moment(kind: str, daemon: DaemonProcess, network: Simulated, rng: rand
             await asyncio.sleep(rng.uniform(0, 0.4))
 
 
-async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.Random) -> None:
+async def live_and_die(number: int, network: SimulatedProcess, seen: KillStatistics, rng: random.Random) -> None:
     """Start the daemon, let things go wrong around it, and kill it."""
     kind = MOMENTS[number % len(MOMENTS)]
     faults = dict(rng.choice(FAULTS))
@@ -235,14 +235,14 @@ async def live_and_die(number: int, network: Simulated, seen: Seen, rng: random.
                 group.create_task(network.restart_leaderboard(daemon, rng))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(20):
-                    await moment(kind, daemon, network, rng)
+                    await wait_for_moment(kind, daemon, network, rng)
                     seen.moments[kind] += 1
     finally:
         await daemon.kill()
     await seen.look(daemon, network)
 
 
-async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
+async def deliver_the_rest(network: SimulatedProcess, port: int, seen: KillStatistics) -> None:
     """Start a last daemon, which runs no ticks, to deliver what is left, and stop it in order."""
     await network.ask("PUT", "/leaderboard/faults", json={})
     config = configuration(network.base, port, interval="1h", run_at_start=False)
@@ -250,7 +250,9 @@ async def come_to_rest(network: Simulated, port: int, seen: Seen) -> None:
     daemon = await DaemonProcess.start(network.folder)
     await daemon.next_event("serving")
     undelivered = "SELECT 1 FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"
-    await until(lambda: not read(network.folder, undelivered), "nothing is undelivered", timeout_s=120, pause_s=0.3)
+    await until(
+        lambda: not query_copy(network.folder, undelivered), "nothing is undelivered", timeout_s=120, pause_s=0.3
+    )
     await daemon.stop()
     seen.events.update(line["event"] for line in daemon.lines)
 
@@ -263,23 +265,23 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     A few kills, which do not meet every phase, are the quick test of it.
     """
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.Random().randrange(1, 10**6)
-    rng, seen, began = random.Random(seed), Seen(), time.monotonic()
+    rng, seen, began = random.Random(seed), KillStatistics(), time.monotonic()
     print(f"CRASH_SEED={seed}")  # noqa: T201 -- by which to repeat it
     base, port = free_ports()
     (tmp_path / "network.toml").write_text(tomli_w.dumps(scenario()))
     (tmp_path / "config.toml").write_text(tomli_w.dumps(configuration(base, port)))
     async with aiohttp.ClientSession() as client:
-        network = Simulated(tmp_path, base, client)
+        network = SimulatedProcess(tmp_path, base, client)
         await network.start()
         try:
             while seen.lives < kills or (kills == KILLS and not seen.enough and seen.lives < 2 * kills):
                 await live_and_die(seen.lives, network, seen, rng)
-            await come_to_rest(network, port, seen)
+            await deliver_the_rest(network, port, seen)
             rows = await network.rows()
         finally:
             await network.kill()
     print(seen, f"{time.monotonic() - began:.0f} s")  # noqa: T201
-    scored = read(
+    scored = query_copy(
         tmp_path,
         "SELECT address, pipeline_name, model, CAST(started_at AS INTEGER), round_trip_s FROM results"
         " WHERE outcome != 'unscored'",
@@ -289,10 +291,10 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     assert twice == {}, "counted twice"
     assert results - rows == Counter(), "lost"
     assert rows == results
-    assert len(scored) > 2 * kills
-    kept = {id_ for (id_,) in read(tmp_path, "SELECT id FROM results")}
+    assert len(scored) > 2 * kills or kills < KILLS
+    kept = {id_ for (id_,) in query_copy(tmp_path, "SELECT id FROM results")}
     assert seen.recorded <= kept, "what was said to be recorded is"
-    assert read(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
+    assert query_copy(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
         ("delivered", 0, len(scored))
     ]
     assert seen.enough or kills < KILLS, seen

@@ -17,7 +17,7 @@ from tests.harness.process import DaemonProcess
 from tests.harness.waiting import until
 
 
-async def answer_of(url: str, status: int) -> dict[str, Any]:
+async def wait_for_status(url: str, status: int) -> dict[str, Any]:
     """Wait until a page is answered with this status; return what it says."""
     async with aiohttp.ClientSession() as session:
 
@@ -55,21 +55,21 @@ async def test_serve_starts_on_a_full_disk_and_recovers(small_disk: Path, tmp_pa
     daemon = await DaemonProcess.start(tmp_path)
     try:
         await daemon.next_event("store_full")
-        ready = await answer_of(f"{url}/readyz", 503)
+        ready = await wait_for_status(f"{url}/readyz", 503)
         assert ready["checks"]["store"]["ok"] is False
         assert "make room" in ready["checks"]["store"]["problem"]
-        assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
-        assert "make room" in (await answer_of(f"{url}/api/ticks", 503))["error"]
+        assert (await wait_for_status(f"{url}/healthz", 200))["ok"] is True
+        assert "make room" in (await wait_for_status(f"{url}/api/ticks", 503))["error"]
         filler.unlink()
         await daemon.next_event("serving")
-        assert (await answer_of(f"{url}/healthz", 200))["ok"] is True
+        assert (await wait_for_status(f"{url}/healthz", 200))["ok"] is True
         await daemon.stop()
         assert sum(line["event"] == "store_full" for line in daemon.lines) == 1, "said once"
         (small_disk / "jobtester.db").unlink()
         filler = fill_disk(small_disk)
         daemon = await DaemonProcess.start(tmp_path)
         await daemon.next_event("store_full")
-        await answer_of(f"{url}/readyz", 503)
+        await wait_for_status(f"{url}/readyz", 503)
         await daemon.stop()
     finally:
         if daemon.process.returncode is None:

@@ -17,7 +17,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def interrupted(folder: Path, arguments: list[str], module: str) -> tuple[int, str]:
+def run_and_interrupt(folder: Path, arguments: list[str], module: str) -> tuple[int, str]:
     """Run a command, press Ctrl-C when it has imported a module, and return its exit code and what it printed."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "jobtester", *arguments],
@@ -41,10 +41,10 @@ def interrupted(folder: Path, arguments: list[str], module: str) -> tuple[int, s
 @pytest.mark.parametrize("command", COMMANDS)
 def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path, command: str) -> None:
     """The parser has just been imported, and what the command itself needs is next."""
-    assert interrupted(tmp_path, command.split(), "argparse") == (130, "")
+    assert run_and_interrupt(tmp_path, command.split(), "argparse") == (130, "")
 
 
 @pytest.mark.parametrize("module", ["asyncio", "pydantic", "structlog", "aiohttp.client"])
 def test_ctrl_c_during_any_import_prints_no_traceback(tmp_path: Path, module: str) -> None:
     """Whichever module it meets, those written in C included."""
-    assert interrupted(tmp_path, ["demo"], module) == (130, "")
+    assert run_and_interrupt(tmp_path, ["demo"], module) == (130, "")

@@ -51,14 +51,14 @@ def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
     return dataclasses.replace(made, orchestrators=nodes)
 
 
-async def listed(folder: Path, *arguments: str) -> Any:
+async def run_json(folder: Path, *arguments: str) -> Any:
     """Return a command's JSON; its stdout is nothing else, and its stderr is empty."""
     found = await run_command_in_thread(folder, *arguments, "--json")
     assert (found.returncode, found.stderr) == (0, b""), found.stderr
     return orjson.loads(found.stdout)
 
 
-async def said(folder: Path, *arguments: str, code: int = 0) -> str:
+async def run_text(folder: Path, *arguments: str, code: int = 0) -> str:
     """Return what a command says on stdout; no control characters are in it where there is no terminal."""
     found = await run_command_in_thread(folder, *arguments)
     assert (found.returncode, found.stderr) == (code, b""), (found.stdout, found.stderr)
@@ -78,7 +78,7 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
             await daemon.any_event("stat_refused")
 
             async def all_refused() -> Any:
-                document = await listed(tmp_path, "outbox", "list")
+                document = await run_json(tmp_path, "outbox", "list")
                 return document if document["counts"]["refused"] == 6 else None
 
             found = await until(all_refused, "all stats are refused")
@@ -86,21 +86,21 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
             one = found["entries"][0]
             assert "403" in one["problem"]
             assert orjson.loads(one["body"])["orchestrator"] == one["address"]
-            table = await said(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
+            table = await run_text(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
             assert table.count("403") == 2
             assert table.endswith("6 refused\n")
-            assert await said(tmp_path, "outbox", "list", "--state", "held") == "nothing waits\n6 refused\n"
-            assert await said(tmp_path, "outbox", "drop", str(one["seq"])) == "1 stat will not be posted\n"
-            assert await said(tmp_path, "outbox", "drop", str(one["seq"]), code=1) == "0 stats will not be posted\n"
+            assert await run_text(tmp_path, "outbox", "list", "--state", "held") == "nothing waits\n6 refused\n"
+            assert await run_text(tmp_path, "outbox", "drop", str(one["seq"])) == "1 stat will not be posted\n"
+            assert await run_text(tmp_path, "outbox", "drop", str(one["seq"]), code=1) == "0 stats will not be posted\n"
             remote.leaderboard.faults.refuse_signature = False
             others = [str(entry["seq"]) for entry in found["entries"][1:]]
-            assert await said(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
+            assert await run_text(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 1, "the first is posted")
-            assert await said(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
+            assert await run_text(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 5, "the others are posted")
         sent = {row.body for row in remote.leaderboard.rows}
         assert sent == {entry["body"].encode() for entry in found["entries"][1:]}
-    (left,) = (await listed(tmp_path, "outbox", "list"))["entries"]
+    (left,) = (await run_json(tmp_path, "outbox", "list"))["entries"]
     assert (left["seq"], left["state"]) == (one["seq"], "dropped")
 
 
@@ -113,15 +113,15 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
             await harness.record(3)
             entries = await harness.outbox.claim(3)
             await harness.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
-            assert await said(tmp_path, "outbox", "retry", code=1) == (
+            assert await run_text(tmp_path, "outbox", "retry", code=1) == (
                 "0 stats will be posted again\n"
                 "3 stats may be stored and are looked for by themselves; name a number to post one at once\n"
             )
-            assert await said(tmp_path, "outbox", "drop", "1") == "1 stat will not be posted\n"
-            assert await said(tmp_path, "outbox", "retry", "1") == (
+            assert await run_text(tmp_path, "outbox", "drop", "1") == "1 stat will not be posted\n"
+            assert await run_text(tmp_path, "outbox", "retry", "1") == (
                 "1 stat will be looked for at the Leaderboard, and posted again if not stored\n"
             )
-            assert await said(tmp_path, "outbox", "retry", "2") == (
+            assert await run_text(tmp_path, "outbox", "retry", "2") == (
                 "1 stat will be posted again\n1 stat of them may already be stored, and then counts twice\n"
             )
             assert await harness.states() == {"uncertain": 2, "pending": 1}
@@ -134,15 +134,15 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
         async with running_daemon(tmp_path) as daemon:
             done = await daemon.next_event("tick_done")
             assert done["state"] == "suspect"
-            assert (await listed(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
+            assert (await run_json(tmp_path, "outbox", "list"))["counts"]["suspect"] == 12
             assert remote.leaderboard.rows == []
             assert (
                 b"there is no tick 'another'"
                 in (await run_command_in_thread(tmp_path, "tick", "release", "another")).stderr
             )
-            assert await said(tmp_path, "tick", "release") == "12 stats released\n"
+            assert await run_text(tmp_path, "tick", "release") == "12 stats released\n"
             await until(lambda: len(remote.leaderboard.rows) == 12, "all are posted")
-            assert await said(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
+            assert await run_text(tmp_path, "tick", "release", done["tick"], code=1) == "0 stats released\n"
 
 
 @pytest.mark.slow
@@ -164,8 +164,8 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                 session.post(f"http://127.0.0.1:{daemon.port}/api/post_stats", data=hostile, headers=headers) as answer,
             ):
                 assert answer.status == 200
-            beside = await listed(tmp_path, "results")
-        everything = await listed(tmp_path, "results")
+            beside = await run_json(tmp_path, "results")
+        everything = await run_json(tmp_path, "results")
         assert everything == beside
         assert len(everything) == 6
         assert [row["seq"] for row in everything] == sorted((row["seq"] for row in everything), reverse=True)
@@ -180,28 +180,28 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
             keys = {("address" if name == "orchestrator" else name): value for name, value in wanted.items()}
             keys |= {"address": address} if "address" in keys else {}
             expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
-            assert await listed(tmp_path, "results", *given) == expected, wanted
-        assert await listed(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
+            assert await run_json(tmp_path, "results", *given) == expected, wanted
+        assert await run_json(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
         nobody = await run_command_in_thread(tmp_path, "results", "--tick", "nope")
         assert (nobody.returncode, b"there is no tick 'nope'" in nobody.stderr) == (2, True)
         uris = {row["service_uri"] for row in everything}
         for uri in uris:
             expected = [row for row in everything if row["service_uri"] == uri]
             assert (
-                await listed(tmp_path, "results", "--orchestrator", uri.upper().replace("HTTPS", "https")) == expected
+                await run_json(tmp_path, "results", "--orchestrator", uri.upper().replace("HTTPS", "https")) == expected
             )
         chosen = [option for uri in sorted(uris)[:2] for option in ("--orchestrator", uri)]
         expected = [row for row in everything if row["service_uri"] in sorted(uris)[:2]]
-        assert await listed(tmp_path, "results", *chosen) == expected
-        assert await said(tmp_path, "results", "--model", "none") == "no results\n"
-        table = await said(tmp_path, "results")
+        assert await run_json(tmp_path, "results", *chosen) == expected
+        assert await run_text(tmp_path, "results", "--model", "none") == "no results\n"
+        table = await run_text(tmp_path, "results")
         assert (table.count("passed"), table.count("failed"), table.count("bad_json")) == (4, 2, 2)
-        (other,) = await listed(tmp_path, "results", "--received")
+        (other,) = await run_json(tmp_path, "results", "--received")
         assert (other["source"], other["stat"]["region"]) == ("127.0.0.1", "FRA")
-        assert "[bold]x[/bold]" in await said(tmp_path, "results", "--received")
+        assert "[bold]x[/bold]" in await run_text(tmp_path, "results", "--received")
         for width in (80, 140):
             for arguments in (("results",), ("results", "--received"), ("outbox", "list", "--state", "delivered")):
-                shown = await asyncio.to_thread(on_a_terminal, tmp_path, width, *arguments)
+                shown = await asyncio.to_thread(run_on_terminal, tmp_path, width, *arguments)
                 lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
                 assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines)), "only colours steer the terminal"
                 assert max(len(line) for line in lines) <= width
@@ -216,7 +216,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                 assert len(lines) <= 6 + 4 * 6, "a row takes few lines"
 
 
-def on_a_terminal(folder: Path, width: int, *arguments: str) -> str:
+def run_on_terminal(folder: Path, width: int, *arguments: str) -> str:
     """Run a command on a terminal of a width and give all that it writes there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))

@@ -22,7 +22,7 @@ from tests.harness.simulated import config_tables
 from tests.harness.waiting import until
 
 
-class Followed(DaemonProcess):
+class DaemonWithFile(DaemonProcess):
     """A running daemon with the file that it follows."""
 
     def __init__(self, process: asyncio.subprocess.Process, path: Path, content: dict[str, Any]) -> None:
@@ -39,9 +39,9 @@ class Followed(DaemonProcess):
 
 
 @asynccontextmanager
-async def serving(
+async def daemon_with_file(
     folder: Path, *, environment: Mapping[str, str] | None = None, **sections: Any
-) -> AsyncIterator[tuple[Network, Followed, str]]:
+) -> AsyncIterator[tuple[Network, DaemonWithFile, str]]:
     """Start a small network and the daemon for it."""
     scenario = generate(
         seed=3, orchestrators=2, pipelines=("llm", "text-to-image"), gateways=(GatewaySpec("a"), GatewaySpec("b"))
@@ -52,7 +52,7 @@ async def serving(
         path = folder / "config.toml"
         path.write_text(tomli_w.dumps(content))
         process = await start_command("serve", folder=folder, stderr=asyncio.subprocess.PIPE, environment=environment)
-        running = Followed(process, path, content)
+        running = DaemonWithFile(process, path, content)
         try:
             port = (await running.next_event("serving"))["port"]
             for gateway in network.gateways.values():
@@ -62,7 +62,7 @@ async def serving(
             await running.stop()
 
 
-async def metric(base: str, name: str) -> float:
+async def read_metric(base: str, name: str) -> float:
     """Read one figure without labels from /metrics."""
     async with aiohttp.ClientSession() as session, session.get(f"{base}/metrics") as response:
         text = await response.text()
@@ -71,8 +71,8 @@ async def metric(base: str, name: str) -> float:
 
 async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
     """Interval at once, the rest before the next tick, each difference logged; secrets only as a mask."""
-    async with serving(tmp_path) as (network, running, base):
-        assert await metric(base, "jobtester_tick_interval_seconds") == 3600
+    async with daemon_with_file(tmp_path) as (network, running, base):
+        assert await read_metric(base, "jobtester_tick_interval_seconds") == 3600
         written = time.time()
         running.write(
             schedule={"interval": "2s"}, server={"admin_token": "very-secret-token"}, limits={"per_orchestrator": 2}
@@ -82,12 +82,12 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
         assert changed["changes"]["limits.per_orchestrator"] == "1 → 2"
         assert changed["changes"]["server.admin_token"] == "- → **********"
         assert (await running.next_event("tick_done"))["state"] == "finished"
-        assert await metric(base, "jobtester_tick_interval_seconds") == 2
-        assert written < await metric(base, "jobtester_next_tick_timestamp_seconds") <= time.time() + 2
+        assert await read_metric(base, "jobtester_tick_interval_seconds") == 2
+        assert written < await read_metric(base, "jobtester_next_tick_timestamp_seconds") <= time.time() + 2
         del running.content["schedule"]["interval"]
         running.write(schedule={"cron": "0 */2 * * *"})
         await running.next_event("config_changed")
-        assert await metric(base, "jobtester_tick_interval_seconds") == 7200
+        assert await read_metric(base, "jobtester_tick_interval_seconds") == 7200
         running.content["notify"] = {"url": "http://user:very-secret@127.0.0.1:9/very-secret"}
         running.write()
         changed = await running.next_event("config_changed")
@@ -99,7 +99,7 @@ async def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
     """The next tick goes through the new gateway only."""
-    async with serving(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
+    async with daemon_with_file(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
         await running.next_event("tick_done")
         assert {one.gateway for one in network.logged_jobs} == {"a"}
         running.content["gateways"][0] |= {"name": "b", "url": network.gateways["b"].url,
@@ -117,31 +117,31 @@ async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     """One line that names the key, a metric, and the old configuration goes on; a good file ends it."""
-    async with serving(tmp_path) as (_, running, base):
+    async with daemon_with_file(tmp_path) as (_, running, base):
         good = running.path.read_text()
         running.path.write_text(good.replace('region = "FRA"', 'region = "FRA"\nregoin = "PRG"'))
         refused = await running.next_event("config_refused")
         assert "regoin: no such key" in refused["problem"]
-        assert await metric(base, "jobtester_config_reload_successful") == 0
+        assert await read_metric(base, "jobtester_config_reload_successful") == 0
         running.path.write_text("not toml")
         assert "is not valid TOML" in (await running.next_event("config_refused"))["problem"]
         running.path.unlink()
         assert "no such file" in (await running.next_event("config_refused"))["problem"]
-        assert await metric(base, "jobtester_tick_interval_seconds") == 3600
+        assert await read_metric(base, "jobtester_tick_interval_seconds") == 3600
         running.path.write_text(good.replace('interval = "1h"', 'interval = "30m"'))
         await running.next_event("config_changed")
-        assert await metric(base, "jobtester_config_reload_successful") == 1
-        assert await metric(base, "jobtester_tick_interval_seconds") == 1800
+        assert await read_metric(base, "jobtester_config_reload_successful") == 1
+        assert await read_metric(base, "jobtester_tick_interval_seconds") == 1800
 
 
 async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     """The port and the store stay as they are, and SIGHUP reads the file even if nothing is new."""
-    async with serving(tmp_path) as (_, running, base):
+    async with daemon_with_file(tmp_path) as (_, running, base):
         running.write(server={"port": 7999}, store={"path": str(tmp_path / "other.db")})
         assert (await running.next_event("config_needs_restart"))["keys"] == ["server.port", "store.path"]
         running.process.send_signal(signal.SIGHUP)
         await running.next_event("config_unchanged")
-        assert await metric(base, "jobtester_config_reload_successful") == 1
+        assert await read_metric(base, "jobtester_config_reload_successful") == 1
         assert not (tmp_path / "other.db").exists()
 
 
@@ -149,7 +149,11 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
     """The configuration before stays in force, in one line that names both; a mended file comes into force."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
-    async with serving(tmp_path, environment={"JOBTESTER_SECRETS_DIR": str(secrets)}) as (_network, running, base):
+    async with daemon_with_file(tmp_path, environment={"JOBTESTER_SECRETS_DIR": str(secrets)}) as (
+        _network,
+        running,
+        base,
+    ):
         bad = secrets / "discovery__orchestrators"
         bad.write_text("0xabc")
         running.process.send_signal(signal.SIGHUP)
@@ -157,10 +161,10 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
         (line,) = refused["problem"].splitlines()[1:]
         assert line.strip().startswith("discovery.orchestrators: has to be a list")
         assert line.endswith(f"(in {bad})")
-        assert await metric(base, "jobtester_config_reload_successful") == 0
+        assert await read_metric(base, "jobtester_config_reload_successful") == 0
         bad.unlink()
         (secrets / "discovery__exclude").write_text(f"0x{1:040x},0x{2:040x}")
         running.process.send_signal(signal.SIGHUP)
         changed = await running.next_event("config_changed")
         assert any(key.startswith("discovery.exclude") for key in changed["changes"])
-        assert await metric(base, "jobtester_config_reload_successful") == 1
+        assert await read_metric(base, "jobtester_config_reload_successful") == 1

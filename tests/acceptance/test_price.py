@@ -39,14 +39,14 @@ def network(*prices: int, mode: str = "query") -> Scenario:
 
 
 @asynccontextmanager
-async def configured(scenario: Scenario, folder: Path, **sections: Any) -> AsyncIterator[Network]:
+async def network_with_config(scenario: Scenario, folder: Path, **sections: Any) -> AsyncIterator[Network]:
     """Start a network and write the configuration of a tester that knows it."""
     async with Network(scenario) as made:
         (folder / "config.toml").write_text(tomli_w.dumps(config_tables(made, folder, **sections)))
         yield made
 
 
-async def jobtester(*arguments: str, folder: Path) -> bytes:
+async def run_jobtester(*arguments: str, folder: Path) -> bytes:
     """Run the shipped command, and give what it prints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "jobtester", *arguments,
@@ -61,14 +61,14 @@ async def jobtester(*arguments: str, folder: Path) -> bytes:
 async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path: Path) -> None:
     """`plan`, `run` and `results` print decimal text, as the API does, to the last digit; so do tables for people."""
     right = str(ODD * UNITS)
-    async with configured(network(ODD), tmp_path):
-        planned = orjson.loads(await jobtester("plan", "--json", folder=tmp_path))
+    async with network_with_config(network(ODD), tmp_path):
+        planned = orjson.loads(await run_jobtester("plan", "--json", folder=tmp_path))
         assert planned["estimated_price_wei"] == planned["jobs"][0]["estimated_price_wei"] == right
-        shown = (await jobtester("plan", folder=tmp_path)).decode()
+        shown = (await run_jobtester("plan", folder=tmp_path)).decode()
         assert f"{ODD * UNITS // 10**18}.0000000" in shown
-        ran = orjson.loads(await jobtester("run", "--json", folder=tmp_path))
+        ran = orjson.loads(await run_jobtester("run", "--json", folder=tmp_path))
         assert ran["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
-        (kept,) = orjson.loads(await jobtester("results", "--json", folder=tmp_path))
+        (kept,) = orjson.loads(await run_jobtester("results", "--json", folder=tmp_path))
         assert kept["price_wei"] == right
     async with simulated_tester(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as tester:
         await tester.tick()

@@ -36,7 +36,7 @@ def network() -> Scenario:
     return Scenario("stopping", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes)
 
 
-def kept(folder: Path, query: str) -> list[tuple[Any, ...]]:
+def query_store(folder: Path, query: str) -> list[tuple[Any, ...]]:
     """Ask the file of a daemon that has ended."""
     with contextlib.closing(sqlite3.connect(folder / "jobtester.db")) as db:
         return db.execute(query).fetchall()
@@ -64,12 +64,14 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
         ]  # fmt: skip
         assert next(line["state"] for line in daemon.lines if line["event"] == "tick_done") == "aborted"
 
-        outcomes = dict(kept(tmp_path, "SELECT outcome, count(*) FROM results GROUP BY outcome"))
-        assert kept(tmp_path, "SELECT DISTINCT reason FROM results WHERE outcome = 'unscored'") == [("shutdown",)]
+        outcomes = dict(query_store(tmp_path, "SELECT outcome, count(*) FROM results GROUP BY outcome"))
+        assert query_store(tmp_path, "SELECT DISTINCT reason FROM results WHERE outcome = 'unscored'") == [
+            ("shutdown",)
+        ]
         assert outcomes["unscored"] == 2, "the two that take very long were in the air"
         assert 4 <= outcomes["passed"] < 48, "others ended well, and most had not begun"
         assert sum(outcomes.values()) == sum(line["event"] == "job_done" for line in daemon.lines)
-        states = dict(kept(tmp_path, "SELECT state, count(*) FROM outbox GROUP BY state"))
+        states = dict(query_store(tmp_path, "SELECT state, count(*) FROM outbox GROUP BY state"))
         assert states == {"delivered" if up else "pending": outcomes["passed"]}
         if not up:
             await running.leaderboard.start()
@@ -80,7 +82,7 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
             await following.wait_delivered(outcomes["passed"])
             await following.stop()
         rows = [row.stat["round_trip_time"] for row in running.leaderboard.rows]
-        scored = kept(tmp_path, "SELECT round_trip_s FROM results WHERE outcome = 'passed'")
+        scored = query_store(tmp_path, "SELECT round_trip_s FROM results WHERE outcome = 'passed'")
         assert sorted(rows) == sorted(took for (took,) in scored)
 
 
@@ -155,4 +157,4 @@ async def test_sigterm_at_a_random_moment_of_a_tick(
     assert not [line for line in daemon.lines if "Traceback" in json.dumps(line)]
     assert late == []
     assert took_s <= _GRACE_S + _SLACK_S
-    assert sent <= {row for (row,) in kept(tmp_path, "SELECT id FROM results")}
+    assert sent <= {row for (row,) in query_store(tmp_path, "SELECT id FROM results")}

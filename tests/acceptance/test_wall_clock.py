@@ -23,7 +23,7 @@ HALF_HOURS = {"cron": "*/30 * * * *", "timezone": "Europe/Berlin", "deadline": "
 HOURS = {"interval": "1h", "deadline": "5m", "run_at_start": False}
 
 
-class Watched:
+class DaemonWithClock:
     """A daemon whose wall clock the test sets."""
 
     def __init__(self, clock: WallClock, running: DaemonProcess, port: int) -> None:
@@ -63,7 +63,7 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(folder: Path, start: str, schedule: dict[str, object]) -> AsyncIterator[Watched]:
+async def daemon_with_clock(folder: Path, start: str, schedule: dict[str, object]) -> AsyncIterator[DaemonWithClock]:
     """Start the daemon at an instant of its wall clock; it has to stop in order at SIGTERM."""
     clock = WallClock.in_folder(folder)
     clock.set(start)
@@ -80,7 +80,7 @@ async def watched(folder: Path, start: str, schedule: dict[str, object]) -> Asyn
             port = (await running.next_event("serving"))["port"]
             for gateway in network.gateways.values():
                 gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
-            daemon = Watched(clock, running, port)
+            daemon = DaemonWithClock(clock, running, port)
             await daemon.scheduled()
             yield daemon
             await running.stop()
@@ -92,7 +92,7 @@ async def watched(folder: Path, start: str, schedule: dict[str, object]) -> Asyn
 @pytest.mark.slow
 async def test_ticks_go_on_through_the_end_of_summer_time(tmp_path: Path) -> None:
     """Every half hour of real time, in both passes of the repeated hour; SIGTERM works."""
-    async with watched(tmp_path, "2026-10-25T01:40:00+02:00", HALF_HOURS) as daemon:
+    async with daemon_with_clock(tmp_path, "2026-10-25T01:40:00+02:00", HALF_HOURS) as daemon:
         await daemon.ticks_at("2026-10-25T01:59:57+02:00", "2026-10-25T02:00+02:00")
         await daemon.ticks_at("2026-10-25T02:29:57+02:00", "2026-10-25T02:30+02:00")
         await daemon.ticks_at("2026-10-25T02:59:57+02:00", "2026-10-25T02:00+01:00")
@@ -102,7 +102,7 @@ async def test_ticks_go_on_through_the_end_of_summer_time(tmp_path: Path) -> Non
 
 async def test_it_may_start_inside_the_repeated_hour(tmp_path: Path) -> None:
     """It answers, ticks at the next half hour, and stops."""
-    async with watched(tmp_path, "2026-10-25T02:10:00+01:00", HALF_HOURS) as daemon:
+    async with daemon_with_clock(tmp_path, "2026-10-25T02:10:00+01:00", HALF_HOURS) as daemon:
         await daemon.healthy()
         await daemon.ticks_at("2026-10-25T02:29:57+01:00", "2026-10-25T02:30+01:00")
 
@@ -110,7 +110,7 @@ async def test_it_may_start_inside_the_repeated_hour(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_ticks_go_on_through_the_begin_of_summer_time(tmp_path: Path) -> None:
     """01:30, 03:00, 03:30: half an hour of real time each."""
-    async with watched(tmp_path, "2026-03-29T01:10:00+01:00", HALF_HOURS) as daemon:
+    async with daemon_with_clock(tmp_path, "2026-03-29T01:10:00+01:00", HALF_HOURS) as daemon:
         await daemon.ticks_at("2026-03-29T01:29:57+01:00", "2026-03-29T01:30+01:00")
         await daemon.ticks_at("2026-03-29T01:59:57+01:00", "2026-03-29T03:00+02:00")
         await daemon.ticks_at("2026-03-29T03:29:57+02:00", "2026-03-29T03:30+02:00")
@@ -119,7 +119,7 @@ async def test_ticks_go_on_through_the_begin_of_summer_time(tmp_path: Path) -> N
 @pytest.mark.slow
 async def test_a_clock_that_is_set_makes_no_storm_and_no_pause(tmp_path: Path) -> None:
     """Forward by hours, as after a sleep: one tick, the rest counted as missed. Back by years: from there on."""
-    async with watched(tmp_path, "2030-01-01T09:30:00+00:00", HOURS) as daemon:
+    async with daemon_with_clock(tmp_path, "2030-01-01T09:30:00+00:00", HOURS) as daemon:
         await daemon.ticks_at("2030-01-01T19:30:00+00:00", "2030-01-01T19:30+00:00")
         missed = [line for line in daemon.running.lines if line["event"] == "ticks_missed"]
         assert [line["count"] for line in missed] == [9]

@@ -33,7 +33,7 @@ return [...document.querySelectorAll("tr")].filter((one) => one.querySelector(`a
 
 
 @asynccontextmanager
-async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[SimulatedTester, str]]:
+async def after_one_tick(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[SimulatedTester, str]]:
     """Start a tester that has run one tick over a network in which half misbehave; jobs take about `slow` seconds."""
     scenario = generate(
         seed=5,
@@ -50,7 +50,7 @@ async def shown(folder: Path, *, slow: float = 0.4) -> AsyncIterator[tuple[Simul
         yield tester, f"http://127.0.0.1:{tester.daemon.port}"
 
 
-def sized(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
+def set_window(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
     """Make the browser's window as wide as a phone's or a desk's, and light or dark."""
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
@@ -61,12 +61,12 @@ def sized(browser: webdriver.Chrome, width: int, scheme: str = "light") -> None:
     )
 
 
-def quiet(browser: webdriver.Chrome) -> None:
+def assert_console_empty(browser: webdriver.Chrome) -> None:
     """Assert that nothing was written to the console since the last look."""
     assert console(browser) == []
 
 
-def steady(browser: webdriver.Chrome, width: int) -> None:
+def assert_layout_stable(browser: webdriver.Chrome, width: int) -> None:
     """Assert that the page does not jump, and that nothing is wider than the window, or a fact wider than its place."""
     where = browser.current_url
     assert sum(browser.execute_script("return window.shifts")) < 0.1, where
@@ -75,33 +75,33 @@ def steady(browser: webdriver.Chrome, width: int) -> None:
     assert browser.execute_script(_STICKING_OUT) == [], where
 
 
-def read(browser: webdriver.Chrome, name: str) -> str:
+def read_text(browser: webdriver.Chrome, name: str) -> str:
     """Read one of the texts that change, at one instant."""
     return str(browser.execute_script(f"return document.querySelector('[data-live={name}]').textContent"))
 
 
 def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     """Watch the overview while a tick runs, until its number of settled jobs has moved three times."""
-    sized(browser, width)
+    set_window(browser, width)
     browser.get(f"{base}/")
-    block_until(lambda: read(browser, "state") == "running", "the page shows a running tick")
+    block_until(lambda: read_text(browser, "state") == "running", "the page shows a running tick")
     browser.execute_script("window.sameDocument = true")
     seen: list[int] = []
     airborne: set[str] = set()
 
     def moved() -> bool:
-        now = int(read(browser, "settled"))
+        now = int(read_text(browser, "settled"))
         if not seen or now != seen[-1]:
             seen.append(now)
-        airborne.add(read(browser, "air"))
+        airborne.add(read_text(browser, "air"))
         return len(seen) >= 4
 
     block_until(moved, "the page follows the tick")
-    assert read(browser, "planned") == "72"
+    assert read_text(browser, "planned") == "72"
     assert any(one.strip().startswith("gateway: 0x") for one in airborne)
     assert browser.execute_script("return window.sameDocument === true")
-    steady(browser, width)
-    quiet(browser)
+    assert_layout_stable(browser, width)
+    assert_console_empty(browser)
     return seen
 
 
@@ -109,7 +109,7 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_progress_moves_without_reload(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """The numbers of the running tick rise on the open page, which neither jumps nor complains; its end is shown."""
-    async with shown(tmp_path) as (tester, base):
+    async with after_one_tick(tmp_path) as (tester, base):
         running = asyncio.create_task(tester.tick())
         seen = await asyncio.to_thread(watch, browser, base, width)
         assert seen == sorted(seen)
@@ -119,18 +119,18 @@ async def test_progress_moves_without_reload(width: int, browser: webdriver.Chro
             return any("finished" in one for one in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
 
         await asyncio.to_thread(block_until, closed)
-        await asyncio.to_thread(steady, browser, width)
+        await asyncio.to_thread(assert_layout_stable, browser, width)
 
 
 def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int) -> str:
     """Go from the overview to a failed job's evidence by two clicks; give the id of the result that was found."""
-    sized(browser, width)
+    set_window(browser, width)
     browser.get(f"{base}/")
     browser.find_element(By.CSS_SELECTOR, f".matrix a[href='/o/{address}']").click()
     row = "//section[@aria-labelledby='results']//tr[td//span[text()='failed']]"
     browser.find_element(By.XPATH, f"({row})[1]//a").click()
     assert "/r/" in browser.current_url
-    quiet(browser)
+    assert_console_empty(browser)
     return browser.current_url.rpartition("/")[2]
 
 
@@ -138,7 +138,7 @@ def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
     """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
-    async with shown(tmp_path, slow=0.01) as (tester, base):
+    async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         row = next(row for row in await tester.results() if row.outcome == "failed")
         found_id = await asyncio.to_thread(find_evidence, browser, base, row.address, width)
         found = await tester.daemon.results.get(found_id)
@@ -148,7 +148,7 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
         for part in (found.reason, found.message, *found.evidence):
             assert " ".join(part.split()) in " ".join(text.split())
         assert '"' in await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "pre").text)
-        await asyncio.to_thread(steady, browser, width)
+        await asyncio.to_thread(assert_layout_stable, browser, width)
 
 
 async def paths(tester: SimulatedTester) -> list[str]:
@@ -158,11 +158,11 @@ async def paths(tester: SimulatedTester) -> list[str]:
     return ["/", f"/o/{rows[0].address}", f"/t/{rows[0].tick}", "/outbox", *(f"/r/{row.id}" for row in some.values())]
 
 
-def visited(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tuple[str, int]]:
+def visit(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tuple[str, int]]:
     """Open pages at each width, light and dark."""
     for width in WIDTHS:
         for scheme in ("light", "dark"):
-            sized(browser, width, scheme)
+            set_window(browser, width, scheme)
             for path in found:
                 browser.get(base + path)
                 yield f"{path} at {width} px, {scheme}", width
@@ -170,13 +170,13 @@ def visited(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[
 
 async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """No page of any kind is wider than the window, jumps while it loads, or writes to the console."""
-    async with shown(tmp_path, slow=0.01) as (tester, base):
+    async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         found = await paths(tester)
 
         def look() -> None:
-            for _, width in visited(browser, base, found):
-                steady(browser, width)
-                quiet(browser)
+            for _, width in visit(browser, base, found):
+                assert_layout_stable(browser, width)
+                assert_console_empty(browser)
 
         await asyncio.to_thread(look)
 
@@ -189,10 +189,10 @@ async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Ch
         base = f"http://127.0.0.1:{tester.daemon.port}"
 
         def look() -> None:
-            for _, width in visited(browser, base, found):
+            for _, width in visit(browser, base, found):
                 assert not browser.find_elements(By.CSS_SELECTOR, "main img, main script, main b, main [onmouseover]")
-                steady(browser, width)
-                quiet(browser)
+                assert_layout_stable(browser, width)
+                assert_console_empty(browser)
 
         await asyncio.to_thread(look)
 
@@ -200,12 +200,12 @@ async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Ch
 @pytest.mark.slow
 async def test_pages_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no serious or critical violation on any page, light or dark, on a phone or a desk."""
-    async with shown(tmp_path, slow=0.01) as (tester, base):
+    async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         found = await paths(tester)
 
         def look() -> list[str]:
             wrong: list[str] = []
-            for what, _ in visited(browser, base, found):
+            for what, _ in visit(browser, base, found):
                 browser.execute_script(axe)
                 answer: dict[str, Any] = browser.execute_async_script(
                     "const done = arguments[0]; axe.run().then(done, (error) => done({problem: String(error)}));"

@@ -29,7 +29,7 @@ SECRET = "a-secret-of-the-test"
 
 
 @dataclass(slots=True)
-class Caller:
+class ApiClient:
     """Asks a tester, and holds every answer against its own document."""
 
     session: aiohttp.ClientSession
@@ -69,7 +69,9 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIterator[tuple[SimulatedTester, Caller]]:
+async def api_client(
+    tmp_path: Any, *, ticks: int = 1, **sections: Any
+) -> AsyncIterator[tuple[SimulatedTester, ApiClient]]:
     """Start a tester that has tested a network with faults, and a caller of it."""
     scenario = generate(
         seed=3,
@@ -86,13 +88,13 @@ async def calling(tmp_path: Any, *, ticks: int = 1, **sections: Any) -> AsyncIte
             await tester.tick()
         base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/api/openapi.json") as answer:
-            caller = Caller(session, base, await answer.json())
+            caller = ApiClient(session, base, await answer.json())
         yield tester, caller
 
 
 async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
     """Each GET route's real answer, with results of all kinds, is valid under the document, which is itself sound."""
-    async with calling(tmp_path) as (tester, api):
+    async with api_client(tmp_path) as (tester, api):
         assert api.document == json.loads(json.dumps(openapi.DOCUMENT))
         for schema in api.document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
@@ -139,7 +141,7 @@ async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> Non
 
 async def test_paging_gives_each_item_once_though_more_is_recorded_meanwhile(tmp_path: Any) -> None:
     """Pages of any size put together are the whole list; ids and pages do not move when a tick adds to it."""
-    async with calling(tmp_path, ticks=3) as (tester, api):
+    async with api_client(tmp_path, ticks=3) as (tester, api):
         whole = [one["id"] for one in (await api.ask("/api/results?limit=500"))["items"]]
         for limit in (1, 7, len(whole), len(whole) + 1):
             pages = await api.pages(f"/api/results?limit={limit}")
@@ -162,7 +164,7 @@ async def test_paging_gives_each_item_once_though_more_is_recorded_meanwhile(tmp
 
 async def test_filters_give_what_they_say(tmp_path: Any) -> None:
     """Each filter of results alone, and all together, gives exactly the results with these fields."""
-    async with calling(tmp_path, ticks=2) as (_, api):
+    async with api_client(tmp_path, ticks=2) as (_, api):
         every = (await api.ask("/api/results?limit=500"))["items"]
         failed = next(one for one in every if one["outcome"] == "failed")
         names = ("tick", "orchestrator", "pipeline", "model", "outcome", "reason")
@@ -208,7 +210,7 @@ REFUSED = [
 
 async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: Any) -> None:
     """Wrong, unknown, empty, doubled and overlong parameters: 400; ids of nothing: 404; other paths: 404; all JSON."""
-    async with calling(tmp_path, ticks=0) as (_, api):
+    async with api_client(tmp_path, ticks=0) as (_, api):
         for path, status, word in REFUSED:
             assert word in (await api.ask(path, expect=status))["error"], path
         for method, path, status in (
@@ -229,7 +231,7 @@ async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: 
 async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None:
     """202 and a tick with trigger `api`; 409 while it runs; 401 for no, a wrong or an unfit token."""
     async with (
-        calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
+        api_client(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
             tester,
             api,
         ),
@@ -255,7 +257,7 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
 
 async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: Any) -> None:
     """A tick that first takes over a changed configuration, which may take a while, is one that runs already."""
-    async with calling(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
+    async with api_client(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
         tester,
         api,
     ):
@@ -274,10 +276,10 @@ async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: An
             taken_over.set()
 
 
-class Asked(Ticks):
+class TicksReadBeforeEnd(Ticks):
     """Ticks of which somebody asks just before their end is noted."""
 
-    def __init__(self, database: Database, api: Caller) -> None:
+    def __init__(self, database: Database, api: ApiClient) -> None:
         super().__init__(database)
         self.api = api
         self.ran: list[bool] = []
@@ -290,8 +292,8 @@ class Asked(Ticks):
 
 async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
     """Whoever waits for its end and then asks for it gets its end, never its beginning."""
-    async with calling(tmp_path, ticks=0) as (tester, api):
-        tester.daemon.conductor.ticks = ticks = Asked(tester.daemon.database, api)
+    async with api_client(tmp_path, ticks=0) as (tester, api):
+        tester.daemon.conductor.ticks = ticks = TicksReadBeforeEnd(tester.daemon.database, api)
         report = await tester.tick()
         assert ticks.ran == [True]
         assert not (await api.ask("/api/status"))["progress"]["running"]
@@ -301,7 +303,7 @@ async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
 
 async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:
     """The route is off, and names the key that turns it on."""
-    async with calling(tmp_path, ticks=0) as (_, api):
+    async with api_client(tmp_path, ticks=0) as (_, api):
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
             found = await api.ask("/api/ticks", method="POST", expect=404, headers=headers)
             assert "server.admin_token" in found["error"]
@@ -309,7 +311,7 @@ async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:
 
 async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
     """While jobs are in the air, the status names them and the tick has its report so far."""
-    async with calling(tmp_path, ticks=0) as (tester, api):
+    async with api_client(tmp_path, ticks=0) as (tester, api):
         seen: set[str] = set()
         running = asyncio.create_task(tester.tick())
         while not running.done():
@@ -325,7 +327,7 @@ async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
 async def test_results_of_other_testers_are_listed(path: str, tmp_path: Any) -> None:
     """A result that another tester posts is found under /api/received, and on its way in the outbox."""
     server = {"host": "127.0.0.1", "port": 0, "results_secret": SECRET}
-    async with calling(tmp_path, ticks=0, server=server) as (_, api):
+    async with api_client(tmp_path, ticks=0, server=server) as (_, api):
         stat = {
             "region": "FRA", "orchestrator": "0x" + "ab" * 20, "success_rate": 1.0, "round_trip_time": 1.5,
             "errors": [], "timestamp": int(time.time()), "model": "m", "pipeline": "LLM", "input_parameters": "",

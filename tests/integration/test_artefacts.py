@@ -25,7 +25,7 @@ OWN = "points at an address of the tester itself"
 
 
 @dataclass
-class Server:
+class FileServer:
     """A server that keeps what it is asked, and answers what its `pages` say: status, headers, content."""
 
     pages: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
@@ -51,9 +51,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str], bytes]) -> AsyncIterator[Server]:
+async def file_server(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str], bytes]) -> AsyncIterator[FileServer]:
     """Start such a server."""
-    one = Server({f"/{name}": page for name, page in pages.items()})
+    one = FileServer({f"/{name}": page for name, page in pages.items()})
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", one.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -66,7 +66,7 @@ async def serving(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str], b
         await runner.cleanup()
 
 
-async def fetched(gateway: Server, url: str, *, token: str | None = None, most: int = 1000) -> Artefact:
+async def fetched(gateway: FileServer, url: str, *, token: str | None = None, most: int = 1000) -> Artefact:
     """Fetch as the tester does, through its client of the gateway."""
     client = Client("gateway", gateway.url, token=token)
     await client.open()
@@ -76,7 +76,7 @@ async def fetched(gateway: Server, url: str, *, token: str | None = None, most: 
         await client.close()
 
 
-def here() -> str:
+def own_address() -> str:
     """Return an address of this machine that is not its loopback's, or skip where it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -89,7 +89,9 @@ def here() -> str:
 
 async def test_what_the_gateway_keeps_is_fetched() -> None:
     """Relative and absolute, in any case of the host, and through its own redirections; the token goes along."""
-    async with serving(a=(200, {"Content-Type": "image/png"}, PICTURE), b=(302, {"Location": "/a"}, b"")) as gateway:
+    async with file_server(
+        a=(200, {"Content-Type": "image/png"}, PICTURE), b=(302, {"Location": "/a"}, b"")
+    ) as gateway:
         for url in ("/a", "/b", f"{gateway.url}/a", f"{gateway.url.replace('http', 'HTTP')}/a", "/a?X-Signature=a%2Fb"):
             found = await fetched(gateway, url, token="secret")
             assert (found.problem, found.status, found.body) == ("", 200, PICTURE), url
@@ -101,9 +103,9 @@ async def test_what_the_gateway_keeps_is_fetched() -> None:
 
 async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() -> None:
     """What is relative goes on where the gateway's address ends; what is absolute is left as it is."""
-    async with serving() as proxy:
+    async with file_server() as proxy:
         proxy.pages |= {"/one/stream/a.png": (200, {}, PICTURE), "/b.png": (200, {}, PICTURE)}
-        within = Server(url=f"{proxy.url}/one")
+        within = FileServer(url=f"{proxy.url}/one")
         assert (await fetched(within, "/stream/a.png?x=1")).body == PICTURE
         assert (await fetched(within, f"{proxy.url}/b.png")).body == PICTURE
         assert [path for path, _ in proxy.asked] == ["/one/stream/a.png?x=1", "/b.png"]
@@ -121,9 +123,9 @@ async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() ->
 )  # fmt: skip
 async def test_the_testers_own_addresses_are_refused_however_they_are_written(host: str) -> None:
     """A server beside the gateway, on the tester's own machine, is never asked: not directly, not by redirection."""
-    async with serving() as secret:
+    async with file_server() as secret:
         target = f"http://{host}:{secret.port}/x.png"
-        async with serving(go=(307, {"Location": target}, b"")) as gateway:
+        async with file_server(go=(307, {"Location": target}, b"")) as gateway:
             for url in (target, "/go", target.removeprefix("http:")):
                 found = await fetched(gateway, url)
                 assert OWN in found.problem, found.problem
@@ -133,8 +135,8 @@ async def test_the_testers_own_addresses_are_refused_however_they_are_written(ho
 
 async def test_the_machines_other_addresses_are_its_own_too() -> None:
     """What listens on an address of the local network, or under the machine's name, is refused like loopback."""
-    address = here()
-    async with serving(address) as secret, serving() as gateway:
+    address = own_address()
+    async with file_server(address) as secret, file_server() as gateway:
         for host in (address, f"[::ffff:{address}]", socket.gethostname()):
             found = await fetched(gateway, f"http://{host}:{secret.port}/x.png")
             assert OWN in found.problem, (host, found.problem)
@@ -143,7 +145,7 @@ async def test_the_machines_other_addresses_are_its_own_too() -> None:
 
 async def test_the_gateway_may_live_anywhere() -> None:
     """One at an address that would be refused otherwise is asked, at its own port and no other."""
-    async with serving(here(), a=(200, {}, PICTURE)) as gateway, serving(here()) as secret:
+    async with file_server(own_address(), a=(200, {}, PICTURE)) as gateway, file_server(own_address()) as secret:
         assert (await fetched(gateway, "/a")).body == PICTURE
         assert OWN in (await fetched(gateway, f"{secret.url}/a")).problem
         assert secret.asked == []
@@ -151,7 +153,10 @@ async def test_the_gateway_may_live_anywhere() -> None:
 
 async def test_networks_that_the_operator_names_are_asked_too() -> None:
     """A file store on a private network is used where gateways.artifact_networks names it, and only there."""
-    async with serving(a=(200, {}, PICTURE)) as store, serving(b=(307, {"Location": f"{store.url}/a"}, b"")) as gateway:
+    async with (
+        file_server(a=(200, {}, PICTURE)) as store,
+        file_server(b=(307, {"Location": f"{store.url}/a"}, b"")) as gateway,
+    ):
         for networks, allowed in ((("127.0.0.0/8",), True), (("10.0.0.0/8", "fd00::/8"), False)):
             client = Client("gateway", gateway.url, artifact_networks=networks)
             await client.open()
@@ -175,15 +180,15 @@ def test_public_addresses_are_allowed(address: str) -> None:
 
 async def test_the_gateways_own_files_under_another_name_of_it() -> None:
     """By its address where it is configured by name, at its own port; not at another one."""
-    async with serving(a=(200, {}, PICTURE)) as gateway, serving(a=(200, {}, PICTURE)) as other:
-        named = Server(url=gateway.url.replace("127.0.0.1", "localhost"))
+    async with file_server(a=(200, {}, PICTURE)) as gateway, file_server(a=(200, {}, PICTURE)) as other:
+        named = FileServer(url=gateway.url.replace("127.0.0.1", "localhost"))
         assert (await fetched(named, f"{gateway.url}/a")).body == PICTURE
         for url in (f"{other.url}/a", f"{other.url}/a".replace("127.0.0.1", "localhost")):
             assert OWN in (await fetched(named, url)).problem
         assert other.asked == []
 
 
-class Turncoat(AbstractResolver):
+class RebindingResolver(AbstractResolver):
     """A name server that tells somebody else's address first, and ours when it is asked again."""
 
     def __init__(self) -> None:
@@ -203,8 +208,8 @@ class Turncoat(AbstractResolver):
 
 async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
     """The address is looked at again at the moment of connecting, after which nobody asks any more."""
-    async with serving() as secret, serving() as gateway:
-        names = Turncoat()
+    async with file_server() as secret, file_server() as gateway:
+        names = RebindingResolver()
         files = Files(gateway.url, resolver=names)
         try:
             found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_body=1000)
@@ -217,7 +222,10 @@ async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
 
 async def test_a_store_elsewhere_is_asked_without_our_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """An absolute address, here behind a proxy, since a test has no elsewhere: no token, no cookie, no name of ours."""
-    async with serving(a=(200, {"Set-Cookie": "id=1; Domain=store.example"}, PICTURE)) as proxy, serving() as gateway:
+    async with (
+        file_server(a=(200, {"Set-Cookie": "id=1; Domain=store.example"}, PICTURE)) as proxy,
+        file_server() as gateway,
+    ):
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         for _ in range(2):
@@ -240,7 +248,7 @@ async def test_a_store_elsewhere_is_asked_without_our_token(monkeypatch: pytest.
 )  # fmt: skip
 async def test_what_is_no_address_is_said_to_be_none(url: str, says: str) -> None:
     """Odd schemes, odd hosts and odd characters end in a sentence, and in no request."""
-    async with serving() as gateway:
+    async with file_server() as gateway:
         found = await fetched(gateway, url)
         assert says in found.problem
         assert gateway.asked == []
@@ -256,7 +264,7 @@ async def test_files_are_read_within_bounds() -> None:
         "gone": (404, {}, b"ErrNotFound"),
         "empty": (200, {}, b""),
     }
-    async with serving(**pages) as gateway:
+    async with file_server(**pages) as gateway:
         found = {name: await fetched(gateway, f"/{name}", most=100_000) for name in pages}
         assert all(one.body == b"" for one in found.values())
         assert (found["endless"].status, found["endless"].problem) == (200, "larger than 100000 bytes")

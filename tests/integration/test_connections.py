@@ -59,7 +59,7 @@ def certificate(folder: Path, *, name: str = "localhost", dates: tuple[str, str]
 
 
 @asynccontextmanager
-async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def serve_http(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve HTTP on loopback, over TLS with a context; give the port."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
@@ -75,7 +75,7 @@ async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def answering(response: bytes) -> AsyncIterator[int]:
+async def serve_bytes(response: bytes) -> AsyncIterator[int]:
     """Serve these bytes to whatever comes, then close."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +89,7 @@ async def answering(response: bytes) -> AsyncIterator[int]:
         yield int(server.sockets[0].getsockname()[1])
 
 
-async def said(url: str) -> list[str]:
+async def error_messages(url: str) -> list[str]:
     """Return what each of the tester's ways to a peer says of an address: gateway, CLI port, job, Leaderboard, post."""
     texts = []
     client = Client("g", url, url)
@@ -131,23 +131,23 @@ async def test_a_bad_certificate_is_named_for_what_it_is(
     if trusted:
         trust = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
         monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trust)
-    async with serving(context) as port:
-        for text in await said(f"https://localhost:{port}"):
+    async with serve_http(context) as port:
+        for text in await error_messages(f"https://localhost:{port}"):
             assert sentence in text
             assert "Nothing" not in text
 
 
 async def test_plain_http_on_a_port_that_the_address_calls_https(tmp_path: Path) -> None:
     """The address to use instead is in the sentence."""
-    async with serving() as port:
-        for text in await said(f"https://127.0.0.1:{port}"):
+    async with serve_http() as port:
+        for text in await error_messages(f"https://127.0.0.1:{port}"):
             assert f"does not speak TLS and the address says https; use http://127.0.0.1:{port}" in text
 
 
 async def test_a_tls_port_that_the_address_calls_http(tmp_path: Path) -> None:
     """Whether it closes the connection, sends an alert or, as Go and nginx do, explains itself."""
     client_url = "http://127.0.0.1:{}"
-    async with serving(certificate(tmp_path)) as port:
+    async with serve_http(certificate(tmp_path)) as port:
         client = Client("g", client_url.format(port))
         await client.open()
         try:
@@ -157,7 +157,7 @@ async def test_a_tls_port_that_the_address_calls_http(tmp_path: Path) -> None:
     alert = b"\x15\x03\x01\x00\x02\x02\x46"
     go = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
     for response in (alert, go, b""):
-        async with answering(response) as port:
+        async with serve_bytes(response) as port:
             client = Client("g", client_url.format(port))
             await client.open()
             try:
@@ -182,7 +182,7 @@ def unused_port() -> int:
 )
 async def test_refused_and_unknown_names(url: Callable[[], str], sentence: str) -> None:
     """Each is told apart from the others."""
-    for text in await said(url()):
+    for text in await error_messages(url()):
         assert sentence in text
 
 
@@ -205,7 +205,7 @@ async def test_a_dead_proxy_is_named_without_its_password(monkeypatch: pytest.Mo
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, f"http://user:word@127.0.0.1:{port}")
     for scheme in ("http", "https"):
-        for text in await said(f"{scheme}://gateway.test:8935"):
+        for text in await error_messages(f"{scheme}://gateway.test:8935"):
             assert f"the proxy http://127.0.0.1:{port} that the environment names cannot be reached" in text
             assert "word" not in text
             assert "NO_PROXY" in text
@@ -213,7 +213,7 @@ async def test_a_dead_proxy_is_named_without_its_password(monkeypatch: pytest.Mo
 
 async def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own answer to CONNECT is passed on."""
-    async with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
+    async with serve_bytes(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
         monkeypatch.setenv("https_proxy", f"http://user:word@127.0.0.1:{port}")
         client = Client("g", "https://gateway.test:8935")
         await client.open()

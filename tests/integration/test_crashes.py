@@ -111,7 +111,7 @@ def errors(tester: SimulatedTester, component: str) -> float:
     return float(tester.daemon.metrics.internal_errors.labels(component)._value.get())
 
 
-async def counted(tester: SimulatedTester, component: str) -> None:
+async def wait_for_error(tester: SimulatedTester, component: str) -> None:
     """Wait until a component has had an internal error."""
     await until(lambda: errors(tester, component) > 0, f"an internal error of {component}")
 
@@ -162,7 +162,7 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
                 asyncio.get_running_loop().call_soon(Broken(None)._fail)
             if seam == "reload":
                 daemon.ticker.start("test")
-            await counted(tester, seam)
+            await wait_for_error(tester, seam)
             setattr(owner, name, working)
             if seam == "lookup":
                 daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
         working = lane.client
         lane.client = Broken(working, "alive")  # type: ignore[assignment]
         ticking = asyncio.create_task(tester.daemon.conductor.tick("test"))
-        await counted(tester, "probe")
+        await wait_for_error(tester, "probe")
         lane.client = working
         await asyncio.wait_for(ticking, 60)
         assert [row.outcome for row in await tester.results()] == ["passed"]

@@ -33,7 +33,7 @@ JSON = st.recursive(
 )
 
 
-def completed(gateway: str, **more: Any) -> dict[str, Any]:
+def completed_event(gateway: str, **more: Any) -> dict[str, Any]:
     """Write the event of a finished job, as a new gateway does."""
     data = {
         "type": "ai_batch_request_completed", "request_id": "x", "pipeline": "llm", "model_id": "sim/llm-0",
@@ -44,7 +44,7 @@ def completed(gateway: str, **more: Any) -> dict[str, Any]:
             "data": data}  # fmt: skip
 
 
-def apart(count: int) -> tuple[OrchestratorSpec, ...]:
+def one_model_each(count: int) -> tuple[OrchestratorSpec, ...]:
     """Build orchestrators each of which has a model of its own, so that no two jobs are of one pair."""
     return tuple(
         OrchestratorSpec(f"0x{at + 1:040x}", service_uri=f"https://o{at}.example:8935",
@@ -64,7 +64,7 @@ async def post(tester: SimulatedTester, body: bytes, **headers: str) -> int:
         return response.status
 
 
-async def used(tester: SimulatedTester, what: str) -> float:
+async def event_count(tester: SimulatedTester, what: str) -> float:
     """Read how many events were counted so."""
     return float(tester.daemon.metrics.events.labels(what)._value.get())
 
@@ -81,7 +81,7 @@ async def test_junk_is_taken_and_dropped(body: bytes, tmp_path: Path) -> None:
     """The sink is told that all is well, so that it never tries again."""
     async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
         assert await post(tester, body) == 204
-        assert await used(tester, "used") == 0
+        assert await event_count(tester, "used") == 0
 
 
 async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ async def test_a_token_keeps_others_out(tmp_path: Path) -> None:
 async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path) -> None:
     """Events for gateways that are not ours are ignored; an orchestrator nobody knows proves and refutes nothing."""
     async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
-        assert await post(tester, json.dumps([completed("somebody-else")]).encode()) == 204
-        assert (await used(tester, "ignored"), await used(tester, "used")) == (1, 0)
+        assert await post(tester, json.dumps([completed_event("somebody-else")]).encode()) == 204
+        assert (await event_count(tester, "ignored"), await event_count(tester, "used")) == (1, 0)
         await tester.tick()
-        assert await post(tester, json.dumps([completed("g"), completed("h")]).encode()) == 204
+        assert await post(tester, json.dumps([completed_event("g"), completed_event("h")]).encode()) == 204
         results = await tester.results()
         assert {row.outcome for row in results} == {"passed"}
         assert misattributed_results(results, tester.network) == []
@@ -116,7 +116,7 @@ async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path)
 @pytest.mark.slow
 async def test_a_million_events(tmp_path: Path) -> None:
     """They are taken in a bounded space while the daemon goes on answering and ticking."""
-    body = json.dumps([completed("g")] * 2_000).encode()
+    body = json.dumps([completed_event("g")] * 2_000).encode()
     async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
         url = f"http://127.0.0.1:{tester.daemon.port}"
         async with aiohttp.ClientSession() as session:
@@ -125,7 +125,7 @@ async def test_a_million_events(tmp_path: Path) -> None:
                     assert response.status == 204
             async with session.get(f"{url}/orchestrators") as response:
                 assert response.status in (200, 404)
-        assert await used(tester, "used") == 1_000_000
+        assert await event_count(tester, "used") == 1_000_000
         report = await tester.tick()
         assert report.outcomes["passed"] == report.planned == 3
 
@@ -133,13 +133,15 @@ async def test_a_million_events(tmp_path: Path) -> None:
 async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
     """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
     async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester, tester.serving(tick=True):
-        assert await post(tester, json.dumps([completed("g")] * 2_000).encode()) == 204
+        assert await post(tester, json.dumps([completed_event("g")] * 2_000).encode()) == 204
         assert tester.daemon.unheard > 1_000
 
 
 async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
     """They come later than the answers; they are waited for, and no job has to run a second time."""
-    scenario = Scenario("apart", 1, (GatewaySpec("g", metrics=False, events=True, retry_window=0.1),), apart(6))
+    scenario = Scenario(
+        "apart", 1, (GatewaySpec("g", metrics=False, events=True, retry_window=0.1),), one_model_each(6)
+    )
     overlap = {"overlap": True, "events": True, "metrics": False, "retry_window": "100ms", "settle": "50ms"}
     async with simulated_tester(scenario, tmp_path, gateways=[overlap]) as tester:
         report = await tester.tick()
@@ -152,7 +154,7 @@ async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path: Path) -> None:
     """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
-    scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), apart(2))
+    scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), one_model_each(2))
     async with simulated_tester(scenario, tmp_path, gateways=LANES[:1]) as tester:
         conductor, database = tester.daemon.conductor, tester.daemon.database
         async with tester.serving(tick=True):
@@ -163,9 +165,11 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
             ended = time.time()
             await until(lambda: not database.writable)
             batch = [
-                completed("g", model_id="of nobody"),
-                completed("g", model_id="m0", success=True, orch_url=apart(2)[1].service_uri, duration_ms=0,
-                          timestamp=int(ended * 1000)),
+                completed_event("g", model_id="of nobody"),
+                completed_event(
+                    "g", model_id="m0", success=True, orch_url=one_model_each(2)[1].service_uri, duration_ms=0,
+                    timestamp=int(ended * 1000),
+                ),
             ]  # fmt: skip
             assert await post(tester, json.dumps(batch).encode()) == 204
             await until(lambda: not tester.daemon.unheard)

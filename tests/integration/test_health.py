@@ -21,7 +21,7 @@ from tests.harness.waiting import until
 SCENARIO = generate(seed=2, orchestrators=3, pipelines=("llm",), latency_s=(0.0, 0.01))
 
 
-async def asked(tester: SimulatedTester, path: str = "/healthz") -> tuple[int, dict[str, Any]]:
+async def read_health(tester: SimulatedTester, path: str = "/healthz") -> tuple[int, dict[str, Any]]:
     """Return the status and the checks of /healthz or /readyz."""
     async with (
         aiohttp.ClientSession() as session,
@@ -34,13 +34,13 @@ async def asked(tester: SimulatedTester, path: str = "/healthz") -> tuple[int, d
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[SimulatedTester, asyncio.Task[None]]]:
+async def serving_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, asyncio.Task[None]]]:
     """Start a daemon whose parts all run."""
     async with simulated_tester(SCENARIO, folder) as tester:
         serving = asyncio.create_task(tester.daemon.serve())
 
         async def is_up() -> bool:
-            return "clock" in (await asked(tester))[1]
+            return "clock" in (await read_health(tester))[1]
 
         await until(is_up, "the clock runs")
         try:
@@ -52,27 +52,27 @@ async def served(folder: Path) -> AsyncIterator[tuple[SimulatedTester, asyncio.T
 
 async def test_every_check_is_listed_and_well(tmp_path: Path) -> None:
     """Event loop, parts, store and clock alone make /healthz; /readyz has each peer besides."""
-    async with served(tmp_path) as (tester, serving):
-        status, checks = await asked(tester)
+    async with serving_tester(tmp_path) as (tester, serving):
+        status, checks = await read_health(tester)
         assert (status, set(checks)) == (200, {"event_loop", "parts", "store", "clock"})
         assert checks["clock"]["next_tick_at"] > time.time()
-        status, peers = await asked(tester, "/readyz")
+        status, peers = await read_health(tester, "/readyz")
         assert (status, set(peers) - set(checks)) == (200, {"gateway gateway", "discovery", "leaderboard"})
     assert serving.exception() is None
 
 
 async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) -> None:
     """Gateway, orchestrators and Leaderboard all gone: ready no more, with each named, and yet healthy."""
-    async with served(tmp_path) as (tester, _):
+    async with serving_tester(tmp_path) as (tester, _):
         await tester.network.stop()
         assert tester.daemon.ticker.start("test")
         conductor = tester.daemon.conductor
         await until(lambda: conductor.progress and conductor.progress.report.finished_at, "the tick ends")
         assert conductor.progress is not None
         assert conductor.progress.report.state == "failed"
-        status, checks = await asked(tester)
+        status, checks = await read_health(tester)
         assert (status, checks["parts"]) == (200, {"ok": True})
-        status, checks = await asked(tester, "/readyz")
+        status, checks = await read_health(tester, "/readyz")
         assert status == 503
         assert {name for name, check in checks.items() if not check["ok"]} >= {"gateway gateway", "discovery"}
 
@@ -80,18 +80,18 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
 @pytest.mark.parametrize("part", ["vitals", "cleanup", "events", "delivery", "notification"])
 async def test_a_part_that_runs_no_more_is_named(part: str, tmp_path: Path) -> None:
     """A part that is gone without a word, which nothing else would tell of, makes the tester unhealthy."""
-    async with served(tmp_path) as (tester, _):
+    async with serving_tester(tmp_path) as (tester, _):
         task = next(task for task in asyncio.all_tasks() if task.get_name() == part)
         task.cancel()
         await asyncio.wait({task})
-        status, checks = await asked(tester)
+        status, checks = await read_health(tester)
         assert status == 503
         assert checks["parts"] == {"ok": False, "problem": f"no longer running: {part}"}
 
 
 async def test_a_part_that_dies_stops_the_tester_and_is_named(tmp_path: Path) -> None:
     """Half dead is worse than dead: the daemon ends with an error that says which part it was."""
-    async with served(tmp_path) as (tester, serving):
+    async with serving_tester(tmp_path) as (tester, serving):
         queue, tester.daemon._events = tester.daemon._events, None  # type: ignore[assignment]
         queue.put_nowait((None, None))  # type: ignore[arg-type]  # one bad event is survived, a lost queue is not
         await asyncio.wait({serving}, timeout=60)
@@ -103,39 +103,39 @@ async def test_a_part_that_dies_stops_the_tester_and_is_named(tmp_path: Path) ->
 @pytest.mark.slow
 async def test_a_store_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path: Path) -> None:
     """Another program holds the file locked: unhealthy with the reason; let go of, it is well again."""
-    async with served(tmp_path) as (tester, _):
+    async with serving_tester(tmp_path) as (tester, _):
         other = sqlite3.connect(tester.daemon.database.path, isolation_level=None)
         try:
             other.execute("BEGIN IMMEDIATE")
             assert not await tester.daemon.database.probe()
-            status, checks = await asked(tester)
+            status, checks = await read_health(tester)
             assert (status, checks["store"]["ok"]) == (503, False)
             assert "locked" in checks["store"]["problem"]
         finally:
             other.close()
         assert await tester.daemon.database.probe()
-        assert (await asked(tester))[0] == 200
+        assert (await read_health(tester))[0] == 200
 
 
 async def test_a_clock_overdue_by_two_intervals_is_unhealthy(tmp_path: Path) -> None:
     """The interval is an hour: 100 minutes late is still well, two hours and more are not."""
-    async with served(tmp_path) as (tester, _):
+    async with serving_tester(tmp_path) as (tester, _):
         due = tester.daemon.ticker.clock.next_at
         assert due is not None
         tester.daemon.vitals.wall = lambda: due + 100 * 60
-        assert (await asked(tester))[0] == 200
+        assert (await read_health(tester))[0] == 200
         tester.daemon.vitals.wall = lambda: due + 121 * 60
-        status, checks = await asked(tester)
+        status, checks = await read_health(tester)
         assert status == 503
         assert checks["clock"] == {"ok": False, "problem": "overdue by 7260 s", "next_tick_at": due}
 
 
 async def test_an_event_loop_that_is_held_up_is_unhealthy(tmp_path: Path) -> None:
     """The heartbeat is of its own time: when it is late, the tester says so to whoever can still ask."""
-    async with served(tmp_path) as (tester, _):
+    async with serving_tester(tmp_path) as (tester, _):
         next(task for task in asyncio.all_tasks() if task.get_name() == "vitals").cancel()
         await asyncio.sleep(0)
         tester.daemon.vitals.clock = lambda: time.monotonic() + 15
-        status, checks = await asked(tester)
+        status, checks = await read_health(tester)
         assert status == 503
         assert checks["event_loop"]["problem"].startswith("no beat for 1")

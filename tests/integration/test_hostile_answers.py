@@ -61,7 +61,7 @@ REGIONS: dict[str, Any] = {"regions": [{"id": "FRA", "name": "Frankfurt", "type"
 ROWS: dict[str, Any] = {"FRA": [{"timestamp": 1, "round_trip_time": 1.5, "region": "FRA", "input_parameters": "{}"}]}
 
 
-def spoiled(value: Any, random: Random, depth: int = 0) -> Any:
+def spoil(value: Any, random: Random, depth: int = 0) -> Any:
     """Return a copy of a document in which some values, keys and shapes are hostile."""
     if random.random() < 0.06:
         return random.choice(SCALARS)
@@ -69,7 +69,7 @@ def spoiled(value: Any, random: Random, depth: int = 0) -> Any:
         return value
     if isinstance(value, dict):
         content = {
-            str(random.choice(SCALARS)) if random.random() < 0.05 else key: spoiled(inner, random, depth + 1)
+            str(random.choice(SCALARS)) if random.random() < 0.05 else key: spoil(inner, random, depth + 1)
             for key, inner in value.items()
             if random.random() > 0.03
         }
@@ -77,11 +77,11 @@ def spoiled(value: Any, random: Random, depth: int = 0) -> Any:
             content[str(random.choice(SCALARS))] = random.choice(SCALARS)
         return content
     if isinstance(value, list):
-        return [spoiled(inner, random, depth + 1) for inner in value] * random.choice((1, 1, 1, 2, 0))
+        return [spoil(inner, random, depth + 1) for inner in value] * random.choice((1, 1, 1, 2, 0))
     return value
 
 
-def written(document: Any, random: Random) -> bytes:
+def write_badly(document: Any, random: Random) -> bytes:
     """Write a document as bytes, which now and then are not JSON, not UTF-8, deep, or cut."""
     body = json.dumps(document, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
     match random.randrange(20):
@@ -108,10 +108,14 @@ def test_hostile_discovery_documents() -> None:
     for number in range(DOCUMENTS):
         try:
             if number % 2:
-                found = list(discovery.network(discovery._json(client, "/", written(spoiled(NETWORK, random), random))))
+                found = list(
+                    discovery.network(discovery._json(client, "/", write_badly(spoil(NETWORK, random), random)))
+                )
             else:
-                known = discovery.registered(discovery._json(client, "/", written(spoiled(REGISTERED, random), random)))
-                answer = discovery._json(client, "/", written(spoiled(AI, random), random))
+                known = discovery.registered(
+                    discovery._json(client, "/", write_badly(spoil(REGISTERED, random), random))
+                )
+                answer = discovery._json(client, "/", write_badly(spoil(AI, random), random))
                 found = discovery.joined(list(known), answer)
         except DiscoveryError as error:
             str(error).encode()
@@ -134,16 +138,16 @@ def test_hostile_discovery_documents() -> None:
 
 
 @asynccontextmanager
-async def answering(random: Random) -> AsyncIterator[str]:
+async def hostile_server(random: Random) -> AsyncIterator[str]:
     """Yield the address of a server whose every answer is hostile, down to its status line."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if b"post_stats" in head:
-                body = random.choice((b"ok", b"", b"\xff" * 100, b"a" * 100_000, written({"error": "x"}, random)))
+                body = random.choice((b"ok", b"", b"\xff" * 100, b"a" * 100_000, write_badly({"error": "x"}, random)))
             else:
-                body = written(spoiled(REGIONS if b"regions" in head else ROWS, random), random)
+                body = write_badly(spoil(REGIONS if b"regions" in head else ROWS, random), random)
             status = random.choice((200, 200, 200, 201, 204, 302, 400, 403, 404, 429, 500, 503, 999))
             length = random.choice((len(body),) * 8 + (0, len(body) + 1, -1))
             extra = random.choice(("", "Retry-After: \x7f", "Retry-After: 1e999", "Date: x", "Content-Encoding: gzip"))
@@ -165,7 +169,7 @@ async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
     del tmp_path
     random = Random(2)
     wanted = Wanted("0x1", "p", "m", "FRA", 1, 1.5, "j")
-    async with answering(random) as url, Client(url, "s", timeout_s=5.0) as client:
+    async with hostile_server(random) as url, Client(url, "s", timeout_s=5.0) as client:
 
         async def ask(number: int) -> None:
             try:

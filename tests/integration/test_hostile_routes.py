@@ -31,7 +31,7 @@ def request(method: str, path: str, body: bytes = b"", headers: bytes = b"", clo
     return head + headers + length + b"Connection: " + close + b"\r\n\r\n" + body
 
 
-def chunked(path: str, body: bytes) -> bytes:
+def chunked_request(path: str, body: bytes) -> bytes:
     """Write a POST in chunks, which may be none."""
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body
 
@@ -50,15 +50,15 @@ RAW: dict[str, bytes] = {
     "every address": request("OPTIONS", "*"),
     "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     "an upgrade": request("GET", "/", headers=b"Upgrade: websocket\r\n", close=b"Upgrade, close"),
-    "length and chunks": chunked(POSTS[0], b"0\r\n\r\n").replace(b"Host: x", b"Host: x\r\nContent-Length: 5"),
+    "length and chunks": chunked_request(POSTS[0], b"0\r\n\r\n").replace(b"Host: x", b"Host: x\r\nContent-Length: 5"),
     "negative length": request("POST", POSTS[0], headers=b"Content-Length: -5\r\n"),
     "endless length": request("POST", POSTS[0], headers=b"Content-Length: 99999999999999999999999\r\n"),
     "odd expectation": request("POST", POSTS[0], b"abcde", b"Expect: nonsense\r\n"),
     "a range backwards": request("GET", "/static/style.css", headers=b"Range: bytes=5-1\r\n"),
     "bytes in cookies": request("GET", "/", headers=b"Cookie: \xff=;;;=\r\nAccept-Encoding: gzip;q=x, \xff\r\n"),
     "bytes for a token": request("POST", "/api/ticks", b"{}", b"Authorization: Bearer \xff\xfe\x80\r\n"),
-    **{f"chunks of junk at {path}": chunked(path, b"4\r\nabcd\r\nzz\r\njunk\r\n") for path in POSTS},
-    **{f"no chunks at {path}": chunked(path, b"zz\r\n") for path in POSTS},
+    **{f"chunks of junk at {path}": chunked_request(path, b"4\r\nabcd\r\nzz\r\njunk\r\n") for path in POSTS},
+    **{f"no chunks at {path}": chunked_request(path, b"zz\r\n") for path in POSTS},
     **{f"broken gzip at {path}": request("POST", path, b"junk", b"Content-Encoding: gzip\r\n") for path in POSTS},
     **{f"brotli at {path}": request("POST", path, b"junk", b"Content-Encoding: br\r\n") for path in POSTS},
     **{
@@ -114,7 +114,7 @@ def status(answer: bytes) -> int:
 
 
 @asynccontextmanager
-async def attacked(folder: Path) -> AsyncIterator[DaemonProcess]:
+async def attacked_daemon(folder: Path) -> AsyncIterator[DaemonProcess]:
     """Run the shipped daemon; after the attack it is healthy, and no line of its log is an error or a traceback."""
     async with Network(SCENARIO) as network:
         write_config(network, folder, gateways=[{"events": True}], server=SERVER)
@@ -126,7 +126,7 @@ async def attacked(folder: Path) -> AsyncIterator[DaemonProcess]:
 
 async def test_no_request_is_an_error_of_ours(tmp_path: Path) -> None:
     """Every path with every method, and bytes that are no HTTP: nothing from 500 on, nothing of another folder."""
-    async with attacked(tmp_path) as daemon:
+    async with attacked_daemon(tmp_path) as daemon:
         for name, sent in RAW.items():
             assert status(await exchange(daemon.port, sent, most=100)) < 500, name
         for path in PATHS:
@@ -141,10 +141,10 @@ async def test_no_request_is_an_error_of_ours(tmp_path: Path) -> None:
 
 async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
     """Bodies that break off, answers that nobody reads, and many silent lines at once, while others are served."""
-    async with attacked(tmp_path) as daemon:
+    async with attacked_daemon(tmp_path) as daemon:
         for path in (*POSTS, "/api/ticks", "/orchestrators"):
             half = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nabc".encode()
-            for sent in (half, half[:-80], chunked(path, b"4\r\nab"), request("GET", path)):
+            for sent in (half, half[:-80], chunked_request(path, b"4\r\nab"), request("GET", path)):
                 await exchange(daemon.port, sent, hang_up=True)
         async with asyncio.timeout(100):
             while not re.search(rb'received_total\{outcome="refused"\} [1-9]', await metrics(daemon)):
@@ -169,7 +169,7 @@ async def metrics(daemon: DaemonProcess) -> bytes:
 
 async def test_two_requests_on_one_line_stay_two(tmp_path: Path) -> None:
     """What follows a body is the next request, whatever the first was answered."""
-    async with attacked(tmp_path) as daemon:
+    async with attacked_daemon(tmp_path) as daemon:
         for path in POSTS:
             both = request("POST", path, b"null", close=b"keep-alive") + request("GET", "/api/status")
             answer = await exchange(daemon.port, both)

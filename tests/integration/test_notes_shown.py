@@ -32,7 +32,7 @@ def results() -> list[Result]:
     ]
 
 
-async def recorded(tester: SimulatedTester) -> list[Result]:
+async def record_results(tester: SimulatedTester) -> list[Result]:
     """Record the results."""
     found = results()
     for each in found:
@@ -43,7 +43,7 @@ async def recorded(tester: SimulatedTester) -> list[Result]:
 async def test_the_command_line_shows_notes(tmp_path: Path) -> None:
     """Beside the reason in the table, wide and narrow, and whole with --json."""
     async with simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as tester:
-        await recorded(tester)
+        await record_results(tester)
         write_config(tester.network, tmp_path)
         for width in ("200", "80"):
             done = await run_command_in_thread(tmp_path, "results", COLUMNS=width)
@@ -64,7 +64,7 @@ async def test_the_api_and_the_page_show_notes(tmp_path: Path) -> None:
         simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as tester,
         aiohttp.ClientSession(f"http://127.0.0.1:{tester.daemon.port}") as session,
     ):
-        for each in await recorded(tester):
+        for each in await record_results(tester):
             async with session.get(f"/api/results/{each.id}") as answer:
                 assert (await answer.json())["notes"] == [_shape(note) for note in each.notes]
             async with session.get(f"/r/{each.id}") as page:

@@ -49,7 +49,7 @@ async def bot(*statuses: int) -> AsyncIterator[Bot]:
         await runner.cleanup()
 
 
-async def posted(one: Bot, how: Notify, *, count: int) -> None:
+async def assert_posts(one: Bot, how: Notify, *, count: int) -> None:
     """Announce one tick and wait until the server has so many posts, and no more."""
     notifier = Notifier(lambda: how, first_pause_s=0.01, tries=4)
     running = asyncio.ensure_future(notifier.run())
@@ -63,7 +63,7 @@ async def posted(one: Bot, how: Notify, *, count: int) -> None:
 async def test_a_report_is_signed() -> None:
     """Over the exact bytes, as stats are."""
     async with bot() as one:
-        await posted(one, Notify(url=SecretUrl(one.url), secret=SecretStr("key")), count=1)
+        await assert_posts(one, Notify(url=SecretUrl(one.url), secret=SecretStr("key")), count=1)
         body, signature = one.got[0]
         assert orjson.loads(body)["tick"] == "t1"
         assert signature == hmac.new(b"key", body, hashlib.sha256).hexdigest()
@@ -72,11 +72,11 @@ async def test_a_report_is_signed() -> None:
 async def test_it_is_tried_again() -> None:
     """While the other side fails; not where it refuses; not for ever."""
     async with bot(500, 503) as one:
-        await posted(one, Notify(url=SecretUrl(one.url)), count=3)
+        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=3)
     async with bot(403) as one:
-        await posted(one, Notify(url=SecretUrl(one.url)), count=1)
+        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=1)
     async with bot(500, 500, 500, 500, 500, 500) as one:
-        await posted(one, Notify(url=SecretUrl(one.url)), count=4)
+        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=4)
 
 
 async def test_without_an_address_nothing_is_kept() -> None:

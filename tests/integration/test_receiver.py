@@ -297,7 +297,7 @@ ERRORS: list[tuple[bytes, Any]] = [
 ]  # fmt: skip
 
 
-async def both_stored(receiver: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+async def store_both_ways(receiver: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a stat as it is stored after the tester forwarded it, and as it is stored when posted directly."""
     assert (await receiver.post(raw))[0] == 200
     await receiver.forwarded()
@@ -315,7 +315,7 @@ async def test_errors_are_stored_as_the_leaderboard_itself_would(errors: bytes, 
     stat = {key: value for key, value in AI_STAT.items() if key != "errors"}
     raw = orjson.dumps(stat)[:-1] + (b"," + errors if errors else b"") + b"}"
     async with receiving_tester(tmp_path) as receiver:
-        ours, theirs = await both_stored(receiver, raw)
+        ours, theirs = await store_both_ways(receiver, raw)
         assert ours["errors"] == theirs["errors"] == stored
 
 
@@ -331,7 +331,7 @@ async def test_odd_unicode_is_read_as_go_reads_it(tmp_path: Path) -> None:
         + b'"}'
     )
     async with receiving_tester(tmp_path) as receiver:
-        ours, theirs = await both_stored(receiver, raw)
+        ours, theirs = await store_both_ways(receiver, raw)
         assert ours == theirs
         assert (ours["timestamp"], ours["success_rate"]) == (1700000008, 0)
         two, three = "\ufffd" * 2, "\ufffd" * 3

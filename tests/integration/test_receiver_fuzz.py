@@ -56,16 +56,16 @@ def stats(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return members
 
 
-def written(value: Any) -> str:
+def write_json(value: Any) -> str:
     """Write JSON, doubled names included, with whatever a lenient writer would write."""
     if isinstance(value, list) and value and all(isinstance(one, tuple) for one in value):
-        return "{" + ",".join(f"{json.dumps(name)}:{written(inner)}" for name, inner in value) + "}"
+        return "{" + ",".join(f"{json.dumps(name)}:{write_json(inner)}" for name, inner in value) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(written(one) for one in value) + "]"
+        return "[" + ",".join(write_json(one) for one in value) + "]"
     return json.dumps(value)
 
 
-def mangled(draw: st.DrawFn, raw: bytes) -> bytes:
+def mangle(draw: st.DrawFn, raw: bytes) -> bytes:
     """Cut, double, flip or nest a body."""
     how = draw(st.sampled_from([*([""] * 15), "cut", "flip", "nest", "gap", "twice"]))
     if how == "cut":
@@ -89,7 +89,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
         raw = draw(st.binary(max_size=200))
     else:
         value = draw({"stat": stats(), "array": st.lists(stats(), max_size=4), "json": ANY}[kind])
-        raw = mangled(draw, written(value).encode("utf-8", "surrogatepass"))
+        raw = mangle(draw, write_json(value).encode("utf-8", "surrogatepass"))
     return raw, draw(st.sampled_from(["right"] * 14 + ["upper", "bearer", "other", "missing", "odd"]))
 
 
@@ -106,7 +106,7 @@ def authorization(raw: bytes, how: str) -> dict[str, str]:
     return {} if how == "missing" else {"Authorization": made[how]}
 
 
-def unfit(stat: Any) -> str:
+def misfit(stat: Any) -> str:
     """Judge a forwarded stat by rules of its own, after the contract and not after the code; empty if it is fit."""
     if not isinstance(stat, dict) or set(stat) - set(AI_STAT) - set(TRANSCODING_STAT):
         return "not a stat"
@@ -139,17 +139,17 @@ def unfit(stat: Any) -> str:
 _posts = itertools.count()
 
 
-def unlike() -> bytes:
+def unique_blanks() -> bytes:
     """Return blanks that no other body ends with."""
     return f"{next(_posts):b}".replace("0", " ").replace("1", "\n").encode()
 
 
-async def fuzzed(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
+async def post_cases(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
     """Post every case and judge what came of it; give how many stats were taken."""
     receiver.leaderboard.rows.clear()
     url = f"http://127.0.0.1:{receiver.tester.daemon.port}"
     for number, (body, how) in enumerate(cases):
-        raw = body + unlike()  # else a repeat would not be looked at
+        raw = body + unique_blanks()  # else a repeat would not be looked at
         status, _, answer = await receiver.post_to(url + ROUTES[number % 2], raw, authorization(raw, how))
         assert status in (200, 400, 403), (status, answer, raw[:300])
         assert (status == 403) == (how != "right"), raw[:300]
@@ -158,7 +158,7 @@ async def fuzzed(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) -> i
     ways = {state: count for state, count in (await receiver.tester.daemon.outbox.counts()).items() if count}
     assert set(ways) <= {"delivered"}, "what is taken is delivered once and refused never"
     for body in taken:
-        assert unfit(json.loads(body)) == "", body[:500]
+        assert misfit(json.loads(body)) == "", body[:500]
     reads: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
     stats = [row.stat for row in receiver.leaderboard.rows]
     pairs = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
@@ -192,7 +192,7 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
         @given(st.lists(bodies(), min_size=AT_ONCE, max_size=AT_ONCE))
         def run(cases: list[tuple[bytes, str]]) -> None:
             nonlocal posted, taken
-            taken += loop.run(fuzzed(receiver, cases))
+            taken += loop.run(post_cases(receiver, cases))
             posted += len(cases)
 
         try:

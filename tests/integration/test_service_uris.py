@@ -34,7 +34,7 @@ def scenario(*gateways: GatewaySpec, uris: tuple[str, ...] = URIS) -> Scenario:
     return Scenario("uris", 5, gateways, tuple(node(number + 1, uri) for number, uri in enumerate(uris)))
 
 
-async def passes(tester: SimulatedTester, *, batch: int, external: int) -> None:
+async def assert_all_pass(tester: SimulatedTester, *, batch: int, external: int) -> None:
     """Run a tick: every orchestrator is tested for what it serves, passes, and is the one that served."""
     report = await tester.tick()
     results = await tester.results()
@@ -54,7 +54,7 @@ async def test_every_form_is_aimed_at_and_proven(mode: Any, events: bool, tmp_pa
     gateway = GatewaySpec("g", mode=mode, retry_window=0.1, info_timeout=0.6, events=events, event_generation=2)
     lane = {**TIMES, "events": events, "metrics": not events, "evidence_wait": "1s"}
     async with simulated_tester(scenario(gateway), tmp_path, gateways=[lane]) as tester:
-        await passes(tester, batch=len(URIS), external=len(URIS))
+        await assert_all_pass(tester, batch=len(URIS), external=len(URIS))
 
 
 async def test_every_form_is_included_in_the_header_on_a_stock_gateway(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_every_form_is_included_in_the_header_on_a_stock_gateway(tmp_path:
     gateway = GatewaySpec("g", mode="stock")
     async with simulated_tester(scenario(gateway), tmp_path, gateways=[{"targeting": "byoc"}]) as tester:
         tester.network.gateways["g"].webhook_url = None
-        await passes(tester, batch=0, external=len(URIS))
+        await assert_all_pass(tester, batch=0, external=len(URIS))
         assert {row.attribution for row in await tester.results()} == {"proven"}
 
 
@@ -81,7 +81,7 @@ async def test_what_is_advertised_twice_is_tested_once(tmp_path: Path) -> None:
         assert report.skipped == {"no_service_uri": 1}
 
 
-def completed(gateway: str, uri: str, **more: Any) -> dict[str, Any]:
+def completed_event(gateway: str, uri: str, **more: Any) -> dict[str, Any]:
     """Write the event of a job that was just served."""
     data = {
         "type": "ai_batch_request_completed", "request_id": "x", "pipeline": "llm", "model_id": "sim/llm-1",
@@ -107,9 +107,9 @@ async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) ->
         url = f"http://127.0.0.1:{tester.daemon.port}/webhooks/gateway-events"
         async with aiohttp.ClientSession() as session:
             for named in ("g-1", "G-1", "g", "another", "", None, 5, "\0"):
-                batch = [completed("", uri) | {"gateway": named} for uri in STRANGE]
+                batch = [completed_event("", uri) | {"gateway": named} for uri in STRANGE]
                 infos: list[Any] = [None, 5, [], {"address": 5}]
-                batch += [completed("", "", orchestrator_info=one) | {"gateway": named} for one in infos]
+                batch += [completed_event("", "", orchestrator_info=one) | {"gateway": named} for one in infos]
                 async with session.post(url, data=json.dumps(batch)) as response:
                     assert response.status == 204
         counted = tester.daemon.metrics.events

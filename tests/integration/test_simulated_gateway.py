@@ -35,11 +35,11 @@ ASSETS = Path(__file__).parents[2] / "assets"
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 A, B = "https://a.sim.example:8935", "https://b.sim.example:8935"
 LLM = ModelSpec("llm", "m", latency_s=(0.02, 0.03))
-Send = Callable[..., Awaitable["Got"]]
+Send = Callable[..., Awaitable["Received"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Got:
+class Received:
     """What a client saw; status None: closed without an answer."""
 
     status: int | None
@@ -91,13 +91,13 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def send(client: aiohttp.ClientSession, method: str, url: str, **request: Any) -> Got:
+async def send(client: aiohttp.ClientSession, method: str, url: str, **request: Any) -> Received:
     """Send something and say what came back."""
     try:
         async with client.request(method, url, **request) as response:
-            return Got(response.status, await response.read(), dict(response.headers))
+            return Received(response.status, await response.read(), dict(response.headers))
     except aiohttp.ServerDisconnectedError:
-        return Got(None)
+        return Received(None)
 
 
 def chat(model: str = "m", prompt: str = "Reply with only the number 42", **more: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def scenario(*nodes: OrchestratorSpec, **gateway: Any) -> Scenario:
     return Scenario("test", 1, (GatewaySpec(name="g", **gateway),), nodes)
 
 
-def colours(picture: Image.Image) -> int:
+def color_count(picture: Image.Image) -> int:
     """Count the colours of a picture."""
     return len(picture.getcolors(1 << 24) or [])
 
@@ -379,7 +379,7 @@ async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientS
             assert image["seed"] == (42 if pipeline == "text-to-image" else 5)
             with Image.open(await artefact(image["url"])) as picture:
                 assert picture.size == size
-                assert colours(picture) > 100
+                assert color_count(picture) > 100
         (video,) = (await ask("image-to-video"))["images"]
         with av.open(await artefact(video["url"]), "r") as container:
             stream = container.streams.video[0]
@@ -430,7 +430,7 @@ async def test_a_pictures_fault_shows_in_its_artefact_only(client: aiohttp.Clien
             case _:
                 with Image.open(io.BytesIO(content.body)) as picture:
                     assert picture.size == ((128, 64) if fault == "wrong_size" else (256, 128))
-                    assert (colours(picture) == 1) == (fault == "blank_image")
+                    assert (color_count(picture) == 1) == (fault == "blank_image")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ async def test_a_pictures_fault_shows_in_its_artefact_only(client: aiohttp.Clien
     ],
 )
 async def test_an_answers_fault_shows_to_the_client(
-    client: aiohttp.ClientSession, fault: str, pipeline: str, shown: Callable[[Got], bool]
+    client: aiohttp.ClientSession, fault: str, pipeline: str, shown: Callable[[Received], bool]
 ) -> None:
     """Each fault is what its name says, and the log names it."""
     model = ModelSpec(pipeline, "m", latency_s=(0.0, 0.0))
@@ -624,15 +624,15 @@ async def test_the_event_sink_names_the_orchestrator(client: aiohttp.ClientSessi
         await runner.cleanup()
 
 
-def livepeer(**header: Any) -> dict[str, str]:
+def byoc_header(**header: Any) -> dict[str, str]:
     """Build the header of a BYOC job."""
     return {"Livepeer": base64.b64encode(json.dumps(header).encode()).decode()}
 
 
-def aimed(capability: str, uri: str) -> dict[str, str]:
+def targeted_header(capability: str, uri: str) -> dict[str, str]:
     """Build the header of a job for one orchestrator."""
     parameters = json.dumps({"orchestrators": {"include": [uri]}})
-    return livepeer(request="{}", parameters=parameters, capability=capability, timeout_seconds=5)
+    return byoc_header(request="{}", parameters=parameters, capability=capability, timeout_seconds=5)
 
 
 CAPABILITY = "openai-chat-completions"
@@ -644,15 +644,15 @@ CAPABILITY = "openai-chat-completions"
         ({}, "Unable to parse job request, err=unexpected end of JSON input\n"),
         ({"Livepeer": "§"}, "Unable to parse job request, err=ErrorSegEncoding\n"),
         (
-            livepeer(request="{}", parameters="{}", capability="c"),
+            byoc_header(request="{}", parameters="{}", capability="c"),
             "Unable to parse job request, err=no timeout_seconds set with request, timeout_seconds is required\n",
         ),
         (
-            livepeer(request="{}", capability="c", timeout_seconds=3),
+            byoc_header(request="{}", capability="c", timeout_seconds=3),
             "Unable to unmarshal job parameters err=unexpected end of JSON input\n",
         ),
-        (aimed("c", A), "No orchestrators found for capability c\n"),
-        (aimed(CAPABILITY, A + "/"), f"No orchestrators found for capability {CAPABILITY}\n"),
+        (targeted_header("c", A), "No orchestrators found for capability c\n"),
+        (targeted_header(CAPABILITY, A + "/"), f"No orchestrators found for capability {CAPABILITY}\n"),
     ],
 )
 async def test_byoc_refusals(client: aiohttp.ClientSession, headers: dict[str, str], message: str) -> None:
@@ -673,15 +673,15 @@ async def test_byoc_runs_on_the_included_orchestrator_and_says_so(
     async with Network(scenario(*nodes)) as network:
         gateway = network.gateways["g"]
         url = f"{gateway.url}/process/request/v1/chat/completions"
-        good = await send(client, "POST", url, headers=aimed(CAPABILITY, A), **chat("q"))
+        good = await send(client, "POST", url, headers=targeted_header(CAPABILITY, A), **chat("q"))
         assert (good.headers["X-Orchestrator-Url"], good.headers["Content-Type"]) == (A, "text/plain; charset=utf-8")
         assert good.json["choices"][0]["message"]["content"] == "42"
-        bad = await send(client, "POST", url, headers=aimed(CAPABILITY, B), **chat("q"))
+        bad = await send(client, "POST", url, headers=targeted_header(CAPABILITY, B), **chat("q"))
         assert (bad.status, bad.body, "X-Orchestrator-Url" in bad.headers) == (200, b"", False)
-        wrong = await send(client, "POST", url, headers=aimed(CAPABILITY, A), **chat("other"))
+        wrong = await send(client, "POST", url, headers=targeted_header(CAPABILITY, A), **chat("other"))
         assert wrong.status == 404
         gateway.webhook_url, webhook.uris = webhook.url, [B]
-        assert (await send(client, "POST", url, headers=aimed(CAPABILITY, A), **chat("q"))).status == 400
+        assert (await send(client, "POST", url, headers=targeted_header(CAPABILITY, A), **chat("q"))).status == 400
         assert [(entry.service_uri, entry.success) for entry in network.logged_jobs] == [
             (A, True),
             (B, False),
@@ -694,7 +694,7 @@ async def test_byoc_slots_are_lost_when_the_client_hangs_up(client: aiohttp.Clie
     """pipelines.md 11: the orchestrator looks busy from then on."""
     offer = ByocSpec(CAPABILITY, latency_s=(1.0, 1.0))
     async with Network(scenario(node(A, byoc=(offer,)))) as network:
-        url, headers = f"{network.gateways['g'].url}/process/request/x", aimed(CAPABILITY, A)
+        url, headers = f"{network.gateways['g'].url}/process/request/x", targeted_header(CAPABILITY, A)
         working = network.orchestrators[0].in_use
         await leave(client, url, lambda: working.total() == 1, headers=headers, **chat())
         await until(lambda: len(network.logged_jobs) == 1)

@@ -33,7 +33,7 @@ NOBODY = 'error_code="no orchestrators available"'
 
 
 @dataclasses.dataclass
-class Stage:
+class AskingNetwork:
     """A gateway, one orchestrator, and what the gateway asked."""
 
     network: Network
@@ -93,12 +93,12 @@ def node(number: int = 0, *, latency_s: float = 0.02, **more: Any) -> Orchestrat
 
 
 @asynccontextmanager
-async def staged(*nodes: OrchestratorSpec, **gateway: Any) -> AsyncIterator[Stage]:
+async def asking_network(*nodes: OrchestratorSpec, **gateway: Any) -> AsyncIterator[AskingNetwork]:
     """Start a network whose gateway asks here."""
     spec = Scenario("questions", 1, (GatewaySpec(**{"name": "g", **gateway}),), nodes or (node(),))
     connector = aiohttp.TCPConnector(force_close=True)
     async with Network(spec) as network, aiohttp.ClientSession(connector=connector) as client:
-        stage = Stage(network, client, [network.orchestrators[0].spec.service_uri])
+        stage = AskingNetwork(network, client, [network.orchestrators[0].spec.service_uri])
         app = web.Application()
         app.router.add_get("/orchestrators", stage.answer)
         runner = web.AppRunner(app)
@@ -115,7 +115,7 @@ async def staged(*nodes: OrchestratorSpec, **gateway: Any) -> AsyncIterator[Stag
 @pytest.mark.parametrize("info_s", [0.0, 0.05])
 async def test_a_passed_job_asks_seven_times(version: str, info_s: float) -> None:
     """Two, three, the job, two; and no error is counted."""
-    async with staged(node(info_s=(info_s, info_s)), version=version, discovery_timeout=60.0) as stage:
+    async with asking_network(node(info_s=(info_s, info_s)), version=version, discovery_timeout=60.0) as stage:
         assert await stage.send() == 200
         assert stage.bursts == PASSED
         assert await stage.errors() == []
@@ -124,7 +124,7 @@ async def test_a_passed_job_asks_seven_times(version: str, info_s: float) -> Non
 @pytest.mark.parametrize("fault", ["runner_500", "runner_401", "runner_closed"])
 async def test_a_runners_error_is_tried_again_until_the_window_is_over(fault: str) -> None:
     """Seven questions per try, 503, and one line without an orchestrator."""
-    async with staged(node(fault=fault, latency_s=0.05), retry_window=0.3) as stage:
+    async with asking_network(node(fault=fault, latency_s=0.05), retry_window=0.3) as stage:
         assert await stage.send() == 503
         (entry,) = stage.network.logged_jobs
         assert stage.bursts == PASSED * entry.tries
@@ -151,7 +151,7 @@ async def test_twenty_quick_tries_ask_140_times(
     version: str, pipeline: str, seen: int | str | None, lines: int
 ) -> None:
     """Where they fit into the window nothing is counted, but for llm."""
-    async with staged(node(fault="runner_500", latency_s=0.0), version=version, retry_window=LONG_S) as stage:
+    async with asking_network(node(fault="runner_500", latency_s=0.0), version=version, retry_window=LONG_S) as stage:
         assert await stage.send(pipeline) == seen
         assert stage.bursts == PASSED * 20
         errors = await stage.errors()
@@ -161,7 +161,7 @@ async def test_twenty_quick_tries_ask_140_times(
 
 async def test_a_runners_error_after_the_window_is_one_try() -> None:
     """The window is looked at before a try only."""
-    async with staged(node(fault="runner_500", latency_s=0.3), retry_window=0.2) as stage:
+    async with asking_network(node(fault="runner_500", latency_s=0.3), retry_window=0.2) as stage:
         began = time.monotonic()
         assert await stage.send() == 503
         assert time.monotonic() - began >= 0.29
@@ -171,7 +171,7 @@ async def test_a_runners_error_after_the_window_is_one_try() -> None:
 @pytest.mark.parametrize(("pipeline", "status"), [(IMAGE, 400), (SPEECH, 400), (LLM, 500)])
 async def test_a_runners_400_ends_the_tries(pipeline: str, status: int) -> None:
     """Seven questions, the text for the client, and no metric."""
-    async with staged(node(fault="runner_400"), retry_window=LONG_S) as stage:
+    async with asking_network(node(fault="runner_400"), retry_window=LONG_S) as stage:
         assert await stage.send(pipeline) == status
         assert stage.bursts == PASSED
         assert await stage.errors() == []
@@ -181,7 +181,7 @@ async def test_a_runners_400_ends_the_tries(pipeline: str, status: int) -> None:
 @pytest.mark.parametrize(("pipeline", "seen"), [(IMAGE, None), (SPEECH, "null")])
 async def test_capacity_refusals_keep_their_sessions(version: str, pipeline: str, seen: str | None) -> None:
     """Twenty times five, and at the end as many lone pairs; nothing reaches the runner, nothing is counted."""
-    async with staged(node(fault="busy"), version=version, retry_window=LONG_S) as stage:
+    async with asking_network(node(fault="busy"), version=version, retry_window=LONG_S) as stage:
         assert await stage.send(pipeline) == seen
         assert stage.bursts == REFUSED * 20 + [2] * 20
         assert await stage.errors() == []
@@ -191,7 +191,7 @@ async def test_capacity_refusals_keep_their_sessions(version: str, pipeline: str
 
 async def test_fewer_refusals_of_a_distant_orchestrator_fit_into_the_window() -> None:
     """The lone pairs at the end are as many as the tries, and the answer is 503."""
-    async with staged(node(fault="busy", info_s=(0.05, 0.05)), retry_window=0.3) as stage:
+    async with asking_network(node(fault="busy", info_s=(0.05, 0.05)), retry_window=0.3) as stage:
         assert await stage.send() == 503
         (entry,) = stage.network.logged_jobs
         assert 1 <= entry.tries <= 3
@@ -200,7 +200,7 @@ async def test_fewer_refusals_of_a_distant_orchestrator_fit_into_the_window() ->
 
 async def test_a_slot_that_is_taken_refuses() -> None:
     """Another job has the one slot, as far as it goes."""
-    async with staged(node(latency_s=60.0), retry_window=LONG_S) as stage:
+    async with asking_network(node(latency_s=60.0), retry_window=LONG_S) as stage:
         first = asyncio.create_task(stage.send())
         await stage.until_asked(5)
         assert await stage.send() is None
@@ -217,7 +217,7 @@ async def test_without_anybody_selectable_there_are_twenty_pairs(
     """Never a burst of three: neither the model nor the price suits."""
     hidden = node(not_selectable=(IMAGE,) if why == "model" else ())
     max_price = 999 if why == "price" else 0
-    async with staged(hidden, version=version, max_price=max_price, retry_window=LONG_S) as stage:
+    async with asking_network(hidden, version=version, max_price=max_price, retry_window=LONG_S) as stage:
         assert await stage.send() == status
         assert stage.bursts == [2] * 20
         errors = await stage.errors()
@@ -229,7 +229,7 @@ async def test_without_anybody_selectable_there_are_twenty_pairs(
 
 async def test_0_0_11_tries_for_as_long_as_the_window_lasts() -> None:
     """Its loop has no number."""
-    async with staged(node(not_selectable=(IMAGE,)), version="0.0.11", retry_window=1.5) as stage:
+    async with asking_network(node(not_selectable=(IMAGE,)), version="0.0.11", retry_window=1.5) as stage:
         assert await stage.send() == 503
         (entry,) = stage.network.logged_jobs
         assert entry.tries > 20
@@ -239,7 +239,7 @@ async def test_0_0_11_tries_for_as_long_as_the_window_lasts() -> None:
 @pytest.mark.parametrize("more", [{"down": True}, {"frozen": True}, {"info_s": (0.2, 0.2)}])
 async def test_one_that_gives_no_info_in_time_is_asked_about_once(more: dict[str, Any]) -> None:
     """One pair, and 503 at 3.0 s: all times are a tenth here, so at 0.3 s."""
-    async with staged(node(**more), retry_window=0.2, discovery_timeout=0.1, info_timeout=0.3) as stage:
+    async with asking_network(node(**more), retry_window=0.2, discovery_timeout=0.1, info_timeout=0.3) as stage:
         began = time.monotonic()
         assert await stage.send() == 503
         assert time.monotonic() - began >= 0.29
@@ -250,7 +250,7 @@ async def test_one_that_gives_no_info_in_time_is_asked_about_once(more: dict[str
 
 async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() -> None:
     """The broken connection is counted with its orchestrator, since our hang-up broke it."""
-    async with staged(node(fault="hang")) as stage:
+    async with asking_network(node(fault="hang")) as stage:
         sending = asyncio.create_task(stage.send())
         await until(stage.network.orchestrators[0].in_use.total, "the orchestrator has the job")
         assert stage.bursts == REFUSED
@@ -266,7 +266,7 @@ async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() 
 async def test_an_orchestrator_that_dies_in_the_job_is_one_try() -> None:
     """Seven questions, as the last pair waits for its info in vain, and then nobody listens at its address."""
     dying = node(fault="dies_in_job", latency_s=0.1)
-    async with staged(dying, retry_window=0.3, discovery_timeout=0.2, info_timeout=0.6) as stage:
+    async with asking_network(dying, retry_window=0.3, discovery_timeout=0.2, info_timeout=0.6) as stage:
         assert await stage.send() == 503
         assert stage.bursts == PASSED
         with pytest.raises(ConnectionRefusedError):
@@ -277,7 +277,7 @@ async def test_an_orchestrator_that_dies_in_the_job_is_one_try() -> None:
 @pytest.mark.parametrize("fault", ["resets", "unreadable"])
 async def test_only_a_broken_connection_is_counted_by_name(fault: str) -> None:
     """Once per try, with the version of the orchestrator; the line of nobody comes on top."""
-    async with staged(
+    async with asking_network(
         node(fault=fault, local_address="0xab", version="0.8.6", latency_s=0.4), retry_window=0.2
     ) as stage:
         assert await stage.send() == 503
@@ -291,7 +291,7 @@ async def test_only_a_broken_connection_is_counted_by_name(fault: str) -> None:
 
 async def test_the_latency_score_carries_the_orchestrators_version() -> None:
     """gateway.md 3.2: a label like the others."""
-    async with staged(node(version="0.8.6")) as stage:
+    async with asking_network(node(version="0.8.6")) as stage:
         assert await stage.send() == 200
         async with stage.client.get(f"{stage.network.gateways['g'].cli_url}/metrics") as response:
             found = re.findall(r'latency_score{[^}]*orchestrator_version="([^"]*)"', await response.text())
@@ -302,7 +302,7 @@ async def test_the_latency_score_carries_the_orchestrators_version() -> None:
 async def test_a_leaked_slot_makes_busy_what_failed(version: str, fault: str, tried: int) -> None:
     """One try reaches the runner, nineteen are refused; the next job is refused from the start, until a restart."""
     leaky = node(fault=fault, version=version, latency_s=0.0)
-    async with staged(leaky, retry_window=LONG_S) as stage:
+    async with asking_network(leaky, retry_window=LONG_S) as stage:
         assert await stage.send() is None
         assert stage.bursts == PASSED * tried + REFUSED * 19 + [2] * 19
         stage.asked_after.clear()
@@ -314,14 +314,14 @@ async def test_a_leaked_slot_makes_busy_what_failed(version: str, fault: str, tr
 
 async def test_0_9_1_keeps_its_slots_otherwise() -> None:
     """An ordinary error of the runner gives the slot back."""
-    async with staged(node(fault="runner_500", latency_s=0.0), retry_window=LONG_S) as stage:
+    async with asking_network(node(fault="runner_500", latency_s=0.0), retry_window=LONG_S) as stage:
         assert await stage.send() is None
         assert stage.network.logged_jobs[0].reached == 20
 
 
 async def test_a_half_configured_gateway_asks_three_times_and_stays_where_it_was() -> None:
     """It knows a session that served, and prefers it to whomever the webhook names."""
-    async with staged(node(), node(1), mode="half") as stage:
+    async with asking_network(node(), node(1), mode="half") as stage:
         first, second = (one.spec.service_uri for one in stage.network.orchestrators)
         assert await stage.send() == 200
         stage.asked_after.clear()
@@ -333,7 +333,7 @@ async def test_a_half_configured_gateway_asks_three_times_and_stays_where_it_was
 
 async def test_0_0_11_takes_llm_jobs_as_forms_only() -> None:
     """JSON is refused in the words of that build; the answer has the old shape."""
-    async with staged(version="0.0.11") as stage:
+    async with asking_network(version="0.0.11") as stage:
         url = f"{stage.network.gateways['g'].url}/llm"
         async with stage.client.post(url, **job(LLM)) as response:
             assert response.status == 400
@@ -356,7 +356,7 @@ def test_a_version_nobody_built_is_refused() -> None:
 @pytest.mark.parametrize("scheme", ["https", "http"])
 async def test_a_service_uri_stands_refuses_or_is_silent(scheme: str) -> None:
     """As TCP and TLS see it, and as the scenario or its control port changes it."""
-    async with staged(node(service_uri=f"{scheme}://127.0.0.1:0")) as stage:
+    async with asking_network(node(service_uri=f"{scheme}://127.0.0.1:0")) as stage:
         (one,) = stage.network.orchestrators
         port = urlsplit(one.spec.service_uri).port
         trusting = ssl.create_default_context()

@@ -26,7 +26,7 @@ _POOLS = 12  # kept connections, readers of the store and workers: bounded pools
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldResources:
     """What the process holds between two ticks."""
 
     memory_mb: float
@@ -35,10 +35,10 @@ class Held:
     tasks: int
 
 
-def held() -> Held:
+def measure_resources() -> HeldResources:
     """Look at this process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return Held(
+    return HeldResources(
         int(status["VmRSS"].split()[0]) / 1024,
         len(list(Path("/proc/self/fd").iterdir())),
         threading.active_count(),
@@ -46,9 +46,9 @@ def held() -> Held:
     )
 
 
-async def ticks(running: bench.Tester, count: int, until: float) -> list[Held]:
+async def ticks(running: bench.Tester, count: int, until: float) -> list[HeldResources]:
     """Run at least `count` ticks, and more until an instant; note what is held after each."""
-    found: list[Held] = []
+    found: list[HeldResources] = []
     failed = 0  # the network draws its faults: a single tick may meet none that counts against a node
     while len(found) < count or time.monotonic() < until:
         report = (await running.tick()).report
@@ -57,7 +57,7 @@ async def ticks(running: bench.Tester, count: int, until: float) -> list[Held]:
         assert running.daemon.delivery is not None
         async with asyncio.timeout(100):
             await running.daemon.delivery.idle()
-        found.append(held())
+        found.append(measure_resources())
     assert failed > 0, "the network has faults, and none was met"
     return found
 
@@ -79,7 +79,7 @@ async def test_ticks_back_to_back_leave_nothing_behind() -> None:
         warm = await ticks(running, _WARM_TICKS, 0.0)
         later = await ticks(running, _WARM_TICKS, time.monotonic() + MINUTES * 60)
     sys.stdout.write(f"{len(later)} ticks after {len(warm)}: {warm[-1]} -> {later[-1]}\n")
-    most = Held(*(max(getattr(one, name) for one in warm) for name in Held.__slots__))
+    most = HeldResources(*(max(getattr(one, name) for one in warm) for name in HeldResources.__slots__))
     last = later[-1]
     assert last.files <= most.files + _POOLS
     assert last.threads <= most.threads + _POOLS

@@ -58,7 +58,7 @@ def nodes(count: int, *, fault: str = "", latency_s: float = 0.0) -> tuple[Orche
     )
 
 
-async def stopped_after(tester: SimulatedTester, happened: asyncio.Event) -> float:
+async def stop_after(tester: SimulatedTester, happened: asyncio.Event) -> float:
     """Run a tick, stop the tester once something has happened, and return the seconds that the stop took."""
     running = asyncio.ensure_future(tester.tick())
     await asyncio.wait_for(happened.wait(), 60)
@@ -78,7 +78,7 @@ async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None
     async with simulated_tester(scenario, tmp_path, gateways=[lane], pipelines=quick) as tester:
         signals = Signals()
         tester.daemon.conductor.watchers = (signals,)
-        took_s = await stopped_after(tester, signals.was_recorded)
+        took_s = await stop_after(tester, signals.was_recorded)
         report = tester.daemon.conductor.reports[-1]
         assert took_s < 30, "it waited for the lease"
         assert len(await tester.results()) == 1
@@ -93,13 +93,13 @@ async def test_a_job_that_waits_out_a_busy_orchestrator_is_not_sent_again(tmp_pa
     async with simulated_tester(scenario, tmp_path, limits=pauses) as tester:
         signals = Signals()
         tester.daemon.conductor.watchers = (signals,)
-        took_s = await stopped_after(tester, signals.was_deferred)
+        took_s = await stop_after(tester, signals.was_deferred)
         assert took_s < 30, "it waited for the next try"
         assert {row.reason for row in await tester.results()} <= {"busy"}
 
 
 @contextlib.asynccontextmanager
-async def vanishing() -> AsyncIterator[str]:
+async def vanishing_gateway() -> AsyncIterator[str]:
     """Yield the address of a job port that answers once and is gone then."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,7 +118,7 @@ async def vanishing() -> AsyncIterator[str]:
 async def test_a_job_that_never_left_is_not_in_flight(tmp_path: Path) -> None:
     """Its gateway went away before it could be sent: it waits, and is skipped at the stop."""
     scenario = Scenario("vanishing", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(3))
-    async with vanishing() as url, simulated_tester(scenario, tmp_path, gateways=[{"url": url}]) as tester:
+    async with vanishing_gateway() as url, simulated_tester(scenario, tmp_path, gateways=[{"url": url}]) as tester:
         signals = Signals()
         tester.daemon.conductor.watchers = (signals,)
         running = asyncio.ensure_future(tester.tick())
@@ -155,7 +155,7 @@ async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: P
                 super().sent(job, where)
 
         tester.daemon.conductor.watchers = (ToMute(),)
-        took_s = await stopped_after(tester, begun)
+        took_s = await stop_after(tester, begun)
         assert took_s < 20, "the grace is for jobs that were sent"
         assert dict(tester.daemon.conductor.reports[-1].skipped) == {"stopped": 1}
         assert await tester.results() == []
@@ -196,7 +196,7 @@ async def test_a_reading_of_metrics_does_not_hold_up_a_stop(tmp_path: Path, read
         lane = {"cli_url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         limits = {"grace": "100ms"}
         async with simulated_tester(scenario, tmp_path, gateways=[lane], discovery=discovery, limits=limits) as tester:
-            took_s = await stopped_after(tester, asked)
+            took_s = await stop_after(tester, asked)
             assert took_s < 4, "a reading may take five seconds"
             reasons = [row.reason for row in await tester.results()]
             assert reasons == (["shutdown"] if readings else [])

@@ -41,7 +41,7 @@ SHIPPED = ("10b639", "b728dd", "02bd90")
 _NUMBERS = itertools.count()
 
 
-def made(code: str = "ok", *, who: int = 1, model: str = "m", tick: str = "t", response: str = "{}") -> Result:
+def make_result(code: str = "ok", *, who: int = 1, model: str = "m", tick: str = "t", response: str = "{}") -> Result:
     """Make a result of a reason."""
     return Result(
         Job(
@@ -57,7 +57,7 @@ ADDED = {("results", "notes"), ("outbox", "looks"), ("outbox", "audited_at")}  #
 OUTBOX = ", ".join(name for name in Entry.__dataclass_fields__ if ("outbox", name) not in ADDED)
 
 
-def dumped(path: Path, tables: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
+def dump_rows(path: Path, tables: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of some tables, without the columns that a later step added."""
     found = {}
     with closing(sqlite3.connect(path)) as db:
@@ -74,7 +74,7 @@ def shape(path: Path) -> list[tuple[str, str, str]]:
         return sorted(db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall())
 
 
-def earlier(path: Path, version: int) -> None:
+def write_earlier_version(path: Path, version: int) -> None:
     """Make a file as the program of an earlier version left it, with rows of every kind."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -126,8 +126,8 @@ def test_steps_that_were_shipped_never_change() -> None:
 async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Path) -> None:
     """From every version, an empty file included: the shape of a new file, every row as it was, and all readable."""
     path = tmp_path / "old.db"
-    earlier(path, version)
-    before = dumped(path, TABLES) if version else {}
+    write_earlier_version(path, version)
+    before = dump_rows(path, TABLES) if version else {}
     async with open_database(tmp_path / "new.db"):
         pass
     async with open_database(path) as database:
@@ -137,7 +137,7 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
         assert len(await ticks.newest(10)) == (5 if version else 0)
         assert len(await views.forwarded(before=None, limit=9)) == (2 if version else 0)
         assert len(await results.latest()) == (4 if version else 0)
-        await results.record(made(), stats.of(made(), "FRA"))
+        await results.record(make_result(), stats.of(make_result(), "FRA"))
         assert len(await results.page(Filters(model="m", outcome="passed"))) == 1
         await results._database.write(lambda db: db.execute("DELETE FROM results WHERE model = 'm'"))
         await results._database.write(lambda db: db.execute("DELETE FROM latest WHERE model = 'm'"))
@@ -147,7 +147,7 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert shape(path) == shape(tmp_path / "new.db")
     if version:
-        assert dumped(path, TABLES) == before
+        assert dump_rows(path, TABLES) == before
 
 
 async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
     note = Note("chat", "usage", "3 + 4 is not \ud800 8")
     async with open_database(tmp_path / "new.db") as database:
         results = Results(database)
-        await results.record(replace(made(), notes=(note,)), None)
+        await results.record(replace(make_result(), notes=(note,)), None)
         (row,) = await results.page(Filters())
     assert row.notes == ({"check": "chat", "note": "usage", "message": "3 + 4 is not ? 8"},)
 
@@ -163,21 +163,21 @@ async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
 async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """Each step is taken as a whole or not at all, and the message names the file."""
     path = tmp_path / "old.db"
-    earlier(path, 2)
+    write_earlier_version(path, 2)
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE INDEX results_model ON results (model)")  # the third step's last
-    before, rows = shape(path), dumped(path, TABLES)
+    before, rows = shape(path), dump_rows(path, TABLES)
     with pytest.raises(StoreError, match=r"old\.db cannot be used: .*results_model"):
         async with open_database(path):
             pass
-    assert (shape(path), dumped(path, TABLES)) == (before, rows)
+    assert (shape(path), dump_rows(path, TABLES)) == (before, rows)
 
 
 def test_many_may_open_an_earlier_file_at_once(tmp_path: Path) -> None:
     """The daemon and commands beside it: one takes the steps, the others find them taken."""
     for attempt in range(10):
         path = tmp_path / f"{attempt}.db"
-        earlier(path, attempt % schema.VERSION)
+        write_earlier_version(path, attempt % schema.VERSION)
         ready = Barrier(6)
 
         def open_it(path: Path = path, ready: Barrier = ready) -> None:
@@ -192,7 +192,7 @@ def test_many_may_open_an_earlier_file_at_once(tmp_path: Path) -> None:
 async def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     """By the owner and by commands, with a message that says what to do; not a byte of it changes."""
     path = tmp_path / "newer.db"
-    earlier(path, schema.VERSION)
+    write_earlier_version(path, schema.VERSION)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     before = path.read_bytes()
@@ -206,7 +206,7 @@ async def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert await asyncio.to_thread(lambda: [one for one in tmp_path.iterdir() if "damaged" in one.name]) == []
 
 
-async def recorded(database: Database, at: float, *found: Result, state: str = "") -> None:
+async def record_results(database: Database, at: float, *found: Result, state: str = "") -> None:
     """Record results at an instant; their stats, if they get any, come into a state at that instant too."""
     results, outbox = Results(database, lambda: at), Outbox(database, lambda: at)
     await asyncio.gather(*(results.record(one, stats.of(one, "FRA") if state else None) for one in found))
@@ -230,9 +230,9 @@ async def test_only_what_is_old_and_settled_goes(tmp_path: Path) -> None:
     async with open_database(tmp_path / "a.db") as database:
         for age in (40, 1):
             for state in ("", *STATES):
-                found = made(tick=f"{age}-{state}")
+                found = make_result(tick=f"{age}-{state}")
                 await Ticks(database).start(found.job.tick, NOW - age * DAY, 1, "clock")
-                await recorded(database, NOW - age * DAY, found, state=state)
+                await record_results(database, NOW - age * DAY, found, state=state)
         assert await Cleanup(database).run(keep_s=30 * DAY, now=NOW) == len(settled)
         left = {row.tick for row in await Results(database).page(Filters())}
         assert left == {f"1-{state}" for state in ("", *STATES)} | {f"40-{state}" for state in {*STATES} - {*settled}}
@@ -244,7 +244,7 @@ async def test_only_what_is_old_and_settled_goes(tmp_path: Path) -> None:
 async def test_what_was_settled_lately_stays_with_its_result(tmp_path: Path) -> None:
     """A result of 40 days ago whose stat was delivered yesterday is kept as long as its stat."""
     async with open_database(tmp_path / "a.db") as database:
-        old = made()
+        old = make_result()
         await Results(database, lambda: NOW - 40 * DAY).record(old, stats.of(old, "FRA"))
         (entry,) = await Outbox(database).entries()
         await Outbox(database, lambda: NOW - DAY).settle([Move(entry.seq, "delivered")])
@@ -276,9 +276,9 @@ async def test_the_file_shrinks(tmp_path: Path) -> None:
     """All of the room is given back, not a little of it; what stays is whole."""
     path = tmp_path / "a.db"
     async with open_database(path) as database:
-        bulk = [made(who=number, response='"' + "x" * 20_000 + '"') for number in range(300)]
-        await recorded(database, NOW - 40 * DAY, *bulk, state="delivered")
-        await recorded(database, NOW, made(who=5))
+        bulk = [make_result(who=number, response='"' + "x" * 20_000 + '"') for number in range(300)]
+        await record_results(database, NOW - 40 * DAY, *bulk, state="delivered")
+        await record_results(database, NOW, make_result(who=5))
     before = path.stat().st_size
     async with open_database(path) as database:
         assert await Cleanup(database).run(keep_s=30 * DAY, now=NOW) == 300
@@ -294,7 +294,9 @@ async def test_a_file_that_cannot_shrink_does_not_hang(tmp_path: Path) -> None:
     """One that somebody has copied without auto_vacuum keeps its size, and the clean-up ends."""
     path, copy = tmp_path / "a.db", tmp_path / "b.db"
     async with open_database(path) as database:
-        await recorded(database, NOW - 40 * DAY, *(made(response='"' + "x" * 9_000 + '"') for _ in range(50)))
+        await record_results(
+            database, NOW - 40 * DAY, *(make_result(response='"' + "x" * 9_000 + '"') for _ in range(50))
+        )
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA auto_vacuum = NONE")
         db.execute(f"VACUUM INTO '{copy}'")
@@ -306,10 +308,10 @@ async def test_the_newest_results_stay_right(tmp_path: Path) -> None:
     """Capabilities whose results are all gone disappear; of others newest, usual duration and streak stay the same."""
     async with open_database(tmp_path / "a.db") as database:
         results = Results(database)
-        await recorded(database, NOW - 40 * DAY, made(who=1))
-        await recorded(database, NOW - 40 * DAY, made(who=2))
+        await record_results(database, NOW - 40 * DAY, make_result(who=1))
+        await record_results(database, NOW - 40 * DAY, make_result(who=2))
         for code in ("busy", "busy", "ok", "busy"):
-            await recorded(database, NOW - DAY, made(code, who=2))
+            await record_results(database, NOW - DAY, make_result(code, who=2))
         before = {row.address: (row, streak) for row, streak in await results.latest()}
         took = await results.durations()
         await Cleanup(database).run(keep_s=30 * DAY, now=NOW)
@@ -343,7 +345,7 @@ async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> Non
     async with open_database(tmp_path / "a.db") as database:
         results = Results(database)
         for number in range(300):
-            one = made(codes[number % 5], who=number % 7, model=f"m{number % 3}", tick=f"t{number % 2}")
+            one = make_result(codes[number % 5], who=number % 7, model=f"m{number % 3}", tick=f"t{number % 2}")
             await results.record(one, None)
         everything = await results.page(Filters(), limit=1_000)
         for wanted, index in FILTERS:
@@ -364,7 +366,7 @@ async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> Non
 async def test_results_kept_together_are_each_kept_once(tmp_path: Path) -> None:
     """Of those that come at once, a job's first stands, its stat is posted once, and capabilities remember in order."""
     codes = ("ok", "busy", "busy", "ok", "busy", "503")
-    given = [made(code, who=number % 3 + 1) for number in range(12) for code in codes]
+    given = [make_result(code, who=number % 3 + 1) for number in range(12) for code in codes]
     again = [replace(one, verdict=outcome.verdict("503")) for one in given[::5]]
     async with open_database(tmp_path / "s.db") as database:
         results = Results(database, clock=lambda: NOW)
@@ -382,7 +384,7 @@ async def test_results_kept_together_are_each_kept_once(tmp_path: Path) -> None:
 
 async def test_one_that_cannot_be_kept_does_not_spoil_the_others(tmp_path: Path) -> None:
     """A value that has no place in the file fails alone; what came with it is kept."""
-    given = [made() for _ in range(9)]
+    given = [make_result() for _ in range(9)]
     given[4] = replace(given[4], status=2**70)
     async with open_database(tmp_path / "s.db") as database:
         results = Results(database, clock=lambda: NOW)

@@ -53,7 +53,7 @@ def network(
     return made
 
 
-def limits(**more: Any) -> dict[str, Any]:
+def shared_sections(**more: Any) -> dict[str, Any]:
     """Return the sections that all runs share."""
     return {
         "pipelines": {slug: {"timeout": "60s", "cold_timeout": "60s"} for slug in BATCH_PIPELINES},
@@ -61,7 +61,7 @@ def limits(**more: Any) -> dict[str, Any]:
     }
 
 
-async def proven(tester: SimulatedTester, at_least: int) -> None:
+async def assert_proven(tester: SimulatedTester, at_least: int) -> None:
     """Run a tick and hold every result against the log."""
     report = await tester.tick()
     results = await tester.results()
@@ -76,32 +76,36 @@ async def proven(tester: SimulatedTester, at_least: int) -> None:
 async def test_exclusive(tmp_path: Path) -> None:
     """One webhook gateway, four jobs at a time on the one orchestrator that is named."""
     scenario = network("tester", seed=1, models=3)
-    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=4)) as tester:
-        await proven(tester, 900)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **shared_sections(per_orchestrator=4)) as tester:
+        await assert_proven(tester, 900)
 
 
 @pytest.mark.timeout(300)
 async def test_overlap_among_slow_info_calls(tmp_path: Path) -> None:
     """One webhook gateway whose lease moves on while jobs compute, with info calls that hold the list."""
     scenario = network("tester", seed=2, models=3, orchestrators=30, info_s=(0.005, 0.06), latency_s=(0.05, 0.3))
-    async with simulated_tester(scenario, tmp_path, gateways=[{**TIMES, "overlap": True}], **limits()) as tester:
-        await proven(tester, 450)
+    async with simulated_tester(
+        scenario, tmp_path, gateways=[{**TIMES, "overlap": True}], **shared_sections()
+    ) as tester:
+        await assert_proven(tester, 450)
 
 
 @pytest.mark.timeout(300)
 async def test_query(tmp_path: Path) -> None:
     """Everything in parallel through a gateway that takes the orchestrator from each request."""
     scenario = network("query", seed=3, models=8)
-    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **limits(per_orchestrator=2)) as tester:
-        await proven(tester, 2400)
+    async with simulated_tester(scenario, tmp_path, gateways=[TIMES], **shared_sections(per_orchestrator=2)) as tester:
+        await assert_proven(tester, 2400)
 
 
 @pytest.mark.timeout(300)
 async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
     """Three webhook lanes and a query gateway share the orchestrators; external capabilities run on all of them."""
     scenario = network("tester", "tester", "tester", "query", seed=4, models=4, byoc=True)
-    async with simulated_tester(scenario, tmp_path, gateways=[TIMES] * 4, **limits(per_orchestrator=2)) as tester:
-        await proven(tester, 1300)
+    async with simulated_tester(
+        scenario, tmp_path, gateways=[TIMES] * 4, **shared_sections(per_orchestrator=2)
+    ) as tester:
+        await assert_proven(tester, 1300)
 
 
 class HandsOverAtOnce(Lease):
@@ -148,9 +152,9 @@ async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> 
         "tester", seed=5, models=2, orchestrators=12, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.7
     )
     lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms", "first_ask": "3s"}
-    async with simulated_tester(scenario, tmp_path, gateways=[lane], **limits()) as tester:
+    async with simulated_tester(scenario, tmp_path, gateways=[lane], **shared_sections()) as tester:
         targeting = tester.daemon.conductor.lanes[0].targeting
         assert isinstance(targeting, Webhook)
         targeting.lease = broken(targeting.lease.timing, overlap=True)
         with pytest.raises(AssertionError):
-            await proven(tester, 120)
+            await assert_proven(tester, 120)

@@ -46,7 +46,7 @@ def network(*faults: str) -> Scenario:
 
 
 @asynccontextmanager
-async def running(network: Network, folder: Path, **sections: Any) -> AsyncIterator[Daemon]:
+async def running_tester(network: Network, folder: Path, **sections: Any) -> AsyncIterator[Daemon]:
     """Start a tester over a network, with the store and the file that the one before left behind."""
     content = config_tables(network, folder, **sections)
     (folder / "config.toml").write_text(tomli_w.dumps(content))
@@ -55,23 +55,23 @@ async def running(network: Network, folder: Path, **sections: Any) -> AsyncItera
         yield one
 
 
-def change(network: Network, *faults: str) -> None:
+def change_faults(network: Network, *faults: str) -> None:
     """Change the faults of the orchestrators."""
     for node, fault in zip(network.orchestrators, faults, strict=True):
         node.restart(fault=fault)
 
 
-def posted(network: Network) -> list[int]:
+def posted_rates(network: Network) -> list[int]:
     """Return the success of every stat that the Leaderboard has."""
     return [row.stat["success_rate"] for row in network.leaderboard.rows]
 
 
-async def waiting(one: Daemon) -> dict[str, int]:
+async def outbox_counts(one: Daemon) -> dict[str, int]:
     """Count what is in the outbox by state."""
     return {state: count for state, count in (await one.outbox.counts()).items() if count}
 
 
-async def jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
+async def run_jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
     """Run the shipped command beside whatever runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "jobtester", *arguments,
@@ -85,47 +85,47 @@ async def jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
 async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_path_works_again(tmp_path: Path) -> None:
     """Nothing of it is posted, not even after a restart; the next tick that passes makes it unscored for good."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
-        async with running(net, tmp_path) as one:
+        async with running_tester(net, tmp_path) as one:
             report = await one.once("test")
             assert (report.state, report.outcomes) == ("suspect", {"failed": 12})
-            assert await waiting(one) == {"suspect": 12}
-        async with running(net, tmp_path) as one:
-            assert await waiting(one) == {"suspect": 12}
+            assert await outbox_counts(one) == {"suspect": 12}
+        async with running_tester(net, tmp_path) as one:
+            assert await outbox_counts(one) == {"suspect": 12}
             again = await one.once("test")
             assert again.state == "suspect"
-            assert await waiting(one) == {"suspect": 24}
-            assert posted(net) == []
-        async with running(net, tmp_path) as one:
-            change(net, *[""] * 6, *["wrong_answer"] * 6)
+            assert await outbox_counts(one) == {"suspect": 24}
+            assert posted_rates(net) == []
+        async with running_tester(net, tmp_path) as one:
+            change_faults(net, *[""] * 6, *["wrong_answer"] * 6)
             third = await one.once("test")
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
-            assert await waiting(one) == {"delivered": 12}
+            assert await outbox_counts(one) == {"delivered": 12}
             for tick in (report.tick, again.tick):
                 rows = await one.results.page(Filters(tick=tick), limit=100)
                 assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
-        assert sorted(posted(net)) == [0] * 6 + [1] * 6
+        assert sorted(posted_rates(net)) == [0] * 6 + [1] * 6
 
 
 async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path) -> None:
     """`jobtester tick release` has the daemon post what it held, once; a second time there is nothing to release."""
-    async with Network(network(*["wrong_answer"] * 10)) as net, running(net, tmp_path) as one:
+    async with Network(network(*["wrong_answer"] * 10)) as net, running_tester(net, tmp_path) as one:
         serving = asyncio.ensure_future(one.serve())
         try:
             await until(lambda: one.ticker.start("test"), "a tick can be started")
             await until(
                 lambda: any(report.state == "suspect" for report in one.conductor.reports), "the tick is suspect"
             )
-            assert posted(net) == []
-            code, listed = await jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
+            assert posted_rates(net) == []
+            code, listed = await run_jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
             assert (code, "10 suspect" in listed) == (0, True)
-            assert await jobtester("tick", "release", folder=tmp_path) == (0, "10 stats released\n")
-            await until(lambda: len(posted(net)) == 10, "the stats are posted")
-            assert await jobtester("tick", "release", folder=tmp_path) == (1, "0 stats released\n")
+            assert await run_jobtester("tick", "release", folder=tmp_path) == (0, "10 stats released\n")
+            await until(lambda: len(posted_rates(net)) == 10, "the stats are posted")
+            assert await run_jobtester("tick", "release", folder=tmp_path) == (1, "0 stats released\n")
         finally:
             one.stop()
             await serving
-        assert posted(net) == [0] * 10
-        assert await waiting(one) == {"delivered": 10}
+        assert posted_rates(net) == [0] * 10
+        assert await outbox_counts(one) == {"delivered": 10}
 
 
 @pytest.mark.parametrize(
@@ -141,19 +141,19 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
 )
 async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path) -> None:
     """Ten jobs at least, less than one in five passed, one reason among the failures; otherwise all is posted."""
-    async with Network(network(*faults)) as net, running(net, tmp_path) as one:
+    async with Network(network(*faults)) as net, running_tester(net, tmp_path) as one:
         report = await one.once("test")
         assert report.state == ("suspect" if suspect else "finished")
         scored = report.outcomes["failed"] + report.outcomes["passed"]
-        assert len(posted(net)) == (0 if suspect else scored)
+        assert len(posted_rates(net)) == (0 if suspect else scored)
 
 
 async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
     """`leaderboard.post_suspect = true` posts them at the tick's end."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
-        async with running(net, tmp_path, leaderboard={"post_suspect": True}) as one:
+        async with running_tester(net, tmp_path, leaderboard={"post_suspect": True}) as one:
             assert (await one.once("test")).state == "finished"
-        assert posted(net) == [0] * 12
+        assert posted_rates(net) == [0] * 12
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
         folder.mkdir()
         async with (
             Network(network("busy", *["wrong_answer"] * failing)) as net,
-            running(net, folder, limits=limits) as one,
+            running_tester(net, folder, limits=limits) as one,
         ):
             ticking = asyncio.ensure_future(one.once("test"))
 
@@ -173,13 +173,13 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
                 return len(await one.results.page(Filters(), limit=100)) >= failing
 
             await until(failures_recorded, "the failures are recorded")
-            assert await waiting(one) == {"held": failing}
-            assert posted(net) == []
-            change(net, "", *["wrong_answer"] * failing)
+            assert await outbox_counts(one) == {"held": failing}
+            assert posted_rates(net) == []
+            change_faults(net, "", *["wrong_answer"] * failing)
             report = await ticking
             assert report.outcomes == {"passed": 1, "failed": failing}
-            assert await waiting(one) == freed
-            assert sorted(posted(net)) == [0] * (freed["delivered"] - 1) + [1]
+            assert await outbox_counts(one) == freed
+            assert sorted(posted_rates(net)) == [0] * (freed["delivered"] - 1) + [1]
 
 
 def result(number: int, code: str) -> Result:

@@ -33,7 +33,7 @@ def network(tokens: int) -> Scenario:
     return Scenario("thinking", 1, (GatewaySpec("gateway", mode="query"),), nodes)
 
 
-def asked(row: Row) -> int:
+def token_limit(row: Row) -> int:
     """Return the token limit of a job."""
     return int(json.loads(row.request)["max_tokens"])
 
@@ -45,12 +45,12 @@ async def test_a_thinking_model_passes_in_the_second_tick(stream: bool, tmp_path
         first, second = await tester.tick(), await tester.tick()
         rows = {(row.tick, row.model): row for row in await tester.results()}
         ran_out, mended = rows[first.tick, "thinker"], rows[second.tick, "thinker"]
-        assert (ran_out.outcome, ran_out.reason, asked(ran_out)) == ("unscored", "tester_fault", 64)
+        assert (ran_out.outcome, ran_out.reason, token_limit(ran_out)) == ("unscored", "tester_fault", 64)
         assert "token_limit" in [note["note"] for note in ran_out.notes]
         assert "64 tokens" in ran_out.message
-        assert (mended.outcome, mended.reason, asked(mended)) == ("passed", "ok", 256)
+        assert (mended.outcome, mended.reason, token_limit(mended)) == ("passed", "ok", 256)
         assert not mended.notes
-        assert [asked(rows[report.tick, "speaker"]) for report in (first, second)] == [64, 64]
+        assert [token_limit(rows[report.tick, "speaker"]) for report in (first, second)] == [64, 64]
         assert {rows[report.tick, "speaker"].outcome for report in (first, second)} == {"passed"}
         posted = [stat.stat["model"] for stat in tester.network.leaderboard.rows]
         assert sorted(posted) == ["speaker", "speaker", "thinker"]
@@ -61,7 +61,7 @@ async def test_a_model_that_thinks_without_end_is_never_failed(tmp_path: Path) -
     async with simulated_tester(network(10_000), tmp_path) as tester:
         ticks = [(await tester.tick()).tick for _ in range(5)]
         rows = {row.tick: row for row in await tester.results() if row.model == "thinker"}
-        assert [asked(rows[tick]) for tick in ticks] == [64, 256, 1024, 4096, 4096]
+        assert [token_limit(rows[tick]) for tick in ticks] == [64, 256, 1024, 4096, 4096]
         assert {(rows[tick].outcome, rows[tick].reason) for tick in ticks} == {("unscored", "tester_fault")}
 
 
@@ -72,7 +72,7 @@ async def test_a_tester_that_is_started_anew_asks_for_more_at_once(tmp_path: Pat
         async with simulated_tester(network(300), tmp_path) as tester:
             tick = (await tester.tick()).tick
             (row,) = [row for row in await tester.results(tick) if row.model == "thinker"]
-            found.append((row.outcome, asked(row)))
+            found.append((row.outcome, token_limit(row)))
     assert found == [("unscored", 64), ("unscored", 256), ("passed", 1024)]
 
 
@@ -106,4 +106,7 @@ async def test_an_external_model_may_think_too(tmp_path: Path) -> None:
     async with simulated_tester(scenario, tmp_path) as tester:
         ticks = [(await tester.tick()).tick for _ in range(2)]
         rows = {row.tick: row for row in await tester.results()}
-        assert [(rows[tick].outcome, asked(rows[tick])) for tick in ticks] == [("unscored", 256), ("passed", 1024)]
+        assert [(rows[tick].outcome, token_limit(rows[tick])) for tick in ticks] == [
+            ("unscored", 256),
+            ("passed", 1024),
+        ]

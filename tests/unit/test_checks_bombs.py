@@ -53,7 +53,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def patched(content: bytes, box: bytes, at: int, new: bytes) -> bytes:
+def patch_box(content: bytes, box: bytes, at: int, new: bytes) -> bytes:
     """Change a field of an MP4's box, counted from behind its name, in all boxes of the name."""
     damaged = bytearray(content)
     found = content.find(box)
@@ -107,13 +107,13 @@ MEDIA: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: png(64, 64, extra=chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(100_000_000), 9))),
     ),
     "PNG of 100000 chunks": ("image", lambda: png(64, 64, extra=chunk(b"tEXt", b"a\0b") * 100_000)),
-    "MP4 for ever": ("video", lambda: patched(TINY(), b"mvhd", 12, struct.pack(">II", 1, BIG))),
-    "MP4 without time": ("video", lambda: patched(TINY(), b"mdhd", 12, struct.pack(">II", 0, BIG))),
-    "MP4 of 2³² samples": ("video", lambda: patched(TINY(), b"stsz", 8, struct.pack(">I", BIG))),
-    "MP4 of 2³² equal samples": ("video", lambda: patched(TINY(), b"stsz", 4, struct.pack(">II", 1, BIG))),
-    "MP4 of 2³² times": ("video", lambda: patched(TINY(), b"stts", 4, struct.pack(">III", 1, BIG, 1))),
-    "MP4 of 2³² chunks": ("video", lambda: patched(TINY(), b"stco", 4, struct.pack(">I", BIG))),
-    "MP4 of 65535²": ("video", lambda: patched(TINY(), b"avc1", 24, struct.pack(">HH", 65535, 65535))),
+    "MP4 for ever": ("video", lambda: patch_box(TINY(), b"mvhd", 12, struct.pack(">II", 1, BIG))),
+    "MP4 without time": ("video", lambda: patch_box(TINY(), b"mdhd", 12, struct.pack(">II", 0, BIG))),
+    "MP4 of 2³² samples": ("video", lambda: patch_box(TINY(), b"stsz", 8, struct.pack(">I", BIG))),
+    "MP4 of 2³² equal samples": ("video", lambda: patch_box(TINY(), b"stsz", 4, struct.pack(">II", 1, BIG))),
+    "MP4 of 2³² times": ("video", lambda: patch_box(TINY(), b"stts", 4, struct.pack(">III", 1, BIG, 1))),
+    "MP4 of 2³² chunks": ("video", lambda: patch_box(TINY(), b"stco", 4, struct.pack(">I", BIG))),
+    "MP4 of 65535²": ("video", lambda: patch_box(TINY(), b"avc1", 24, struct.pack(">HH", 65535, 65535))),
     "MP4 in a box without end": ("video", lambda: TINY()[:32] + struct.pack(">I", 1) + b"moov" + b"\x7f" + bytes(99)),
     "MP4 of 50000 boxes in each other": (
         "video",
@@ -162,7 +162,7 @@ ANSWERS: dict[str, tuple[str, Callable[[], bytes]]] = {
 }  # fmt: skip
 
 
-def started() -> Worker:
+def start_worker() -> Worker:
     """Start a worker and let it load its decoders, which is no part of looking."""
     worker = Worker.start(wall_s=200)
     for kind, content in (("image", make.picture(64, 64)), ("video", TINY()), ("audio", make.sound(0.2))):
@@ -175,7 +175,7 @@ class Watched:
     """A worker of which it is known how much memory it ever had, and how long it computed."""
 
     def __init__(self) -> None:
-        self.worker = started()
+        self.worker = start_worker()
         self.peak = 0
 
     def look(self, task: Task) -> list[Finding]:
@@ -187,7 +187,7 @@ class Watched:
             except WorkerLost as lost:
                 if not lost.overrun:
                     raise
-                self.worker = started()
+                self.worker = start_worker()
                 return [Finding("any", "too_slow")]
             assert self._cpu_s() - before < MOST_CPU_S + 0.2
         return list(report.findings)
@@ -236,18 +236,18 @@ def test_files_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
     kind, made = MEDIA[name]
     expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
     task = Task(expectation, b'{"url": "/x"}', artefacts={"/x": Artefact("/x", 200, made())})
-    contained(watched, task)
+    assert_contained(watched, task)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
     """Depth, length, endless numbers and halves of characters: wrong answers, and nothing worse."""
     pipeline, made = ANSWERS[name]
-    findings = contained(watched, Task(request(pipeline).expectation, made(), artefacts={}))
+    findings = assert_contained(watched, Task(request(pipeline).expectation, made(), artefacts={}))
     assert not all(finding.passed for finding in findings)
 
 
-def contained(watched: Watched, task: Task) -> list[Finding]:
+def assert_contained(watched: Watched, task: Task) -> list[Finding]:
     """Look at a task, and hold what that took against the bounds; nothing in it is the tester's fault."""
     findings = watched.look(task)
     assert findings

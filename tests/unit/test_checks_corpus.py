@@ -16,7 +16,7 @@ from jobtester.pipelines.looking import Report, Task
 from tests.unit.corpus.answers import ALL, BAD, GOOD, Case, request
 
 
-def looked_at(case: Case) -> Report:
+def examine_answer(case: Case) -> Report:
     """Look at an answer as the examiner does: first for the files it names, then at all of it."""
     task = Task(request(case.pipeline, case.model).expectation, case.body)
     report = looking.look(task)
@@ -29,7 +29,7 @@ def looked_at(case: Case) -> Report:
 @pytest.mark.parametrize("case", GOOD, ids=str)
 def test_right_answers_pass(case: Case) -> None:
     """What a maker that does its work may answer is no failure, whatever its shape."""
-    findings = looked_at(case).findings
+    findings = examine_answer(case).findings
     assert findings
     assert [finding for finding in findings if not finding.passed] == []
     notes = [note for finding in findings for note in finding.notes]
@@ -40,7 +40,7 @@ def test_right_answers_pass(case: Case) -> None:
 @pytest.mark.parametrize("case", BAD, ids=str)
 def test_wrong_answers_are_caught(case: Case) -> None:
     """Every kind of wrong answer is a failure of the orchestrator, but for files that the gateway does not give."""
-    finding = caught(case)
+    finding = first_problem(case)
     assert finding.problem == case.problem, finding.message
     doors = {"unreachable": Fault.GATEWAY, "token_limit": Fault.TESTER, "language": Fault.TESTER}
     assert finding.fault is doors.get(case.problem, Fault.ORCHESTRATOR)
@@ -50,7 +50,9 @@ def test_wrong_answers_are_caught(case: Case) -> None:
 def test_every_wrong_answer_has_its_own_reason() -> None:
     """No two of a pipeline's wrong answers get the same words, so that an operator sees which it was."""
     said = Counter(
-        (case.pipeline, caught(case).problem, caught(case).message) for case in BAD if case.problem != "token_limit"
+        (case.pipeline, first_problem(case).problem, first_problem(case).message)
+        for case in BAD
+        if case.problem != "token_limit"
     )
     assert {reason: count for reason, count in said.items() if count > 1} == {}
 
@@ -64,9 +66,9 @@ def test_every_pipeline_has_a_corpus() -> None:
     assert min(wrong.values()) >= 15
 
 
-def caught(case: Case) -> Finding:
+def first_problem(case: Case) -> Finding:
     """Return the first thing that is wrong."""
-    return next(finding for finding in looked_at(case).findings if not finding.passed)
+    return next(finding for finding in examine_answer(case).findings if not finding.passed)
 
 
 CHINESE = "今天早上面包师在街道还很暗的时候就开了店门。"

@@ -77,7 +77,7 @@ def noise(size: int) -> bytes:
     return random.Random(1).randbytes(size)
 
 
-def tagged(at: int) -> bytes:
+def jpeg_to_turn(at: int) -> bytes:
     """Return a JPEG that is to be turned, as cameras write it."""
     exif = Image.Exif()
     exif[0x0112] = at
@@ -187,7 +187,7 @@ PICTURES = [
     picture("gray JPEG", lambda: shapes.saved(shapes.drawn("L"), "JPEG")),
     picture("JPEG of two pictures", lambda: shapes.saved(
         shapes.drawn(), "MPO", save_all=True, append_images=[shapes.drawn()])),
-    picture("JPEG with EXIF", lambda: tagged(1)),
+    picture("JPEG with EXIF", lambda: jpeg_to_turn(1)),
     picture("JPEG with broken EXIF", lambda: shapes.saved(shapes.drawn(), "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 4)),
     picture("JPEG with bytes behind the end", lambda: make.picture(512, 512, "JPEG") + noise(5000)),
     picture("WebP with transparency", lambda: shapes.saved(shapes.veiled(200), "WEBP")),
@@ -289,7 +289,7 @@ def test_speech_lasts_as_long_as_its_script_takes(worker: Worker, text: str, sec
     assert finding.problem == problem, finding.message
 
 
-def looked(pipeline: str, answer: Any) -> Finding:
+def examine(pipeline: str, answer: Any) -> Finding:
     """Return what is found of an answer that carries all that it has."""
     task = Task(request(pipeline).expectation, json.dumps(answer).encode())
     report = looking.look(task)
@@ -310,19 +310,19 @@ MASKS: dict[str, Any] = {
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_of_makers(name: str) -> None:
     """A mask is a mask, whatever its maker writes for yes and no."""
-    assert looked("segment-anything-2", masks(**MASKS[name])).passed
+    assert examine("segment-anything-2", masks(**MASKS[name])).passed
 
 
 def test_masks_as_booleans_are_json_too() -> None:
     """Booleans in lists as such, not as a text."""
     answer = {key: json.loads(value) for key, value in masks(**MASKS["true and false"]).items()}
-    assert looked("segment-anything-2", answer).passed
+    assert examine("segment-anything-2", answer).passed
 
 
 def test_masks_each_as_a_text_of_its_own() -> None:
     """A list of texts, one for each mask."""
     answer = {**masks(), "masks": [json.dumps(mask())], "scores": "[0.9]"}
-    assert looked("segment-anything-2", answer).passed
+    assert examine("segment-anything-2", answer).passed
 
 
 def test_the_mask_with_the_highest_score_counts() -> None:
@@ -413,7 +413,7 @@ def test_a_picture_larger_than_we_decode_is_ours_where_no_size_is_right(worker: 
 @pytest.mark.parametrize("every", [True, False])
 def test_masks_of_one_boolean_show_nothing(every: bool) -> None:
     """All true and all false outline nothing."""
-    found = looked("segment-anything-2", masks(masks=[[[every] * 256] * 256]))
+    found = examine("segment-anything-2", masks(masks=[[[every] * 256] * 256]))
     assert found.problem == "flat"
 
 
@@ -421,4 +421,4 @@ def test_masks_of_one_boolean_show_nothing(every: bool) -> None:
 def test_base64_of_makers(change: Callable[[str], str]) -> None:
     """Base64 without its filling, or in the form for addresses, is read."""
     text = base64.b64encode(make.picture(1024, 1024) + os.urandom(1)).decode()
-    assert looked("openai-image-generation", {"data": [{"b64_json": change(text)}]}).passed
+    assert examine("openai-image-generation", {"data": [{"b64_json": change(text)}]}).passed

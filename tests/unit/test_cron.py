@@ -107,7 +107,7 @@ def test_cron_may_be_shifted() -> None:
     assert shifted.get_next_fire_time(first, first) == first + timedelta(hours=1)
 
 
-def walked(schedule: Schedule, start: datetime, count: int) -> list[tuple[datetime, float]]:
+def walk_schedule(schedule: Schedule, start: datetime, count: int) -> list[tuple[datetime, float]]:
     """Return each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
     trigger = clock.trigger(schedule)
     found: list[tuple[datetime, float]] = []
@@ -124,7 +124,7 @@ def walked(schedule: Schedule, start: datetime, count: int) -> list[tuple[dateti
 
 def test_with_an_interval_nobody_is_late_before_two_of_them() -> None:
     """Whenever it was started, the interval that is told is the one that is set."""
-    assert {told for _, told in walked(Schedule(interval="10m", offset="90s"), START, 20)} == {600.0}
+    assert {told for _, told in walk_schedule(Schedule(interval="10m", offset="90s"), START, 20)} == {600.0}
     fresh = clock.Clock(Schedule(interval="10m"), lambda _: None)
     assert fresh.interval_s == 600.0
 
@@ -134,7 +134,7 @@ def test_a_pause_of_a_cron_schedule_makes_nobody_late() -> None:
 
     And two ticks after a pause, what is told is the hour again: a tick that hangs is noticed as fast as ever.
     """
-    told = walked(Schedule(cron="0 9-17 * * 1-5"), START, 120)
+    told = walk_schedule(Schedule(cron="0 9-17 * * 1-5"), START, 120)
     for (before, _), (at, interval_s) in pairwise(told):
         assert (at - before).total_seconds() < 2 * interval_s, at
     by_hour = {at.strftime("%a %H"): interval_s for at, interval_s in told}

@@ -73,7 +73,7 @@ class Reference:
             before = local
 
 
-def walked(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+def wall_clock_minutes(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
     """Return every minute of real time, from two days before, with what a clock on the wall shows."""
     minutes = int((end - start) / MINUTE)
     moments = (start + MINUTE * n for n in range(-2 * 1440, minutes))
@@ -90,7 +90,7 @@ def _values(field: str, low: int, high: int) -> set[int]:
     return values
 
 
-def fired(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
+def trigger_instants(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
     """Return what the trigger gives, as APScheduler asks for it: each time on from the one before."""
     trigger = clock.trigger(schedule)
     found: list[datetime] = []
@@ -109,9 +109,9 @@ def test_a_whole_year_is_as_a_walk_through_it(zone: str) -> None:
     """Strictly increasing, and exactly the instants of the written rules, whatever the zone does with its clocks."""
     for year in YEARS.get(zone, (2026,)):
         start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
-        walk = walked(ZoneInfo(zone), start, end)
+        walk = wall_clock_minutes(ZoneInfo(zone), start, end)
         for expression in EXPRESSIONS:
-            found = fired(Schedule(cron=expression, timezone=zone), start, end)
+            found = trigger_instants(Schedule(cron=expression, timezone=zone), start, end)
             assert found == list(Reference.read(expression).instants(walk, start)), expression
             assert all(before < after for before, after in pairwise(found))
 

@@ -29,12 +29,12 @@ def job(one: Orchestrator, name: str = "j") -> Job:
     return Job(name, "t", one, Capability("llm", "m"), "Llm", 10.0, 1.0)
 
 
-def passed(sent: float, ended: float) -> Exchange:
+def passed_exchange(sent: float, ended: float) -> Exchange:
     """Make a successful exchange."""
     return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 200, b'{"choices": []}')
 
 
-def failed(sent: float, ended: float) -> Exchange:
+def failed_exchange(sent: float, ended: float) -> Exchange:
     """Make an exchange that the gateway gave up on."""
     body = b'{"error":{"message":"Service Unavailable Error"}}'
     return Exchange(Ending.ANSWERED, 1.7e9 + sent, sent, ended, 503, body)
@@ -104,7 +104,7 @@ def test_what_moved_since_a_reading_is_what_moved_after_it() -> None:
     assert ledger.since(first, Pair("llm", "other")) == Change(frozenset(), {})
 
 
-class Weighing:
+class EvidenceFromReadings:
     """Evidence over readings that are given, not fetched."""
 
     def __init__(self, *known: Orchestrator) -> None:
@@ -131,59 +131,59 @@ def _named(one: Orchestrator) -> Named:
 
 async def test_only_our_series_moved_proves() -> None:
     """A pass makes its server's series move; if that is ours alone, it was ours."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, passed(1, 2))
+    weighing.evidence.ended(life, passed_exchange(1, 2))
     weighing.reads(3.0, ok=((A, 0.5),))
-    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    gathered = await weighing.evidence.gather(life, passed_exchange(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
 
 
 async def test_only_anothers_series_moved_refutes() -> None:
     """And takes back even what targeting presumed."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, passed(1, 2))
+    weighing.evidence.ended(life, passed_exchange(1, 2))
     weighing.reads(3.0, ok=((B, 0.5),))
-    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    gathered = await weighing.evidence.gather(life, passed_exchange(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.REFUTED
 
 
 async def test_two_of_a_pair_that_swapped_are_not_proven() -> None:
     """Both series moved while both jobs were in the air: nobody can say which job moved which."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
     for life in (one, other):
-        weighing.evidence.ended(life, passed(1, 2))
+        weighing.evidence.ended(life, passed_exchange(1, 2))
     weighing.reads(3.0, ok=((A, 0.5), (B, 0.5)))
     for life in (one, other):
-        gathered = await weighing.evidence.gather(life, passed(1, 2))
+        gathered = await weighing.evidence.gather(life, passed_exchange(1, 2))
         assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
 
 
 async def test_a_pass_that_moved_nothing_beside_one_that_did_is_not_credited() -> None:
     """Both jobs were served by A: the one aimed at B has nothing to show, though the metrics work."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
     for life in (one, other):
-        weighing.evidence.ended(life, passed(1, 2))
+        weighing.evidence.ended(life, passed_exchange(1, 2))
     weighing.reads(3.0, ok=((A, 0.5),))
-    gathered = await weighing.evidence.gather(other, passed(1, 2))
+    gathered = await weighing.evidence.gather(other, passed_exchange(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.MISSING
 
 
 async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
     """The error counter tells who failed, and why."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, failed(1, 2))
+    weighing.evidence.ended(life, failed_exchange(1, 2))
     weighing.reads(3.0, bad=((A, 1.0),))
-    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    gathered = await weighing.evidence.gather(life, failed_exchange(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
     assert gathered.cause == "cause"
 
 
-def nobody(weighing: Weighing, at: float, **more: float) -> None:
+def nobody(weighing: EvidenceFromReadings, at: float, **more: float) -> None:
     """Make the next reading say that the gateway found nobody, and with `a` that A failed too."""
     moved = [(Series(False, PAIR, Named("", ""), "no orchestrators available within 2s timeout"), 1.0)]
     if more:
@@ -193,54 +193,54 @@ def nobody(weighing: Weighing, at: float, **more: float) -> None:
 
 async def test_a_line_that_names_nobody_says_nothing() -> None:
     """The gateway writes it whenever its tries run out, for whatever reason."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, failed(1, 2))
+    weighing.evidence.ended(life, failed_exchange(1, 2))
     nobody(weighing, 3.0)
-    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    gathered = await weighing.evidence.gather(life, failed_exchange(1, 2))
     assert gathered.testimonies == ()
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
 
 
 async def test_that_nobody_was_left_hides_no_failure() -> None:
     """Where ours failed first, the cause is that, and it is proven."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, failed(1, 2))
+    weighing.evidence.ended(life, failed_exchange(1, 2))
     nobody(weighing, 3.0, a=1.0)
-    gathered = await weighing.evidence.gather(life, failed(1, 2))
+    gathered = await weighing.evidence.gather(life, failed_exchange(1, 2))
     assert gathered.cause == "dial tcp: i/o timeout"
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PROVEN
 
 
 async def test_of_two_that_failed_the_named_one_alone_has_a_cause() -> None:
     """The line without an orchestrator is about neither for sure."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     one, other = weighing.evidence.sent(job(A, "1"), 1.0), weighing.evidence.sent(job(B, "2"), 1.0)
     for life in (one, other):
-        weighing.evidence.ended(life, failed(1, 2))
+        weighing.evidence.ended(life, failed_exchange(1, 2))
     nobody(weighing, 3.0, a=1.0)
-    assert (await weighing.evidence.gather(one, failed(1, 2))).cause == "dial tcp: i/o timeout"
-    assert (await weighing.evidence.gather(other, failed(1, 2))).cause == ""
+    assert (await weighing.evidence.gather(one, failed_exchange(1, 2))).cause == "dial tcp: i/o timeout"
+    assert (await weighing.evidence.gather(other, failed_exchange(1, 2))).cause == ""
 
 
 async def test_metrics_that_do_not_move_say_nothing() -> None:
     """A gauge may be rewritten with its old value; that contradicts nothing."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     life = weighing.evidence.sent(job(A), 1.0)
-    weighing.evidence.ended(life, passed(1, 2))
+    weighing.evidence.ended(life, passed_exchange(1, 2))
     weighing.reads(3.0)
-    gathered = await weighing.evidence.gather(life, passed(1, 2))
+    gathered = await weighing.evidence.gather(life, passed_exchange(1, 2))
     assert gathered.applied_to(Attribution(Kind.PRESUMED)).kind is Kind.PRESUMED
 
 
 async def test_jobs_of_a_pair_are_separable_only_after_a_reading() -> None:
     """Another job of the pair can be told apart once the one before is over and has been read."""
-    weighing = Weighing()
+    weighing = EvidenceFromReadings()
     assert weighing.evidence.separable(PAIR)
     life = weighing.evidence.sent(job(A), 1.0)
     assert not weighing.evidence.separable(PAIR)
-    weighing.evidence.ended(life, passed(1, 2))
+    weighing.evidence.ended(life, passed_exchange(1, 2))
     assert not weighing.evidence.separable(PAIR)
     weighing.reads(2.5)
     assert weighing.evidence.separable(PAIR)
@@ -283,7 +283,7 @@ def test_junk_in_a_batch_does_no_harm(junk: object) -> None:
 ANSWERED = Exchange(Ending.ANSWERED, 1700000000.0, 1.0, 3.0, 200, b"{...............}")
 
 
-class Hearing:
+class EvidenceFromEvents:
     """Evidence from events alone, of a job that has been answered, and the event that is about it."""
 
     def __init__(self) -> None:
@@ -307,7 +307,7 @@ class Hearing:
 
 async def test_a_late_event_names_the_one_job_it_fits() -> None:
     """By pair, end and duration; two jobs that fit are one too many."""
-    one = Hearing()
+    one = EvidenceFromEvents()
     assert (await one.evidence.told(one.life, Gathered(), wait=False)).testimonies == ()
     assert one.evidence.recorded(one.life) == []
     assert one.hears() == ("j", Kind.REFUTED)
@@ -317,7 +317,7 @@ async def test_a_late_event_names_the_one_job_it_fits() -> None:
 
 async def test_an_event_that_comes_before_its_job_is_weighed_is_weighed_with_it() -> None:
     """Once, and not a second time as a late one."""
-    one = Hearing()
+    one = EvidenceFromEvents()
     assert one.hears() is None
     (testimony,) = (await one.evidence.told(one.life, Gathered(), wait=False)).testimonies
     assert testimony.kind is Kind.REFUTED
@@ -326,7 +326,7 @@ async def test_an_event_that_comes_before_its_job_is_weighed_is_weighed_with_it(
 
 async def test_an_event_that_comes_before_its_result_is_kept_is_owed_to_it() -> None:
     """Looking at an answer takes a while: what the gateway says meanwhile must not be lost."""
-    one = Hearing()
+    one = EvidenceFromEvents()
     await one.evidence.told(one.life, Gathered(), wait=False)
     assert one.hears() is None
     (testimony,) = one.evidence.recorded(one.life)
@@ -335,7 +335,7 @@ async def test_an_event_that_comes_before_its_result_is_kept_is_owed_to_it() -> 
 
 async def test_an_event_that_would_change_something_is_waited_for() -> None:
     """It comes a little later than the answer, since the gateway collects what it sends."""
-    one = Hearing()
+    one = EvidenceFromEvents()
     one.log.patience_s = 30.0
     telling = asyncio.ensure_future(one.evidence.told(one.life, Gathered(), wait=True))
     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from jobtester.errors import ConfigError
 ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_url": "http://gateway.example:7935"}
 
 
-def given(*gateways: dict[str, Any]) -> settings.Settings:
+def load_gateways(*gateways: dict[str, Any]) -> settings.Settings:
     """Check a configuration with these gateways."""
     server = {"events_token": "t"}
     return settings.of({"region": "FRA", "leaderboard": {"post": False}, "server": server, "gateways": list(gateways)})
@@ -35,7 +35,7 @@ def given(*gateways: dict[str, Any]) -> settings.Settings:
 def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: str) -> None:
     """One name, one place and one name in events each: else leases or evidence of two would be mixed up."""
     with pytest.raises(ConfigError) as caught:
-        given(ONE | {"events": True}, other)
+        load_gateways(ONE | {"events": True}, other)
     assert words in str(caught.value)
 
 
@@ -50,4 +50,4 @@ def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: st
 )
 def test_gateways_that_differ_are_taken(one: dict[str, Any], other: dict[str, Any]) -> None:
     """By port, by path behind one proxy, by address; and a name in events matters only where events are expected."""
-    assert len(given(one, other).gateways) == 2
+    assert len(load_gateways(one, other).gateways) == 2

@@ -16,7 +16,7 @@ TIMING = Timing(retry_window=2.0, settle=0.5, after_disconnect=7.0, min_asks=2)
 INFO_CALL_S = 6.0
 
 
-def leased(*, overlap: bool = False) -> Lease:
+def lease_for_three(*, overlap: bool = False) -> Lease:
     """Return a lease in a tick that knows three orchestrators."""
     lease = Lease(TIMING, overlap=overlap)
     lease.know([A, B, C])
@@ -37,7 +37,7 @@ def test_outside_a_tick_everybody_is_named() -> None:
 
 def test_between_two_holders_nobody_is_named() -> None:
     """A stray selection finds nobody rather than the wrong one."""
-    lease = leased()
+    lease = lease_for_three()
     assert lease.named(0) == ()
     lease.grant(A, 0)
     assert lease.named(0) == (A,)
@@ -47,7 +47,7 @@ def test_between_two_holders_nobody_is_named() -> None:
 
 def test_exclusive_waits_for_every_answer() -> None:
     """The lease does not move while any job is in the air."""
-    lease = leased()
+    lease = lease_for_three()
     lease.grant(A, 0)
     lease.sent("1", 0)
     lease.sent("2", 0)
@@ -61,7 +61,7 @@ def test_exclusive_waits_for_every_answer() -> None:
 
 def test_a_dropped_job_holds_the_lease_until_the_gateway_is_silent() -> None:
     """Calls follow a disconnect; each starts the silence anew, and the same orchestrator need not wait."""
-    lease = leased()
+    lease = lease_for_three()
     lease.grant(A, 0)
     lease.sent("1", 0)
     lease.ended("1", 10, disconnected=True)
@@ -77,7 +77,7 @@ def test_a_dropped_job_holds_the_lease_until_the_gateway_is_silent() -> None:
 
 def test_overlap_moves_on_by_the_guess() -> None:
     """Five calls, the retry window and a silence have to pass before the lease leaves a job that still computes."""
-    lease = leased(overlap=True)
+    lease = lease_for_three(overlap=True)
     lease.grant(A, 0)
     lease.sent("1", 0)
     for at in (0.1, 0.2, 0.3, 0.4):
@@ -93,7 +93,7 @@ def test_overlap_moves_on_by_the_guess() -> None:
 
 def test_each_call_counts_for_one_job_only() -> None:
     """Four jobs side by side cannot all live on the two calls of one refreshed cache."""
-    lease = leased()
+    lease = lease_for_three()
     lease.grant(A, 0)
     flights = [lease.sent(str(number), 0) for number in range(4)]
     lease.named(0.1)
@@ -140,7 +140,7 @@ def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tupl
     Answers to requests that were answered have taken effect before; those after a disconnect may be written for one
     info call more.
     """
-    gateway = Gateway(leased())
+    gateway = Gateway(lease_for_three())
     lease, count = gateway.lease, 0
     for step, which, seconds in steps:
         gateway.now += seconds if step == "pass" else 0.001
@@ -183,7 +183,7 @@ def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tupl
 @settings(max_examples=300, deadline=None)
 def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]) -> None:
     """A job during which anybody else was named or in the air is marked: only proof can score it."""
-    lease, now, count = leased(overlap=True), 0.0, 0
+    lease, now, count = lease_for_three(overlap=True), 0.0, 0
     named_during: dict[str, set[str]] = {}
     for step, which in steps:
         now += 1.0 if step == "pass" else 0.01

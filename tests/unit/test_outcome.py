@@ -16,45 +16,45 @@ PRESUMED = Attribution(Kind.PRESUMED)
 UNAVAILABLE = b'{"error":{"message":"Service Unavailable Error"}}\n'
 
 
-def answered(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Exchange:
+def answered_exchange(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Exchange:
     """Make an exchange that was answered after two seconds."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Exchange(Ending.ANSWERED, 1.7e9, 10.0, 12.0, status, body, {"content-type": content_type, **named})
 
 
-def ended(ending: Ending) -> Exchange:
+def failed_exchange(ending: Ending) -> Exchange:
     """Make an exchange that ended without an answer."""
     return Exchange(ending, 1.7e9, 10.0, 12.0, detail="as it was")
 
 
 BATCH: list[tuple[Exchange, str, Outcome]] = [
-    (answered(200, b'{"images":[]}'), "ok", Outcome.PASSED),
-    (answered(200, b""), "empty", Outcome.UNSCORED),
-    (answered(200, b" \n"), "empty", Outcome.UNSCORED),
-    (answered(200, b"null\n"), "null", Outcome.FAILED),
-    (answered(200, b"<html>login</html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
-    (answered(503, b'{"error":{"message":"Service Unavailable Error"}}'), "503", Outcome.FAILED),
-    (answered(503, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
-    (answered(503, b"upstream connect error", "text/plain"), "gateway_fault", Outcome.UNSCORED),
-    (answered(503, b'{"message":"no Route matched with those values"}'), "gateway_fault", Outcome.UNSCORED),
-    (answered(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
-    (answered(400, b'{"message":": as if it were the runner"}'), "gateway_fault", Outcome.UNSCORED),
-    (answered(200, b"\x1f\x8b\x08", content_encoding="gzip"), "gateway_fault", Outcome.UNSCORED),
-    (answered(202, b'{"id":1}'), "202", Outcome.UNSCORED),
-    (replace(ended(Ending.TOO_LARGE), status=502), "502", Outcome.UNSCORED),
-    (replace(ended(Ending.TIMEOUT), status=404), "404", Outcome.UNSCORED),
-    (answered(500, b'{"error":{"message":"Internal Server Error"}}'), "500", Outcome.UNSCORED),
-    (answered(400, b'{"error":{"message":": Prompt must be provided."}}'), "400", Outcome.FAILED),
-    (answered(400, b'{"error":{"message":"missing required fields"}}'), "tester_fault", Outcome.UNSCORED),
-    (answered(410, b'{"error":{"message":"gone"}}'), "retired", Outcome.UNSCORED),
-    (answered(404, b"404 page not found", "text/plain"), "404", Outcome.UNSCORED),
-    (answered(502, b"<html>", "text/html"), "502", Outcome.UNSCORED),
-    (ended(Ending.TIMEOUT), "timeout", Outcome.FAILED),
-    (ended(Ending.NO_REPLY), "no_reply", Outcome.FAILED),
-    (ended(Ending.TOO_LARGE), "too_large", Outcome.FAILED),
-    (ended(Ending.CUT_SHORT), "gateway_fault", Outcome.UNSCORED),
-    (ended(Ending.REFUSED), "refused", Outcome.UNSCORED),
-    (ended(Ending.ABORTED), "shutdown", Outcome.UNSCORED),
+    (answered_exchange(200, b'{"images":[]}'), "ok", Outcome.PASSED),
+    (answered_exchange(200, b""), "empty", Outcome.UNSCORED),
+    (answered_exchange(200, b" \n"), "empty", Outcome.UNSCORED),
+    (answered_exchange(200, b"null\n"), "null", Outcome.FAILED),
+    (answered_exchange(200, b"<html>login</html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(503, b'{"error":{"message":"Service Unavailable Error"}}'), "503", Outcome.FAILED),
+    (answered_exchange(503, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(503, b"upstream connect error", "text/plain"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(503, b'{"message":"no Route matched with those values"}'), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(400, b'{"message":": as if it were the runner"}'), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(200, b"\x1f\x8b\x08", content_encoding="gzip"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(202, b'{"id":1}'), "202", Outcome.UNSCORED),
+    (replace(failed_exchange(Ending.TOO_LARGE), status=502), "502", Outcome.UNSCORED),
+    (replace(failed_exchange(Ending.TIMEOUT), status=404), "404", Outcome.UNSCORED),
+    (answered_exchange(500, b'{"error":{"message":"Internal Server Error"}}'), "500", Outcome.UNSCORED),
+    (answered_exchange(400, b'{"error":{"message":": Prompt must be provided."}}'), "400", Outcome.FAILED),
+    (answered_exchange(400, b'{"error":{"message":"missing required fields"}}'), "tester_fault", Outcome.UNSCORED),
+    (answered_exchange(410, b'{"error":{"message":"gone"}}'), "retired", Outcome.UNSCORED),
+    (answered_exchange(404, b"404 page not found", "text/plain"), "404", Outcome.UNSCORED),
+    (answered_exchange(502, b"<html>", "text/html"), "502", Outcome.UNSCORED),
+    (failed_exchange(Ending.TIMEOUT), "timeout", Outcome.FAILED),
+    (failed_exchange(Ending.NO_REPLY), "no_reply", Outcome.FAILED),
+    (failed_exchange(Ending.TOO_LARGE), "too_large", Outcome.FAILED),
+    (failed_exchange(Ending.CUT_SHORT), "gateway_fault", Outcome.UNSCORED),
+    (failed_exchange(Ending.REFUSED), "refused", Outcome.UNSCORED),
+    (failed_exchange(Ending.ABORTED), "shutdown", Outcome.UNSCORED),
 ]
 
 
@@ -67,37 +67,45 @@ def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, co
 
 
 BYOC: list[tuple[Exchange, str, Outcome]] = [
-    (answered(200, b'{"choices":[]}', x_orchestrator_url="https://a"), "ok", Outcome.PASSED),
-    (answered(200, b""), "byoc_unclear", Outcome.UNSCORED),
+    (answered_exchange(200, b'{"choices":[]}', x_orchestrator_url="https://a"), "ok", Outcome.PASSED),
+    (answered_exchange(200, b""), "byoc_unclear", Outcome.UNSCORED),
     (
-        answered(400, b"Unable to find orchestrators for capability x err=context deadline exceeded\n"),
+        answered_exchange(400, b"Unable to find orchestrators for capability x err=context deadline exceeded\n"),
         "gateway_fault",
         Outcome.UNSCORED,
     ),
-    (answered(400, b'{"error":{"message":"bad field"}}\n'), "worker_4xx", Outcome.FAILED),
-    (answered(422, b'{"detail":[{"msg":"missing"}]}', "text/plain; charset=utf-8"), "worker_4xx", Outcome.FAILED),
-    (answered(400, b'{"message":"Request header too large"}', "application/json"), "gateway_fault", Outcome.UNSCORED),
-    (answered(422, b'{"message":"no"}', "application/json; charset=utf-8"), "422", Outcome.UNSCORED),
-    (answered(200, b"\xef\xbb\xbfnull\n", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
-    (answered(200, b"\0null\0", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
-    (answered(200, b"\xef\xbb\xbf\0 ", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
-    (answered(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
-    (answered(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
-    (answered(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
-    (answered(400, b"Insufficient balance for request\n"), "gateway_fault", Outcome.UNSCORED),
-    (answered(422, b'{"detail":"no"}\n\n'), "worker_4xx", Outcome.FAILED),
-    (answered(404, b'{"error":{"message":"The model does not exist."}}\n\n'), "worker_4xx", Outcome.FAILED),
-    (answered(429, b"slow down\n\n"), "busy", Outcome.UNSCORED),
-    (answered(429, b"rate limited\n"), "429", Outcome.UNSCORED),
-    (answered(400, b"Some other refusal of the gateway\n"), "gateway_fault", Outcome.UNSCORED),
-    (answered(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
-    (answered(401, b'{"message":"no token"}'), "401", Outcome.UNSCORED),
-    (answered(503, b"upstream connect error"), "gateway_fault", Outcome.UNSCORED),
-    (ended(Ending.NO_REPLY), "gateway_fault", Outcome.UNSCORED),
-    (ended(Ending.TIMEOUT), "gateway_fault", Outcome.UNSCORED),
-    (replace(ended(Ending.TIMEOUT), status=200), "timeout", Outcome.FAILED),
-    (answered(404, b"404 page not found\n", "text/plain"), "gateway_fault", Outcome.UNSCORED),
-    (answered(500, b"boom"), "500", Outcome.UNSCORED),
+    (answered_exchange(400, b'{"error":{"message":"bad field"}}\n'), "worker_4xx", Outcome.FAILED),
+    (
+        answered_exchange(422, b'{"detail":[{"msg":"missing"}]}', "text/plain; charset=utf-8"),
+        "worker_4xx",
+        Outcome.FAILED,
+    ),
+    (
+        answered_exchange(400, b'{"message":"Request header too large"}', "application/json"),
+        "gateway_fault",
+        Outcome.UNSCORED,
+    ),
+    (answered_exchange(422, b'{"message":"no"}', "application/json; charset=utf-8"), "422", Outcome.UNSCORED),
+    (answered_exchange(200, b"\xef\xbb\xbfnull\n", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
+    (answered_exchange(200, b"\0null\0", x_orchestrator_url="https://a"), "null", Outcome.FAILED),
+    (answered_exchange(200, b"\xef\xbb\xbf\0 ", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
+    (answered_exchange(200, b"", x_orchestrator_url="https://a"), "check:body", Outcome.FAILED),
+    (answered_exchange(400, b"No orchestrators found for capability x\n"), "capacity_unknown", Outcome.UNSCORED),
+    (answered_exchange(400, b"Unable to parse job request, err=x\n"), "tester_fault", Outcome.UNSCORED),
+    (answered_exchange(400, b"Insufficient balance for request\n"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(422, b'{"detail":"no"}\n\n'), "worker_4xx", Outcome.FAILED),
+    (answered_exchange(404, b'{"error":{"message":"The model does not exist."}}\n\n'), "worker_4xx", Outcome.FAILED),
+    (answered_exchange(429, b"slow down\n\n"), "busy", Outcome.UNSCORED),
+    (answered_exchange(429, b"rate limited\n"), "429", Outcome.UNSCORED),
+    (answered_exchange(400, b"Some other refusal of the gateway\n"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(400, b"<html>", "text/html"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(401, b'{"message":"no token"}'), "401", Outcome.UNSCORED),
+    (answered_exchange(503, b"upstream connect error"), "gateway_fault", Outcome.UNSCORED),
+    (failed_exchange(Ending.NO_REPLY), "gateway_fault", Outcome.UNSCORED),
+    (failed_exchange(Ending.TIMEOUT), "gateway_fault", Outcome.UNSCORED),
+    (replace(failed_exchange(Ending.TIMEOUT), status=200), "timeout", Outcome.FAILED),
+    (answered_exchange(404, b"404 page not found\n", "text/plain"), "gateway_fault", Outcome.UNSCORED),
+    (answered_exchange(500, b"boom"), "500", Outcome.UNSCORED),
 ]
 
 # What a gateway, an orchestrator and a worker write for a job of an external capability. The gateway's own texts end
@@ -157,7 +165,7 @@ BYOC_TEXTS: dict[str, tuple[int, bytes, str, Outcome]] = {
 def test_every_text_of_an_external_capability_has_its_outcome(name: str) -> None:
     """Refusals of the gateway and of payment are held against nobody; a worker's refusal of good input is its own."""
     status, body, code, expected = BYOC_TEXTS[name]
-    found = outcome.judge(answered(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
+    found = outcome.judge(answered_exchange(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
     assert (found.code, found.outcome) == (code, expected)
 
 
@@ -191,14 +199,14 @@ def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expe
 )
 def test_an_empty_byoc_answer_fails_only_with_proof(cause: str, kind: Kind, code: str) -> None:
     """Signing, payment and a taken slot look the same on the wire, so it takes evidence that names the worker."""
-    found = outcome.judge(answered(200, b""), (), Attribution(kind), byoc=True, cause=cause)
+    found = outcome.judge(answered_exchange(200, b""), (), Attribution(kind), byoc=True, cause=cause)
     assert found.code == code
 
 
 def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
     """The gateway keeps no files of external capabilities."""
     lost = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
-    answer = answered(200, b"{}", x_orchestrator_url="https://a")
+    answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
     assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
     assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
 
@@ -206,28 +214,28 @@ def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
 def test_a_byoc_link_that_the_tester_cannot_look_up_is_held_against_nobody() -> None:
     """Without a status or a refusal the fault may be in the tester's own network."""
     lost = Finding("image", "unanswered", "GET did not end within 30 s", Fault.GATEWAY)
-    answer = answered(200, b"{}", x_orchestrator_url="https://a")
+    answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
     assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "tester_fault"
     assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
 
 
 def test_nobody_is_scored_who_did_not_surely_serve() -> None:
     """Refuted and never-asked answers are unscored, whatever they contain."""
-    good = answered(200, b'{"images":[]}')
+    good = answered_exchange(200, b'{"images":[]}')
     for kind, code in ((Kind.REFUTED, "refuted"), (Kind.MISSING, "not_targeted")):
-        for exchange in (good, ended(Ending.TIMEOUT), answered(503, UNAVAILABLE)):
+        for exchange in (good, failed_exchange(Ending.TIMEOUT), answered_exchange(503, UNAVAILABLE)):
             found = outcome.judge(exchange, (), Attribution(kind, ("line",)))
             assert (found.code, found.outcome) == (code, Outcome.UNSCORED)
 
 
 def test_a_gateway_problem_is_not_blamed_on_missing_questions() -> None:
     """A 404 involves no orchestrator, so the gateway did not ask; the status is the better reason."""
-    assert outcome.judge(answered(404, b"x"), (), Attribution(Kind.MISSING)).code == "404"
+    assert outcome.judge(answered_exchange(404, b"x"), (), Attribution(Kind.MISSING)).code == "404"
 
 
 def test_a_lost_gateway_fails_nobody() -> None:
     """A connection that broke because the gateway died is unscored."""
-    found = outcome.judge(ended(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
+    found = outcome.judge(failed_exchange(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
     assert (found.code, found.outcome) == ("gateway_lost", Outcome.UNSCORED)
 
 
@@ -238,21 +246,25 @@ def test_a_lost_gateway_fails_nobody() -> None:
 )  # fmt: skip
 def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     """Busy is not failed; an explained failure keeps its code and says the cause."""
-    found = outcome.judge(answered(503, UNAVAILABLE), (), PRESUMED, cause=cause)
+    found = outcome.judge(answered_exchange(503, UNAVAILABLE), (), PRESUMED, cause=cause)
     assert found.code == code
     assert cause in found.message
 
 
 def test_the_cause_is_a_sentence_of_its_own() -> None:
     """Whatever goes before it ends with a full stop, and with one only."""
-    for exchange in (ended(Ending.NO_REPLY), answered(503, UNAVAILABLE), answered(200, b"null")):
+    for exchange in (
+        failed_exchange(Ending.NO_REPLY),
+        answered_exchange(503, UNAVAILABLE),
+        answered_exchange(200, b"null"),
+    ):
         found = outcome.judge(exchange, (), PRESUMED, cause="it broke")
         assert re.search(r"[^.]\. The gateway says: it broke$", found.message), found.message
 
 
 def test_findings_decide_in_their_order_and_by_fault() -> None:
     """The first finding that did not pass gives the reason."""
-    good = answered(200, b"{}")
+    good = answered_exchange(200, b"{}")
     passed, image = Finding("json"), Finding("image", "size", "256x256 instead of 512x512")
     assert outcome.judge(good, (passed,), PRESUMED).code == "ok"
     assert outcome.judge(good, (passed, image), PRESUMED).code == "check:image"

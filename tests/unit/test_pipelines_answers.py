@@ -147,7 +147,7 @@ def whole(content: str = SENTENCE, *, counted: Any = None, **message: Any) -> di
     return {"choices": [{"index": 0, "message": {"content": content, **message}, "finish_reason": "stop"}], **usage}
 
 
-def streamed(*, counted: int | None = None) -> bytes:
+def stream_completion(*, counted: int | None = None) -> bytes:
     """Return a completion that was streamed, a token in each event."""
     pieces = [delta(f"{word} ") for word in SENTENCE.split()]
     usage = {} if counted is None else {"usage": {"completion_tokens": counted}}
@@ -162,7 +162,7 @@ def test_what_a_maker_counts_changes_no_rate(counted: Any) -> None:
     expected = None if counted == 50 * WRITTEN else WRITTEN
     assert answers.tokens(whole(counted=counted)) == expected
     if type(counted) is int:
-        assert answers.tokens(answers.parse(streamed(counted=counted), stream=True)) == expected
+        assert answers.tokens(answers.parse(stream_completion(counted=counted), stream=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_tokens_are_counted_on_the_text(answer: Any, count: int | None) -> None:
     assert answers.tokens(answer) == count
 
 
-def noted(answer: bytes, *, stream: bool) -> set[str]:
+def notes_on(answer: bytes, *, stream: bool) -> set[str]:
     """Return the notes on an answer to any question."""
     expectation = replace(request("llm").expectation, checks=(Check("chat", ChatParams()),))
     (finding,) = looking.look(Task(expectation, answer, stream=stream)).findings
@@ -201,10 +201,10 @@ def noted(answer: bytes, *, stream: bool) -> set[str]:
 def test_tokens_that_are_counted_twice_are_noted() -> None:
     """Twice the pieces of a stream, or far more than the text has; an honest count is not."""
     pieces = len(SENTENCE.split())
-    assert noted(streamed(counted=2 * pieces), stream=True) == {"token_count"}
-    assert noted(streamed(counted=pieces + 2), stream=True) == set()
-    assert noted(json.dumps(whole(SENTENCE * 3, counted=6 * WRITTEN)).encode(), stream=False) == {"token_count"}
-    assert noted(json.dumps(whole(SENTENCE * 3, counted=4 * WRITTEN)).encode(), stream=False) == set()
+    assert notes_on(stream_completion(counted=2 * pieces), stream=True) == {"token_count"}
+    assert notes_on(stream_completion(counted=pieces + 2), stream=True) == set()
+    assert notes_on(json.dumps(whole(SENTENCE * 3, counted=6 * WRITTEN)).encode(), stream=False) == {"token_count"}
+    assert notes_on(json.dumps(whole(SENTENCE * 3, counted=4 * WRITTEN)).encode(), stream=False) == set()
 
 
 @pytest.mark.parametrize(

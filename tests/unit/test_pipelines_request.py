@@ -69,7 +69,7 @@ def form(built: Request) -> dict[str, Message]:
     return dict(zip(names, parts, strict=True))
 
 
-def sent(slug: str, **more: Any) -> dict[str, Any]:
+def sent_fields(slug: str, **more: Any) -> dict[str, Any]:
     """Return the fields of a request as the gateway reads them: text in forms, JSON values otherwise."""
     built = request(slug, **more)
     if slug not in FORMS:
@@ -85,7 +85,7 @@ def sent(slug: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("slug", FIELDS)
 def test_exactly_the_fields_that_reach_the_runner(slug: str) -> None:
     """No field is sent that the gateway drops, and none is missing whose absence is charged to the orchestrator."""
-    fields = set(sent(slug))
+    fields = set(sent_fields(slug))
     assert fields <= set(FIELDS[slug].split())
     assert fields >= set(REQUIRED[slug].split())
 
@@ -96,13 +96,14 @@ def test_goes_to_the_pipelines_route_as_the_model(slug: str) -> None:
     built = request(slug, "Maker/Some-Model_v1.0")
     assert built.path == f"/{slug}"
     assert (
-        sent(slug, model="Maker/Some-Model_v1.0")["model" if slug == "llm" else "model_id"] == "Maker/Some-Model_v1.0"
+        sent_fields(slug, model="Maker/Some-Model_v1.0")["model" if slug == "llm" else "model_id"]
+        == "Maker/Some-Model_v1.0"
     )
 
 
 def test_text_to_image_is_the_known_probe() -> None:
     """The picture asked for is small, one, seeded, and each number is of the type that the gateway wants."""
-    fields = sent("text-to-image")
+    fields = sent_fields("text-to-image")
     prompt = fields.pop("prompt")
     assert prompt in KNOWN["text-to-image"].parameters["prompt"]
     assert "|" not in prompt
@@ -125,7 +126,7 @@ def test_text_to_image_is_the_known_probe() -> None:
 
 def test_llm_is_a_chat_in_json() -> None:
     """The model gets `model`, `messages` with text content, `stream` false and a whole number of tokens."""
-    fields = sent("llm")
+    fields = sent_fields("llm")
     (message,) = fields.pop("messages")
     assert message["role"] == "user"
     assert message["content"].startswith("Reply with only the ")
@@ -144,7 +145,7 @@ def test_llm_expects_what_it_asks_for(seed: int) -> None:
 
 def test_segment_anything_is_small() -> None:
     """One mask of a small picture, without logits, prompted by a point on the known ball and one beside it."""
-    fields = sent("segment-anything-2")
+    fields = sent_fields("segment-anything-2")
     truth = ASSETS.get("small.png").truth
     assert max(truth.width, truth.height) <= 512
     points, labels = json.loads(fields["point_coords"]), json.loads(fields["point_labels"])
@@ -180,7 +181,7 @@ def test_sizes_are_what_runners_take() -> None:
 
 def test_timestamps_are_asked_for_as_text() -> None:
     """`return_timestamps` is the text that the runner reads."""
-    assert sent("audio-to-text")["return_timestamps"] == "true"
+    assert sent_fields("audio-to-text")["return_timestamps"] == "true"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_timestamps_are_asked_for_as_text() -> None:
 )
 def test_models_get_the_steps_they_were_made_for(slug: str, model: str, name: str, value: object) -> None:
     """Distilled models are asked for few steps, which is data in builtin.toml."""
-    assert sent(slug, model=model)[name] == value
+    assert sent_fields(slug, model=model)[name] == value
 
 
 def test_models_change_what_is_expected_too() -> None:
@@ -211,8 +212,8 @@ def test_models_change_what_is_expected_too() -> None:
 def test_external_models_may_be_nameless() -> None:
     """Where nobody names a model, the capability's own name stands for it and is not sent: no worker would know it."""
     slug = "openai-text-embeddings"
-    assert "model" not in sent(slug, model=slug)
-    assert sent(slug, model="BAAI/bge-m3")["model"] == "BAAI/bge-m3"
+    assert "model" not in sent_fields(slug, model=slug)
+    assert sent_fields(slug, model="BAAI/bge-m3")["model"] == "BAAI/bge-m3"
 
 
 def test_the_same_for_every_orchestrator() -> None:

@@ -23,7 +23,7 @@ TRUTH = {
 }  # fmt: skip
 
 
-def asked(kind: str, gateway: AskingGateway, job_s: float) -> list[float]:
+def questions_of_job(kind: str, gateway: AskingGateway, job_s: float) -> list[float]:
     """Return one job's questions."""
     match kind:
         case "reached":
@@ -56,7 +56,7 @@ def test_never_wrong(
 ) -> None:
     """For calls of 0 to 300 ms a reading is the truth or unclear: above all, busy is never read as failed."""
     gateway = AskingGateway(random.Random(seed), question_ms / 1e3, call_ms / 1e3, stall_share=stall_share)
-    questions = asked(kind, gateway, job_ms / 1e3)
+    questions = questions_of_job(kind, gateway, job_ms / 1e3)
     assert classify(questions, answered=False).pattern in (TRUTH[kind], Pattern.UNCLEAR)
 
 
@@ -69,7 +69,7 @@ def test_never_wrong(
 def test_clear_at_ordinary_distances(kind: str, seed: int, question_ms: float, far: float, job_ms: float) -> None:
     """Where a call takes five times as long as a question or more, and more than one try fits, nothing is unclear."""
     call_s = min(0.3, far * question_ms / 1e3)
-    questions = asked(kind, AskingGateway(random.Random(seed), question_ms / 1e3, call_s), job_ms / 1e3)
+    questions = questions_of_job(kind, AskingGateway(random.Random(seed), question_ms / 1e3, call_s), job_ms / 1e3)
     assert classify(questions, answered=False).pattern is TRUTH[kind]
 
 

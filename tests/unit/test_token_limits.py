@@ -15,7 +15,7 @@ MODEL = "maker/Some[model]*"
 RAN_OUT = (Note("chat", TOKEN_LIMIT, "it was still thinking"),)
 
 
-def asked(limits: TokenLimits, model: str = MODEL) -> int:
+def token_limit(limits: TokenLimits, model: str = MODEL) -> int:
     """Return how many tokens a model is asked for in the next tick."""
     applied = limits.applied(ALL)
     return int(Requests(applied, Assets(), 0).build(applied["llm"], model).parameters["max_tokens"])
@@ -27,9 +27,9 @@ def test_the_limit_grows_up_to_a_bound() -> None:
     grown = []
     for _ in range(6):
         limits.learn(limits.applied(ALL)["llm"], MODEL, RAN_OUT)
-        grown.append(asked(limits))
+        grown.append(token_limit(limits))
     assert grown == [256, 1024, 4096, 4096, 4096, 4096]
-    assert asked(limits, "maker/other") == 64
+    assert token_limit(limits, "maker/other") == 64
 
 
 def test_many_answers_of_one_tick_raise_it_once() -> None:
@@ -37,7 +37,7 @@ def test_many_answers_of_one_tick_raise_it_once() -> None:
     limits = TokenLimits()
     for _ in range(5):
         limits.learn(ALL["llm"], MODEL, RAN_OUT)
-    assert asked(limits) == 256
+    assert token_limit(limits) == 256
 
 
 def test_limits_are_restored_from_requests_that_ran_out() -> None:
@@ -48,7 +48,7 @@ def test_limits_are_restored_from_requests_that_ran_out() -> None:
         [("llm", "other", text) for text in ("", "{", "[]", "{}", '{"max_tokens": true}', '{"max_tokens": "9"}')]
     )
     limits.restore([("llm", "huge", '{"max_tokens": 4096}'), ("gone", MODEL, '{"max_tokens": 64}')])
-    assert [asked(limits, model) for model in (MODEL, "other", "huge")] == [1024, 64, 4096]
+    assert [token_limit(limits, model) for model in (MODEL, "other", "huge")] == [1024, 64, 4096]
 
 
 def test_other_notes_raise_nothing() -> None:
@@ -76,4 +76,4 @@ def test_models_that_are_known_to_think_are_asked_for_more() -> None:
             assert request.parameters["max_tokens"] >= 1024, model
             assert request.expectation.checks[0].params.thinks
             assert request.expectation.checks[0].params.contains
-    assert asked(TokenLimits(), "meta-llama/Meta-Llama-3.1-8B-Instruct") == 64
+    assert token_limit(TokenLimits(), "meta-llama/Meta-Llama-3.1-8B-Instruct") == 64
