@@ -1,1 +1,1 @@
-"""A simulated Livepeer network on real sockets, after the published behaviour of its parts."""
+"""A simulated Livepeer network on real sockets, after the published behavior of its parts."""

@@ -1,4 +1,4 @@
-"""What can go wrong with a simulated job, by name, and for which pipelines each fault means something."""
+"""What can go wrong with a simulated job, by name, and to which pipelines each fault applies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ATTEMPT = frozenset(
         "slow", "busy", "down", "frozen", "resets", "unreadable", "dies_in_job",
     }
 )  # fmt: skip
-# The orchestrator succeeds as far as the gateway knows, and the answer's bytes are bad whatever the pipeline.
+# The gateway takes the attempt for a success; the bytes of its response are bad, for any pipeline.
 RESPONSE = frozenset({"empty", "garbage_json", "html", "wrong_shape", "deep_json", "endless_body", "reset_mid_body"})
-# The gateway itself answers instead.
+# The gateway responds by itself.
 GATEWAY = frozenset({"gone_410", "gateway_500"})
-# The answer is well-formed and its content is bad; only for these pipelines.
+# The response is well-formed and its content is bad; for these pipelines only.
 CONTENT: dict[str, frozenset[str]] = {
     "empty_images": _MEDIA,
     "wrong_size": _MEDIA,
@@ -28,7 +28,7 @@ CONTENT: dict[str, frozenset[str]] = {
     "not_an_image": _IMAGES,
     "bomb_image": _IMAGES,
     "no_seed_echo": _IMAGES,
-    "unreachable_artefact": _MEDIA | _SPEECH,
+    "unreachable_artifact": _MEDIA | _SPEECH,
     "flat_video": _VIDEO,
     "silent_audio": _SPEECH,
     "wrong_transcript": frozenset({"audio-to-text"}),
@@ -39,18 +39,19 @@ CONTENT: dict[str, frozenset[str]] = {
 }
 NAMES = ATTEMPT | RESPONSE | GATEWAY | frozenset(CONTENT)
 
+# What a generated network draws from: faults that do not hold a job up.
 GENERATED = ("error_503", "eof", "null", "busy", "runner_400", "empty", "html", "wrong_shape", "gateway_500")
 
 
 def applies_to(fault: str, pipeline: str) -> bool:
-    """Say whether a fault can be shown by this pipeline or external capability."""
+    """Return True if a fault applies to this pipeline or external capability."""
     if fault in CONTENT:
         return pipeline in CONTENT[fault]
     return fault in NAMES
 
 
 def require_known(fault: str) -> str:
-    """Return the fault's name if it is one, or the empty one. ValueError otherwise."""
+    """Return `fault` if it is the name of a fault or empty. ValueError otherwise."""
     if fault and fault not in NAMES:
         raise ValueError(f"unknown fault {fault!r}: one of {', '.join(sorted(NAMES))}")
     return fault

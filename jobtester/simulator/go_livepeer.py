@@ -1,4 +1,4 @@
-"""What go-livepeer fixes: its AI capabilities, its builds, and how it spells addresses and compares service URIs."""
+"""Facts of go-livepeer: AI capabilities, the builds that can be simulated, spelling of addresses and service URIs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ZERO_ADDRESS = "0x" + "0" * 40
 
 
 def to_mixed_case(address: str) -> str:
-    """Spell an address in mixed case, always the same way; not the real checksum, which nobody needs to verify."""
+    """Return an address in mixed case, the same each time. It is not the real checksum, which no test verifies."""
     digits = address.lower().removeprefix("0x")
     bits = hashlib.sha256(digits.encode()).hexdigest()
     return "0x" + "".join(
@@ -37,17 +37,18 @@ def to_mixed_case(address: str) -> str:
 
 
 def host_and_port(uri: str) -> str:
-    """Reduce a service URI to the host and port by which the gateway reaches the orchestrator."""
+    """Return the host and port of a service URI, by which a gateway tells orchestrators apart."""
     parts = urlsplit(uri if "//" in uri else f"https://{uri}")
     return f"{(parts.hostname or '').lower()}:{parts.port or 443}"
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One build. `unselectable` is what a client gets when no orchestrator could be selected at the last try.
+    """One build of go-livepeer, by what a client notices.
 
-    `capped`: the tries are limited in number as well as by the window. `llm_form`: llm jobs are multipart forms.
-    `mainline_discovery`: it has getNetworkCapabilities. `byoc`: it has external capabilities.
+    `unselectable` is what the client gets if no orchestrator could be selected at the last try. `caps_tries`: the tries
+    are limited in number as well as by the retry window. `takes_llm_forms`: llm jobs are multipart forms.
+    `has_network_capabilities`: it serves getNetworkCapabilities. `has_byoc`: it takes jobs for external capabilities.
     """
 
     livepeer_version: str
@@ -60,16 +61,17 @@ class Build:
 
 LATEST_VERSION = "0.9.1"
 BUILDS = {
+    # A fork of 2024, which was the usual image of gateways once.
     "0.0.11": Build(
         "0.8.0", "503", caps_tries=False, takes_llm_forms=True, has_network_capabilities=False, has_byoc=False
-    ),  # fork of 2024, once the usual image
+    ),
     "0.8.6": Build("0.8.6", "503"),
     LATEST_VERSION: Build("0.9.1", "eof"),
 }
 
 
 def find_build(version: str) -> Build:
-    """Return the build of that version. Raises ValueError for one that is not known."""
+    """Return the build of a version. ValueError if it is unknown."""
     try:
         return BUILDS[version]
     except KeyError:

@@ -1,4 +1,4 @@
-"""What a simulated network consists of: gateways, orchestrators, what they serve and what goes wrong."""
+"""Scenarios: the gateways and orchestrators of a simulated network, what they serve and what goes wrong."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _BUILTIN_DIR = Path(__file__).parent / "scenarios"
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model an orchestrator advertises for a pipeline (its slug). `cold_s` is spent once if it is not warm.
+    """A model that an orchestrator advertises for a pipeline. A model that is not warm takes `cold_s` once to load.
 
-    A language model spends the first `thinking_tokens` of what it may write on thoughts.
+    A language model spends the first `thinking_tokens` of its limit on thoughts.
     """
 
     pipeline: str
@@ -40,9 +40,9 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ByocSpec:
-    """An external capability (37) an orchestrator advertises; `model` may be empty.
+    """An external capability that an orchestrator advertises; `model` may be empty.
 
-    A language model spends the first `thinking_tokens` of what it may write on thoughts.
+    A language model spends the first `thinking_tokens` of its limit on thoughts.
     """
 
     capability: str
@@ -55,14 +55,14 @@ class ByocSpec:
 
 @dataclass(frozen=True, slots=True)
 class OrchestratorSpec:
-    """One advertised node. Several may share an address; an empty `service_uri` cannot be reached by anybody.
+    """One advertised node. Several nodes may share an address; one with an empty `service_uri` cannot be reached.
 
-    At a `service_uri` on a loopback address somebody really listens; port 0 there is any free one.
-    `fault` is one of `faults.NAMES`, limited to `fault_pipelines` (slugs or capabilities) if those are given.
-    `down`: nobody listens; `frozen`: connections are taken and nothing is ever said. Both answer no info calls.
-    `not_selectable`: slugs that it advertises, though no gateway can select it for them (model or price).
-    `version` is what it runs: 0.8.6 leaks the slot of each job that fails. `slow_at_least_s` and `error_at_least_s` are
-    the least that the faults `slow` and `error_503` take.
+    At a `service_uri` on a loopback address the simulator really listens; port 0 is any free one.
+    `fault` is one of `faults.NAMES`, limited to `fault_pipelines` (slugs or capabilities) if there are any.
+    `down`: connections are refused; `frozen`: connections are accepted and stay silent. Both answer no info calls.
+    `not_selectable`: slugs that it advertises though no gateway can select it for them (because of model or price).
+    `version` is the go-livepeer that it runs: 0.8.6 leaks the slot of each job that fails. `slow_at_least_s` and
+    `error_at_least_s` are the shortest times that the faults `slow` and `error_503` take.
     """
 
     address: str
@@ -83,20 +83,25 @@ class OrchestratorSpec:
 
     @property
     def state(self) -> NodeState:
-        """What a connection to the service URI finds."""
+        """How the node responds to connections."""
         if self.down or self.fault == "down":
             return "down"
         return "frozen" if self.frozen or self.fault == "frozen" else "up"
 
     def scale_times(self, factor: float) -> OrchestratorSpec:
         """Return the same node with all its times multiplied."""
+        models = (
+            dataclasses.replace(model, latency_s=_scale_range(model.latency_s, factor), cold_s=model.cold_s * factor)
+            for model in self.models
+        )
+        byoc = (
+            dataclasses.replace(capability, latency_s=_scale_range(capability.latency_s, factor))
+            for capability in self.byoc
+        )
         return dataclasses.replace(
             self,
-            models=tuple(
-                dataclasses.replace(one, latency_s=_scale_range(one.latency_s, factor), cold_s=one.cold_s * factor)
-                for one in self.models
-            ),
-            byoc=tuple(dataclasses.replace(one, latency_s=_scale_range(one.latency_s, factor)) for one in self.byoc),
+            models=tuple(models),
+            byoc=tuple(byoc),
             info_s=_scale_range(self.info_s, factor),
             slow_at_least_s=self.slow_at_least_s * factor,
             error_at_least_s=self.error_at_least_s * factor,
@@ -105,10 +110,12 @@ class OrchestratorSpec:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySpec:
-    """A gateway, the version of go-livepeer that it is, and how it deviates from the usual; times in seconds.
+    """A gateway, its version of go-livepeer, and how it deviates from the usual; times in seconds.
 
-    `mode` half is a gateway that asks at each use, though its testing flag has no effect: it keeps sticky sessions.
-    `info_timeout`: how long an orchestrator that says nothing holds a try up. `max_price`: 0 is any price.
+    `mode`: a `tester` gateway queries the webhook at each use, `query` uses the orchestrator that the request names,
+    `stock` keeps sticky sessions, and `half` queries the webhook at each use and keeps its sessions nevertheless.
+    `info_timeout`: how long a silent orchestrator delays a try. `max_price`: 0 is any price.
+    `stray_delay`: how long after a client has disconnected its session is removed.
     """
 
     name: str
@@ -134,12 +141,12 @@ class GatewaySpec:
     stray_delay: float = 0.02
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a version that is not known."""
+        """Raise ValueError for an unknown version."""
         go_livepeer.find_build(self.version)
 
     @property
     def build(self) -> go_livepeer.Build:
-        """What sets its version apart."""
+        """How its version behaves."""
         return go_livepeer.find_build(self.version)
 
     def scale_times(self, factor: float) -> GatewaySpec:
@@ -150,7 +157,7 @@ class GatewaySpec:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A whole network. `recorded` is a getNetworkCapabilities answer given out verbatim instead of a made one."""
+    """A whole network. `recorded_capabilities` is a response of getNetworkCapabilities that is served verbatim."""
 
     name: str
     seed: int
@@ -160,19 +167,19 @@ class Scenario:
     recorded_capabilities: bytes = b""
 
     def scale_times(self, factor: float) -> Scenario:
-        """Return the same network with all its times multiplied, so that a test need not wait for real ones.
+        """Return the same network with all its times multiplied, so that tests need not wait for real ones.
 
-        The patterns of questions keep their shape as long as the shortest times stay above those of the machine itself.
+        The pattern of webhook queries keeps its shape while the shortest times stay above those of the machine itself.
         """
         return dataclasses.replace(
             self,
-            gateways=tuple(one.scale_times(factor) for one in self.gateways),
-            orchestrators=tuple(one.scale_times(factor) for one in self.orchestrators),
+            gateways=tuple(gateway.scale_times(factor) for gateway in self.gateways),
+            orchestrators=tuple(orchestrator.scale_times(factor) for orchestrator in self.orchestrators),
         )
 
     @classmethod
     def load(cls, source: str | Path) -> Scenario:
-        """Read a TOML file, or a built-in scenario by its name. ValueError says which key is wrong."""
+        """Read a TOML file, or a built-in scenario by its name. ValueError if a key is wrong."""
         path = Path(source)
         if not path.suffix:
             path = _BUILTIN_DIR / f"{source}.toml"
@@ -192,7 +199,7 @@ class Scenario:
         gateways: tuple[GatewaySpec, ...] = (),
         latency_s: SecondsRange = (0.05, 0.15),
     ) -> Scenario:
-        """Replay a recorded getNetworkCapabilities answer, everything it advertises being served healthily."""
+        """Return a healthy network that serves whatever a recorded response of getNetworkCapabilities advertises."""
         raw = Path(path).read_bytes()
         return cls(
             name=Path(path).stem,
@@ -218,9 +225,9 @@ def generate(
     local: bool = False,
     fault_names: Sequence[str] = faults.GENERATED,
 ) -> Scenario:
-    """Make up a network for load: every orchestrator serves every pipeline, a share of them with one of the faults.
+    """Return a network for load: every orchestrator serves every pipeline, a share of them with one of the faults.
 
-    `local`: somebody listens at each service URI, on this machine.
+    `local`: the simulator listens at each service URI.
     """
     rng = random.Random(seed)
     models = tuple(
@@ -230,7 +237,7 @@ def generate(
     )
     nodes = []
     for number in range(orchestrators):
-        faulty = rng.random() < fault_share
+        is_faulty = rng.random() < fault_share
         nodes.append(
             OrchestratorSpec(
                 address=f"0x{rng.getrandbits(160):040x}",
@@ -238,7 +245,7 @@ def generate(
                 service_uri="https://127.0.0.1:0" if local else f"https://orchestrator-{number}.sim.example:8935",
                 models=models,
                 info_s=info_s,
-                fault=rng.choice(fault_names) if faulty else "",
+                fault=rng.choice(fault_names) if is_faulty else "",
                 fault_probability=fault_probability,
             )
         )
@@ -246,7 +253,7 @@ def generate(
 
 
 def builtin_names() -> list[str]:
-    """List the scenarios that come with the package."""
+    """Return the names of the scenarios that come with the package."""
     return sorted(path.stem for path in _BUILTIN_DIR.glob("*.toml"))
 
 
@@ -266,19 +273,18 @@ def _scale_range(range_s: SecondsRange, factor: float) -> SecondsRange:
     return range_s[0] * factor, range_s[1] * factor
 
 
-def _parse_spec(kind: type[T], entry: dict[str, Any]) -> T:
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(entry) - known)
+def _parse_spec(spec_type: type[T], entry: dict[str, Any]) -> T:
+    keys = {field.name for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
+    unknown = sorted(set(entry) - keys)
     if unknown:
-        raise TypeError(f"unknown key {unknown[0]!r} in {kind.__name__}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+        raise TypeError(f"unknown key {unknown[0]!r} in {spec_type.__name__}")
+    return spec_type(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
 
 
 def _recorded_orchestrators(raw: bytes, latency_s: SecondsRange) -> tuple[OrchestratorSpec, ...]:
-    """Make one spec per node; each serves the batch models and external capabilities it advertises.
+    """Return one node per address and service URI, with the models and capabilities of all its entries.
 
-    Entries of the same address and URI are one node with the models of them all. ValueError where `raw` is not such
-    an answer.
+    ValueError if `raw` is no response of getNetworkCapabilities.
     """
     try:
         entries = json.loads(raw).get("orchestrators") or []
@@ -288,11 +294,11 @@ def _recorded_orchestrators(raw: bytes, latency_s: SecondsRange) -> tuple[Orches
     nodes: dict[tuple[str, str], OrchestratorSpec] = {}
     for spec in specs:
         key = (spec.address, spec.service_uri)
-        known = nodes.get(key, dataclasses.replace(spec, models=(), byoc=()))
+        node = nodes.get(key, dataclasses.replace(spec, models=(), byoc=()))
         nodes[key] = dataclasses.replace(
-            known,
-            models=tuple(dict.fromkeys(known.models + spec.models)),
-            byoc=tuple(dict.fromkeys(known.byoc + spec.byoc)),
+            node,
+            models=tuple(dict.fromkeys(node.models + spec.models)),
+            byoc=tuple(dict.fromkeys(node.byoc + spec.byoc)),
         )
     return tuple(nodes.values())
 
@@ -328,6 +334,6 @@ def _recorded_byoc(entry: dict[str, Any], latency_s: SecondsRange) -> Iterator[B
     for price in entry.get("capabilities_prices") or []:
         if price.get("capability") == go_livepeer.BYOC_NUMBER and price.get("constraint"):
             name = str(price["constraint"])
-            known = options.get(name) or [{}]
-            first = known[0] if isinstance(known, list) and known and isinstance(known[0], dict) else {}
+            offers = options.get(name) or [{}]
+            first = offers[0] if isinstance(offers, list) and offers and isinstance(offers[0], dict) else {}
             yield ByocSpec(capability=name, model=str(first.get("model", "")), capacity=4, latency_s=latency_s)

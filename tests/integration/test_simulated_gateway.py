@@ -404,7 +404,7 @@ async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientS
         assert (missing.status, missing.body) == (404, b"ErrNotFound\n")
 
 
-PICTURE_FAULTS = ("blank_image", "truncated_image", "not_an_image", "bomb_image", "wrong_size", "unreachable_artefact")
+PICTURE_FAULTS = ("blank_image", "truncated_image", "not_an_image", "bomb_image", "wrong_size", "unreachable_artifact")
 
 
 @pytest.mark.parametrize("fault", PICTURE_FAULTS)
@@ -417,7 +417,7 @@ async def test_a_pictures_fault_shows_in_its_artefact_only(client: aiohttp.Clien
         content = await send(client, "GET", url + got.json["images"][0]["url"])
         assert network.logged_jobs[0].success
         match fault:
-            case "unreachable_artefact":
+            case "unreachable_artifact":
                 assert content.status == 404
             case "not_an_image":
                 assert content.body.startswith(b"<html>")

@@ -97,10 +97,6 @@ def _json_response(value: object) -> web.Response:
     return web.Response(text=json.dumps(value) + "\n", content_type="application/json")
 
 
-def _omit_zeros(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value}
-
-
 def _network_capabilities_entry(node: Orchestrator) -> dict[str, Any]:
     spec = node.spec
     capabilities: dict[str, Any] = {}
@@ -109,13 +105,15 @@ def _network_capabilities_entry(node: Orchestrator) -> dict[str, Any]:
     for model in spec.models:
         number = go_livepeer.NUMBERS[model.pipeline]
         in_use = node.in_use[model.pipeline, model.model]
-        state = _omit_zeros(
-            warm=node.is_warm(model.pipeline, model.model),
-            capacity=max(0, model.capacity - in_use),
-            capacityInUse=in_use,
-            runnerVersion="0.14.1",
-        )
-        capabilities.setdefault(str(number), {"models": {}})["models"][model.model] = state
+        state = {
+            "warm": node.is_warm(model.pipeline, model.model),
+            "capacity": max(0, model.capacity - in_use),
+            "capacityInUse": in_use,
+            "runnerVersion": "0.14.1",
+        }
+        # go-livepeer leaves zero values out
+        shown = {name: value for name, value in state.items() if value}
+        capabilities.setdefault(str(number), {"models": {}})["models"][model.model] = shown
         capacities[str(number)] = 1
         prices.append(_price(number, model.model, model.price))
     prices += [_price(go_livepeer.BYOC_NUMBER, offer.capability, offer.price) for offer in spec.byoc]

@@ -1,4 +1,4 @@
-"""What a runner answers to a job, well or badly: a payload and the artefact it points at."""
+"""A simulated ai-runner: the result of a batch job, good or spoiled by a fault."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _WRONG_TEXT = "seven green elephants whisper loudly about yesterday's weather re
 
 
 class RunnerRefusedError(Exception):
-    """The runner answers 400 with this text: the job's content is no good."""
+    """The runner responds 400 with this text: it cannot use the job's content."""
 
 
 class UndecodableUploadError(Exception):
-    """The upload cannot be measured before the runner sees it; the orchestrator is blamed."""
+    """The upload cannot be measured before the runner gets it. go-livepeer blames the orchestrator for this."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """One decoded batch job. `upload` is its file, empty where it has none or the part was missing.
+    """One decoded batch job. `upload` is its file, empty if it has none or the part is missing.
 
-    `is_llm_form`: an llm job in the form that builds before v0.8.3 take.
+    `is_llm_form`: an llm job as the form that versions before 0.8.3 take.
     """
 
     pipeline: str
@@ -44,18 +44,18 @@ class BatchRequest:
     is_llm_form: bool = False
 
     def number(self, name: str, default: int) -> int:
-        """Read an integer field."""
+        """Return an integer field."""
         value = self.values.get(name)
         return default if value is None else int(value)
 
     def text(self, name: str) -> str:
-        """Read a text field, empty if it was not sent."""
+        """Return a text field, empty if it was not sent."""
         return str(self.values.get(name) or "")
 
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A file for the gateway's store. `unreachable`: its URL is given out but not served."""
+    """A file for the gateway's object store. `is_unreachable`: the result names its URL, which is not served."""
 
     suffix: str
     content: bytes
@@ -64,17 +64,17 @@ class ResultFile:
 
 @dataclass(frozen=True, slots=True)
 class RunnerResult:
-    """A runner's result. Where there are artefacts, `payload` is made by the gateway around their URLs."""
+    """A runner's result. If there are files, the gateway builds the payload around their URLs."""
 
     payload: Any = None
     files: tuple[ResultFile, ...] = ()
     seed: int | None = None
 
 
-def run_job(job: BatchRequest, fault: str, known: KnownInputs, thinking_tokens: int = 0) -> RunnerResult:
-    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread.
+def run_job(job: BatchRequest, fault: str, known_inputs: KnownInputs, thinking_tokens: int = 0) -> RunnerResult:
+    """Return the result of a job, its content spoiled by `fault` where it applies. Blocks: call in a thread.
 
-    A language model thinks for `thinking_tokens` before it says anything.
+    A language model spends `thinking_tokens` on thoughts before its answer.
     """
     if job.pipeline in ("text-to-image", "image-to-image", "upscale"):
         return _create_images(job, fault)
@@ -86,49 +86,52 @@ def run_job(job: BatchRequest, fault: str, known: KnownInputs, thinking_tokens: 
         limit = job.number("max_tokens", 256)
         return RunnerResult(complete_chat(job.model, job.values["messages"], limit, fault, thinking_tokens))
     if job.pipeline == "audio-to-text":
-        return RunnerResult(_transcribe(job, fault, known))
+        return RunnerResult(_transcribe(job, fault, known_inputs))
     if job.pipeline == "image-to-text":
-        return RunnerResult(
-            {"text": _apply_text_fault(f"{job.text('prompt')} {known.describe(job.upload)}".strip(), fault)}
-        )
+        caption = f"{job.text('prompt')} {known_inputs.describe(job.upload)}".strip()
+        return RunnerResult({"text": _apply_text_fault(caption, fault)})
     return RunnerResult(_segment(job, fault))
 
 
 def answer_prompt(prompt: str, fault: str = "") -> str:
-    """Say what a language model would to the prompts a tester asks."""
-    asked = _REQUESTED_WORD.search(prompt)
-    return _apply_text_fault(asked[1] if asked else "A bear is a large mammal that lives in forests.", fault)
+    """Return what a good language model answers to a tester's prompt, spoiled by `fault` where it applies."""
+    match = _REQUESTED_WORD.search(prompt)
+    return _apply_text_fault(match[1] if match else "A bear is a large mammal that lives in forests.", fault)
 
 
 def complete_chat(
     model: str, messages: list[dict[str, str]], max_tokens: int, fault: str = "", thinking_tokens: int = 0
 ) -> dict[str, Any]:
-    """Answer a conversation in the shape of ai-runner, with at most `max_tokens` tokens, thoughts included."""
-    thoughts = min(thinking_tokens, max_tokens)
-    whole = answer_prompt(messages[-1]["content"], fault)
-    text = _truncate(whole, max_tokens - thoughts)
-    asked = sum(count_tokens(message["content"]) + 4 for message in messages)
-    said = min(thoughts + max(1, count_tokens(text)), max_tokens)
+    """Return a completion as ai-runner does, with at most `max_tokens` tokens, thoughts included."""
+    thought_tokens = min(thinking_tokens, max_tokens)
+    full_text = answer_prompt(messages[-1]["content"], fault)
+    text = _truncate(full_text, max_tokens - thought_tokens)
+    prompt_tokens = sum(count_tokens(message["content"]) + 4 for message in messages)
+    completion_tokens = min(thought_tokens + max(1, count_tokens(text)), max_tokens)
     message = {"content": text, "role": "assistant"}
-    if thoughts:
-        message["reasoning_content"] = " ".join(islice(cycle(_THOUGHT.split()), thoughts))
-    finish = "stop" if text == whole and thoughts == thinking_tokens else "length"
+    if thought_tokens:
+        message["reasoning_content"] = " ".join(islice(cycle(_THOUGHT.split()), thought_tokens))
+    is_complete = text == full_text and thought_tokens == thinking_tokens
     return {
-        "choices": [{"finish_reason": finish, "index": 0, "message": message}],
+        "choices": [{"finish_reason": "stop" if is_complete else "length", "index": 0, "message": message}],
         "created": int(time.time()),
         "id": f"chatcmpl-{random.getrandbits(48):012x}",
         "model": model,
-        "usage": {"completion_tokens": said, "prompt_tokens": asked, "total_tokens": asked + said},
+        "usage": {
+            "completion_tokens": completion_tokens,
+            "prompt_tokens": prompt_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
     }
 
 
 def count_tokens(text: str) -> int:
-    """Count the tokens of a text, roughly."""
+    """Return roughly how many tokens a text has."""
     return len(_TOKEN.findall(text))
 
 
 def _truncate(text: str, max_tokens: int) -> str:
-    """Return what of a text fits into so many tokens."""
+    """Return the beginning of a text that fits into `max_tokens`."""
     ends = [match.end() for match in _TOKEN.finditer(text)]
     if len(ends) <= max_tokens:
         return text
@@ -159,7 +162,7 @@ def _create_images(job: BatchRequest, fault: str) -> RunnerResult:
     if fault == "truncated_image":
         content = content[: len(content) // 2]
     count = max(1, job.number("num_images_per_prompt", 1))
-    file = ResultFile("png", content, is_unreachable=fault == "unreachable_artefact")
+    file = ResultFile("png", content, is_unreachable=fault == "unreachable_artifact")
     return RunnerResult(files=(file,) * count, seed=seed)
 
 
@@ -197,18 +200,18 @@ def _create_video(job: BatchRequest, fault: str) -> RunnerResult:
         width, height = width // 2, height // 2
     frames = 25 if "xt" in job.model.lower() else 14
     content = media.create_video(width, height, fps=job.number("fps", 7), frames=frames, flat=fault == "flat_video")
-    return RunnerResult(files=(ResultFile("mp4", content, is_unreachable=fault == "unreachable_artefact"),), seed=seed)
+    return RunnerResult(files=(ResultFile("mp4", content, is_unreachable=fault == "unreachable_artifact"),), seed=seed)
 
 
 def _create_speech(job: BatchRequest, fault: str) -> RunnerResult:
     tenths = max(5, round(len(job.text("text")) / 1.5))
     content = media.create_audio(tenths, silent=fault == "silent_audio")
-    return RunnerResult(files=(ResultFile("wav", content, is_unreachable=fault == "unreachable_artefact"),))
+    return RunnerResult(files=(ResultFile("wav", content, is_unreachable=fault == "unreachable_artifact"),))
 
 
-def _transcribe(job: BatchRequest, fault: str, known: KnownInputs) -> dict[str, Any]:
+def _transcribe(job: BatchRequest, fault: str, known_inputs: KnownInputs) -> dict[str, Any]:
     duration = _measure_duration(job.upload)
-    text = _apply_text_fault(known.transcribe(job.upload), fault)
+    text = _apply_text_fault(known_inputs.transcribe(job.upload), fault)
     words = text.split()
     if not words or job.text("return_timestamps") in ("false", "0"):
         return {"chunks": [], "text": f" {text}"}
@@ -250,6 +253,6 @@ def _segment(job: BatchRequest, fault: str) -> dict[str, str]:
 
 
 def embed_text(text: str, width: int = 64) -> list[float]:
-    """Embed a text: the same text gives the same numbers, another one others."""
+    """Return an embedding: the same numbers for the same text, others for any other text."""
     source = random.Random(zlib.crc32(text.encode()))
     return [round(source.uniform(-1, 1), 6) for _ in range(width)]

@@ -15,7 +15,7 @@ from jobtester.simulator.runner.ai_runner import complete_chat, count_tokens, em
 
 @dataclass(frozen=True, slots=True)
 class WorkerResponse:
-    """A worker's answer, or the lines of its stream."""
+    """A worker's response: a body, or the lines of a stream."""
 
     status: int
     body: bytes = b""
@@ -23,42 +23,43 @@ class WorkerResponse:
 
 
 def run_worker(capability: str, model: str, body: bytes, fault: str, thinking_tokens: int = 0) -> WorkerResponse:
-    """Do the job; `fault` spoils the content where it can. Blocks for a while: call in a thread."""
+    """Return the response to a job, its content spoiled by `fault` where it applies. Blocks: call in a thread."""
     try:
-        asked = json.loads(body)
+        request = json.loads(body)
     except ValueError:
-        asked = None
+        request = None
     if not capability.startswith("openai-"):
         return WorkerResponse(200, body)
-    if not isinstance(asked, dict):
+    if not isinstance(request, dict):
         return _bad_request("body is not a JSON object")
-    wanted = asked.get("model") or model
-    if model and wanted != model:
-        return WorkerResponse(404, _json({"error": {"message": f"The model `{wanted}` does not exist.", "code": 404}}))
+    requested_model = request.get("model") or model
+    if model and requested_model != model:
+        error = {"message": f"The model `{requested_model}` does not exist.", "code": 404}
+        return WorkerResponse(404, _json({"error": error}))
     match capability:
         case "openai-chat-completions":
-            return _chat(asked, wanted, fault, thinking_tokens)
+            return _chat(request, requested_model, fault, thinking_tokens)
         case "openai-text-embeddings":
-            return _embeddings(asked, wanted)
+            return _embeddings(request, requested_model)
         case "openai-image-generation":
-            return _image(asked)
+            return _image(request)
     return _bad_request("unknown capability")
 
 
-def _chat(asked: dict[str, Any], model: str, fault: str, thinking_tokens: int) -> WorkerResponse:
-    messages = asked.get("messages")
+def _chat(request: dict[str, Any], model: str, fault: str, thinking_tokens: int) -> WorkerResponse:
+    messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         return _bad_request("messages is required")
-    plain = [{"content": str(message.get("content", ""))} for message in messages if isinstance(message, dict)]
-    limit = int(asked.get("max_tokens") or 256)
-    answer = {"object": "chat.completion", **complete_chat(model, plain, limit, fault, thinking_tokens)}
-    if not asked.get("stream"):
+    contents = [{"content": str(message.get("content", ""))} for message in messages if isinstance(message, dict)]
+    max_tokens = int(request.get("max_tokens") or 256)
+    answer = {"object": "chat.completion", **complete_chat(model, contents, max_tokens, fault, thinking_tokens)}
+    if not request.get("stream"):
         return WorkerResponse(200, _json(answer))
     choice = answer["choices"][0]
-    said, thought = (
+    content_words, thought_words = (
         re.findall(r"\S+\s*", choice["message"].get(name, "")) for name in ("content", "reasoning_content")
     )
-    pieces = [*({"reasoning_content": word} for word in thought), *({"content": word} for word in said)]
+    pieces = [*({"reasoning_content": word} for word in thought_words), *({"content": word} for word in content_words)]
     deltas = [{"role": "assistant", "content": ""}, *pieces, {}]
     chunks = [
         {
@@ -72,9 +73,10 @@ def _chat(asked: dict[str, Any], model: str, fault: str, thinking_tokens: int) -
     return WorkerResponse(200, lines=(*(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"))
 
 
-def _embeddings(asked: dict[str, Any], model: str) -> WorkerResponse:
-    given = asked.get("input")
-    texts = [text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
+def _embeddings(request: dict[str, Any], model: str) -> WorkerResponse:
+    texts_or_text = request.get("input")
+    inputs = texts_or_text if isinstance(texts_or_text, list) else [texts_or_text]
+    texts = [text for text in inputs if isinstance(text, str)]
     if not texts:
         return _bad_request("input is required")
     count = sum(map(count_tokens, texts))
@@ -83,16 +85,16 @@ def _embeddings(asked: dict[str, Any], model: str) -> WorkerResponse:
     return WorkerResponse(200, _json({"object": "list", "data": data, "model": model, "usage": usage}))
 
 
-def _image(asked: dict[str, Any]) -> WorkerResponse:
-    if not asked.get("prompt"):
+def _image(request: dict[str, Any]) -> WorkerResponse:
+    if not request.get("prompt"):
         return _bad_request("prompt is required")
     try:
-        width, height = (int(side) for side in str(asked.get("size") or "512x512").split("x"))
+        width, height = (int(side) for side in str(request.get("size") or "512x512").split("x"))
     except ValueError:
         return _bad_request("size must look like 512x512")
-    picture = base64.b64encode(media.create_image(width, height)).decode()
+    image = base64.b64encode(media.create_image(width, height)).decode()
     return WorkerResponse(
-        200, _json({"created": int(time.time()), "data": [{"b64_json": picture}] * int(asked.get("n") or 1)})
+        200, _json({"created": int(time.time()), "data": [{"b64_json": image}] * int(request.get("n") or 1)})
     )
 
 

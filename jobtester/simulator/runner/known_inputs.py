@@ -1,4 +1,4 @@
-"""What the test inputs really contain, recognised by their hash: a good model would see the same."""
+"""What test inputs really contain, recognized by their hash: simulated models answer as good ones do."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ _GENERIC_CAPTION = "a picture of an object on a plain background"
 
 @dataclass(frozen=True, slots=True)
 class KnownInput:
-    """A known file's words, empty where they do not apply."""
+    """What an input contains; `transcript` and `caption` are empty where they do not apply."""
 
     transcript: str = ""
     caption: str = ""
 
 
 class KnownInputs:
-    """The known files by SHA-256."""
+    """The known inputs by SHA-256."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Read `truth.toml` of the folder, or of the project's assets; without one everything is unknown."""
-        self._known = _read(folder or _assets())
+        """Read `truth.toml` of the folder, or of the project's assets. Without the file every input is unknown."""
+        self._inputs = _load_inputs(folder or _find_assets())
 
     def transcribe(self, upload: bytes) -> str:
-        """Hear what an audio file says."""
-        known = self._known.get(hashlib.sha256(upload).hexdigest(), KnownInput())
-        return known.transcript or _GENERIC_TRANSCRIPT
+        """Return what an audio file says, a generic sentence if it is unknown."""
+        return self._find(upload).transcript or _GENERIC_TRANSCRIPT
 
     def describe(self, upload: bytes) -> str:
-        """See what a picture shows."""
-        known = self._known.get(hashlib.sha256(upload).hexdigest(), KnownInput())
-        return known.caption or _GENERIC_CAPTION
+        """Return what an image shows, a generic caption if it is unknown."""
+        return self._find(upload).caption or _GENERIC_CAPTION
+
+    def _find(self, upload: bytes) -> KnownInput:
+        return self._inputs.get(hashlib.sha256(upload).hexdigest(), KnownInput())
 
 
-def _assets() -> Path:
+def _find_assets() -> Path:
     package = Path(__file__).parents[2]
     bundled = package / "assets"
     return bundled if bundled.is_dir() else package.parent / "assets"
 
 
-def _read(folder: Path) -> Mapping[str, KnownInput]:
+def _load_inputs(folder: Path) -> Mapping[str, KnownInput]:
     path = folder / "truth.toml"
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""The pictures, films and sounds that simulated orchestrators produce. Slow to make: call in a thread."""
+"""The images, videos and audio files that simulated models produce. They take long to make: call in a thread."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BOMB_SIDE = 20_000
 
 @lru_cache(maxsize=64)
 def create_image(width: int, height: int, *, blank: bool = False) -> bytes:
-    """Draw a PNG of that size: two gradients, or one flat colour."""
+    """Return a PNG of that size: gradients, or one flat color."""
     from PIL import Image
 
     if blank:
         image = Image.new("RGB", (width, height), (127, 127, 127))
     else:
-        across = Image.linear_gradient("L").resize((width, height))
-        around = Image.radial_gradient("L").resize((width, height))
-        image = Image.merge("RGB", (across, around, across.transpose(Image.Transpose.FLIP_TOP_BOTTOM)))
+        linear = Image.linear_gradient("L").resize((width, height))
+        radial = Image.radial_gradient("L").resize((width, height))
+        image = Image.merge("RGB", (linear, radial, linear.transpose(Image.Transpose.FLIP_TOP_BOTTOM)))
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -31,10 +31,10 @@ def create_image(width: int, height: int, *, blank: bool = False) -> bytes:
 
 @lru_cache(maxsize=1)
 def create_decompression_bomb() -> bytes:
-    """Make a small PNG that unpacks to 20000×20000 pixels."""
-    packer = zlib.compressobj(9)
+    """Return a small PNG that decodes to 20000×20000 pixels."""
+    compressor = zlib.compressobj(9)
     row = bytes(1 + _BOMB_SIDE // 8)
-    data = b"".join(packer.compress(row) for _ in range(_BOMB_SIDE)) + packer.flush()
+    data = b"".join(compressor.compress(row) for _ in range(_BOMB_SIDE)) + compressor.flush()
     header = struct.pack(">IIBBBBB", _BOMB_SIDE, _BOMB_SIDE, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -44,7 +44,7 @@ def create_decompression_bomb() -> bytes:
 
 @lru_cache(maxsize=32)
 def create_video(width: int, height: int, *, fps: int, frames: int, flat: bool = False) -> bytes:
-    """Encode an H.264 mp4 in which a bar moves, or nothing does."""
+    """Return an H.264 mp4 in which a bar moves; if `flat`, nothing moves."""
     import av
     from PIL import Image
 
@@ -55,10 +55,10 @@ def create_video(width: int, height: int, *, fps: int, frames: int, flat: bool =
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "30"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
-            shown = base.copy()
+            image = base.copy()
             if not flat:
-                shown.paste(bar, (index * width // frames, 0))
-            frame = av.VideoFrame.from_image(shown)  # type: ignore[no-untyped-call]
+                image.paste(bar, (index * width // frames, 0))
+            frame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return out.getvalue()
@@ -66,13 +66,13 @@ def create_video(width: int, height: int, *, fps: int, frames: int, flat: bool =
 
 @lru_cache(maxsize=64)
 def create_audio(tenths: int, *, silent: bool = False) -> bytes:
-    """Make a mono 44.1 kHz WAVE of so many tenths of a second: a wavering tone, or silence."""
+    """Return a mono 44.1 kHz WAV of `tenths` of a second: a tone of wavering loudness, or silence."""
     count = _SAMPLE_RATE * tenths // 10
     if silent:
         samples = bytes(2 * count)
     else:
-        turns = (2 * math.pi * at / _SAMPLE_RATE for at in range(_SAMPLE_RATE))
-        levels = (int(9000 * math.sin(220 * turn) * (0.6 + 0.4 * math.sin(4 * turn))) for turn in turns)
+        angles = (2 * math.pi * index / _SAMPLE_RATE for index in range(_SAMPLE_RATE))
+        levels = (int(9000 * math.sin(220 * angle) * (0.6 + 0.4 * math.sin(4 * angle))) for angle in angles)
         second = struct.pack(f"<{_SAMPLE_RATE}h", *levels)
         samples = (second * (tenths // 10 + 1))[: 2 * count]
     out = io.BytesIO()

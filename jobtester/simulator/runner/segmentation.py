@@ -1,4 +1,4 @@
-"""How a simulated segment-anything-2 finds an object: it floods the picture from the prompt. Call in a thread."""
+"""A simulated segment-anything-2: it finds an object by flood fill from the prompt. Call in a thread."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _MARK = (1, 254, 3)
 def segment(
     upload: bytes, *, points: str, box: str, multimask: bool, logits: bool, wrong: bool = False, nan: bool = False
 ) -> dict[str, str]:
-    """Answer with masks, scores and logits, each nested JSON lists as a string. ValueError on bad prompts."""
+    """Return masks, scores and logits, each as nested JSON lists in a string. ValueError for bad prompts."""
     from PIL import Image
 
     with Image.open(io.BytesIO(upload)) as opened:
         width, height = opened.size
-        flooded = _flood_fill(
+        mask_image = _flood_fill(
             opened.convert("RGB"), _start_point(points, box, width, height), _parse_box(box, width, height)
         )
     if wrong:
-        flooded = flooded.transpose(Image.Transpose.ROTATE_180)
+        mask_image = mask_image.transpose(Image.Transpose.ROTATE_180)
     count = 3 if multimask else 1
     inside, outside = ("4.5", "-6.25") if logits else ("1.0", "0.0")
-    mask = _format_mask(flooded, "NaN" if nan else inside, outside)
-    small = _format_mask(flooded.resize((256, 256), Image.Resampling.NEAREST), "4.5", "-6.25")
+    mask = _format_mask(mask_image, "NaN" if nan else inside, outside)
+    small = _format_mask(mask_image.resize((256, 256), Image.Resampling.NEAREST), "4.5", "-6.25")
     return {
         "logits": f"[{', '.join([small] * count)}]",
         "masks": f"[{', '.join([mask] * count)}]",
@@ -58,25 +58,27 @@ def _parse_box(box: str, width: int, height: int) -> tuple[int, int, int, int]:
 
 def _flatten(value: object) -> list[float]:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [number for one in value for number in _flatten(one)]
+        return [number for item in value for number in _flatten(item)]
     if isinstance(value, int | float):
         return [float(value)]
     raise ValueError(f"not a number: {value!r}")
 
 
-def _flood_fill(image: Image.Image, start: tuple[int, int], frame: tuple[int, int, int, int]) -> Image.Image:
+def _flood_fill(image: Image.Image, start: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
     from PIL import Image, ImageChops, ImageDraw
 
     ImageDraw.floodfill(image, start, _MARK, thresh=_TOLERANCE)
-    apart = ImageChops.difference(image, Image.new("RGB", image.size, _MARK)).convert("L")
-    mask = apart.point([255] + [0] * 255)
-    kept = Image.new("L", image.size, 0)
-    kept.paste(mask.crop(frame), frame[:2])
-    return kept
+    difference = ImageChops.difference(image, Image.new("RGB", image.size, _MARK)).convert("L")
+    mask = difference.point([255] + [0] * 255)
+    inside_box = Image.new("L", image.size, 0)
+    inside_box.paste(mask.crop(box), box[:2])
+    return inside_box
 
 
 def _format_mask(mask: Image.Image, inside: str, outside: str) -> str:
     width, height = mask.size
     data = mask.tobytes()
-    lines = (data[at * width : (at + 1) * width] for at in range(height))
-    return "[" + ", ".join("[" + ", ".join(inside if dot else outside for dot in line) + "]" for line in lines) + "]"
+    lines = (data[row * width : (row + 1) * width] for row in range(height))
+    return (
+        "[" + ", ".join("[" + ", ".join(inside if pixel else outside for pixel in line) + "]" for line in lines) + "]"
+    )
