@@ -215,6 +215,6 @@ def _filters(added: argparse.ArgumentParser) -> None:
 
 
 def _network(added: argparse.ArgumentParser) -> None:
-    names = "byoc, default, faults, lanes, overlap, query, stock"
+    names = "byoc, default, faults, gateways, overlap, query, stock"
     added.add_argument("--scenario", default="default", help=f"a scenario file, or a network that comes along: {names}")
     added.add_argument("--capabilities", metavar="FILE", help="replay a recorded getNetworkCapabilities answer")

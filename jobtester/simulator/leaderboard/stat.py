@@ -7,7 +7,6 @@ import json
 import re
 from typing import Any
 
-_INT64 = 2**63
 _STRINGS = ("region", "orchestrator", "model", "pipeline", "input_parameters", "response_payload")
 _NUMBERS = ("success_rate", "round_trip_time", "seg_duration", "upload_time", "download_time", "transcode_time")
 _INTEGERS = ("timestamp", "segments_sent", "segments_received")
