@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import rows
-from jobtester import logs
+from jobtester.logs import configure_logs
 
 PARTS = ("targeting", "throughput", "growing", "keeping", "planning", "starting", "pages")
 
 
 def main() -> None:
     """Run the parts that are named, all by default."""
-    logs.set_up("error", "console")
+    configure_logs("error", "console")
     console = Console(width=130)
     found = []
     for part in sys.argv[1:] or PARTS:

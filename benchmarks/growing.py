@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.network import network
 from benchmarks.rows import Row, row
 from benchmarks.tester import tester
-from jobtester import logs
+from jobtester.logs import configure_logs
 
 _IN_FLIGHT = 64
 _MB = 1e6
@@ -65,7 +65,7 @@ async def _measured(size: int, ticks: int) -> dict[str, Any]:
     async with network("query", **made) as remote, tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
         for _ in range(ticks):
             tick = await running.tick()
-            done = tick.report.settled
+            done = tick.report.finished
             assert done == tick.report.planned == size, tick.report.as_json()
             walls.append(tick.wall_s / done)
             cpus.append(tick.cpu_s / done)
@@ -81,5 +81,5 @@ def _memory(what: str) -> float:
 
 
 if __name__ == "__main__":
-    logs.set_up("error", "console")
+    configure_logs("error", "console")
     print(json.dumps(asyncio.run(_measured(**json.loads(sys.argv[1])))))

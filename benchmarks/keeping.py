@@ -16,11 +16,12 @@ from aiohttp import web
 from benchmarks.network import Remote, network
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag, tester
-from jobtester.domain import outcome, stats
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
@@ -51,9 +52,17 @@ def made(number: int) -> Result:
         price_wei=1000,
     )
     return Result(
-        job, outcome.verdict("ok"), Attribution(Kind.PROVEN, ("metric: its series moved",)), "g", "query", time.time(),
-        0.5, 200, request='{"prompt": "what is six times seven?"}', response='{"answer": "' + "42" * 200 + '"}',
-    )  # fmt: skip
+        job,
+        Verdict.from_code("ok"),
+        Attribution(AttributionKind.PROVEN, ("metric: its series moved",)),
+        "g",
+        "query",
+        time.time(),
+        0.5,
+        200,
+        request='{"prompt": "what is six times seven?"}',
+        response='{"answer": "' + "42" * 200 + '"}',
+    )
 
 
 async def _kept(remote: Remote) -> list[Row]:
@@ -67,7 +76,7 @@ async def _kept(remote: Remote) -> list[Row]:
                 began = time.perf_counter()
                 for start in range(0, _RESULTS, _IN_FLIGHT):
                     await asyncio.gather(
-                        *(results.record(one, stats.of(one, "FRA")) for one in todo[start : start + _IN_FLIGHT])
+                        *(results.record(one, Stat.from_result(one, "FRA")) for one in todo[start : start + _IN_FLIGHT])
                     )
                 recording = _RESULTS / (time.perf_counter() - began)
             delivery = Delivery(outbox, url=remote.leaderboard, secret="demo-secret", region="FRA")
@@ -92,7 +101,7 @@ async def _kept(remote: Remote) -> list[Row]:
 
 
 async def _received(remote: Remote) -> list[Row]:
-    bodies = [stats.of(made(number), "FRA").body for number in range(_POSTS)]
+    bodies = [Stat.from_result(made(number), "FRA").body for number in range(_POSTS)]
     async with tester(remote, server={"results_secret": _SECRET}) as running:
         ours = await _rate(f"http://127.0.0.1:{running.daemon.port}/api/post_stats", bodies)
 

@@ -12,13 +12,13 @@ from benchmarks.keeping import made
 from benchmarks.network import network
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag, tester
-from jobtester.domain import stats
-from jobtester.store import rows
+from jobtester.domain.stats import Stat
+from jobtester.store.rows import COLUMNS
 
 _BASE = 2_000
 _COPIES = 500
 _RUNS = 7
-_FRESH = tuple(name for name in rows.COLUMNS if name not in ("seq", "id", "started_at", "recorded_at"))
+_FRESH = tuple(name for name in COLUMNS if name not in ("seq", "id", "started_at", "recorded_at"))
 
 
 async def measure() -> list[Row]:
@@ -29,7 +29,7 @@ async def measure() -> list[Row]:
     ):
         daemon = running.daemon
         for number in range(_BASE):
-            await daemon.results.record(made(number), stats.of(made(number), "FRA"))
+            await daemon.results.record(made(number), Stat.from_result(made(number), "FRA"))
         await daemon.database.write(_multiply)
         kept = await daemon.database.read(lambda db: db.execute("SELECT count(*) FROM results").fetchone()[0])
         assert kept == _BASE * _COPIES

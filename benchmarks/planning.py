@@ -11,9 +11,10 @@ import orjson
 
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag
-from jobtester import configuration, interpreter
-from jobtester.domain import plan
-from jobtester.gateway import discovery
+from jobtester.configuration import check_configuration
+from jobtester.daemon.runtime import configure_runtime
+from jobtester.domain.plan import Selection, make_plan
+from jobtester.gateway.discovery import merge_duplicates, parse_network_capabilities
 
 _ORCHESTRATORS = 2_000
 _MODELS = 10
@@ -26,15 +27,15 @@ async def measure() -> list[Row]:
         "gateways": [{"name": "g", "url": "http://127.0.0.1:1", "targeting": "query"}],
         "leaderboard": {"post": False},
     }
-    catalogue = configuration.of(content, origin="benchmark").catalogue
+    catalogue = check_configuration(content, origin="benchmark").catalogue
     numbers = itertools.count()
-    interpreter.settle()  # as the daemon does when it starts
+    configure_runtime()  # as the daemon does when it starts
     async with Lag() as lag:
         await asyncio.sleep(0.01)
         began = time.perf_counter()
-        found = await asyncio.to_thread(lambda: discovery.merged(discovery.network(orjson.loads(body))))
+        found = await asyncio.to_thread(lambda: merge_duplicates(parse_network_capabilities(orjson.loads(body))))
         whole = await asyncio.to_thread(
-            plan.make, found, catalogue, plan.Selection(), tick="t", seed=1, new_id=lambda: str(next(numbers))
+            make_plan, found, catalogue, Selection(), tick="t", seed=1, new_id=lambda: str(next(numbers))
         )
         took = time.perf_counter() - began
     assert len(whole.jobs) == _ORCHESTRATORS * _MODELS

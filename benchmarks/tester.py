@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.network import Remote
-from jobtester import configuration, daemon
-from jobtester.daemon import Daemon
-from jobtester.domain.report import Report
-from jobtester.store.results import Filters
-from jobtester.store.rows import Row
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.domain.tick_report import TickReport
+from jobtester.store.results import ResultFilters
+from jobtester.store.rows import ResultRow
 
 SHORT = {"after_disconnect": "300ms", "first_ask": "5s", "retry_window": "50ms", "settle": "20ms"}
 
@@ -47,7 +47,7 @@ class Lag:
 class Tick:
     """A tick that was measured: its report, its wall and processor time in seconds, and the loop's longest block."""
 
-    report: Report
+    report: TickReport
     wall_s: float
     cpu_s: float
     lag_s: float
@@ -63,32 +63,32 @@ class Tester:
         """Run one tick, without waiting for delivery, and measure it."""
         async with Lag() as lag:
             cpu, began = time.process_time(), time.perf_counter()
-            report = await self.daemon.conductor.tick("bench")
+            report = await self.daemon.coordinator.run_tick("bench")
             wall, used = time.perf_counter() - began, time.process_time() - cpu
         return Tick(report, wall, used, lag.longest)
 
-    async def results(self) -> list[Row]:
+    async def results(self) -> list[ResultRow]:
         """Give every result."""
-        return await self.daemon.results.page(Filters(), limit=1_000_000)
+        return await self.daemon.results.page(ResultFilters(), limit=1_000_000)
 
 
 @asynccontextmanager
 async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
-    `more` are keys of [limits]; `lane` holds those of every gateway, `server` those of [server], `pipelines` those of
-    [pipelines]; `gateways` are tables of gateways besides the network's. `post` False posts nothing.
+    `more` are keys of [limits]; `gateway` holds those of every gateway, `server` those of [server], `pipelines`
+    those of [pipelines]; `gateways` are tables of gateways besides the network's. `post` False posts nothing.
     """
-    lane, post, server = more.pop("lane", {}), more.pop("post", True), more.pop("server", {})
+    gateway, post, server = more.pop("gateway", {}), more.pop("post", True), more.pop("server", {})
     pipelines, besides = more.pop("pipelines", {}), more.pop("gateways", [])
-    lanes = [
+    gateways = [
         {
             "name": one["name"],
             "url": one["url"],
             "cli_url": one["cli_url"],
             "targeting": "query" if one["mode"] == "query" else "webhook",
             **SHORT,
-            **lane,
+            **gateway,
         }
         for one in remote.gateways
     ] + besides
@@ -97,15 +97,15 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
             "region": "FRA",
             "schedule": {"interval": "1h", "run_at_start": False},
             "server": {"host": "127.0.0.1", "port": 0, **server},
-            "gateways": lanes,
+            "gateways": gateways,
             "limits": {"jobs": 64, **more},
             "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},
             "pipelines": pipelines,
             "store": {"path": str(Path(folder) / "bench.db")},
         }
-        loaded = configuration.of(content, origin="benchmark")
-        async with daemon.opened(loaded, post=post) as running:
-            several = sum(one["targeting"] == "webhook" for one in lanes) > 1
+        loaded = check_configuration(content, origin="benchmark")
+        async with open_daemon(loaded, post=post) as running:
+            several = sum(one["targeting"] == "webhook" for one in gateways) > 1
             base = f"http://127.0.0.1:{running.port}/orchestrators"
             urls = {one["name"]: f"{base}/{one['name']}" if several else base for one in remote.gateways}
             await remote.ask(do="webhook", urls=urls)

@@ -36,10 +36,10 @@ async def _speed() -> list[Row]:
         await running.tick()
         for _ in range(_ROUNDS):  # side by side, since machines change their pace
             tick = await running.tick()
-            done = tick.report.settled
+            done = tick.report.finished
             assert done == tick.report.planned == _JOBS, tick.report.as_json()
             assert running.daemon.delivery is not None
-            await running.daemon.delivery.idle()
+            await running.daemon.delivery.drain()
             wall, cpu, _ = await _bare(remote, "llm", _JOBS)
             walls.append(wall / tick.wall_s)
             cpus.append(tick.cpu_s / cpu)

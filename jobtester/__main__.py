@@ -17,9 +17,9 @@ def main() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup
         signal.signal(signal.SIGINT, _leave)
-    from jobtester.cli import commands
+    from jobtester.cli import main
 
-    sys.exit(commands.run(sys.argv[1:]))
+    sys.exit(main.run(sys.argv[1:]))
 
 
 def _leave(*_: object) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import structlog
 from pydantic import BaseModel
 
-from jobtester import logs, settings, sources
 from jobtester.errors import ConfigError
-from jobtester.pipelines import catalogue
+from jobtester.logs import configure_logs
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import Catalogue
-from jobtester.settings import Settings
+from jobtester.pipelines.catalogue import Catalogue, load_catalogue
+from jobtester.settings.model import Settings, examine
+from jobtester.settings.sources import read_file, read_outside
 
 log = structlog.get_logger()
 
@@ -33,19 +33,19 @@ class Configuration:
     warnings: tuple[str, ...] = ()
 
 
-def load(path: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
+def load_configuration(path: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
     """Read and check everything that config.toml says. Raises ConfigError that names every problem."""
     where = Path(path)
     try:
-        content = sources.read_file(where)
+        content = read_file(where)
     except ConfigError as error:
-        if not (beside := sources.read_outside(Settings).problems):
+        if not (beside := read_outside(Settings).problems):
             raise
         raise ConfigError.of(f"{where} is not usable", [str(error), *beside]) from error
-    return of(content, origin=str(where), overrides=overrides)
+    return check_configuration(content, origin=str(where), overrides=overrides)
 
 
-def of(
+def check_configuration(
     content: Mapping[str, Any],
     *,
     origin: str,
@@ -53,13 +53,13 @@ def of(
     simulated: bool = False,
 ) -> Configuration:
     """Check a configuration given as tables. Raises ConfigError that names every problem."""
-    examined = settings.examine(content, overrides)
+    examined = examine(content, overrides)
     problems = list(examined.problems)
     folder, pipelines = examined.tables.get("assets"), examined.tables.get("pipelines", {})
     assets = Assets(Path(folder) if folder and isinstance(folder, str) else None)
     found: Catalogue = {}
     try:
-        found = catalogue.load(pipelines if isinstance(pipelines, Mapping) else {}, assets)
+        found = load_catalogue(pipelines if isinstance(pipelines, Mapping) else {}, assets)
     except ConfigError as error:
         problems += error.problems or [str(error)]
     if problems or examined.settings is None:
@@ -76,7 +76,7 @@ def with_logs(configuration: Configuration, *, quiet: bool = False, again: bool 
     """
     wanted = configuration.settings.logs
     level = "warning" if quiet and wanted.level in ("debug", "info") else wanted.level
-    logs.set_up(level, wanted.format)
+    configure_logs(level, wanted.format)
     if not again:
         for warning in configuration.warnings:
             log.warning("config_warning", problem=warning)

@@ -13,7 +13,7 @@ import structlog
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def set_up(
+def configure_logs(
     level: str = "info", form: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
 ) -> None:
     """Write events to `stream` (default stderr): coloured lines on a terminal, one JSON object a line otherwise.

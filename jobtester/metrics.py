@@ -17,8 +17,9 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from jobtester import __version__
-from jobtester.crashes import COMPONENTS
-from jobtester.domain import outcome, plan
+from jobtester.domain.plan import SKIP_REASONS
+from jobtester.domain.reasons import REASONS, Outcome
+from jobtester.errors import COMPONENTS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -94,11 +95,13 @@ class Metrics:
             registry=own,
         )
         self.skipped = Counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"], registry=own)
-        self.in_air = Gauge("jobtester_jobs_in_flight", "Jobs sent and not answered", registry=own)
+        self.in_flight = Gauge("jobtester_jobs_in_flight", "Jobs sent and not answered", registry=own)
         self.attribution = Counter(
             "jobtester_attribution", "Results by what is known of who served", ["kind"], registry=own
         )
-        self.deferred = Counter("jobtester_jobs_deferred", "Jobs put off to later in the tick", ["why"], registry=own)
+        self.deferred = Counter(
+            "jobtester_jobs_deferred", "Jobs deferred to later in the tick", ["reason"], registry=own
+        )
         self.tick_duration = Gauge("jobtester_tick_duration_seconds", "How long the newest tick took", registry=own)
         self.tick_started = Gauge(
             "jobtester_tick_started_timestamp_seconds", "When the newest tick began", registry=own
@@ -141,14 +144,14 @@ class Metrics:
         ProcessCollector(registry=own)
         for component in COMPONENTS:
             self.internal_errors.labels(component)
-        for reason in plan.SKIP_REASONS:
+        for reason in SKIP_REASONS:
             self.skipped.labels(reason)
         for kind in ("proven", "presumed", "missing", "refuted"):
             self.attribution.labels(kind)
         for state in ("finished", "aborted", "failed", "suspect"):
             self.ticks.labels(state)
-        for why in ("busy", "not sent", "set aside", "unclear"):
-            self.deferred.labels(why)
+        for reason in ("busy", "not_sent", "unclear", "unproven"):
+            self.deferred.labels(reason)
         for answer in ("accepted", "repeated", "refused"):
             self.received.labels(answer)
         for what in ("used", "ignored", "refused"):
@@ -158,19 +161,19 @@ class Metrics:
         """Count a crash of one of COMPONENTS."""
         self.internal_errors.labels(component).inc()
 
-    def know_pipelines(self, slugs: Iterable[str], writing: Iterable[str] = ()) -> None:
+    def start_series(self, slugs: Iterable[str], writing: Iterable[str] = ()) -> None:
         """Start the series of each pipeline at 0, and the tokens' of those that may stream what they write."""
         for slug in writing:
             for warm in ("true", "false"):
                 self.first_token.labels(slug, warm)
                 self.token_rate.labels(slug, warm)
         for slug in slugs:
-            for row in outcome.REASONS.values():
-                if row.outcome is not outcome.Outcome.PASSED and "*" not in row.code:
+            for row in REASONS.values():
+                if row.outcome is not Outcome.PASSED and "*" not in row.code:
                     self.failures.labels(slug, row.code)
             for warm in ("true", "false"):
                 self.round_trip.labels(slug, warm)
-                for came_to in outcome.Outcome:
+                for came_to in Outcome:
                     self.jobs.labels(slug, came_to.value, warm)
 
     def render(self) -> bytes:

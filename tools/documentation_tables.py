@@ -17,13 +17,15 @@ import orjson
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from jobtester import values
-from jobtester.domain import durations, outcome, plan
-from jobtester.pipelines import catalogue
+from jobtester.checks.registry import CHECK_TYPES
+from jobtester.domain.plan import SKIP_REASONS
+from jobtester.domain.reasons import Outcome, all_reasons
+from jobtester.domain.units import format_duration
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.checks.registry import KINDS
-from jobtester.pipelines.definition import Definition, Override
-from jobtester.settings import Settings, StaticCapability, StaticOrchestrator
+from jobtester.pipelines.catalogue import load_catalogue
+from jobtester.pipelines.definition import Override, PipelineDefinition
+from jobtester.settings import types
+from jobtester.settings.model import Settings, StaticCapability, StaticOrchestrator
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
@@ -99,7 +101,7 @@ def settings_tables() -> str:
 
 def pipeline_keys() -> str:
     """Return every key of a [pipelines.*] table."""
-    known = {name: info for name, info in Definition.model_fields.items() if name not in _NOT_WRITTEN}
+    known = {name: info for name, info in PipelineDefinition.model_fields.items() if name not in _NOT_WRITTEN}
     return _keys("pipelines.", known)
 
 
@@ -180,7 +182,7 @@ def _type(annotation: Any, info: FieldInfo | None = None) -> str:
 
 
 _ALIASES = {
-    name: getattr(values, name)
+    name: getattr(types, name)
     for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "SecretAddress", "Cron", "Timezone")
 }
 _NAMES = {
@@ -215,7 +217,7 @@ def _default(info: FieldInfo) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, float) and _type(info.annotation, info) != "number":
-        value = durations.show(value)
+        value = format_duration(value)
     return f"`{written(value)}`"
 
 
@@ -238,10 +240,10 @@ def _toml_key(key: str) -> str:
 def reasons() -> str:
     """Return the table of reason codes, the outcomes in order."""
     parts = []
-    for one in outcome.Outcome:
+    for one in Outcome:
         rows = [
             (f"`{row.code}`", row.fault.value, row.meaning, row.advice or "–")
-            for row in outcome.table()
+            for row in all_reasons()
             if row.outcome is one
         ]
         parts.append(f"### `{one.value}`\n\n" + table(("code", "fault", "what happened", "what to do"), rows))
@@ -250,7 +252,7 @@ def reasons() -> str:
 
 def skips() -> str:
     """Return the reasons for which a capability is not tested."""
-    return table(("reason", "why"), [(f"`{code}`", _sentence(text)) for code, text in plan.SKIP_REASONS.items()])
+    return table(("reason", "why"), [(f"`{code}`", _sentence(text)) for code, text in SKIP_REASONS.items()])
 
 
 def pipelines() -> str:
@@ -262,9 +264,9 @@ def pipelines() -> str:
                 f"`{slug}`",
                 one.name,
                 f"`{one.uri}`",
-                "BYOC, JSON" if one.byoc else "form data" if one.multipart else "JSON",
+                "BYOC, JSON" if one.byoc else "form data" if one.is_multipart else "JSON",
                 ", ".join(f"`{field}` = `{file}`" for field, file in one.files.items()) or "–",
-                f"{durations.show(one.timeout_s)} / {durations.show(one.cold_timeout_s)}",
+                f"{format_duration(one.timeout_s)} / {format_duration(one.cold_timeout_s)}",
                 ", ".join(f"`{check['check']}`" for check in one.checks),
             )
         )
@@ -304,14 +306,14 @@ def _value(value: object) -> str:
     return f"`{written(value)}`"
 
 
-def _variant(one: Definition, key: str) -> str:
+def _variant(one: PipelineDefinition, key: str) -> str:
     return f"such as `{written(one.variants[0].parameters[key])}`"
 
 
 def checks() -> str:
     """Return every check with its parameters, from what its module says of them."""
     parts = []
-    for name, kind in KINDS.items():
+    for name, kind in CHECK_TYPES.items():
         module = __import__(kind.params.__module__, fromlist=["__doc__"])
         about = _flowing((module.__doc__ or "").split(": ", 1)[1])
         rows = [
@@ -334,8 +336,8 @@ def _worth(default: object) -> str:
     return "–" if default in (None, "", ()) else f"`{written(default)}`"
 
 
-def _builtin() -> Mapping[str, Definition]:
-    return catalogue.load({}, Assets())
+def _builtin() -> Mapping[str, PipelineDefinition]:
+    return load_catalogue({}, Assets())
 
 
 def _flowing(text: str) -> str:

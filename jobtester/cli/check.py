@@ -10,17 +10,16 @@ from typing import TypeAlias
 
 import aiohttp
 
-from jobtester import configuration, daemon
 from jobtester.cli.healthcheck import local_url
-from jobtester.configuration import Configuration
-from jobtester.daemon import Daemon
-from jobtester.domain.attribution import Kind
+from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job
-from jobtester.domain.outcome import Outcome
+from jobtester.domain.reasons import Outcome
 from jobtester.errors import ConfigError, JobTesterError
-from jobtester.gateway.lane import Lane
-from jobtester.gateway.targeting import Webhook
-from jobtester.tick.trial import Trial
+from jobtester.gateway.gateway import Gateway
+from jobtester.gateway.targeting import WebhookTargeting
+from jobtester.tick.attempt import JobAttempt
 
 Line: TypeAlias = tuple[bool, str, str]
 
@@ -31,7 +30,7 @@ _NEEDED_TO_POST = ("region: needed to post", "leaderboard.secret: needed to post
 def check(options: argparse.Namespace) -> int:
     """Try everything that a tick needs; return 0 if all is well, else 1."""
     loaded, lines = _load(options.config)
-    loaded = configuration.with_logs(loaded, quiet=True)
+    loaded = with_logs(loaded, quiet=True)
     enabled = sum(definition.enabled for definition in loaded.catalogue.values())
     lines += [
         (True, "assets", f"every test input of {enabled} enabled pipelines is sound"),
@@ -45,27 +44,27 @@ def check(options: argparse.Namespace) -> int:
 def _load(path: str) -> tuple[Configuration, list[Line]]:
     """Load the configuration; what it lacks for posting alone is a line, and the rest is tried all the same."""
     try:
-        loaded = configuration.load(path)
+        loaded = load_configuration(path)
     except ConfigError as error:
         lacking = [problem for problem in error.problems if problem.startswith(_NEEDED_TO_POST)]
         if not lacking or len(lacking) < len(error.problems):
             raise
-        loaded = configuration.load(path, {"leaderboard": {"post": False}})
+        loaded = load_configuration(path, {"leaderboard": {"post": False}})
         return loaded, [(False, "configuration", problem) for problem in lacking]
     return loaded, [(True, "configuration", f"{loaded.origin} is valid")]
 
 
 async def _peers(loaded: Configuration, *, probe: bool) -> list[Line]:
-    async with daemon.opened(loaded, owner=False) as running:
+    async with open_daemon(loaded, owner=False) as running:
         tries: list[tuple[str, Awaitable[str]]] = []
-        for lane in running.conductor.lanes:
-            tries.append((f"gateway {lane.name}", _gateway(lane)))
-            if lane.client.cli_url:
-                tries.append((f"gateway {lane.name}, CLI port", _cli(lane)))
-            if isinstance(lane.targeting, Webhook):
-                tries.append((f"webhook for {lane.name}", _webhook(running, lane)))
-            if lane.settings.overlap:
-                tries.append((f"evidence for overlap on {lane.name}", _evidence(lane)))
+        for gateway in running.coordinator.gateways:
+            tries.append((f"gateway {gateway.name}", _gateway(gateway)))
+            if gateway.client.cli_url:
+                tries.append((f"gateway {gateway.name}, CLI port", _cli(gateway)))
+            if isinstance(gateway.targeting, WebhookTargeting):
+                tries.append((f"webhook for {gateway.name}", _webhook(running, gateway)))
+            if gateway.settings.overlap:
+                tries.append((f"evidence for overlap on {gateway.name}", _evidence(gateway)))
         tries.append(("discovery", _discovery(running)))
         if running.delivery is not None:
             tries.append(("leaderboard", running.delivery.check()))
@@ -83,29 +82,29 @@ async def _line(name: str, trying: Awaitable[str]) -> Line:
         return (False, name, str(error))
 
 
-async def _gateway(lane: Lane) -> str:
-    if problem := await lane.client.problem(_ANSWER_WITHIN_S - 0.5):
+async def _gateway(gateway: Gateway) -> str:
+    if problem := await gateway.client.find_problem(_ANSWER_WITHIN_S - 0.5):
         raise JobTesterError(problem)
-    return f"{lane.client.url} answers"
+    return f"{gateway.client.url} answers"
 
 
-async def _cli(lane: Lane) -> str:
-    status, _ = await lane.client.cli("/status", timeout_s=_ANSWER_WITHIN_S - 0.5)
-    return f"{lane.client.cli_url} answers ({status})"
+async def _cli(gateway: Gateway) -> str:
+    status, _ = await gateway.client.get_cli("/status", timeout_s=_ANSWER_WITHIN_S - 0.5)
+    return f"{gateway.client.cli_url} answers ({status})"
 
 
-async def _evidence(lane: Lane) -> str:
-    if lane.evidence.metrics is None:
+async def _evidence(gateway: Gateway) -> str:
+    if gateway.evidence.metrics is None:
         return "an event sink is configured"
-    status, _ = await lane.client.cli("/metrics", timeout_s=_ANSWER_WITHIN_S - 0.5)
+    status, _ = await gateway.client.get_cli("/metrics", timeout_s=_ANSWER_WITHIN_S - 0.5)
     if status != 200:
-        raise JobTesterError(f"{lane.client.cli_url}/metrics answers {status}; run the gateway with -monitor=true")
+        raise JobTesterError(f"{gateway.client.cli_url}/metrics answers {status}; run the gateway with -monitor=true")
     return "metrics can be read"
 
 
-async def _webhook(running: Daemon, lane: Lane) -> str:
-    several = sum(isinstance(one.targeting, Webhook) for one in running.conductor.lanes) > 1
-    path = f"/orchestrators/{lane.name}" if several else "/orchestrators"
+async def _webhook(running: Daemon, gateway: Gateway) -> str:
+    several = sum(isinstance(one.targeting, WebhookTargeting) for one in running.coordinator.gateways) > 1
+    path = f"/orchestrators/{gateway.name}" if several else "/orchestrators"
     url = local_url(running.configuration.settings.server.host, running.port) + path
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
@@ -118,71 +117,75 @@ async def _webhook(running: Daemon, lane: Lane) -> str:
 
 
 async def _discovery(running: Daemon) -> str:
-    found = await running.conductor.discover(patience_s=0.0)
+    found = await running.coordinator.discover(patience_s=0.0)
     if not found:
         raise JobTesterError("the gateway answers, but knows no orchestrators; one that has just started needs a while")
-    jobs = len((await running.conductor.plan("check", found)).jobs)
+    jobs = len((await running.coordinator.plan("check", found)).jobs)
     return f"{len(found)} orchestrators, {jobs} jobs to send"
 
 
 async def _probes(running: Daemon) -> list[Line]:
     """Send two real jobs through each gateway, one of them llm, whose form depends on the gateway's build."""
-    conductor = running.conductor
+    conductor = running.coordinator
     if not conductor.orchestrators:
         return [(False, "probe", "nobody was discovered, so there is no job to send")]
     plan = await conductor.plan("check", conductor.orchestrators)
-    trial = await conductor.make_trial(plan.seed)
+    trial = await conductor.make_attempt(plan.seed)
     lines: list[Line] = []
     wanted = running.configuration.settings.server.port
-    for lane in conductor.lanes:
-        if isinstance(lane.targeting, Webhook) and wanted not in (0, running.port):
+    for gateway in conductor.gateways:
+        if isinstance(gateway.targeting, WebhookTargeting) and wanted not in (0, running.port):
             lines.append((
-                False, f"probe of {lane.name}",
+                False, f"probe of {gateway.name}",
                 f"another program listens on port {wanted}, and the gateway asks that one; stop the daemon first",
             ))  # fmt: skip
             continue
-        await lane.begin(conductor.orchestrators)
+        await gateway.begin_tick(conductor.orchestrators)
         try:
-            lines += [await _probe(trial, lane, job) for job in _chosen(plan.jobs, lane)] or [
-                (False, f"probe of {lane.name}", "no planned job may go through this gateway")
+            lines += [await _probe(trial, gateway, job) for job in _chosen(plan.jobs, gateway)] or [
+                (False, f"probe of {gateway.name}", "no planned job may go through this gateway")
             ]
         finally:
-            lane.end()
+            gateway.end_tick()
     return lines
 
 
-def _chosen(jobs: Sequence[Job], lane: Lane) -> list[Job]:
+def _chosen(jobs: Sequence[Job], gateway: Gateway) -> list[Job]:
     """Choose an llm job and another one: warm models first, then idle orchestrators, then cheap jobs."""
     able = sorted(
-        (job for job in jobs if lane.suits(job)),
-        key=lambda job: (not job.warm, job.capability.busy, job.price_wei or 0),
+        (job for job in jobs if gateway.accepts(job)),
+        key=lambda job: (not job.warm, job.capability.is_busy, job.price_wei or 0),
     )
     llm = next((job for job in able if job.pipeline == "llm"), None)
     other = next((job for job in able if job.pipeline != "llm"), None)
     return [job for job in (other, llm) if job is not None]
 
 
-async def _probe(trial: Trial, lane: Lane, job: Job) -> Line:
-    name = f"probe of {lane.name}"
-    lane.took(job)
+async def _probe(trial: JobAttempt, gateway: Gateway, job: Job) -> Line:
+    name = f"probe of {gateway.name}"
+    gateway.on_taken(job)
     try:
-        sent = await trial.send(job, lane, lane.sent)
+        sent = await trial.send(job, gateway, gateway.on_sent)
     finally:
-        lane.answered(job)
-    result = (await trial.judge(sent, lane)).result
+        gateway.on_answered(job)
+    result = (await trial.judge(sent, gateway)).result
     who = f"{job.pipeline} {job.model} at {job.target.service_uri}"
     how = f"{result.verdict.outcome.value} ({result.verdict.code}) in {result.round_trip_s:.1f} s"
     evidence = "; ".join(result.attribution.evidence)
     if job.pipeline == "llm" and b"multipart/form-data" in sent.exchange.body:
         return (False, name, f"{who}: this gateway's llm takes no JSON; use a newer image, see docs/gateway.md")
-    followed = result.attribution.kind in (Kind.PROVEN, Kind.PRESUMED)
+    followed = result.attribution.kind in (AttributionKind.PROVEN, AttributionKind.PRESUMED)
     if not followed:
         return (
             False,
             name,
             f"{who}: {how}; the gateway ignores which orchestrator the tester names: {evidence}",
         )
-    served = "served, as evidence proves" if result.attribution.kind is Kind.PROVEN else "probably served, unproven"
+    served = (
+        "served, as evidence proves"
+        if result.attribution.kind is AttributionKind.PROVEN
+        else "probably served, unproven"
+    )
     problem = "" if result.verdict.outcome is Outcome.PASSED else f": {result.verdict.message}"
     well = result.verdict.outcome is not Outcome.UNSCORED
     return (well, name, f"{who} {served}: {how}{problem}; {evidence}")

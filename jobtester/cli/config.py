@@ -11,8 +11,9 @@ from typing import Any
 import tomli_w
 from pydantic import SecretStr
 
-from jobtester import configuration, settings
+from jobtester.configuration import load_configuration, tables
 from jobtester.errors import ConfigError
+from jobtester.settings.model import Settings
 
 
 def init(options: argparse.Namespace) -> int:
@@ -31,16 +32,16 @@ def init(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print the effective configuration as TOML, secrets masked."""
-    loaded = configuration.load(options.config)
+    loaded = load_configuration(options.config)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     sys.stdout.write(effective(loaded.settings))
     return 0
 
 
-def effective(checked: settings.Settings) -> str:
+def effective(checked: Settings) -> str:
     """Write settings as TOML that reads back as the same settings, but for masked secrets."""
-    return tomli_w.dumps(_masked(configuration.tables(checked)))
+    return tomli_w.dumps(_masked(tables(checked)))
 
 
 def _masked(value: Any) -> Any:

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobtester import configuration, daemon, logs
 from jobtester.cli import tables
-from jobtester.cli.live import Display
+from jobtester.cli.progress_display import ProgressDisplay
 from jobtester.cli.run import conclude
 from jobtester.cli.simulate import scenario_of
-from jobtester.domain.report import Report
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import open_daemon
+from jobtester.domain.tick_report import TickReport
+from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network
 
 SIMULATED = "This network is SIMULATED: every orchestrator, answer and score below is made up."
@@ -21,7 +23,7 @@ SIMULATED = "This network is SIMULATED: every orchestrator, answer and score bel
 
 def demo(options: argparse.Namespace) -> int:
     """Run one tick against a simulated network and print what came of it; with --stay, keep going."""
-    logs.set_up("info" if options.stay else "error", "auto")
+    configure_logs("info" if options.stay else "error", "auto")
     console = tables.console(stderr=options.json)
     console.print(SIMULATED, style="bold yellow")
     with tempfile.TemporaryDirectory(prefix="jobtester-demo-") as folder:
@@ -31,11 +33,11 @@ def demo(options: argparse.Namespace) -> int:
 async def _demo(options: argparse.Namespace, folder: Path) -> int:
     console = tables.console(stderr=options.json)
     async with Network(scenario_of(options)) as network:
-        display = Display(console)
-        loaded = configuration.of(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
+        display = ProgressDisplay(console)
+        loaded = check_configuration(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
         port = options.port if options.port is not None else 7934 if options.stay else 0
         watchers = () if options.stay else (display,)
-        async with daemon.opened(loaded, watchers=watchers, port=port) as running:
+        async with open_daemon(loaded, watchers=watchers, port=port) as running:
             several = len(network.gateways) > 1
             for name, gateway in network.gateways.items():
                 path = f"/orchestrators/{name}" if several else "/orchestrators"
@@ -47,19 +49,19 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
                 return 0
             display.stopping = lambda: running.stopping
             with display:
-                report = await running.once("demo")
+                report = await running.run_once("demo")
         stored = len(network.leaderboard.rows)
     conclude(display, report, as_json=options.json, simulated=True)
     console.print(f"{stored} stats stored at the simulated Leaderboard", markup=False)
     return 0 if _complete(report) else 1
 
 
-def _complete(report: Report) -> bool:
-    return report.state in ("finished", "suspect") and report.settled + sum(report.skipped.values()) > 0
+def _complete(report: TickReport) -> bool:
+    return report.state in ("finished", "suspect") and report.finished + sum(report.skipped.values()) > 0
 
 
 def _settings(network: Network, folder: Path, *, stay: bool) -> dict[str, Any]:
-    """Configure the daemon for the simulated network: one lane per gateway, times that suit a quick network."""
+    """Configure the daemon for the simulated network: one gateway per gateway, times that suit a quick network."""
     several = len(network.gateways) > 1
     return {
         "region": "FRA",

@@ -14,17 +14,19 @@ from typing import TypeVar
 
 import orjson
 
-from jobtester import settings
-from jobtester.cli import listings, tables
-from jobtester.domain import outcome, prices
-from jobtester.domain.orchestrators import endpoint, normal_address
+from jobtester.cli import tables
+from jobtester.cli.listings import counted, external_results, outbox_entries, recorded_results
+from jobtester.domain.orchestrators import normalize_address, parse_endpoint
+from jobtester.domain.reasons import Outcome, find_reason
+from jobtester.domain.units import format_wei
 from jobtester.errors import StoreError, UsageError
+from jobtester.settings.model import load_settings
 from jobtester.store.database import Database
-from jobtester.store.outbox import STATES, Entry, Outbox, Retried
-from jobtester.store.results import Filters, Results
-from jobtester.store.rows import Row
+from jobtester.store.outbox import STATES, Outbox, OutboxEntry, RetryCounts
+from jobtester.store.queries import ExternalResultRow, Queries
+from jobtester.store.results import ResultFilters, Results
+from jobtester.store.rows import ResultRow
 from jobtester.store.ticks import Ticks
-from jobtester.store.views import Forwarded, Views
 
 T = TypeVar("T")
 
@@ -38,21 +40,21 @@ def results(options: argparse.Namespace) -> int:
         return _received(options)
     wanted = _filters(options)
 
-    async def find(database: Database) -> list[Row]:
+    async def find(database: Database) -> list[ResultRow]:
         if wanted["tick"]:
             wanted["tick"] = await _tick(database, wanted["tick"])
-        rows: dict[str, Row] = {}
+        rows: dict[str, ResultRow] = {}
         for target in await _targets(database, options.orchestrator or []):
-            page = await Results(database).page(Filters(**wanted, **target), limit=options.limit)
+            page = await Results(database).page(ResultFilters(**wanted, **target), limit=options.limit)
             rows |= {row.id: row for row in page}
         return sorted(rows.values(), key=lambda row: -row.seq)[: options.limit]
 
     found = _with_store(options, find)
     if options.json:
-        _print_json([{**asdict(row), "price_wei": prices.text(row.price_wei)} for row in found])
+        _print_json([{**asdict(row), "estimated_price_wei": format_wei(row.estimated_price_wei)} for row in found])
         return 0
     console = tables.console()
-    console.print(listings.results(found, console.width) if found else "no results")
+    console.print(recorded_results(found, console.width) if found else "no results")
     return 0
 
 
@@ -62,15 +64,15 @@ def _received(options: argparse.Namespace) -> int:
     if given:
         raise UsageError(f"--{given}: other testers' results (--received) are listed without filters")
 
-    async def find(database: Database) -> list[Forwarded]:
-        return await Views(database).forwarded(before=None, limit=options.limit)
+    async def find(database: Database) -> list[ExternalResultRow]:
+        return await Queries(database).external_results(before=None, limit=options.limit)
 
     found = _with_store(options, find)
     if options.json:
         _print_json([asdict(one) | {"stat": orjson.loads(one.stat)} for one in found])
         return 0
     console = tables.console()
-    console.print(listings.received(found, console.width) if found else "no results of other testers")
+    console.print(external_results(found, console.width) if found else "no results of other testers")
     return 0
 
 
@@ -79,7 +81,7 @@ def outbox_list(options: argparse.Namespace) -> int:
     for state in options.state:
         _one_of("state", state, STATES)
 
-    async def find(database: Database) -> tuple[list[Entry], dict[str, int]]:
+    async def find(database: Database) -> tuple[list[OutboxEntry], dict[str, int]]:
         outbox = Outbox(database)
         return await outbox.entries(tuple(options.state), options.limit), await outbox.counts()
 
@@ -90,15 +92,15 @@ def outbox_list(options: argparse.Namespace) -> int:
         return 0
     console = tables.console()
     now = datetime.now(UTC).timestamp()
-    console.print(listings.outbox(entries, now, console.width) if entries else "nothing waits")
-    console.print(listings.counted(counts), markup=False)
+    console.print(outbox_entries(entries, now, console.width) if entries else "nothing waits")
+    console.print(counted(counts), markup=False)
     return 0
 
 
 def outbox_retry(options: argparse.Namespace) -> int:
     """Post refused, expired or dropped stats again; a running daemon notices within seconds."""
 
-    async def retry(database: Database) -> tuple[Retried, int]:
+    async def retry(database: Database) -> tuple[RetryCounts, int]:
         outbox = Outbox(database)
         return await outbox.retry(options.number or None), (await outbox.counts())["uncertain"]
 
@@ -135,16 +137,16 @@ def _filters(options: argparse.Namespace) -> dict[str, str]:
     given = {name: _text(name, getattr(options, name)) for name in _FILTERS if name != "orchestrator"}
     for value in options.orchestrator or []:
         _text("orchestrator", value)
-        if not _ADDRESS.fullmatch(normal_address(value)) and ("://" not in value or endpoint(value) is None):
+        if not _ADDRESS.fullmatch(normalize_address(value)) and ("://" not in value or parse_endpoint(value) is None):
             raise UsageError(
                 "--orchestrator: an Ethereum address, 0x and 40 hexadecimal digits, or a service URI, "
                 "such as https://host:8935"
             )
     if given["outcome"]:
-        _one_of("outcome", given["outcome"], [one.value for one in outcome.Outcome])
+        _one_of("outcome", given["outcome"], [one.value for one in Outcome])
     if given["reason"]:
         try:
-            outcome.reason(given["reason"])
+            find_reason(given["reason"])
         except KeyError as error:
             raise UsageError(f"--reason: there is no reason {given['reason']!r}; see docs/outcomes.md") from error
     return given
@@ -169,13 +171,13 @@ async def _targets(database: Database, wanted: list[str]) -> list[dict[str, str]
         return [{}]
     known = await Results(database).targets() if any("://" in value for value in wanted) else []
     return [
-        *({"address": normal_address(value)} for value in wanted if "://" not in value),
+        *({"orchestrator": normalize_address(value)} for value in wanted if "://" not in value),
         *(
-            {"address": address, "service_uri": uri}
+            {"orchestrator": address, "service_uri": uri}
             for value in wanted
             if "://" in value
             for address, uri in known
-            if endpoint(uri) == endpoint(value)
+            if parse_endpoint(uri) == parse_endpoint(value)
         ),
     ]
 
@@ -196,7 +198,7 @@ def _said(count: int, what: str) -> int:
 
 def _with_store(options: argparse.Namespace, work: Callable[[Database], Awaitable[T]]) -> T:
     """Open the configured store beside a daemon that may be running, and do something with it."""
-    path = Path(settings.load(Path(options.config)).store.path)
+    path = Path(load_settings(Path(options.config)).store.path)
     if not path.exists():
         raise StoreError(f"store.path: {path} does not exist yet; run a tick first")
 

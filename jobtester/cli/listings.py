@@ -11,18 +11,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from jobtester.cli import tables
-from jobtester.domain import durations
-from jobtester.store.outbox import Entry
-from jobtester.store.rows import Row
-from jobtester.store.views import Forwarded
+from jobtester.cli.tables import plain, short
+from jobtester.domain.units import format_duration
+from jobtester.store.outbox import OutboxEntry
+from jobtester.store.queries import ExternalResultRow
+from jobtester.store.rows import ResultRow
 
 _WIDE = 130
 _NUMBERS = ("number", "tries", "success", "round trip", "round trip, state")
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
 
 
-def results(rows: Sequence[Row], width: int) -> Table:
+def recorded_results(rows: Sequence[ResultRow], width: int) -> Table:
     """Show results: when, who, what, how it went and how long it took."""
     if width >= _WIDE:
         table = _table(
@@ -32,10 +32,10 @@ def results(rows: Sequence[Row], width: int) -> Table:
         for row in rows:
             table.add_row(
                 _instant(row.recorded_at),
-                tables.plain(row.tick),
-                tables.short(row.address),
-                tables.plain(row.pipeline),
-                tables.plain(row.model),
+                plain(row.tick),
+                short(row.orchestrator),
+                plain(row.pipeline),
+                plain(row.model),
                 _state(row),
                 _coloured(row.outcome),
                 _reason(row),
@@ -47,13 +47,13 @@ def results(rows: Sequence[Row], width: int) -> Table:
     for row in rows:
         outcome = Text("\n").join([one for one in (_coloured(row.outcome), _reason(row)) if one])
         table.add_row(
-            _instant(row.recorded_at), tables.short(row.address), tables.plain(f"{row.pipeline}\n{row.model}"), outcome,
+            _instant(row.recorded_at), short(row.orchestrator), plain(f"{row.pipeline}\n{row.model}"), outcome,
             f"{row.round_trip_s:.3f} s\n{_state(row)}",
         )  # fmt: skip
     return table
 
 
-def outbox(entries: Sequence[Entry], now: float, width: int) -> Table:
+def outbox_entries(entries: Sequence[OutboxEntry], now: float, width: int) -> Table:
     """Show what has not reached the Leaderboard: how far it got, how old it is, and what is in its way."""
     if width >= _WIDE:
         table = _table("number", "state", "age", "orchestrator", "pipeline", "model", "tries", "problem")
@@ -62,11 +62,11 @@ def outbox(entries: Sequence[Entry], now: float, width: int) -> Table:
                 str(entry.seq),
                 _coloured(entry.state),
                 _age(entry, now),
-                tables.plain(tables.short(entry.address)),
-                tables.plain(entry.pipeline),
-                tables.plain(entry.model),
+                plain(short(entry.orchestrator)),
+                plain(entry.pipeline),
+                plain(entry.model),
                 str(entry.attempts),
-                tables.plain(entry.problem),
+                plain(entry.problem),
             )
         return table
     table = _table("number", "state", "age", "orchestrator", "pipeline, model, problem")
@@ -76,13 +76,13 @@ def outbox(entries: Sequence[Entry], now: float, width: int) -> Table:
             str(entry.seq),
             _coloured(entry.state),
             _age(entry, now),
-            tables.plain(tables.short(entry.address)),
-            tables.plain(what),
+            plain(short(entry.orchestrator)),
+            plain(what),
         )
     return table
 
 
-def received(found: Sequence[Forwarded], width: int) -> Table:
+def external_results(found: Sequence[ExternalResultRow], width: int) -> Table:
     """Show other testers' results: from where, about whom, and how far each got on its way to the Leaderboard."""
     if width >= _WIDE:
         table = _table(
@@ -93,15 +93,13 @@ def received(found: Sequence[Forwarded], width: int) -> Table:
     for one in found:
         stat: Mapping[str, Any] = orjson.loads(one.stat)
         pipeline, model = str(stat.get("pipeline", "")) or one.kind, str(stat.get("model", ""))
-        who = _instant(one.received_at), tables.plain(one.source), tables.plain(tables.short(stat["orchestrator"]))
+        who = _instant(one.received_at), plain(one.source), plain(short(stat["orchestrator"]))
         success, state = f"{stat['success_rate']:g}", _coloured(one.state)
         if width >= _WIDE:
             took = f"{stat['round_trip_time']:.3f} s"
-            table.add_row(
-                *who, tables.plain(stat["region"]), tables.plain(pipeline), tables.plain(model), success, took, state
-            )
+            table.add_row(*who, plain(stat["region"]), plain(pipeline), plain(model), success, took, state)
         else:
-            table.add_row(*who, tables.plain(f"{pipeline}\n{model}".strip()), success, state)
+            table.add_row(*who, plain(f"{pipeline}\n{model}".strip()), success, state)
     return table
 
 
@@ -124,11 +122,11 @@ def _coloured(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
 
 
-def _state(row: Row) -> str:
+def _state(row: ResultRow) -> str:
     return "warm" if row.warm else "cold"
 
 
-def _reason(row: Row) -> Text:
+def _reason(row: ResultRow) -> Text:
     """Return why a job did not pass, and what is odd about its answer."""
     notes = Text("\n".join(f"{note['check']}:{note['note']}" for note in row.notes), style="dim")
     if row.outcome == "passed":
@@ -136,8 +134,8 @@ def _reason(row: Row) -> Text:
     return Text("\n").join([Text(row.reason), notes]) if notes else Text(row.reason)
 
 
-def _age(entry: Entry, now: float) -> str:
-    return durations.show(float(round(max(0.0, now - entry.created_at))))
+def _age(entry: OutboxEntry, now: float) -> str:
+    return format_duration(float(round(max(0.0, now - entry.created_at))))
 
 
 def _instant(moment: float) -> str:

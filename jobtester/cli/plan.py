@@ -9,17 +9,17 @@ from dataclasses import asdict
 
 import orjson
 
-from jobtester import configuration, daemon
 from jobtester.cli import tables
 from jobtester.cli.run import selection
-from jobtester.configuration import Configuration
-from jobtester.domain import prices
+from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.daemon.daemon import open_daemon
 from jobtester.domain.plan import Plan, Selection
+from jobtester.domain.units import format_wei
 
 
 def plan(options: argparse.Namespace) -> int:
     """Discover, plan and print."""
-    loaded = configuration.with_logs(configuration.load(options.config, {"leaderboard": {"post": False}}), quiet=True)
+    loaded = with_logs(load_configuration(options.config, {"leaderboard": {"post": False}}), quiet=True)
     planned = asyncio.run(_plan(loaded, selection(options)))
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")
@@ -34,8 +34,8 @@ def plan(options: argparse.Namespace) -> int:
 
 
 async def _plan(loaded: Configuration, chosen: Selection) -> Plan:
-    async with daemon.opened(loaded, owner=False, selection=chosen) as running:
-        return await running.conductor.plan("plan", await running.conductor.discover())
+    async with open_daemon(loaded, owner=False, selection=chosen) as running:
+        return await running.coordinator.plan("plan", await running.coordinator.discover())
 
 
 def _document(planned: Plan) -> dict[str, object]:
@@ -48,10 +48,10 @@ def _document(planned: Plan) -> dict[str, object]:
                 "model": job.model,
                 "warm": job.warm,
                 "timeout_s": job.timeout_s,
-                "estimated_price_wei": prices.text(job.price_wei),
+                "estimated_price_wei": format_wei(job.price_wei),
             }
             for job in planned.jobs
         ],
         "skipped": [asdict(skip) for skip in planned.skipped],
-        "estimated_price_wei": prices.text(planned.price_wei),
+        "estimated_price_wei": format_wei(planned.price_wei),
     }

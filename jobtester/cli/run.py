@@ -12,13 +12,13 @@ import sys
 
 import orjson
 
-from jobtester import configuration, daemon
 from jobtester.cli import tables
-from jobtester.cli.live import Display
-from jobtester.configuration import Configuration
-from jobtester.domain.outcome import Fault, Outcome
+from jobtester.cli.progress_display import ProgressDisplay
+from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.daemon.daemon import open_daemon
 from jobtester.domain.plan import Selection
-from jobtester.domain.report import Report
+from jobtester.domain.reasons import Fault, Outcome
+from jobtester.domain.tick_report import TickReport
 
 NOT_TESTED = 3
 _NOT_DELIVERED = ("pending", "sending", "uncertain", "refused", "expired")
@@ -36,8 +36,8 @@ def selection(options: argparse.Namespace) -> Selection:
 
 def run(options: argparse.Namespace) -> int:
     """Run one tick and tell how it went."""
-    loaded = configuration.with_logs(configuration.load(options.config), quiet=True)
-    display = Display(tables.console(stderr=options.json))
+    loaded = with_logs(load_configuration(options.config), quiet=True)
+    display = ProgressDisplay(tables.console(stderr=options.json))
     chosen = selection(options)
     report, waiting = asyncio.run(_run(loaded, display, chosen, post=not options.no_post))
     conclude(display, report, as_json=options.json)
@@ -47,18 +47,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(
-    loaded: Configuration, display: Display, chosen: Selection, *, post: bool
-) -> tuple[Report, dict[str, int]]:
+    loaded: Configuration, display: ProgressDisplay, chosen: Selection, *, post: bool
+) -> tuple[TickReport, dict[str, int]]:
     """Run a tick; return its report, and how many stats of it did not reach the Leaderboard, by state."""
-    async with daemon.opened(loaded, post=post, watchers=(display,), selection=chosen) as running:
+    async with open_daemon(loaded, post=post, watchers=(display,), selection=chosen) as running:
         display.stopping = lambda: running.stopping
         with display:
-            report = await running.once("run")
+            report = await running.run_once("run")
         counts = await running.outbox.counts(report.tick)
         return report, {state: counts[state] for state in _NOT_DELIVERED if counts[state]}
 
 
-def _exit_code(display: Display, report: Report, waiting: dict[str, int], *, strict: bool) -> int:
+def _exit_code(display: ProgressDisplay, report: TickReport, waiting: dict[str, int], *, strict: bool) -> int:
     if report.state not in ("finished", "suspect"):
         return 1
     if strict and report.outcomes[Outcome.FAILED]:
@@ -73,7 +73,7 @@ def _exit_code(display: Display, report: Report, waiting: dict[str, int], *, str
     return 1 if waiting else 0
 
 
-def _remarks(report: Report, waiting: dict[str, int], chosen: Selection) -> list[str]:
+def _remarks(report: TickReport, waiting: dict[str, int], chosen: Selection) -> list[str]:
     """Return what has to be said besides the table: that nothing was tested, and which stats did not arrive."""
     lines = []
     ended = report.state in ("finished", "suspect")  # else the report says what went wrong
@@ -98,7 +98,7 @@ def _remarks(report: Report, waiting: dict[str, int], chosen: Selection) -> list
     return lines
 
 
-def conclude(display: Display, report: Report, *, as_json: bool, simulated: bool = False) -> None:
+def conclude(display: ProgressDisplay, report: TickReport, *, as_json: bool, simulated: bool = False) -> None:
     """Print the closing table and the job report, or both as one JSON document."""
     if as_json:
         document = {

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import structlog
 
-from jobtester import configuration, daemon
-from jobtester.configuration import Configuration
+from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.daemon.daemon import open_daemon
 from jobtester.errors import DiskFullError
-from jobtester.store.file import has_room
+from jobtester.store.database_file import has_room
 from jobtester.web.waiting import unready
 
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ _ROOM_AGAIN_S = 1.0
 def serve(options: argparse.Namespace) -> int:
     """Run the daemon until a signal stops it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks for a reload, and what starts is about to load
-    loaded = configuration.with_logs(configuration.load(options.config))
+    loaded = with_logs(load_configuration(options.config))
     asyncio.run(_serve(loaded))
     return 0
 
@@ -34,7 +34,7 @@ async def _serve(loaded: Configuration) -> None:
     while True:
         async with AsyncExitStack() as stack:
             try:
-                running = await stack.enter_async_context(daemon.opened(loaded, follow=True))
+                running = await stack.enter_async_context(open_daemon(loaded, follow=True))
             except DiskFullError as error:
                 if not problem:
                     log.error("store_full", problem=str(error))

@@ -7,15 +7,15 @@ import asyncio
 import signal
 from pathlib import Path
 
-from jobtester import logs
 from jobtester.errors import ConfigError, PortInUseError
+from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network, Ports
 from jobtester.simulator.scenario import Scenario
 
 
 def simulate(options: argparse.Namespace) -> int:
     """Serve a simulated network until a signal ends it."""
-    logs.set_up("info", "auto")
+    configure_logs("info", "auto")
     asyncio.run(_simulate(options))
     return 0
 

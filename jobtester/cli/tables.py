@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtester.domain import durations
-from jobtester.domain.outcome import Outcome
 from jobtester.domain.plan import SKIP_REASONS, Plan, Skip
-from jobtester.domain.report import Report
+from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
+from jobtester.domain.tick_report import TickReport
+from jobtester.domain.units import format_duration
 
 _WIDE = 170
 _NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries"})
@@ -53,7 +53,9 @@ def headed(*names: str, title: str | None = None) -> Table:
 
 def results(found: Iterable[Result], *, title: str, width: int) -> Table:
     """Show results: who, what, how it went, how long it took, and how sure it is who served."""
-    rows = sorted(found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pair))
+    rows = sorted(
+        found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pipeline_model)
+    )
     return _paired(
         (
             ("orchestrator", "service URI"), ("pipeline", "model"), ("state", ""), ("outcome", "reason"),
@@ -85,7 +87,7 @@ def plan(planned: Plan, *, width: int) -> list[Table]:
             (
                 (short(job.orchestrator.address), job.target.service_uri),
                 (job.pipeline, job.model),
-                (durations.show(job.timeout_s), "warm" if job.warm else "cold"),
+                (format_duration(job.timeout_s), "warm" if job.warm else "cold"),
                 ("unknown" if job.price_wei is None else wei(job.price_wei), ""),
             )
             for job in planned.jobs
@@ -102,7 +104,7 @@ def skipped(skips: Sequence[Skip], *, width: int) -> Table:
         (("orchestrator", "service URI"), ("pipeline", "model"), ("reason", "which means")),
         (
             (
-                (short(skip.address), skip.service_uri),
+                (short(skip.orchestrator), skip.service_uri),
                 (skip.pipeline, skip.model),
                 (skip.reason, SKIP_REASONS.get(skip.reason, "")),
             )
@@ -151,14 +153,15 @@ def _text(value: str | Text) -> Text:
     return value if isinstance(value, Text) else plain(value)
 
 
-def report(found: Report) -> list[str]:
+def report(found: TickReport) -> list[str]:
     """Put a job report into a few lines."""
     length = (found.finished_at or found.started_at) - found.started_at
     outcomes = ", ".join(f"{found.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
     lines = [
-        f"tick {found.tick} {found.state} in {durations.show(length)}: "
-        f"{found.settled} of {found.planned} jobs, {outcomes}",
-        f"work {durations.show(found.work_s)} in all, longest orchestrator {durations.show(found.longest_chain_s)}, "
+        f"tick {found.tick} {found.state} in {format_duration(length)}: "
+        f"{found.finished} of {found.planned} jobs, {outcomes}",
+        f"work {format_duration(found.work_s)} in all, "
+        f"longest orchestrator {format_duration(found.longest_orchestrator_s)}, "
         f"estimated price {wei(found.price_wei)}, seed {found.seed}",
     ]
     for name, counts in (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Pattern(StrEnum):
+class AttemptPattern(StrEnum):
     """How far a gateway's attempts at a job came."""
 
     ANSWERED = "answered"  # the named orchestrator was asked, and the gateway passed an answer on
@@ -22,23 +22,23 @@ class Pattern(StrEnum):
 class Attempts:
     """A pattern, how many attempts left for the orchestrator (≥ 0), and a sentence for people."""
 
-    pattern: Pattern
+    pattern: AttemptPattern
     tries: int = 0
-    line: str = ""
+    summary: str = ""
 
     @property
     def never_reached(self) -> bool:
         """Whether no attempt ever left for the orchestrator."""
-        return self.pattern in (Pattern.NOBODY, Pattern.DOWN)
+        return self.pattern in (AttemptPattern.NOBODY, AttemptPattern.DOWN)
 
 
-UNKNOWN = Attempts(Pattern.UNCLEAR)
+UNKNOWN_ATTEMPTS = Attempts(AttemptPattern.UNCLEAR)
 
 
 class ConnectionState(StrEnum):
     """What the tester found when it connected to a service URI itself."""
 
-    STANDS = "stands"
+    REACHABLE = "stands"
     UNREACHABLE = "unreachable"  # refused or silent, twice, while other orchestrators answered
     UNKNOWN = "unknown"  # the tester's own network may be at fault
 
@@ -48,4 +48,4 @@ class Connection:
     """A state, and a sentence for people that says what was tried."""
 
     state: ConnectionState
-    line: str
+    summary: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class AttributionKind(StrEnum):
     """How sure it is that the orchestrator under test served the job."""
 
     PROVEN = "proven"
@@ -19,16 +19,16 @@ class Kind(StrEnum):
 class Attribution:
     """A kind with the evidence lines behind it, oldest first; each line is a plain sentence for people."""
 
-    kind: Kind
+    kind: AttributionKind
     evidence: tuple[str, ...] = ()
 
     @property
-    def scoreable(self) -> bool:
+    def is_scorable(self) -> bool:
         """Tell whether a result so attributed may be scored."""
-        return self.kind in (Kind.PROVEN, Kind.PRESUMED)
+        return self.kind in (AttributionKind.PROVEN, AttributionKind.PRESUMED)
 
-    def amended(self, kind: Kind, line: str) -> Attribution:
+    def with_evidence(self, kind: AttributionKind, line: str) -> Attribution:
         """Add evidence: anything outweighs a presumption, proof outweighs missing proof, nothing a refutation."""
-        order = (Kind.PRESUMED, Kind.MISSING, Kind.PROVEN, Kind.REFUTED)
+        order = (AttributionKind.PRESUMED, AttributionKind.MISSING, AttributionKind.PROVEN, AttributionKind.REFUTED)
         stronger = max(self.kind, kind, key=order.index)
         return Attribution(stronger, (*self.evidence, line))

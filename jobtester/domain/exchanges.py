@@ -34,8 +34,8 @@ class Exchange:
 
     ending: Ending
     started_at: float
-    sent: float
-    ended: float
+    sent_monotonic: float
+    ended_monotonic: float
     status: int | None = None
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -45,17 +45,17 @@ class Exchange:
     @property
     def round_trip_s(self) -> float:
         """Give the round trip in seconds, at least a microsecond: a zero would break the Leaderboard's scores."""
-        return max(self.ended - self.sent, 1e-6)
+        return max(self.ended_monotonic - self.sent_monotonic, 1e-6)
 
     @property
-    def looks_passed(self) -> bool:
+    def gateway_reports_success(self) -> bool:
         """Whether the gateway itself took the job for a success, whatever its content is worth."""
         if self.ending is not Ending.ANSWERED or self.status is None or not 200 <= self.status < 300:
             return False
         return self.body.strip() not in (b"", b"null") if len(self.body) < 16 else True
 
     @property
-    def retried(self) -> bool:
+    def tries_exhausted(self) -> bool:
         """Whether this is how a gateway ends when its tries run out: 503, `null`, or closed without an answer."""
         if self.ending is Ending.NO_REPLY:
             return True
@@ -63,7 +63,7 @@ class Exchange:
         return self.ending is Ending.ANSWERED and (self.status == 503 or null)
 
     @property
-    def disconnected(self) -> bool:
+    def gateway_may_continue(self) -> bool:
         """Tell whether the gateway may still be at work for this request: we, or a proxy, left before its answer."""
         left = (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)
         return self.ending in left or self.status in _FROM_A_PROXY

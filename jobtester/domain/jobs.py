@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobtester.domain.orchestrators import Capability, Orchestrator, Target
 
 
-class Pair(NamedTuple):
+class PipelineModel(NamedTuple):
     """One (pipeline, model): what gateways name in their metrics and events."""
 
     pipeline: str
@@ -33,12 +33,12 @@ class Job:
     timeout_s: float
     expected_s: float
     price_wei: int | None = None
-    pair: Pair = field(init=False, repr=False, compare=False)
+    pipeline_model: PipelineModel = field(init=False, repr=False, compare=False)
     target: Target = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Make once what is asked for all the time."""
-        object.__setattr__(self, "pair", Pair(self.capability.pipeline, self.capability.model))
+        object.__setattr__(self, "pipeline_model", PipelineModel(self.capability.pipeline, self.capability.model))
         object.__setattr__(self, "target", self.orchestrator.target)
 
     @property

@@ -46,7 +46,7 @@ class Capability:
     price: Price | None = None
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Tell whether every advertised slot is taken."""
         return self.capacity == 0 and self.in_use > 0
 
@@ -67,13 +67,13 @@ class Orchestrator:
         return Target(self.address, self.service_uri)
 
 
-def normal_address(text: str) -> str:
+def normalize_address(text: str) -> str:
     """Bring an Ethereum address to the one form used here: lower-case, no blanks around it."""
     return text.strip().lower()
 
 
 @lru_cache(maxsize=16_384)
-def endpoint(uri: str) -> tuple[str, int] | None:
+def parse_endpoint(uri: str) -> tuple[str, int] | None:
     """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 
     A scheme may be missing, as in what an orchestrator says of itself. Path, user and a dot at the end make no
@@ -88,10 +88,10 @@ def endpoint(uri: str) -> tuple[str, int] | None:
     host = (host or "").rstrip(".")
     if not host or port == 0:
         return None
-    return _one_form(host), port or _DEFAULT_PORTS.get(parts.scheme, 443)
+    return _normalize_host(host), port or _DEFAULT_PORTS.get(parts.scheme, 443)
 
 
-def _one_form(host: str) -> str:
+def _normalize_host(host: str) -> str:
     """Bring a host in lower case to the form in which equal ones are equal texts, and no different ones are."""
     if ":" in host:
         with suppress(ValueError):
@@ -102,18 +102,18 @@ def _one_form(host: str) -> str:
     return ".".join(one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels)
 
 
-def slug_of(name: str) -> str:
+def slug_from_name(name: str) -> str:
     """Turn a display name (`Text to image`) into the slug of its route (`text-to-image`)."""
     slug = name.strip().lower().replace(" ", "-")
     return "llm" if slug == "large-language-model" else slug
 
 
-def name_of(slug: str) -> str:
+def display_name(slug: str) -> str:
     """Turn a slug into go-livepeer's display name, under which the Leaderboard groups; BYOC names stay as they are."""
     return slug if slug == BYOC else (slug[:1].upper() + slug[1:]).replace("-", " ")
 
 
-def batch_of(capability: int) -> str | None:
+def slug_from_capability(capability: int) -> str | None:
     """Give the slug of a go-livepeer capability number of the batch kind, None for any other."""
     return _BATCH.get(capability)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Capability, Orchestrator, endpoint, normal_address
+from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address, parse_endpoint
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can be aimed at it",
@@ -29,7 +29,7 @@ SKIP_REASONS: Mapping[str, str] = {
 }
 
 
-class Rules(Protocol):
+class PipelineRules(Protocol):
     """What planning needs to know of a pipeline's definition."""
 
     @property
@@ -67,7 +67,7 @@ class Selection:
 class Skip:
     """Something that is not tested in this tick, and why: `reason` is one of SKIP_REASONS."""
 
-    address: str
+    orchestrator: str
     service_uri: str
     pipeline: str
     model: str
@@ -89,15 +89,15 @@ class Plan:
         return sum(job.price_wei or 0 for job in self.jobs)
 
 
-def make(
+def make_plan(
     orchestrators: Iterable[Orchestrator],
-    rules: Mapping[str, Rules],
+    rules: Mapping[str, PipelineRules],
     selection: Selection,
     *,
     tick: str,
     seed: int,
     new_id: Callable[[], str],
-    aimable: Callable[[bool], bool] = lambda _byoc: True,
+    can_target: Callable[[bool], bool] = lambda _byoc: True,
     max_price_wei: int | None = None,
     expected_s: Callable[[Orchestrator, Capability], float | None] = lambda _orchestrator, _capability: None,
 ) -> Plan:
@@ -108,7 +108,7 @@ def make(
     """
     jobs: list[Job] = []
     skipped: list[Skip] = []
-    for orchestrator, capability, reason in _considered(orchestrators, rules, selection, aimable):
+    for orchestrator, capability, reason in _considered(orchestrators, rules, selection, can_target):
         rule = rules.get(capability.pipeline)
         price = rule.price_wei(capability) if rule else None
         if not reason and max_price_wei is not None and price is not None and price > max_price_wei:
@@ -137,7 +137,7 @@ def make(
 
 def _considered(
     orchestrators: Iterable[Orchestrator],
-    rules: Mapping[str, Rules],
+    rules: Mapping[str, PipelineRules],
     selection: Selection,
     aimable: Callable[[bool], bool],
 ) -> Iterator[tuple[Orchestrator, Capability, str]]:
@@ -163,7 +163,9 @@ def _reason_for_all(orchestrator: Orchestrator, selection: Selection) -> str:
     return ""
 
 
-def _reason(capability: Capability, rule: Rules | None, selection: Selection, aimable: Callable[[bool], bool]) -> str:
+def _reason(
+    capability: Capability, rule: PipelineRules | None, selection: Selection, aimable: Callable[[bool], bool]
+) -> str:
     if selection.pipelines and capability.pipeline not in selection.pipelines:
         return "filtered"
     if selection.models and capability.model not in selection.models:
@@ -183,10 +185,51 @@ def _reason(capability: Capability, rule: Rules | None, selection: Selection, ai
 
 def _named(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
     """Tell whether one of the names is the orchestrator's address or means its service URI."""
-    here = endpoint(orchestrator.service_uri)
+    here = parse_endpoint(orchestrator.service_uri)
     for name in names:
-        if normal_address(name) == orchestrator.address:
+        if normalize_address(name) == orchestrator.address:
             return True
-        if not name.lower().startswith("0x") and here is not None and endpoint(name) == here:
+        if not name.lower().startswith("0x") and here is not None and parse_endpoint(name) == here:
             return True
     return False
+
+
+Tested = Collection[tuple[str, str, str, str]]
+
+
+def remaining_wei(per_tick: int | None, per_day: int | None, spent_today: int) -> int | None:
+    """Say how many wei a tick may cost; None where nothing bounds it."""
+    bounds = [] if per_tick is None else [per_tick]
+    if per_day is not None:
+        bounds.append(max(0, per_day - spent_today))
+    return min(bounds) if bounds else None
+
+
+def limit_to_budget(plan: Plan, max_wei: int | None, tested: Tested) -> Plan:
+    """Leave out what `most_wei` does not pay, first of all what was `tested` today already.
+
+    `tested` holds (address, service URI, pipeline, model). Jobs of unknown price cost nothing here: their price is
+    what the orchestrator asks in the payment, and `max_price_per_job` cannot bound it either.
+    """
+    if max_wei is None or plan.price_wei <= max_wei:
+        return plan
+    paid, left = set(), max_wei
+    for job in sorted(plan.jobs, key=lambda job: capability_key(job) in tested):
+        price = job.price_wei or 0
+        if price <= left:
+            paid.add(job.id)
+            left -= price
+    return replace(
+        plan,
+        jobs=tuple(job for job in plan.jobs if job.id in paid),
+        skipped=plan.skipped + tuple(_skip(job) for job in plan.jobs if job.id not in paid),
+    )
+
+
+def capability_key(job: Job) -> tuple[str, str, str, str]:
+    """Name what a job tests."""
+    return (job.orchestrator.address, job.target.service_uri, job.pipeline, job.model)
+
+
+def _skip(job: Job) -> Skip:
+    return Skip(job.orchestrator.address, job.target.service_uri, job.pipeline, job.model, "budget")

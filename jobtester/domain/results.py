@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobtester.domain import prices
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
 from jobtester.domain.notes import Note
-from jobtester.domain.outcome import Verdict
+from jobtester.domain.reasons import Verdict
+from jobtester.domain.units import format_wei
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What one job came to.
 
-    `started_at` and `recorded_at` are UTC in Unix seconds. `round_trip_s` > 0; `artefact_s` is the time to fetch what
+    `started_at` and `recorded_at` are UTC in Unix seconds. `round_trip_s` > 0; `artifact_s` is the time to fetch what
     the answer names, None where nothing was fetched. `request` and `response` are JSON texts, size-capped and free of
     secrets. `measures` are numbers by name (`first_token_s`, `tokens_per_s`). `deferred` counts how often a busy
     orchestrator sent the job away before. `notes` are oddities of the answer that are held against nobody.
@@ -31,7 +31,7 @@ class Result:
     started_at: float
     round_trip_s: float
     status: int | None = None
-    artefact_s: float | None = None
+    artifact_s: float | None = None
     request: str = "{}"
     response: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class Result:
             "targeting": self.targeting,
             "started_at": self.started_at,
             "round_trip_s": self.round_trip_s,
-            "artefact_s": self.artefact_s,
+            "artifact_s": self.artifact_s,
             "status": self.status,
             "measures": dict(self.measures),
             "notes": [note.as_json() for note in self.notes],
             "deferred": self.deferred,
-            "estimated_price_wei": prices.text(job.price_wei),
+            "estimated_price_wei": format_wei(job.price_wei),
             "request": self.request,
             "response": self.response,
         }

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import orjson
 
-from jobtester.domain.outcome import Outcome
+from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.errors import JobTesterError
 
-MAX_ADDRESS = 56
-MAX_PAYLOAD = 64 * 1024
-MAX_BODY = 4_000_000
+MAX_ADDRESS_CHARS = 56
+MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 4_000_000
 
 
 class UnpostableError(JobTesterError):
@@ -33,41 +34,41 @@ class Stat:
     timestamp: int
     round_trip_s: float
 
+    @classmethod
+    def from_result(cls, result: Result, region: str) -> Self:
+        """Make the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one.
 
-def of(result: Result, region: str) -> Stat:
-    """Make the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one.
-
-    The round trip is not rounded: with the timestamp it is the key by which a row is found again.
-    """
-    job = result.job
-    passed = result.verdict.outcome is Outcome.PASSED
-    fields = {
-        "region": region,
-        "orchestrator": job.orchestrator.address,
-        "success_rate": 1 if passed else 0,
-        "round_trip_time": result.round_trip_s,
-        "errors": []
-        if passed
-        else [{"error_code": result.verdict.code, "message": _clean(result.verdict.message)[:1000], "count": 1}],
-        "timestamp": int(result.started_at),
-        "model": job.model,
-        "model_is_warm": job.warm,
-        "pipeline": job.pipeline_name,
-        "input_parameters": _payload(result.request),
-        "response_payload": _payload(result.response if passed else failure_payload(result)),
-    }
-    problem = problem_of(fields)
-    if problem:
-        raise UnpostableError(problem)
-    return Stat(
-        body=orjson.dumps(fields),
-        region=region,
-        orchestrator=job.orchestrator.address,
-        pipeline=job.pipeline_name,
-        model=job.model,
-        timestamp=int(result.started_at),
-        round_trip_s=result.round_trip_s,
-    )
+        The round trip is not rounded: with the timestamp it is the key by which a row is found again.
+        """
+        job = result.job
+        passed = result.verdict.outcome is Outcome.PASSED
+        fields = {
+            "region": region,
+            "orchestrator": job.orchestrator.address,
+            "success_rate": 1 if passed else 0,
+            "round_trip_time": result.round_trip_s,
+            "errors": []
+            if passed
+            else [{"error_code": result.verdict.code, "message": _clean(result.verdict.message)[:1000], "count": 1}],
+            "timestamp": int(result.started_at),
+            "model": job.model,
+            "model_is_warm": job.warm,
+            "pipeline": job.pipeline_name,
+            "input_parameters": _payload(result.request),
+            "response_payload": _payload(result.response if passed else failure_payload(result)),
+        }
+        problem = find_problem(fields)
+        if problem:
+            raise UnpostableError(problem)
+        return cls(
+            body=orjson.dumps(fields),
+            region=region,
+            orchestrator=job.orchestrator.address,
+            pipeline=job.pipeline_name,
+            model=job.model,
+            timestamp=int(result.started_at),
+            round_trip_s=result.round_trip_s,
+        )
 
 
 def failure_payload(result: Result) -> str:
@@ -83,7 +84,7 @@ def failure_payload(result: Result) -> str:
     return orjson.dumps(shown).decode()
 
 
-def problem_of(fields: Mapping[str, object]) -> str:
+def find_problem(fields: Mapping[str, object]) -> str:
     """Say what makes an AI stat unfit to be posted, empty if nothing."""
     for key in ("region", "orchestrator", "model", "pipeline"):
         value = fields.get(key)
@@ -91,8 +92,8 @@ def problem_of(fields: Mapping[str, object]) -> str:
             return f"{key} is empty: the stat would be dropped or break reads for everybody"
         if "\0" in value:
             return f"{key} contains U+0000, which the Leaderboard's database refuses"
-    if len(str(fields["orchestrator"])) > MAX_ADDRESS:
-        return f"orchestrator is longer than {MAX_ADDRESS} characters"
+    if len(str(fields["orchestrator"])) > MAX_ADDRESS_CHARS:
+        return f"orchestrator is longer than {MAX_ADDRESS_CHARS} characters"
     if len(str(fields["model"]).encode()) > 1024 or len(str(fields["pipeline"]).encode()) > 1024:
         return "model or pipeline is longer than 1024 bytes"
     trip = fields.get("round_trip_time")
@@ -108,7 +109,7 @@ def _payload(text: str) -> str:
     text = _clean(text)
     if not text:
         return "{}"
-    if len(text.encode()) <= MAX_PAYLOAD:
+    if len(text.encode()) <= MAX_PAYLOAD_BYTES:
         try:
             orjson.loads(text)
         except orjson.JSONDecodeError:

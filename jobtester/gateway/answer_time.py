@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobtester.domain.attempts import UNKNOWN, Attempts, Pattern
+from jobtester.domain.attempts import UNKNOWN_ATTEMPTS, AttemptPattern, Attempts
 from jobtester.domain.exchanges import Ending, Exchange
 
 _SELECTION_S = 3.0  # a gateway waits so long for an orchestrator that does not answer its call
@@ -10,19 +10,19 @@ _ABOUT_S = 0.1
 _NO_SELECTION_S = 15.0  # no selection takes as long as this
 
 
-def read(exchange: Exchange, retry_window_s: float) -> Attempts:
+def classify_by_time(exchange: Exchange, retry_window_s: float) -> Attempts:
     """Return what the attempts came to, as far as the time tells: busy is not told from unlisted."""
-    if exchange.looks_passed:
-        return Attempts(Pattern.ANSWERED, 1, "the gateway passed an answer on")
+    if exchange.gateway_reports_success:
+        return Attempts(AttemptPattern.ANSWERED, 1, "the gateway passed an answer on")
     if exchange.ending is not Ending.ANSWERED or exchange.status != 503:
-        return UNKNOWN
+        return UNKNOWN_ATTEMPTS
     took = exchange.round_trip_s
     line = f"503 after {took:.1f} s"
     if retry_window_s <= took < _SELECTION_S - _ABOUT_S:
         # Twenty refusals or selections of a distant orchestrator last as long as tries that reach it and fail.
-        return Attempts(Pattern.UNCLEAR, 0, f"{line}: the gateway tried until its retry window closed")
+        return Attempts(AttemptPattern.UNCLEAR, 0, f"{line}: the gateway tried until its retry window closed")
     if abs(took - _SELECTION_S) <= _ABOUT_S * 4:
-        return Attempts(Pattern.DOWN, 0, f"{line}: as after a call to an orchestrator that does not answer")
+        return Attempts(AttemptPattern.DOWN, 0, f"{line}: as after a call to an orchestrator that does not answer")
     if took >= _NO_SELECTION_S:
-        return Attempts(Pattern.REACHED, 1, f"{line}: a selection does not take so long, so the job had left")
-    return Attempts(Pattern.UNCLEAR, 0, f"{line}, which says nothing of what happened")
+        return Attempts(AttemptPattern.REACHED, 1, f"{line}: a selection does not take so long, so the job had left")
+    return Attempts(AttemptPattern.UNCLEAR, 0, f"{line}, which says nothing of what happened")

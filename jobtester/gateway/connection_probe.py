@@ -10,9 +10,9 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from jobtester.connections import cause_of
 from jobtester.domain.attempts import Connection, ConnectionState
-from jobtester.domain.orchestrators import endpoint
+from jobtester.domain.orchestrators import parse_endpoint
+from jobtester.http import explain_connection_error
 
 _OTHERS = 8  # orchestrators that are tried to tell whether the tester's own network works
 _NETWORK_WORKS_S = 30.0  # for how long it is believed that it does
@@ -37,7 +37,7 @@ class ConnectionProbe:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know everybody who may be tried; each attempt to connect takes `timeout_s` seconds at most."""
-        self._endpoints = {where: uri for uri in service_uris if (where := endpoint(uri)) is not None}
+        self._endpoints = {where: uri for uri in service_uris if (where := parse_endpoint(uri)) is not None}
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._sleep = sleep
@@ -49,9 +49,9 @@ class ConnectionProbe:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
 
-    async def look(self, uri: str) -> Connection:
+    async def probe(self, uri: str) -> Connection:
         """Return what a connection to a service URI finds; never raises for what the network does."""
-        where = endpoint(uri)
+        where = parse_endpoint(uri)
         if where is None:
             return Connection(ConnectionState.UNKNOWN, f"{uri} is no address to connect to")
         for attempt in range(2):
@@ -59,7 +59,7 @@ class ConnectionProbe:
                 await self._sleep(self._pause_s)
             problem, own = await self._problem(uri, where)
             if not problem:
-                return Connection(ConnectionState.STANDS, f"the tester can connect to {uri}")
+                return Connection(ConnectionState.REACHABLE, f"the tester can connect to {uri}")
             if own:
                 return Connection(ConnectionState.UNKNOWN, f"the tester cannot connect to anything: {problem}")
         if not await self._reaches_others(where):
@@ -88,7 +88,7 @@ class ConnectionProbe:
             return "", False  # a server answers, with another TLS or none: that does not make it unreachable
         except (OSError, ValueError) as error:
             own = isinstance(error, OSError) and error.errno in _OWN
-            return cause_of(error, uri), own or isinstance(error, ValueError)
+            return explain_connection_error(error, uri), own or isinstance(error, ValueError)
         writer.transport.abort()
         with contextlib.suppress(OSError):
             await writer.wait_closed()

@@ -13,17 +13,17 @@ from typing import Any, TypeGuard
 import orjson
 import structlog
 
-from jobtester.domain.foreign_text import clean_address, clean_name, clean_prose
 from jobtester.domain.orchestrators import (
     Capability,
     Orchestrator,
     Price,
-    batch_of,
-    endpoint,
-    slug_of,
+    parse_endpoint,
+    slug_from_capability,
+    slug_from_name,
 )
+from jobtester.domain.untrusted_text import clean_address, clean_name, clean_prose
 from jobtester.errors import DiscoveryError, GatewayError
-from jobtester.gateway.client import Client
+from jobtester.gateway.client import GatewayClient
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _LONG = re.compile(rb"\d{19}")
 _MOST_WEI = 2**256 - 1  # what the chain can carry; whoever asks for more is too dear for everybody
 
 
-class NobodyJoinsError(DiscoveryError):
+class NoCommonAddressError(DiscoveryError):
     """A gateway's two lists have no address in common, which does not change by asking again."""
 
 
@@ -44,7 +44,7 @@ Announce = Callable[[Sequence[Orchestrator]], None]
 
 
 async def discover(
-    clients: Sequence[Client],
+    clients: Sequence[GatewayClient],
     *,
     source: str,
     static: Sequence[Orchestrator] = (),
@@ -62,8 +62,12 @@ async def discover(
     that names every source tried and what it said.
     """
     if source == "static":
-        return merged(static)
-    ways = {"network": (_network,), "tester": (_tester,), "auto": (_network, _tester)}[source]
+        return merge_duplicates(static)
+    ways = {
+        "network": (_discover_network,),
+        "tester": (_discover_tester,),
+        "auto": (_discover_network, _discover_tester),
+    }[source]
     deadline, is_waiting = now() + patience_s, False
     while True:
         problems, empty, final = [], False, False
@@ -72,10 +76,10 @@ async def discover(
                 if not client.cli_url:
                     continue
                 try:
-                    found = merged(await way(client, announce))
+                    found = merge_duplicates(await way(client, announce))
                 except (GatewayError, DiscoveryError) as error:
                     problems.append(str(error))
-                    final = final or isinstance(error, NobodyJoinsError)
+                    final = final or isinstance(error, NoCommonAddressError)
                     continue
                 if found:
                     return found
@@ -88,7 +92,7 @@ async def discover(
         if now() >= deadline or (final and not empty):
             if empty:
                 return []
-            kind = NobodyJoinsError if final else DiscoveryError
+            kind = NoCommonAddressError if final else DiscoveryError
             raise kind("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
         if not is_waiting:
             is_waiting = True
@@ -100,29 +104,29 @@ async def discover(
         await sleep(pause_s)
 
 
-async def _network(client: Client, announce: Announce) -> list[Orchestrator]:
-    status, body = await client.cli(_NETWORK, timeout_s=30)
+async def _discover_network(client: GatewayClient, announce: Announce) -> list[Orchestrator]:
+    status, body = await client.get_cli(_NETWORK, timeout_s=30)
     if status != 200:
         raise DiscoveryError(f"{client.cli_url}{_NETWORK}: {status} {_excerpt(body)}")
-    found = await asyncio.to_thread(lambda: list(network(_json(client, _NETWORK, body))))
+    found = await asyncio.to_thread(lambda: list(parse_network_capabilities(_json(client, _NETWORK, body))))
     announce(found)
     return found
 
 
-async def _tester(client: Client, announce: Announce) -> list[Orchestrator]:
-    status, body = await client.cli(_REGISTERED, timeout_s=60)
+async def _discover_tester(client: GatewayClient, announce: Announce) -> list[Orchestrator]:
+    status, body = await client.get_cli(_REGISTERED, timeout_s=60)
     if status != 200:
         raise DiscoveryError(f"{client.cli_url}{_REGISTERED}: {status} {_excerpt(body)}")
-    known = await asyncio.to_thread(lambda: list(registered(_json(client, _REGISTERED, body))))
+    known = await asyncio.to_thread(lambda: list(parse_registered(_json(client, _REGISTERED, body))))
     announce(known)
-    status, body = await client.cli(_AI, timeout_s=120)
+    status, body = await client.get_cli(_AI, timeout_s=120)
     if status != 200:
         raise DiscoveryError(f"{client.cli_url}{_AI}: {status} {_excerpt(body)}")
     answer = await asyncio.to_thread(_json, client, _AI, body)
-    found = await asyncio.to_thread(joined, known, answer)
+    found = await asyncio.to_thread(join_capabilities, known, answer)
     told = len(_entries(_table(answer).get("orchestrators")))
     if known and told and not found:
-        raise NobodyJoinsError(
+        raise NoCommonAddressError(
             f"{client.cli_url}{_AI}: names {told} orchestrators, none under an address of the {len(known)} that "
             f"{_REGISTERED} names; the orchestrators run without on-chain parameters, or the gateway is off-chain: "
             'use discovery.source = "network" or "static"'
@@ -130,7 +134,7 @@ async def _tester(client: Client, announce: Announce) -> list[Orchestrator]:
     return found
 
 
-def network(answer: object) -> Iterator[Orchestrator]:
+def parse_network_capabilities(answer: object) -> Iterator[Orchestrator]:
     """Read an answer of getNetworkCapabilities (docs/discovery.md). Entries of no use are left out, not errors."""
     for entry in _entries(_table(answer).get("orchestrators")):
         address = clean_address(entry.get("address"))
@@ -146,7 +150,7 @@ def network(answer: object) -> Iterator[Orchestrator]:
         )
 
 
-def registered(answer: object) -> Iterator[Orchestrator]:
+def parse_registered(answer: object) -> Iterator[Orchestrator]:
     """Read an answer of registeredOrchestrators: the active ones with a service URI, without capabilities."""
     for entry in _entries(answer):
         address, uri = clean_address(entry.get("Address")), clean_name(entry.get("ServiceURI"))
@@ -154,7 +158,7 @@ def registered(answer: object) -> Iterator[Orchestrator]:
             yield Orchestrator(address, uri)
 
 
-def joined(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
+def join_capabilities(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
     """Join registered orchestrators with an answer of getOrchestratorAICapabilities by address."""
     offers: dict[str, tuple[Capability, ...]] = {}
     for entry in _entries(_table(answer).get("orchestrators")):
@@ -168,14 +172,14 @@ def joined(known: Iterable[Orchestrator], answer: object) -> list[Orchestrator]:
     ]
 
 
-def merged(found: Iterable[Orchestrator]) -> list[Orchestrator]:
+def merge_duplicates(found: Iterable[Orchestrator]) -> list[Orchestrator]:
     """Make one of the entries that mean the same target, keeping the order and every capability once.
 
     A service URI written in another way is the same as before; the first spelling stands.
     """
     by_target: dict[tuple[str, Hashable], Orchestrator] = {}
     for one in found:
-        same = one.address, endpoint(one.service_uri) or one.service_uri
+        same = one.address, parse_endpoint(one.service_uri) or one.service_uri
         before = by_target.get(same)
         by_target[same] = Orchestrator(
             one.address,
@@ -195,7 +199,7 @@ def _batch(entry: dict[str, Any], capabilities: dict[str, Any]) -> Iterator[Capa
     }
     general = _price(_table(entry.get("price_info")))
     for number, constraint in _table(_table(capabilities.get("constraints")).get("PerCapability")).items():
-        slug = batch_of(int(number)) if number.isdecimal() and len(number) < 10 else None
+        slug = slug_from_capability(int(number)) if number.isdecimal() and len(number) < 10 else None
         if slug is None:
             continue
         for model, state in _table(_table(constraint).get("models")).items():
@@ -231,7 +235,7 @@ def _byoc_models(entry: dict[str, Any], name: str) -> list[str]:
 
 def _forked(entry: dict[str, Any]) -> Iterator[Capability]:
     for pipeline in _entries(entry.get("pipelines")):
-        slug = slug_of(clean_name(pipeline.get("type")))
+        slug = slug_from_name(clean_name(pipeline.get("type")))
         for model in _entries(pipeline.get("models")):
             name = clean_name(model.get("name"))
             if slug and name:
@@ -260,7 +264,7 @@ def _finite(value: object) -> TypeGuard[int | float]:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
-def _json(client: Client, path: str, body: bytes) -> object:
+def _json(client: GatewayClient, path: str, body: bytes) -> object:
     """Parse an answer to the last digit, also prices beyond 64 bits, which the fast parser would round."""
     try:
         if _LONG.search(body) is None:

@@ -10,15 +10,22 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Exchange
-from jobtester.domain.jobs import Job, Pair
+from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Orchestrator, Target
 from jobtester.errors import GatewayError
-from jobtester.gateway import series
-from jobtester.gateway.client import Client
-from jobtester.gateway.events import Completed, EventLog
-from jobtester.gateway.identity import Known, proves, refutes
+from jobtester.gateway.client import GatewayClient
+from jobtester.gateway.gateway_events import EventLog, JobCompletedEvent
+from jobtester.gateway.gateway_metrics import (
+    MetricsReading,
+    MetricsSnapshot,
+    OrchestratorLabels,
+    SeriesChange,
+    SeriesHistory,
+    parse_metrics,
+)
+from jobtester.gateway.orchestrator_index import OrchestratorIndex, proves, refutes
 
 log = structlog.get_logger()
 
@@ -27,11 +34,11 @@ _BYTES_PER_S = 4e6  # what is fetched passes through the event loop, and the gat
 _FORGET_FROM = 64
 _LINGERS_S = 30.0
 _EVENTS_S = 120.0
-_NOBODY = series.Named("", "")  # whom the gateway names where its tries ran out, for whatever reason
+_NOBODY = OrchestratorLabels("", "")  # whom the gateway names where its tries ran out, for whatever reason
 
 
 @dataclass(slots=True)
-class Life:
+class JobTrace:
     """One job on one gateway, from its sending to its answer; monotonic seconds, `ended` None while in the air.
 
     `ended_at` is Unix seconds. `weighed` once its evidence has been gathered, `recorded` once its result is kept; what
@@ -39,47 +46,47 @@ class Life:
     """
 
     job: Job
-    sent: float
-    before: series.Reading | None
-    ended: float | None = None
+    sent_monotonic: float
+    reading_before: MetricsReading | None
+    ended_monotonic: float | None = None
     ended_at: float = 0.0
     round_trip_s: float = 0.0
-    weighed: bool = False
-    recorded: bool = False
-    disconnected: bool = False
-    owed: list[Testimony] = field(default_factory=list)
+    is_weighed: bool = False
+    is_recorded: bool = False
+    gateway_may_continue: bool = False
+    late_items: list[EvidenceItem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class EvidenceItem:
     """What evidence adds: a kind with its line, or a line alone; `cause` is what the HTTP answer hides."""
 
-    kind: Kind | None
+    kind: AttributionKind | None
     line: str
     cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class CollectedEvidence:
     """All testimonies on one job, and whether the gateway was seen to have restarted under it."""
 
-    testimonies: tuple[Testimony, ...] = ()
-    restarted: bool = False
+    items: tuple[EvidenceItem, ...] = ()
+    gateway_restarted: bool = False
 
     @property
     def cause(self) -> str:
         """Give the first cause that a testimony knows."""
-        return next((one.cause for one in self.testimonies if one.cause), "")
+        return next((one.cause for one in self.items if one.cause), "")
 
     @property
-    def proves(self) -> bool:
+    def is_proof(self) -> bool:
         """Tell whether a testimony proves who served the job."""
-        return any(one.kind is Kind.PROVEN for one in self.testimonies)
+        return any(one.kind is AttributionKind.PROVEN for one in self.items)
 
-    def applied_to(self, attribution: Attribution) -> Attribution:
+    def apply_to(self, attribution: Attribution) -> Attribution:
         """Add every testimony to what is known already."""
-        for one in self.testimonies:
-            attribution = attribution.amended(one.kind or attribution.kind, one.line)
+        for one in self.items:
+            attribution = attribution.with_evidence(one.kind or attribution.kind, one.line)
         return attribution
 
 
@@ -90,33 +97,35 @@ class MetricsReader:
     more than a tenth of the processor, or keep the event loop from jobs.
     """
 
-    def __init__(self, client: Client, *, pause_s: float = 0.05, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: GatewayClient, *, pause_s: float = 0.05, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Wrap a client whose CLI port has metrics; nothing is read yet."""
         self._client = client
         self._least_pause_s = self._pause_s = pause_s
         self._clock = clock
         self._reading = asyncio.Lock()
-        self.ledger = series.Ledger()
+        self.history = SeriesHistory()
         self.problem = ""
 
     @property
-    def latest(self) -> series.Reading | None:
+    def latest(self) -> MetricsReading | None:
         """Give the newest reading."""
-        return self.ledger.latest
+        return self.history.latest
 
-    async def after(self, moment: float) -> series.Reading | None:
+    async def read_after(self, moment: float) -> MetricsReading | None:
         """Give a reading that began at or after `moment`, monotonic seconds; None if it cannot be had."""
         async with self._reading:
-            if self.latest is not None and self.latest.begun >= moment:
+            if self.latest is not None and self.latest.read_at >= moment:
                 return self.latest
             if self.latest is not None:
-                await asyncio.sleep(max(0.0, self.latest.begun + self._pause_s - self._clock()))
+                await asyncio.sleep(max(0.0, self.latest.read_at + self._pause_s - self._clock()))
             return await self._read()
 
-    async def _read(self) -> series.Reading | None:
+    async def _read(self) -> MetricsReading | None:
         begun = self._clock()
         try:
-            status, body = await self._client.cli("/metrics", timeout_s=5)
+            status, body = await self._client.get_cli("/metrics", timeout_s=5)
             if status != 200:
                 raise GatewayError(f"{self._client.cli_url}/metrics: answered {status}; run the gateway with -monitor")
         except GatewayError as error:
@@ -127,119 +136,132 @@ class MetricsReader:
         if self.problem:
             log.info("metrics_readable_again", gateway=self._client.name)
             self.problem = ""
-        snapshot, took_s = await asyncio.to_thread(_timed, body, begun, self.ledger.lines)
+        snapshot, took_s = await asyncio.to_thread(_parse_timed, body, begun, self.history.lines)
         self._pause_s = max(self._least_pause_s, _SHARE * took_s, len(body) / _BYTES_PER_S)
-        return self.ledger.take(snapshot)
+        return self.history.add(snapshot)
 
 
 @dataclass(slots=True)
-class Evidence:
+class EvidenceCollector:
     """Collects and weighs what can be known of one gateway's jobs."""
 
     gateway: str
     metrics: MetricsReader | None
     events: EventLog | None
-    known: Known = field(default_factory=lambda: Known(()))
-    _lives: defaultdict[Pair, list[Life]] = field(default_factory=lambda: defaultdict(list))
-    _in_air: Counter[Pair] = field(default_factory=Counter)
-    _last_end: dict[Pair, float] = field(default_factory=dict)
-    _forget_at: defaultdict[Pair, int] = field(default_factory=lambda: defaultdict(lambda: _FORGET_FROM))
+    index: OrchestratorIndex = field(default_factory=lambda: OrchestratorIndex(()))
+    _traces: defaultdict[PipelineModel, list[JobTrace]] = field(default_factory=lambda: defaultdict(list))
+    _in_flight: Counter[PipelineModel] = field(default_factory=Counter)
+    _last_end: dict[PipelineModel, float] = field(default_factory=dict)
+    _forget_at: defaultdict[PipelineModel, int] = field(default_factory=lambda: defaultdict(lambda: _FORGET_FROM))
 
-    async def begin(self, orchestrators: Iterable[Orchestrator]) -> None:
+    async def begin_tick(self, orchestrators: Iterable[Orchestrator]) -> None:
         """Start a tick: who may be named, and how the metrics stand before anything is sent."""
-        self.known = Known(orchestrators)
-        self._lives.clear()
-        self._in_air.clear()
+        self.index = OrchestratorIndex(orchestrators)
+        self._traces.clear()
+        self._in_flight.clear()
         self._last_end.clear()
         self._forget_at.clear()
         if self.metrics is not None:
-            await self.metrics.after(time.monotonic())
+            await self.metrics.read_after(time.monotonic())
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         """Tell whether there is a source at all that could prove something."""
         readable = self.metrics is not None and self.metrics.latest is not None and not self.metrics.problem
         return readable or self.events is not None
 
-    def sent(self, job: Job, now: float) -> Life:
+    def on_sent(self, job: Job, now: float) -> JobTrace:
         """Note that a job leaves, with the newest reading before it."""
-        life = Life(job, now, self.metrics.latest if self.metrics is not None else None)
-        self._forget(job.pair)
-        self._lives[job.pair].append(life)
-        self._in_air[job.pair] += 1
+        life = JobTrace(job, now, self.metrics.latest if self.metrics is not None else None)
+        self._forget_weighed(job.pipeline_model)
+        self._traces[job.pipeline_model].append(life)
+        self._in_flight[job.pipeline_model] += 1
         return life
 
-    def ended(self, life: Life, exchange: Exchange) -> None:
+    def on_ended(self, life: JobTrace, exchange: Exchange) -> None:
         """Note that a job has its answer."""
-        pair = life.job.pair
-        self._in_air[pair] -= 1
-        self._last_end[pair] = max(exchange.ended, self._last_end.get(pair, exchange.ended))
-        life.ended = exchange.ended
-        life.disconnected = exchange.disconnected
+        pair = life.job.pipeline_model
+        self._in_flight[pair] -= 1
+        self._last_end[pair] = max(exchange.ended_monotonic, self._last_end.get(pair, exchange.ended_monotonic))
+        life.ended_monotonic = exchange.ended_monotonic
+        life.gateway_may_continue = exchange.gateway_may_continue
         life.round_trip_s = exchange.round_trip_s
         life.ended_at = exchange.started_at + exchange.round_trip_s
 
-    def dropped(self, life: Life) -> None:
+    def forget(self, life: JobTrace) -> None:
         """Forget a job whose request ended in an error of the tester's own."""
-        self._in_air[life.job.pair] -= 1
-        self._lives[life.job.pair].remove(life)
+        self._in_flight[life.job.pipeline_model] -= 1
+        self._traces[life.job.pipeline_model].remove(life)
 
-    def _forget(self, pair: Pair) -> None:
+    def _forget_weighed(self, pair: PipelineModel) -> None:
         """Let go of jobs that were weighed and ended before anything that is still to be weighed began."""
-        lives = self._lives[pair]
+        lives = self._traces[pair]
         if len(lives) < self._forget_at[pair]:
             return
-        latest = self.metrics.latest.begun if self.metrics is not None and self.metrics.latest is not None else 0.0
-        begun = [one.before.begun if one.before is not None else one.sent for one in lives if not one.weighed]
+        latest = self.metrics.latest.read_at if self.metrics is not None and self.metrics.latest is not None else 0.0
+        begun = [
+            one.reading_before.read_at if one.reading_before is not None else one.sent_monotonic
+            for one in lives
+            if not one.is_weighed
+        ]
         horizon = min([latest, *begun])
         events_since = time.time() - _EVENTS_S if self.events is not None else float("inf")
-        self._lives[pair] = [
+        self._traces[pair] = [
             one
             for one in lives
-            if not one.weighed or one.ended is None or _over(one) >= horizon or one.ended_at >= events_since
+            if not one.is_weighed
+            or one.ended_monotonic is None
+            or _moves_until(one) >= horizon
+            or one.ended_at >= events_since
         ]
-        self._forget_at[pair] = max(_FORGET_FROM, 2 * len(self._lives[pair]))
+        self._forget_at[pair] = max(_FORGET_FROM, 2 * len(self._traces[pair]))
 
-    def separable(self, pair: Pair) -> bool:
+    def is_distinguishable(self, pair: PipelineModel) -> bool:
         """Tell whether a job of this pair, sent now, could be told apart from every other."""
         since = float("inf")
         if self.metrics is not None and self.metrics.latest is not None and not self.metrics.problem:
-            since = self.metrics.latest.begun
-        return not self._in_air[pair] and self._last_end.get(pair, float("-inf")) <= since
+            since = self.metrics.latest.read_at
+        return not self._in_flight[pair] and self._last_end.get(pair, float("-inf")) <= since
 
-    async def gather(self, life: Life, exchange: Exchange) -> Gathered:
+    async def collect(self, life: JobTrace, exchange: Exchange) -> CollectedEvidence:
         """Collect what metrics and headers say of a job that has been answered; waits for one reading at most."""
-        found: list[Testimony] = []
+        found: list[EvidenceItem] = []
         restarted = False
-        if self.metrics is not None and life.before is not None:
-            after = await self.metrics.after(exchange.ended)
+        if self.metrics is not None and life.reading_before is not None:
+            after = await self.metrics.read_after(exchange.ended_monotonic)
             if after is not None:
-                restarted = bool(after.started and life.before.started and abs(after.started - life.before.started) > 1)
+                restarted = bool(
+                    after.gateway_started_at
+                    and life.reading_before.gateway_started_at
+                    and abs(after.gateway_started_at - life.reading_before.gateway_started_at) > 1
+                )
                 if not restarted:
-                    moved = self.metrics.ledger.since(life.before, life.job.pair)
-                    found += self._from_metrics(life, exchange, moved, life.before.begun)
+                    moved = self.metrics.history.changes_since(life.reading_before, life.job.pipeline_model)
+                    found += self._from_metrics(life, exchange, moved, life.reading_before.read_at)
         header = exchange.headers.get("x-orchestrator-url", "")
         if life.job.capability.byoc and header:
-            found.append(self._named(life.job.target, header, "", f"X-Orchestrator-Url says {header}"))
-        return Gathered(tuple(found), restarted)
+            found.append(self._item_for_name(life.job.target, header, "", f"X-Orchestrator-Url says {header}"))
+        return CollectedEvidence(tuple(found), restarted)
 
-    async def told(self, life: Life, gathered: Gathered, *, wait: bool) -> Gathered:
+    async def add_events(self, life: JobTrace, gathered: CollectedEvidence, *, wait: bool) -> CollectedEvidence:
         """Add what events say of a job; `wait` says that one that is still to come would change what it came to."""
         if self.events is not None:
             byoc = life.job.capability.byoc
-            events = await self.events.about(life.job.pair, life.ended_at, life.round_trip_s, byoc=byoc, wait=wait)
+            events = await self.events.find(
+                life.job.pipeline_model, life.ended_at, life.round_trip_s, byoc=byoc, wait=wait
+            )
             if len(events) == 1:
-                gathered = replace(gathered, testimonies=(*gathered.testimonies, *self._from_event(life, events[0])))
-        life.weighed = True
+                gathered = replace(gathered, items=(*gathered.items, *self._from_event(life, events[0])))
+        life.is_weighed = True
         return gathered
 
-    def recorded(self, life: Life) -> list[Testimony]:
+    def on_recorded(self, life: JobTrace) -> list[EvidenceItem]:
         """Note that a job's result is kept; give what has come since its evidence was weighed."""
-        life.recorded, owed = True, life.owed
-        life.owed = []
+        life.is_recorded, owed = True, life.late_items
+        life.late_items = []
         return owed
 
-    def late(self, event: Completed, *, window_s: float = 60.0) -> tuple[str, Testimony] | None:
+    def weigh_late_event(self, event: JobCompletedEvent, *, window_s: float = 60.0) -> tuple[str, EvidenceItem] | None:
         """Weigh an event that has just come: give the id of the one kept result it is about, and what it says.
 
         What is about a job whose result is not kept yet waits for that.
@@ -247,26 +269,35 @@ class Evidence:
         if self.events is None:
             return None
         lives = (
-            [life for pair, lives in self._lives.items() if pair.pipeline == event.pair.pipeline for life in lives]
+            [
+                life
+                for pair, lives in self._traces.items()
+                if pair.pipeline == event.pipeline_model.pipeline
+                for life in lives
+            ]
             if event.byoc
-            else self._lives.get(event.pair, [])
+            else self._traces.get(event.pipeline_model, [])
         )
         fitting = [
             life
             for life in lives
-            if life.ended is not None
-            and event.arrived - life.ended_at < window_s
-            and self.events.fits(event, life.job.pair, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc)
+            if life.ended_monotonic is not None
+            and event.arrived_at - life.ended_at < window_s
+            and self.events.matches(
+                event, life.job.pipeline_model, life.ended_at, life.round_trip_s, byoc=life.job.capability.byoc
+            )
         ]
-        if len(fitting) != 1 or not fitting[0].weighed:  # what is not weighed yet will be, with this
+        if len(fitting) != 1 or not fitting[0].is_weighed:  # what is not weighed yet will be, with this
             return None
         life, testimonies = fitting[0], self._from_event(fitting[0], event)
-        if not life.recorded:
-            life.owed += testimonies
+        if not life.is_recorded:
+            life.late_items += testimonies
             return None
         return (life.job.id, testimonies[0]) if testimonies else None
 
-    def _from_metrics(self, life: Life, exchange: Exchange, moved: series.Change, since: float) -> list[Testimony]:
+    def _from_metrics(
+        self, life: JobTrace, exchange: Exchange, moved: SeriesChange, since: float
+    ) -> list[EvidenceItem]:
         """Weigh what moved in the metrics since the reading before the job, which began at `since`.
 
         A job that passed made its server's series move. One that failed moved an error series only if the connection
@@ -274,82 +305,96 @@ class Evidence:
         and proves nothing. So if ours alone moved, it was ours; if ours did not move and somebody else's did, it was
         not.
         """
-        passed = exchange.looks_passed
+        passed = exchange.gateway_reports_success
         names = (moved.passed if passed else frozenset(moved.failed)) - {_NOBODY}
         target = life.job.target
-        means = {name: self.known.meant(name.uri, name.address) for name in names}
+        means = {name: self.index.find(name.uri, name.address) for name in names}
         ours = [name for name, meant in means.items() if proves(meant, target)]
         cause = "" if passed else "; ".join(dict.fromkeys(code for name in ours for code in moved.failed[name] if code))
         what = "success" if passed else "error"
-        if ours and len(ours) == len(names) and (passed or not self._beside(life, since)):
-            return [Testimony(Kind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause)]
+        if ours and len(ours) == len(names) and (passed or not self._targets_beside(life, since)):
+            return [
+                EvidenceItem(
+                    AttributionKind.PROVEN, f"metric: the {what} series of {ours[0].uri} moved, and no other", cause
+                )
+            ]
         if ours:
-            return [Testimony(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
+            return [EvidenceItem(None, f"metric: the {what} series of {ours[0].uri} moved, among others", cause)]
         foreign = [name for name, meant in means.items() if refutes(meant, target)]
-        others = self._beside(life, since)
+        others = self._targets_beside(life, since)
         unexplained = [name for name in foreign if not means[name] & others]
         if unexplained and len(foreign) == len(names):
             name = unexplained[0]
-            return [Testimony(Kind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead")]
+            return [
+                EvidenceItem(
+                    AttributionKind.REFUTED, f"metric: the {what} series of {name.uri} {name.address} moved instead"
+                )
+            ]
         if passed and foreign and len(foreign) == len(names):
             line = "metric: success series of others moved, this orchestrator's did not"
-            return [Testimony(Kind.MISSING if not self._exact(life) else None, line)]
+            return [EvidenceItem(AttributionKind.MISSING if not self._was_alone(life) else None, line)]
         return []
 
-    def _exact(self, life: Life) -> bool:
+    def _was_alone(self, life: JobTrace) -> bool:
         """Tell whether the job was certainly alone for its pair while in the air, whatever moved before."""
-        end = life.ended if life.ended is not None else float("inf")
+        end = life.ended_monotonic if life.ended_monotonic is not None else float("inf")
         return not any(
-            one is not life and one.sent <= end and (one.ended is None or one.ended >= life.sent)
-            for one in self._lives[life.job.pair]
+            one is not life
+            and one.sent_monotonic <= end
+            and (one.ended_monotonic is None or one.ended_monotonic >= life.sent_monotonic)
+            for one in self._traces[life.job.pipeline_model]
         )
 
-    def _beside(self, life: Life, since: float) -> set[Target]:
+    def _targets_beside(self, life: JobTrace, since: float) -> set[Target]:
         """Give the targets of other jobs of the pair that were in the air since the reading before this job."""
         return {
             one.job.target
-            for one in self._lives[life.job.pair]
-            if one is not life and (one.ended is None or _over(one) >= since)
+            for one in self._traces[life.job.pipeline_model]
+            if one is not life and (one.ended_monotonic is None or _moves_until(one) >= since)
         }
 
-    def _from_event(self, life: Life, event: Completed) -> list[Testimony]:
+    def _from_event(self, life: JobTrace, event: JobCompletedEvent) -> list[EvidenceItem]:
         """Weigh an event that fits this job; it says nothing of who served if it fits another job as well."""
         assert self.events is not None
         rivals = [
             one
-            for one in self._lives[life.job.pair]
+            for one in self._traces[life.job.pipeline_model]
             if one is not life
-            and one.ended is not None
-            and self.events.fits(event, one.job.pair, one.ended_at, one.round_trip_s, byoc=event.byoc)
+            and one.ended_monotonic is not None
+            and self.events.matches(event, one.job.pipeline_model, one.ended_at, one.round_trip_s, byoc=event.byoc)
         ]
         if rivals:
             return []
-        cause = "" if event.success or _says_nothing(event.error) else event.error
-        if not event.uri and not event.address:
-            return [Testimony(None, f"event: {cause}", cause)] if cause else []
-        return [self._named(life.job.target, event.uri, event.address, f"event: served by {event.uri}", cause)]
+        cause = "" if event.is_success or _is_meaningless_error(event.error) else event.error
+        if not event.service_uri and not event.address:
+            return [EvidenceItem(None, f"event: {cause}", cause)] if cause else []
+        return [
+            self._item_for_name(
+                life.job.target, event.service_uri, event.address, f"event: served by {event.service_uri}", cause
+            )
+        ]
 
-    def _named(self, target: Target, uri: str, address: str, line: str, cause: str = "") -> Testimony:
-        meant = self.known.meant(uri, address)
+    def _item_for_name(self, target: Target, uri: str, address: str, line: str, cause: str = "") -> EvidenceItem:
+        meant = self.index.find(uri, address)
         if proves(meant, target):
-            return Testimony(Kind.PROVEN, line, cause)
+            return EvidenceItem(AttributionKind.PROVEN, line, cause)
         if refutes(meant, target):
-            return Testimony(Kind.REFUTED, f"{line}, which is another orchestrator", cause)
-        return Testimony(None, f"{line}, which is nobody known for certain", cause)
+            return EvidenceItem(AttributionKind.REFUTED, f"{line}, which is another orchestrator", cause)
+        return EvidenceItem(None, f"{line}, which is nobody known for certain", cause)
 
 
-def _over(life: Life) -> float:
+def _moves_until(life: JobTrace) -> float:
     """Return when a job that has ended moves no more series: a gateway counts one that was left behind only later."""
-    assert life.ended is not None
-    return life.ended + (_LINGERS_S if life.disconnected else 0.0)
+    assert life.ended_monotonic is not None
+    return life.ended_monotonic + (_LINGERS_S if life.gateway_may_continue else 0.0)
 
 
-def _says_nothing(error: str) -> bool:
+def _is_meaningless_error(error: str) -> bool:
     """Whether an error is what a gateway writes whenever its tries run out, for whatever reason."""
     return "no orchestrators available" in error.lower()
 
 
-def _timed(body: bytes, begun: float, before: frozenset[int]) -> tuple[series.Snapshot, float]:
+def _parse_timed(body: bytes, begun: float, before: frozenset[int]) -> tuple[MetricsSnapshot, float]:
     """Read metrics and give how many seconds that took."""
     began = time.perf_counter()
-    return series.read(body, begun, before), time.perf_counter() - began
+    return parse_metrics(body, begun, before), time.perf_counter() - began

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from jobtester.domain.orchestrators import Orchestrator
 
 _MOST_REMEMBERED = 2_000  # instants of questions of one job; a gateway that asks on and on is read from these
-ASKS_BEFORE_JOB = 5  # a tester gateway asks about this often before a job leaves (docs/targeting.md)
+QUESTIONS_BEFORE_JOB = 5  # a tester gateway asks about this often before a job leaves (docs/targeting.md)
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class LeaseTiming:
     """The times of one gateway, in seconds, and how often one job makes it ask at least."""
 
     retry_window: float = 2.0
@@ -22,7 +22,7 @@ class Timing:
 
 
 @dataclass(slots=True)
-class Flight:
+class LeasedJob:
     """One job in the air: since when, and how often and when the gateway has asked in its lifetime.
 
     `alone` means that no question of another job can be among them.
@@ -31,10 +31,10 @@ class Flight:
     job: str
     orchestrator: Orchestrator
     sent_at: float
-    asks: int = 0
-    overlapped: bool = False
-    alone: bool = True
-    asked_at: list[float] = field(default_factory=list)
+    questions: int = 0
+    was_overlapped: bool = False
+    was_alone: bool = True
+    question_times: list[float] = field(default_factory=list)
 
 
 class Lease:
@@ -43,39 +43,39 @@ class Lease:
     Outside a tick all candidates are named. In a tick the holder alone is named, and nobody between two holders.
     """
 
-    def __init__(self, timing: Timing, *, overlap: bool = False) -> None:
+    def __init__(self, timing: LeaseTiming, *, overlap: bool = False) -> None:
         """Start with nobody known and no tick running."""
         self.timing = timing
         self.overlap = overlap
         self.holder: Orchestrator | None = None
-        self.flights: dict[str, Flight] = {}
-        self.last_ask = float("-inf")
+        self.jobs: dict[str, LeasedJob] = {}
+        self.last_question_at = float("-inf")
         self._in_tick = False
         self._candidates: tuple[Orchestrator, ...] = ()
         self._stray_since: float | None = None
         self._unclaimed = 0
 
-    def know(self, candidates: Sequence[Orchestrator]) -> None:
+    def set_candidates(self, candidates: Sequence[Orchestrator]) -> None:
         """Take over who may be named while no tick runs."""
         self._candidates = tuple(one for one in candidates if one.service_uri)
 
-    def open_tick(self) -> None:
+    def begin_tick(self) -> None:
         """Begin to name leaseholders only."""
         self._in_tick, self.holder = True, None
 
-    def close_tick(self) -> None:
+    def end_tick(self) -> None:
         """Go back to naming all candidates."""
         self._in_tick, self.holder = False, None
 
-    def named(self, now: float) -> tuple[Orchestrator, ...]:
+    def answer_webhook(self, now: float) -> tuple[Orchestrator, ...]:
         """Answer one call of the webhook: whom the gateway may select now."""
-        self.last_ask = now
-        if self.flights:
+        self.last_question_at = now
+        if self.jobs:
             self._unclaimed += 1
-        for flight in self.flights.values():
-            flight.asks += 1
-            if len(flight.asked_at) < _MOST_REMEMBERED:
-                flight.asked_at.append(now)
+        for flight in self.jobs.values():
+            flight.questions += 1
+            if len(flight.question_times) < _MOST_REMEMBERED:
+                flight.question_times.append(now)
         if not self._in_tick:
             return self._candidates
         return (self.holder,) if self.holder is not None else ()
@@ -86,15 +86,17 @@ class Lease:
             return now
         earliest = now
         if self._stray_since is not None:
-            earliest = max(self._stray_since, self.last_ask) + self.timing.after_disconnect
-        for flight in self.flights.values():
+            earliest = max(self._stray_since, self.last_question_at) + self.timing.after_disconnect
+        for flight in self.jobs.values():
             if not self.overlap:
                 return None
             if self.holder is None or flight.orchestrator.target != self.holder.target:
                 continue
-            if flight.asks < ASKS_BEFORE_JOB:
+            if flight.questions < QUESTIONS_BEFORE_JOB:
                 return None
-            earliest = max(earliest, flight.sent_at + self.timing.retry_window, self.last_ask + self.timing.settle)
+            earliest = max(
+                earliest, flight.sent_at + self.timing.retry_window, self.last_question_at + self.timing.settle
+            )
         return earliest
 
     def grant(self, orchestrator: Orchestrator, now: float) -> None:
@@ -106,44 +108,44 @@ class Lease:
             return
         self._stray_since = None
         self.holder = orchestrator
-        if self.flights:
-            for flight in self.flights.values():
-                flight.overlapped = True
+        if self.jobs:
+            for flight in self.jobs.values():
+                flight.was_overlapped = True
         else:
             self._unclaimed = 0
 
     def release(self, now: float) -> None:
         """Name nobody any more, unless a job is in the air or calls may still follow a dropped one."""
         stray = self._stray_since is not None and (
-            max(self._stray_since, self.last_ask) + self.timing.after_disconnect > now
+            max(self._stray_since, self.last_question_at) + self.timing.after_disconnect > now
         )
-        if not self.flights and not stray:
+        if not self.jobs and not stray:
             self.holder = None
 
-    def sent(self, job: str, now: float) -> Flight:
+    def on_sent(self, job: str, now: float) -> LeasedJob:
         """Note that a job of the holder leaves now."""
         assert self.holder is not None, "a job needs the lease"
-        others = any(one.orchestrator.target != self.holder.target for one in self.flights.values())
+        others = any(one.orchestrator.target != self.holder.target for one in self.jobs.values())
         strays = self._stray_since is not None and (
-            max(self._stray_since, self.last_ask) + self.timing.after_disconnect > now
+            max(self._stray_since, self.last_question_at) + self.timing.after_disconnect > now
         )
-        for flight in self.flights.values():
-            flight.alone = False
-        alone = not self.flights and not strays
-        flight = self.flights[job] = Flight(job, self.holder, now, overlapped=others, alone=alone)
+        for flight in self.jobs.values():
+            flight.was_alone = False
+        alone = not self.jobs and not strays
+        flight = self.jobs[job] = LeasedJob(job, self.holder, now, was_overlapped=others, was_alone=alone)
         return flight
 
-    def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
+    def on_ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
         """Note that a job was answered, or that we left before its answer (then calls may still follow)."""
-        flight = self.flights.pop(job)
+        flight = self.jobs.pop(job)
         if disconnected:
             self._stray_since = now
         return flight
 
-    def claim(self, flight: Flight) -> bool:
+    def claim_questions(self, flight: LeasedJob) -> bool:
         """Tell whether the gateway asked for this job; each call counts for one job only."""
         needed = self.timing.min_asks
-        if flight.asks < needed or self._unclaimed < needed:
+        if flight.questions < needed or self._unclaimed < needed:
             return False
         self._unclaimed -= needed
         return True

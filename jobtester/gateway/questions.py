@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from jobtester.domain.attempts import Attempts, Pattern
+from jobtester.domain.attempts import AttemptPattern, Attempts
 
-ASKS_OF_AN_ATTEMPT = 5  # how often a tester gateway asks before a job leaves
-_ASKS_OF_STICKY_SESSIONS = 3  # how often a half-configured one asks for a job it serves from what it remembers
+QUESTIONS_PER_ATTEMPT = 5  # how often a tester gateway asks before a job leaves
+_QUESTIONS_OF_STICKY_SESSIONS = 3  # how often a half-configured one asks for a job it serves from what it remembers
 _SHARPNESS = 4.0  # nats by which a pause that is e times the limit speaks for lying between bursts
 _DEAREST = 8.0  # nats: no single pause outweighs the rest, since any machine stalls now and then
 _CLEAR = 4.0  # nats by which a reading has to be better than every other, at least
@@ -45,7 +45,13 @@ class _Fit:
 _NO_FIT = _Fit(math.inf, 0)
 
 
-def classify(asked: Sequence[float], *, answered: bool, retried: bool = True, hung_up: bool = False) -> Attempts:
+def classify_by_questions(
+    question_times: Sequence[float],
+    *,
+    is_answered: bool,
+    tries_exhausted: bool = True,
+    gateway_may_continue: bool = False,
+) -> Attempts:
     """Return what the attempts at one job came to, from when the gateway asked during it.
 
     Args:
@@ -54,40 +60,44 @@ def classify(asked: Sequence[float], *, answered: bool, retried: bool = True, hu
         retried: whether the gateway tries again after a failure like this one; it does not after a runner's 400.
         hung_up: whether the tester left before the gateway answered, so that the last attempt's end was not seen.
     """
-    count = len(asked)
+    count = len(question_times)
     if count == 0:
-        return Attempts(Pattern.NOT_FOLLOWING, 0, "the gateway did not ask whom to use")
-    if answered or hung_up:
-        if count >= ASKS_OF_AN_ATTEMPT:
-            pattern = Pattern.ANSWERED if answered else Pattern.REACHED
+        return Attempts(AttemptPattern.NOT_FOLLOWING, 0, "the gateway did not ask whom to use")
+    if is_answered or gateway_may_continue:
+        if count >= QUESTIONS_PER_ATTEMPT:
+            pattern = AttemptPattern.ANSWERED if is_answered else AttemptPattern.REACHED
             return Attempts(pattern, 1, f"the gateway asked {count} times")
-        if hung_up and count < _ASKS_OF_STICKY_SESSIONS:
-            return Attempts(Pattern.DOWN, 0, f"the gateway asked {count} times, and no attempt left")
+        if gateway_may_continue and count < _QUESTIONS_OF_STICKY_SESSIONS:
+            return Attempts(AttemptPattern.DOWN, 0, f"the gateway asked {count} times, and no attempt left")
         return _sticky(count)
-    if count == _ASKS_OF_STICKY_SESSIONS:
+    if count == _QUESTIONS_OF_STICKY_SESSIONS:
         return _sticky(count)
-    if not retried and count > ASKS_OF_AN_ATTEMPT and count % 2:
-        return Attempts(Pattern.REACHED, 1, f"the gateway asked {count} times, so an attempt left for the orchestrator")
+    if not tries_exhausted and count > QUESTIONS_PER_ATTEMPT and count % 2:
+        return Attempts(
+            AttemptPattern.REACHED, 1, f"the gateway asked {count} times, so an attempt left for the orchestrator"
+        )
     if count == 2:
-        return Attempts(Pattern.DOWN, 0, "the gateway asked once for a selection and heard nothing of the orchestrator")
-    pauses = [math.log(max(later - sooner, _SHORTEST_S)) for sooner, later in pairwise(asked)]
-    return _read(pauses, asked, retried)
+        return Attempts(
+            AttemptPattern.DOWN, 0, "the gateway asked once for a selection and heard nothing of the orchestrator"
+        )
+    pauses = [math.log(max(later - sooner, _SHORTEST_S)) for sooner, later in pairwise(question_times)]
+    return _read(pauses, question_times, tries_exhausted)
 
 
 def _sticky(count: int) -> Attempts:
-    line = f"the gateway asked {count} times, and a tester gateway asks at least {ASKS_OF_AN_ATTEMPT} times"
-    return Attempts(Pattern.NOT_FOLLOWING, 0, line)
+    line = f"the gateway asked {count} times, and a tester gateway asks at least {QUESTIONS_PER_ATTEMPT} times"
+    return Attempts(AttemptPattern.NOT_FOLLOWING, 0, line)
 
 
 def _read(pauses: Sequence[float], asked: Sequence[float], retried: bool) -> Attempts:
-    best = {Pattern.REACHED: _NO_FIT, Pattern.BUSY: _NO_FIT, Pattern.NOBODY: _NO_FIT}
+    best = {AttemptPattern.REACHED: _NO_FIT, AttemptPattern.BUSY: _NO_FIT, AttemptPattern.NOBODY: _NO_FIT}
     for limit in _limits(pauses):
         within = [_cost(_SHARPNESS * (pause - limit)) for pause in pauses]
         between = [_cost(_SHARPNESS * (limit - pause)) for pause in pauses]
         for pattern, fit in (
-            (Pattern.REACHED, _reached(within, between)),
-            (Pattern.BUSY, _busy(within, between)),
-            (Pattern.NOBODY, _nobody(within, between)),
+            (AttemptPattern.REACHED, _reached(within, between)),
+            (AttemptPattern.BUSY, _busy(within, between)),
+            (AttemptPattern.NOBODY, _nobody(within, between)),
         ):
             if fit.cost < best[pattern].cost:
                 best[pattern] = fit
@@ -96,13 +106,15 @@ def _read(pauses: Sequence[float], asked: Sequence[float], retried: bool) -> Att
     told = f"the gateway asked {count} times"
     clear = max(_CLEAR, min(_CLEAR_PER_QUESTION * count, _CLEAR_AT_MOST))
     if fit.cost > _FITS * len(pauses) + _FITS or any(other.cost - fit.cost < clear for _, other in others):
-        return Attempts(Pattern.UNCLEAR, 0, f"{told}, in no pattern that says what happened")
-    if pattern is Pattern.NOBODY:
+        return Attempts(AttemptPattern.UNCLEAR, 0, f"{told}, in no pattern that says what happened")
+    if pattern is AttemptPattern.NOBODY:
         return Attempts(pattern, 0, f"{told}, always in pairs: no attempt found anybody to select")
-    if pattern is Pattern.BUSY:
+    if pattern is AttemptPattern.BUSY:
         return Attempts(pattern, fit.tries, f"{told}: {fit.tries} attempts were refused for want of a free slot")
     if fit.tries == 1 and retried and not _lasted(asked):
-        return Attempts(Pattern.UNCLEAR, 1, f"{told}: one attempt failed at once, which may mean that no slot was free")
+        return Attempts(
+            AttemptPattern.UNCLEAR, 1, f"{told}: one attempt failed at once, which may mean that no slot was free"
+        )
     return Attempts(pattern, fit.tries, f"{told}: {fit.tries} attempts reached the orchestrator and failed")
 
 

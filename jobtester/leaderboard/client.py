@@ -18,11 +18,9 @@ import aiohttp
 import orjson
 
 from jobtester import __version__
-from jobtester.connections import cause_of
 from jobtester.errors import LeaderboardError
-from jobtester.leaderboard import answers
-from jobtester.leaderboard.answers import Answer, Fate
-from jobtester.proxies import Proxies
+from jobtester.http import Proxies, explain_connection_error
+from jobtester.leaderboard.answers import PostAnswer, PostResult, classify_answer, parse_http_date
 
 _FAR_FUTURE = 4_102_444_800  # the year 2100: no clock of a database runs that far ahead
 _CONNECTIONS = 512
@@ -34,7 +32,7 @@ _KEEPALIVE_S = 10.0  # an idle connection that the server closes first would mak
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExpectedRow:
     """What one stat's row looks like. `job` is the id inside its inputs, empty where there is none."""
 
     orchestrator: str
@@ -45,7 +43,7 @@ class Wanted:
     round_trip_s: float
     job: str = ""
 
-    def is_row(self, row: Mapping[str, Any]) -> bool:
+    def matches(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row is this stat: the same instant, and the same time to the last bit or the job's own id."""
         if row.get("timestamp") != self.timestamp or row.get("region", self.region) != self.region:
             return False
@@ -53,7 +51,7 @@ class Wanted:
         return own or row.get("round_trip_time") == self.round_trip_s
 
 
-class Client:
+class LeaderboardClient:
     """Talks to one Leaderboard."""
 
     def __init__(
@@ -69,9 +67,9 @@ class Client:
         self._clock = clock
         self._ahead_s = 0.0
         self._session: aiohttp.ClientSession | None = None
-        self._way = Proxies.of_environment().way(self.url)
+        self._way = Proxies.from_environment().request_arguments(self.url)
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> LeaderboardClient:
         await self.open()
         return self
 
@@ -99,7 +97,7 @@ class Client:
         """Give the bare lower-case hex HMAC-SHA256 over the exact bytes."""
         return hmac.new(self._secret, body, hashlib.sha256).hexdigest()
 
-    async def post(self, body: bytes) -> Answer:
+    async def post(self, body: bytes) -> PostAnswer:
         """Send one stat and say what became of it; never raises for what the network does.
 
         Only a failure to connect proves that nothing arrived. Anything else that is not an answer leaves it unknown.
@@ -114,13 +112,13 @@ class Client:
                 text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
                 self._compare_clocks(response)
                 wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
-                return answers.classify(response.status, text, wait, date)
+                return classify_answer(response.status, text, wait, date)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Answer(Fate.LATER, f"no connection to {self.url}: {self._cause(error)}")
+            return PostAnswer(PostResult.LATER, f"no connection to {self.url}: {self._cause(error)}")
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(Fate.UNKNOWN, f"no answer from {self.url}: {self._cause(error)}")
+            return PostAnswer(PostResult.UNKNOWN, f"no answer from {self.url}: {self._cause(error)}")
 
-    async def regions(self) -> dict[str, set[str]]:
+    async def get_regions(self) -> dict[str, set[str]]:
         """Give the names of regions by the type of stats they keep (`ai`, `transcoding`). Raises LeaderboardError."""
         document = await self._get("/api/regions", {})
         listed = document.get("regions") if isinstance(document, dict) else None
@@ -139,7 +137,7 @@ class Client:
         seconds."""
         return ours - self._ahead_s
 
-    async def rows(
+    async def get_rows(
         self,
         orchestrator: str,
         *,
@@ -163,7 +161,7 @@ class Client:
         return [row | {"region": region} for region, row in listed if isinstance(row, dict)]
 
     def _cause(self, error: Exception) -> str:
-        return cause_of(error, self.url, self._way.get("proxy"))
+        return explain_connection_error(error, self.url, self._way.get("proxy"))
 
     async def _get(self, path: str, query: dict[str, str], *, fresh: bool = False) -> Any:
         assert self._session is not None, "open() comes first"
@@ -186,7 +184,7 @@ class Client:
             raise LeaderboardError(f"{self.url}{path}: the answer is not JSON; is leaderboard.url right?") from error
 
     def _compare_clocks(self, response: aiohttp.ClientResponse) -> None:
-        date = answers.instant_of(response.headers.get("Date", ""))
+        date = parse_http_date(response.headers.get("Date", ""))
         if date is not None:
             self._ahead_s = self._clock() - date
 

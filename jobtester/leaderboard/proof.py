@@ -25,7 +25,7 @@ ORPHAN_FACTOR = 10 / 3  # 300 s where a miss counts after 90 s: a statement outl
 SLOW_ANSWER_S = 5.0  # an empty answer after a time limit (20 s by default) is a failed query
 
 
-class Proof(StrEnum):
+class StatProof(StrEnum):
     """What is known of a stat after a look."""
 
     STORED = "stored"
@@ -46,7 +46,7 @@ class Completeness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LookUp:
     """One look for a stat. `rows` are those that are the stat; `age_s` and `later_s` are seconds.
 
     `age_s` is the time from the last instant at which the stat can have been sent to the question, `later_s` that
@@ -61,36 +61,36 @@ class Look:
     age_s: float
     later_s: float | None
     took_s: float
-    looks: int
+    look_ups: int
 
 
-def conclude(look: Look, miss_after_s: float, *, guess: bool = False) -> Proof:
+def conclude(look: LookUp, miss_after_s: float, *, guess: bool = False) -> StatProof:
     """Return what a look proves. `miss_after_s`: how long the server itself may take to store a stat, in seconds.
 
     `guess` lets a stat count as absent where no stat was ever stored with which to compare.
     """
     if look.rows:
-        return Proof.STORED
+        return StatProof.STORED
     orphan_s = miss_after_s * ORPHAN_FACTOR
     if look.age_s < miss_after_s:
-        return Proof.TOO_EARLY
+        return StatProof.TOO_EARLY
     overtaken = look.later_s is not None and look.later_s >= LATER_SETTLED_S
     if not overtaken and look.age_s < orphan_s:
-        return Proof.TOO_EARLY
+        return StatProof.TOO_EARLY
     if look.completeness is Completeness.CONTROL_SHOWN:
-        return Proof.ABSENT
+        return StatProof.ABSENT
     weighed = look.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE) or (
         guess and look.completeness is Completeness.NOTHING_TO_COMPARE
     )
     if not weighed or look.took_s >= SLOW_ANSWER_S:
-        return Proof.UNPROVEN
+        return StatProof.UNPROVEN
     if look.age_s < orphan_s:
-        return Proof.TOO_EARLY
+        return StatProof.TOO_EARLY
     needed = LOOKS_WITH_CONTROL_GONE if look.completeness is Completeness.CONTROL_GONE else LOOKS_WITHOUT_CONTROL
-    return Proof.ABSENT if look.looks + 1 >= needed else Proof.UNPROVEN
+    return StatProof.ABSENT if look.look_ups + 1 >= needed else StatProof.UNPROVEN
 
 
-def is_weighable(look: Look, miss_after_s: float) -> bool:
+def counts_as_evidence(look: LookUp, miss_after_s: float) -> bool:
     """Return whether a look counts as one of those that are needed where there is no control row."""
     return (
         look.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE, Completeness.NOTHING_TO_COMPARE)

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from jobtester.checks.base import AssetMetadata
+from jobtester.checks.worker import Worker, WorkerLostError
 from jobtester.errors import AssetError
-from jobtester.pipelines.checks.sample import Truth
-from jobtester.pipelines.worker import Worker, WorkerLost
 
 MAX_SIZE = 50 * 2**20
 TRUTH = "truth.toml"
@@ -27,10 +27,10 @@ _WRONG = {
     "wrong audio": "gateways are safe with WAV, FLAC and MP3 only; convert it",
 }
 _INSPECT_CPU_S = 30.0
-_TRUTHS: TypeAdapter[dict[str, Truth]] = TypeAdapter(dict[str, Truth])
+_TRUTHS: TypeAdapter[dict[str, AssetMetadata]] = TypeAdapter(dict[str, AssetMetadata])
 
 
-def shipped() -> Path:
+def builtin_folder() -> Path:
     """Give the folder of the test inputs that come with the product: in an installed package, or in the repository."""
     installed = Path(__file__).parents[1] / "assets"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "assets"
@@ -42,7 +42,7 @@ class Asset:
 
     name: str
     content: bytes
-    truth: Truth
+    metadata: AssetMetadata
 
 
 class Assets:
@@ -51,9 +51,9 @@ class Assets:
     def __init__(self, directory: Path | str | None = None) -> None:
         """Look for files in `directory` first. Nothing is read yet."""
         self._folders = [Path(directory)] if directory else []
-        self._folders.append(shipped())
+        self._folders.append(builtin_folder())
         self._known: dict[str, Asset] = {}
-        self._truths: dict[Path, dict[str, Truth]] = {}
+        self._truths: dict[Path, dict[str, AssetMetadata]] = {}
 
     def get(self, name: str) -> Asset:
         """Give a test input, read and checked once.
@@ -80,7 +80,7 @@ class Assets:
             raise AssetError(
                 f"{path}: is not the file that {TRUTH} beside it describes; put that file back, or correct {TRUTH}"
             )
-        if path.parent == shipped() and truth.sha256:
+        if path.parent == builtin_folder() and truth.sha256:
             return Asset(name, content, truth)  # known to be good, byte for byte
         return Asset(name, content, _inspected(path, content, truth))
 
@@ -93,13 +93,13 @@ class Assets:
         looked = " and ".join(str(folder) for folder in self._folders)
         raise AssetError(f"{name}: no such file; looked in {looked}")
 
-    def _truth(self, path: Path) -> Truth:
+    def _truth(self, path: Path) -> AssetMetadata:
         if path.parent not in self._truths:
             self._truths[path.parent] = _truths(path.parent / TRUTH)
-        return self._truths[path.parent].get(path.name, Truth())
+        return self._truths[path.parent].get(path.name, AssetMetadata())
 
 
-def _truths(path: Path) -> dict[str, Truth]:
+def _truths(path: Path) -> dict[str, AssetMetadata]:
     """Read a truth.toml; a folder without one has nothing known of its files."""
     try:
         table = tomllib.loads(path.read_text("utf-8")).get("files", {})
@@ -112,7 +112,7 @@ def _truths(path: Path) -> dict[str, Truth]:
     for name, facts in table.items():
         if not isinstance(facts, dict):
             raise AssetError(f'{path}: files."{name}" has to be a table')
-        unknown = set(facts) - {each.name for each in fields(Truth)}
+        unknown = set(facts) - {each.name for each in fields(AssetMetadata)}
         if unknown:
             raise AssetError(f'{path}: files."{name}".{min(unknown)}: no such key')
     try:
@@ -123,7 +123,7 @@ def _truths(path: Path) -> dict[str, Truth]:
         raise AssetError(f"{path}: files.{where}: {first['msg']}") from error
 
 
-def _inspected(path: Path, content: bytes, truth: Truth) -> Truth:
+def _inspected(path: Path, content: bytes, truth: AssetMetadata) -> AssetMetadata:
     """Decode a file that is not ours, in a process of its own, and complete what is known of it."""
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
@@ -133,7 +133,7 @@ def _inspected(path: Path, content: bytes, truth: Truth) -> Truth:
     worker = Worker.start(wall_s=2 * _INSPECT_CPU_S)
     try:
         found = worker.inspect(content, kind, cpu_s=_INSPECT_CPU_S)
-    except WorkerLost as lost:
+    except WorkerLostError as lost:
         raise AssetError(f"{path}: cannot be looked at: {lost}") from lost
     finally:
         worker.stop()
@@ -142,7 +142,7 @@ def _inspected(path: Path, content: bytes, truth: Truth) -> Truth:
     return replace(truth, **_agreeing(path, found, truth))
 
 
-def _agreeing(path: Path, found: dict[str, Any], truth: Truth) -> dict[str, Any]:
+def _agreeing(path: Path, found: dict[str, Any], truth: AssetMetadata) -> dict[str, Any]:
     for key, value in found.items():
         said = getattr(truth, key)
         if said and (said != value if isinstance(value, str) else abs(said - value) > 0.5):

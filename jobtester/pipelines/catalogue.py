@@ -12,34 +12,35 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from jobtester import schema
+from jobtester.checks.base import AssetMetadata, Expectation
+from jobtester.checks.parameters import make_check, parameter_problems
+from jobtester.checks.registry import missing_inputs
 from jobtester.errors import AssetError, ConfigError
-from jobtester.pipelines import choices
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.checks import parameters, registry
-from jobtester.pipelines.checks.sample import Expectation, Truth
-from jobtester.pipelines.definition import Definition, Override
+from jobtester.pipelines.definition import Override, PipelineDefinition
+from jobtester.pipelines.parameter_choices import choose, has_empty_list
+from jobtester.settings.schema import did_you_mean
 
-Catalogue: TypeAlias = Mapping[str, Definition]
+Catalogue: TypeAlias = Mapping[str, PipelineDefinition]
 
 _NOT_WRITTEN = ("slug", "inputs")
 _SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
-def builtin() -> dict[str, dict[str, Any]]:
+def builtin_tables() -> dict[str, dict[str, Any]]:
     """Give the tables of the built-in pipelines."""
     return tomllib.loads(files("jobtester.pipelines").joinpath("builtin.toml").read_text("utf-8"))
 
 
-def load(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -> Catalogue:
+def load_catalogue(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -> Catalogue:
     """Lay the [pipelines.*] tables of config.toml over the built-in ones and check everything, test inputs included.
 
     Raises one ConfigError with every problem, each with its key path.
     """
-    tables = builtin()
+    tables = builtin_tables()
     for slug, table in overrides.items():
-        tables[slug] = merged(tables.get(slug, {}), table) if isinstance(table, Mapping) else table
-    found: dict[str, Definition] = {}
+        tables[slug] = deep_merge(tables.get(slug, {}), table) if isinstance(table, Mapping) else table
+    found: dict[str, PipelineDefinition] = {}
     problems: list[str] = []
     for slug, table in tables.items():
         definition, wrong = _define(slug, table, assets)
@@ -51,21 +52,21 @@ def load(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -> Catalogu
     return MappingProxyType(found)
 
 
-def writing(catalogue: Catalogue) -> list[str]:
+def streaming_pipelines(catalogue: Catalogue) -> list[str]:
     """Give the pipelines that write, and may stream it: of those, tokens are measured."""
     return [one.slug for one in catalogue.values() if one.stream is not None]
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one table over another: tables key by key, anything else replaced."""
-    whole = dict(below)
-    for key, value in above.items():
+    whole = dict(base)
+    for key, value in override.items():
         under = whole.get(key)
-        whole[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        whole[key] = deep_merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
     return whole
 
 
-def _define(slug: str, table: object, assets: Assets) -> tuple[Definition | None, list[str]]:
+def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinition | None, list[str]]:
     """Make a definition, or say what is wrong with its table; each line begins where the table's name ends."""
     if not isinstance(table, Mapping):
         return None, [": has to be a table"]
@@ -74,7 +75,7 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[Definition | None
         problems.append(': the name is part of an address: small letters, digits and "-"; or set byoc = true')
     given = {key: value for key, value in table.items() if key not in _NOT_WRITTEN}
     try:
-        definition = Definition.model_validate({**given, "slug": slug})
+        definition = PipelineDefinition.model_validate({**given, "slug": slug})
     except ValidationError as error:
         return None, problems + [_line(dict(item)) for item in error.errors()]
     problems += _contents(definition)
@@ -85,16 +86,16 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[Definition | None
     return definition, problems or list(_unknowns(definition, inputs))
 
 
-def _contents(definition: Definition) -> list[str]:
+def _contents(definition: PipelineDefinition) -> list[str]:
     """Say what is wrong inside parameters, files and checks, which are free tables."""
     problems = [
-        f".checks[{i}]{line}" for i, table in enumerate(definition.checks) for line in parameters.problems(table)
+        f".checks[{i}]{line}" for i, table in enumerate(definition.checks) for line in parameter_problems(table)
     ]
     if problems:
         return problems
     for where, override in _layers(definition):
         problems += _parameters(where, definition, override)
-        if override.files and not definition.multipart:
+        if override.files and not definition.is_multipart:
             problems.append(f'{where}.files: only content_type = "multipart/form-data" carries files')
         names = {table["check"] for table in definition.checks}
         for name, expected in override.expect.items():
@@ -102,11 +103,11 @@ def _contents(definition: Definition) -> list[str]:
                 problems.append(f"{where}.expect.{name}: the pipeline has no check of this name")
                 continue
             table = {**next(each for each in definition.checks if each["check"] == name), **expected}
-            problems += [f"{where}.expect.{name}{line}" for line in parameters.problems(table)]
+            problems += [f"{where}.expect.{name}{line}" for line in parameter_problems(table)]
     return problems
 
 
-def _parameters(where: str, definition: Definition, override: Override) -> Iterator[str]:
+def _parameters(where: str, definition: PipelineDefinition, override: Override) -> Iterator[str]:
     for key, value in override.parameters.items():
         path = f"{where}.parameters.{_key(key)}"
         if key == definition.model_field:
@@ -115,47 +116,47 @@ def _parameters(where: str, definition: Definition, override: Override) -> Itera
             yield f"{path}: write it beside parameters: stream = true or false"
         elif key in definition.files:
             yield f"{path}: is a file already; see files"
-        elif choices.empty(value):
+        elif has_empty_list(value):
             yield f"{path}: the list is empty, so there is nothing to choose"
         elif not _plain(value):
             yield f"{path}: dates, times, nan, inf and integers beyond 64 bits cannot be sent; write a text"
 
 
-def _inputs(definition: Definition, assets: Assets) -> tuple[Any, list[str]]:
+def _inputs(definition: PipelineDefinition, assets: Assets) -> tuple[Any, list[str]]:
     """Read every file the pipeline may send; give a function from files to their truths, and what is wrong."""
-    known: dict[str, Truth] = {}
+    known: dict[str, AssetMetadata] = {}
     problems = []
     for where, override in _layers(definition):
         for field, name in override.files.items():
             try:
-                known[name] = assets.get(name).truth
+                known[name] = assets.get(name).metadata
             except AssetError as error:
                 problems.append(f"{where}.files.{_key(field)}: {error}")
 
-    def truths(sent: Mapping[str, str]) -> dict[str, Truth]:
+    def truths(sent: Mapping[str, str]) -> dict[str, AssetMetadata]:
         return {field: known[name] for field, name in sent.items() if name in known}
 
     return truths, problems
 
 
-def _unknowns(definition: Definition, inputs: Any) -> Iterator[str]:
+def _unknowns(definition: PipelineDefinition, inputs: Any) -> Iterator[str]:
     """Say which checks would have to know something of the request that nobody tells them."""
     said = set()
     for variant in definition.variants or (None,):
         for pattern in ("", *definition.per_model):
             whole = definition.for_model(pattern, variant)
-            asked = choices.choose(whole.parameters, 0, definition.slug)
+            asked = choose(whole.parameters, 0, definition.slug)
             tables = definition.check_tables(whole.expect)
             expectation = Expectation((), asked, inputs(whole.files))
             for index, table in enumerate(tables):
-                need = registry.needs(parameters.check(table), expectation)
+                need = missing_inputs(make_check(table), expectation)
                 line = f".checks[{index}]: {table['check']} {need}"
                 if need and line not in said:
                     said.add(line)
                     yield line
 
 
-def _layers(definition: Definition) -> Iterator[tuple[str, Override]]:
+def _layers(definition: PipelineDefinition) -> Iterator[tuple[str, Override]]:
     """Give every place where parameters, files and expectations may stand, with its key path."""
     yield "", Override(parameters=definition.parameters, files=definition.files)
     for pattern, override in definition.per_model.items():
@@ -184,8 +185,12 @@ def _line(item: Mapping[str, Any]) -> str:
     """Put one of pydantic's findings into plain words, with the key path first."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = Override.model_fields if len(item["loc"]) > 1 else Definition.model_fields.keys() - set(_NOT_WRITTEN)
-        return f"{path}: no such key{schema.did_you_mean(str(item['loc'][-1]), known)}"
+        known = (
+            Override.model_fields
+            if len(item["loc"]) > 1
+            else PipelineDefinition.model_fields.keys() - set(_NOT_WRITTEN)
+        )
+        return f"{path}: no such key{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] == "missing":
         return f"{path}: is missing"
     message = str(item["msg"]).removeprefix("Value error, ")

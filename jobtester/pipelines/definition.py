@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from jobtester.domain import durations
-from jobtester.domain.orchestrators import Capability, name_of
-from jobtester.pipelines import choices
-from jobtester.pipelines.checks.sample import Truth
+from jobtester.checks.base import AssetMetadata
+from jobtester.domain.orchestrators import Capability, display_name
+from jobtester.domain.units import parse_duration
+from jobtester.pipelines.parameter_choices import all_choices
 
 MULTIPART = "multipart/form-data"
 
@@ -41,7 +41,7 @@ def _factor(value: object) -> object:
     return value
 
 
-Limit = Annotated[float, BeforeValidator(durations.parse), AfterValidator(_limit)]
+Limit = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_limit)]
 UriPath = Annotated[str, AfterValidator(_path)]
 Factor = Annotated[int | float | str, BeforeValidator(_factor)]
 
@@ -60,7 +60,7 @@ class Override(Table):
     expect: dict[str, dict[str, Any]] = Field({}, description="parameters of checks, by the check's name")
 
 
-def laid_over(layers: Iterable[Override]) -> Override:
+def merge_overrides(layers: Iterable[Override]) -> Override:
     """Lay overrides one over the other: what a later one says of a parameter, file or check's parameter counts."""
     parameters: dict[str, Any] = {}
     files: dict[str, str] = {}
@@ -73,7 +73,7 @@ def laid_over(layers: Iterable[Override]) -> Override:
     return Override(parameters=parameters, files=files, expect=expect)
 
 
-class Definition(Table):
+class PipelineDefinition(Table):
     """One pipeline. `slug` is the name of its table, `inputs` what is known of its files; both are not written there.
 
     `units` are the factors whose product is how many priced units one job has: a number, a parameter's name,
@@ -81,7 +81,7 @@ class Definition(Table):
     """
 
     slug: str
-    inputs: Mapping[str, Truth] = {}
+    inputs: Mapping[str, AssetMetadata] = {}
 
     name: str = Field(
         "", description="what the Leaderboard gets; go-livepeer's display name, for BYOC the capability's"
@@ -112,7 +112,7 @@ class Definition(Table):
     def model_post_init(self, _context: object) -> None:
         """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""
         if not self.name:
-            object.__setattr__(self, "name", self.slug if self.byoc else name_of(self.slug))
+            object.__setattr__(self, "name", self.slug if self.byoc else display_name(self.slug))
 
     @property
     def timeout_s(self) -> float:
@@ -125,7 +125,7 @@ class Definition(Table):
         return max(self.timeout, self.cold_timeout)
 
     @property
-    def multipart(self) -> bool:
+    def is_multipart(self) -> bool:
         """Tell whether the request is form data."""
         return self.content_type == MULTIPART
 
@@ -134,7 +134,7 @@ class Definition(Table):
         layers = [Override(parameters=self.parameters, files=self.files)]
         layers += [variant] if variant else []
         layers += [each for pattern, each in self.per_model.items() if fnmatchcase(model.lower(), pattern.lower())]
-        return laid_over(layers)
+        return merge_overrides(layers)
 
     def check_tables(self, expect: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Give the tables of the checks with the parameters that `expect` has for them."""
@@ -183,7 +183,7 @@ class Definition(Table):
             case "input.seconds":
                 return next((int(truth.duration_s) for truth in self.inputs.values() if truth.duration_s), None)
         name, _, kind = factor.partition(".")
-        values = list(choices.every(parameters.get(name)))
+        values = list(all_choices(parameters.get(name)))
         if kind == "length":
             return max((len(value) for value in values if isinstance(value, str)), default=None)
         return max((value for value in values if isinstance(value, int | float)), default=None)

@@ -10,12 +10,12 @@ from typing import Any
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
 
-def encode(fields: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:
+def encode_multipart(fields: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:
     """Encode fields as text and files with their names; give the body and its content type.
 
     The boundary follows from the content, so that equal content gives equal bytes and no content can contain it.
     """
-    parts = [_part(f'name="{_quoted(name)}"', as_text(value).encode()) for name, value in fields.items()]
+    parts = [_part(f'name="{_quoted(name)}"', form_text(value).encode()) for name, value in fields.items()]
     parts += [
         _part(f'name="{_quoted(name)}"; filename="{_quoted(filename)}"', content, "application/octet-stream")
         for name, (filename, content) in files.items()
@@ -25,7 +25,7 @@ def encode(fields: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]]) ->
     return body, f"multipart/form-data; boundary={boundary.decode()}"
 
 
-def as_text(value: Any) -> str:
+def form_text(value: Any) -> str:
     """Write a value as the text of a form field: true and false, whole numbers in base 10, anything nested as JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"

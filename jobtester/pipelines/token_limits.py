@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from jobtester.checks.chat import LIMITS, TOKEN_LIMIT
 from jobtester.domain.notes import Note
 from jobtester.pipelines.catalogue import Catalogue
-from jobtester.pipelines.checks.chat import LIMITS, TOKEN_LIMIT
-from jobtester.pipelines.definition import Definition, Override
+from jobtester.pipelines.definition import Override, PipelineDefinition
 
 _FACTOR = 4
 _MOST = 4096  # tokens that are asked for of the tester's own accord
@@ -28,7 +28,7 @@ class TokenLimits:
 
     _raised: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def learn(self, definition: Definition, model: str, notes: Iterable[Note]) -> None:
+    def learn(self, definition: PipelineDefinition, model: str, notes: Iterable[Note]) -> None:
         """Raise the limit of a model whose answer carries the note that its tokens ran out."""
         if not any(note.code == TOKEN_LIMIT for note in notes):
             return
@@ -68,7 +68,7 @@ class TokenLimits:
         return MappingProxyType(changed)
 
 
-def _limits(definition: Definition, model: str) -> Mapping[str, int]:
+def _limits(definition: PipelineDefinition, model: str) -> Mapping[str, int]:
     return _numbers(definition.for_model(model).parameters)
 
 

@@ -16,9 +16,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from jobtester.crashes import CrashBoundary
-from jobtester.errors import StoreError
-from jobtester.store import file
+from jobtester.errors import CrashBoundary, StoreError
+from jobtester.store.database_file import (
+    OpenedDatabase,
+    explain,
+    is_file_error,
+    mark_suspect,
+    open_database,
+    open_reader,
+    store_error,
+    touch,
+)
 
 log = structlog.get_logger()
 
@@ -35,7 +43,7 @@ _ENOUGH = 16  # who has so many company need not wait for more
 _READERS = 3
 
 
-class Waiting(NamedTuple):
+class QueuedWrite(NamedTuple):
     """Work that waits for its transaction, the one thing it is about, and who waits for it."""
 
     work: Work
@@ -54,21 +62,21 @@ class Database:
         """Name the file; nothing is opened yet. Unexpected errors of the writer are counted as crashes of `store`."""
         self.path = path
         self._crashes = crashes or CrashBoundary()
-        self.set_aside: Path | None = None
+        self.damaged_copy: Path | None = None
         self.problem = ""
-        self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
-        self._gathered: list[Waiting] = []
+        self._queue: queue.SimpleQueue[list[QueuedWrite] | None] = queue.SimpleQueue()
+        self._gathered: list[QueuedWrite] = []
         self._due = float("inf")
         self._crowded = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opened: file.Opened | None = None
+        self._opened: OpenedDatabase | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._reading = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
 
     @property
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         """Tell whether the newest attempt to write went well."""
         return not self.problem
 
@@ -78,8 +86,8 @@ class Database:
         The owner alone may hold it for writing its own ticks; a damaged file is set aside under a dated name.
         """
         self._loop = asyncio.get_running_loop()
-        self._opened = await asyncio.to_thread(file.open_at, self.path, owner=owner)
-        self.set_aside = self._opened.set_aside
+        self._opened = await asyncio.to_thread(open_database, self.path, owner=owner)
+        self.damaged_copy = self._opened.damaged_copy
         self._readers = ThreadPoolExecutor(_READERS, "store-reader")
         self._thread = threading.Thread(target=self._write_on, args=(self._opened,), name="store-writer", daemon=True)
         self._thread.start()
@@ -108,7 +116,7 @@ class Database:
         """
         return await self._written(lambda db, _: (work(db),), None, _GATHER_S)
 
-    async def write_together(self, work: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
+    async def write_grouped(self, work: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
         """Do the same, for `item` and what others give to the same `work` at the same time, all of it in one call.
 
         `work` returns as many things as it was given. If it raises, it is run again with each item alone.
@@ -121,7 +129,7 @@ class Database:
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathered.append(Waiting(work, item, future))
+        self._gathered.append(QueuedWrite(work, item, future))
         due = self._loop.time() + (patience_s if self._crowded else 0.0)
         if len(self._gathered) >= _ENOUGH:
             self._hand_over()
@@ -136,10 +144,10 @@ class Database:
             raise StoreError(f"store.path: {self.path} is closed")
         return await self._loop.run_in_executor(self._readers, self._read, work)
 
-    async def probe(self) -> bool:
+    async def check_writable(self) -> bool:
         """Try a tiny write, so that a full disk that has room again is noticed; tell whether it went well."""
         try:
-            await self.write(file.touch)
+            await self.write(touch)
         except StoreError:
             return False
         return True
@@ -159,18 +167,18 @@ class Database:
         try:
             reader: sqlite3.Connection | None = getattr(self._reading, "connection", None)
             if reader is None:
-                reader = self._reading.connection = file.reader(self.path)
+                reader = self._reading.connection = open_reader(self.path)
                 self._reader_connections.append(reader)
             return work(reader)
         except sqlite3.Error as error:
-            file.suspect(self.path, error)
-            raise StoreError(f"store.path: {self.path} cannot be read: {file.said(error)}") from error
+            mark_suspect(self.path, error)
+            raise StoreError(f"store.path: {self.path} cannot be read: {explain(error)}") from error
 
-    def _write_on(self, opened: file.Opened) -> None:
+    def _write_on(self, opened: OpenedDatabase) -> None:
         """Take waiting work in groups until the end is announced."""
         ending = False
         while not ending:
-            waiting: list[Waiting] = []
+            waiting: list[QueuedWrite] = []
             given = self._queue.get()
             with contextlib.suppress(queue.Empty):
                 while given is not None:
@@ -182,7 +190,7 @@ class Database:
             for start in range(0, len(waiting), _MOST_AT_ONCE):
                 self._commit(opened, waiting[start : start + _MOST_AT_ONCE])
 
-    def _commit(self, opened: file.Opened, group: list[Waiting]) -> None:
+    def _commit(self, opened: OpenedDatabase, group: list[QueuedWrite]) -> None:
         """Write a group of work and tell everybody who waits for it; whatever happens, the writer goes on."""
         assert self._loop is not None
         endings: list[Ending] = []
@@ -192,8 +200,8 @@ class Database:
                 opened.require_in_place()
                 endings = _transaction(opened.writer, group)
             except sqlite3.Error as error:
-                file.suspect(self.path, error)
-                failure = file.failure(self.path, "written", error)
+                mark_suspect(self.path, error)
+                failure = store_error(self.path, "written", error)
             except Exception:
                 raise
             except BaseException as error:  # e.g. SystemExit, which would end this thread and leave all waiting
@@ -213,7 +221,7 @@ class Database:
             self._loop.call_soon_threadsafe(_tell, self._loop, deque(zip(group, endings, strict=True)))
 
 
-def _transaction(writer: sqlite3.Connection, group: list[Waiting]) -> list[Ending]:
+def _transaction(writer: sqlite3.Connection, group: list[QueuedWrite]) -> list[Ending]:
     """Run a group of work in one transaction. Raises sqlite3.Error, everything undone, if the file is at fault.
 
     Work seldom raises, so it runs without savepoints, and together what can be; where a piece does, all is undone and
@@ -222,14 +230,14 @@ def _transaction(writer: sqlite3.Connection, group: list[Waiting]) -> list[Endin
     try:
         return _committed(writer, group, _all)
     except Exception as error:
-        if isinstance(error, sqlite3.Error) and file.at_fault(error):
+        if isinstance(error, sqlite3.Error) and is_file_error(error):
             raise
     return _committed(writer, group, _each)
 
 
 def _committed(
     writer: sqlite3.Connection,
-    group: list[Waiting],
+    group: list[QueuedWrite],
     run: Callable[[sqlite3.Connection, Work, list[Any]], Iterable[Ending]],
 ) -> list[Ending]:
     try:
@@ -261,7 +269,7 @@ def _each(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Endi
         try:
             endings += _all(writer, work, [item])
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and file.at_fault(error):
+            if isinstance(error, sqlite3.Error) and is_file_error(error):
                 raise
             writer.execute("ROLLBACK TO one")
             endings.append((None, error))
@@ -269,7 +277,7 @@ def _each(writer: sqlite3.Connection, work: Work, items: list[Any]) -> list[Endi
     return endings
 
 
-def _tell(loop: asyncio.AbstractEventLoop, ended: deque[tuple[Waiting, Ending]]) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, ended: deque[tuple[QueuedWrite, Ending]]) -> None:
     """Tell a few who wait how it ended, and the rest in the loop's next turns."""
     for _ in range(min(_TOLD_AT_ONCE, len(ended))):
         waiting, (value, error) = ended.popleft()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from jobtester.domain.suspicion import FEWEST_JOBS, PASSING
+from jobtester.domain.suspect_detection import JOBS_PER_PASS, MIN_JOBS
 from jobtester.store.database import Database
 
 STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
@@ -21,18 +21,18 @@ _BOGUS_LOOK_S = 60.0
 _SUSPECT = (
     "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
     " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
-    f" HAVING count(*) >= {FEWEST_JOBS} AND sum(outcome = 'passed') * {PASSING} < count(*)"
+    f" HAVING count(*) >= {MIN_JOBS} AND sum(outcome = 'passed') * {JOBS_PER_PASS} < count(*)"
     " AND count(DISTINCT CASE WHEN outcome = 'failed' THEN reason END) = 1)"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OutboxEntry:
     """One stat: the exact bytes, the fields by which its row is found again, and what happened so far.
 
     Instants are Unix seconds; `due_at` is when it may be tried next. `first_sent_at` and `last_sent_at` enclose every
     instant at which it can have been sent. `maybe_double` says that it was posted again
-    without anybody having been able to look whether it was there. `looks` counts the look-ups in a row that missed it
+    without anybody having been able to look whether it was there. `look_ups` counts the look-ups in a row that missed it
     without a stat to compare with; `audited_at` is when it was read back after its delivery.
     """
 
@@ -43,7 +43,7 @@ class Entry:
     state: str
     body: bytes
     region: str
-    address: str
+    orchestrator: str
     pipeline: str
     model: str
     timestamp: int
@@ -56,12 +56,12 @@ class Entry:
     settled_at: float | None
     problem: str
     maybe_double: bool
-    looks: int
+    look_ups: int
     audited_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class StateChange:
     """What became of one entry: its new state, when it is due again, and why."""
 
     seq: int
@@ -69,17 +69,17 @@ class Move:
     due_at: float = 0.0
     problem: str = ""
     maybe_double: bool = False
-    looks: int = 0
+    look_ups: int = 0
 
 
-class Due(NamedTuple):
+class DueTimes(NamedTuple):
     """When the next entry may be posted, and when the next is to be looked for, in Unix seconds; None if none waits."""
 
     posted: float | None
     looked_up: float | None
 
 
-class Retried(NamedTuple):
+class RetryCounts(NamedTuple):
     """How many entries a person let be posted again: at once, after a look-up, and of those at once how many may be
     counted twice."""
 
@@ -95,12 +95,12 @@ class Neighbors(NamedTuple):
     sent later was stored, in Unix seconds. Each is None if there is none.
     """
 
-    control: Entry | None
-    witness: Entry | None
+    control: OutboxEntry | None
+    witness: OutboxEntry | None
     later_at: float | None
 
 
-_COLUMNS = tuple(Entry.__dataclass_fields__)
+_COLUMNS = tuple(OutboxEntry.__dataclass_fields__)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"
 
 
@@ -132,11 +132,11 @@ class Outbox:
 
         return await self._database.write(work)
 
-    async def claim(self, limit: int) -> list[Entry]:
+    async def claim(self, limit: int) -> list[OutboxEntry]:
         """Take the oldest due entries and mark them as being sent, before any byte of them leaves."""
         now = self._clock()
 
-        def work(db: sqlite3.Connection) -> list[Entry]:
+        def work(db: sqlite3.Connection) -> list[OutboxEntry]:
             found = db.execute(
                 "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
                 " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq IN (SELECT seq FROM outbox"
@@ -148,7 +148,7 @@ class Outbox:
 
         return await self._database.write(work)
 
-    async def settle(self, moves: Sequence[Move]) -> None:
+    async def apply(self, moves: Sequence[StateChange]) -> None:
         """Note what became of entries, all in one transaction.
 
         What was being sent had left by now at the latest: a claimed stat may wait for its turn, so only this instant
@@ -157,19 +157,19 @@ class Outbox:
         """
         now = self._clock()
 
-        alike: dict[Move, list[int]] = {}  # nearly all are delivered
+        alike: dict[StateChange, list[int]] = {}  # nearly all are delivered
         for move in moves:
             alike.setdefault(replace(move, seq=0), []).append(move.seq)
 
         def work(db: sqlite3.Connection) -> None:
             for move, seqs in alike.items():
                 db.execute(
-                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?, looks = ?,"
+                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?, look_ups = ?,"
                     " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
                     " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
                     " WHERE seq IN (SELECT value FROM json_each(?)) AND state != 'dropped'",
                     (
-                        move.state, move.due_at, move.problem, int(move.maybe_double), move.looks,
+                        move.state, move.due_at, move.problem, int(move.maybe_double), move.look_ups,
                         now if move.state in ("delivered", "refused") else None, now, now, now,
                         orjson.dumps(seqs).decode(),
                     ),
@@ -177,7 +177,7 @@ class Outbox:
 
         await self._database.write(work)
 
-    async def to_look_up(self, limit: int) -> list[Entry]:
+    async def due_look_ups(self, limit: int) -> list[OutboxEntry]:
         """Give uncertain entries that are due to be looked for, the longest due first."""
         now = self._clock()
         found = await self._database.read(
@@ -188,7 +188,7 @@ class Outbox:
         )
         return [_entry(row) for row in found]
 
-    async def neighbors(self, entry: Entry) -> Neighbors:
+    async def neighbors(self, entry: OutboxEntry) -> Neighbors:
         """Return the delivered stats against which an answer about `entry` can be held.
 
         A control was delivered before `entry` was first sent, so every complete answer that could show `entry` shows it
@@ -200,20 +200,20 @@ class Outbox:
         columns = ", ".join(_COLUMNS)
 
         def work(db: sqlite3.Connection) -> Neighbors:
-            def one(where: str, *values: Any) -> Entry | None:
+            def one(where: str, *values: Any) -> OutboxEntry | None:
                 row = db.execute(
                     f"SELECT {columns} FROM outbox WHERE state = 'delivered' AND seq != ? AND {where} LIMIT 1",
                     (entry.seq, *values),
                 ).fetchone()
                 return _entry(row) if row is not None else None
 
-            older = "address = ? AND settled_at <= ?"
+            older = "orchestrator = ? AND settled_at <= ?"
             control = one(
                 f"{older} AND pipeline = ? AND model = ? ORDER BY settled_at DESC",
-                entry.address, first, entry.pipeline, entry.model,
+                entry.orchestrator, first, entry.pipeline, entry.model,
             )  # fmt: skip
             if control is None and entry.model:
-                control = one(f"{older} AND model != '' ORDER BY settled_at DESC", entry.address, first)
+                control = one(f"{older} AND model != '' ORDER BY settled_at DESC", entry.orchestrator, first)
             witness = one("model != '' ORDER BY seq DESC")
             # Only what was answered tells that the database takes rows; `settled_at` of a look-up's find is later.
             later = db.execute(
@@ -225,7 +225,7 @@ class Outbox:
 
         return await self._database.read(work)
 
-    async def to_audit(self, per_tick: int, *, older_s: float, newer_s: float) -> list[Entry]:
+    async def due_audits(self, per_tick: int, *, older_s: float, newer_s: float) -> list[OutboxEntry]:
         """Return delivered stats to read back: at random, at most `per_tick` of each tick that were never read back.
 
         Only those delivered more than `older_s` and less than `newer_s` seconds ago.
@@ -241,7 +241,7 @@ class Outbox:
         )
         return [_entry(row) for row in found]
 
-    async def audited(self, seq: int, *, lost: str = "") -> None:
+    async def record_audit(self, seq: int, *, lost: str = "") -> None:
         """Record that a delivered stat was read back; where it is `lost`, and why, let it be posted once more.
 
         After that it is to be read back anew.
@@ -273,7 +273,7 @@ class Outbox:
             )
         )
 
-    async def due(self) -> Due:
+    async def next_due(self) -> DueTimes:
         """Give when the next entries are due."""
         found = await self._database.read(
             lambda db: db.execute(
@@ -281,9 +281,9 @@ class Outbox:
                 " (SELECT min(due_at) FROM outbox WHERE state = 'uncertain')"
             ).fetchone()
         )
-        return Due(*found)
+        return DueTimes(*found)
 
-    async def waiting(self) -> int:
+    async def count_waiting(self) -> int:
         """Count what may still be posted without anybody's help."""
         found = await self._database.read(
             lambda db: db.execute(f"SELECT count(*) FROM outbox WHERE state IN {_OPEN}").fetchone()
@@ -300,14 +300,14 @@ class Outbox:
         )
         return dict.fromkeys(STATES, 0) | dict(found)
 
-    async def oldest_s(self, now: float) -> float:
+    async def oldest_age_s(self, now: float) -> float:
         """Give the age in seconds of the oldest stat that waits, 0 if none does."""
         found = await self._database.read(
             lambda db: db.execute(f"SELECT min(created_at) FROM outbox WHERE state IN {_OPEN}").fetchone()
         )
         return max(0.0, now - found[0]) if found[0] is not None else 0.0
 
-    async def entries(self, states: tuple[str, ...] = (), limit: int = 200) -> list[Entry]:
+    async def entries(self, states: tuple[str, ...] = (), limit: int = 200) -> list[OutboxEntry]:
         """Give entries in these states (empty: all that are not delivered), oldest first."""
         wanted = states or tuple(state for state in STATES if state != "delivered")
         marks = ", ".join("?" * len(wanted))
@@ -319,7 +319,7 @@ class Outbox:
         )
         return [_entry(row) for row in found]
 
-    async def retry(self, seqs: list[int] | None = None) -> Retried:
+    async def retry(self, seqs: list[int] | None = None) -> RetryCounts:
         """Let refused, expired or dropped entries be posted again, because a person says so.
 
         A dropped one that had been sent is looked for first. An uncertain one is posted at once where it is named: the
@@ -342,7 +342,7 @@ class Outbox:
             (now, now),
             seqs,
         )
-        return Retried(posted + double, looked_up, double)
+        return RetryCounts(posted + double, looked_up, double)
 
     async def drop(self, seqs: list[int] | None = None) -> int:
         """Give up posting entries, because a person says so; their results stay."""
@@ -361,6 +361,6 @@ class Outbox:
         return await self._database.write(work)
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: tuple[Any, ...]) -> OutboxEntry:
     values = dict(zip(_COLUMNS, row, strict=True))
-    return Entry(**values | {"maybe_double": bool(values["maybe_double"])})
+    return OutboxEntry(**values | {"maybe_double": bool(values["maybe_double"])})

@@ -14,18 +14,18 @@ import orjson
 
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
-from jobtester.store.rows import COLUMNS, text
+from jobtester.store.rows import COLUMNS, storable_text
 
 _MEMORY = 0.3
 _SIZES = (16, 4, 1)  # rows of one statement: SQLite keeps each that it has seen, and large ones take much room
 _OUTBOX = (
-    "result", "tick", "gateway", "state", "body", "region", "address", "pipeline", "model", "timestamp", "round_trip_s",
+    "result", "tick", "gateway", "state", "body", "region", "orchestrator", "pipeline", "model", "timestamp", "round_trip_s",
     "created_at", "due_at",
 )  # fmt: skip
 # The newest result of a capability is kept at hand, its usual duration, and its run of unscored ones.
 _REMEMBER = (
-    "INSERT INTO latest (address, service_uri, pipeline, model, seq, mean_s, unscored_streak)"
-    " SELECT address, service_uri, pipeline, model, seq, iif(outcome = 'passed', round_trip_s, NULL),"
+    "INSERT INTO latest (orchestrator, service_uri, pipeline, model, seq, mean_s, unscored_streak)"
+    " SELECT orchestrator, service_uri, pipeline, model, seq, iif(outcome = 'passed', round_trip_s, NULL),"
     " outcome = 'unscored' FROM results WHERE seq > ? ORDER BY seq"
     " ON CONFLICT DO UPDATE SET seq = excluded.seq,"
     " mean_s = CASE WHEN excluded.mean_s IS NULL THEN mean_s WHEN mean_s IS NULL THEN excluded.mean_s"
@@ -35,7 +35,7 @@ _REMEMBER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class NewResult:
     """A result to be kept at an instant, in Unix seconds, and the row of its stat, if it has one."""
 
     result: Result
@@ -43,7 +43,7 @@ class Record:
     posted: tuple[Any, ...] | None
 
 
-def posted(
+def outbox_row(
     stat: Stat, job_id: str, tick: str, gateway: str, state: Literal["pending", "held"], now: float, due_at: float
 ) -> tuple[Any, ...]:
     """Make the row of a stat in the outbox."""
@@ -53,7 +53,7 @@ def posted(
     )  # fmt: skip
 
 
-def record(db: sqlite3.Connection, records: Sequence[Record]) -> list[bool]:
+def insert_results(db: sqlite3.Connection, records: Sequence[NewResult]) -> list[bool]:
     """Keep results with their stats; tell for each whether it was kept: a job that has a result keeps that one."""
     (before,) = db.execute("SELECT coalesce(max(seq), 0) FROM results").fetchone()
     inserted = _insert(db, "results", COLUMNS[1:], [_row(one) for one in records], " ON CONFLICT (id) DO NOTHING")
@@ -62,11 +62,13 @@ def record(db: sqlite3.Connection, records: Sequence[Record]) -> list[bool]:
         fresh = {job_id for (job_id,) in db.execute("SELECT id FROM results WHERE seq > ?", (before,))}
         kept = [_taken(fresh, one.result.id) for one in records]
     db.execute(_REMEMBER, (before,))
-    post(db, [one.posted for one, new in zip(records, kept, strict=True) if new and one.posted is not None])
+    insert_outbox_rows(
+        db, [one.posted for one, new in zip(records, kept, strict=True) if new and one.posted is not None]
+    )
     return kept
 
 
-def post(db: sqlite3.Connection, stats: Sequence[tuple[Any, ...]]) -> None:
+def insert_outbox_rows(db: sqlite3.Connection, stats: Sequence[tuple[Any, ...]]) -> None:
     """Put rows of stats into the outbox, inside the caller's transaction."""
     if stats:
         _insert(db, "outbox", _OUTBOX, stats)
@@ -87,19 +89,19 @@ def _insert(
     return inserted
 
 
-def _row(record: Record) -> tuple[Any, ...]:
+def _row(record: NewResult) -> tuple[Any, ...]:
     """Give the values of a result in the order of its columns."""
     result = record.result
     job, verdict = result.job, result.verdict
-    evidence = [text(line) for line in result.attribution.evidence]
-    notes = [{key: text(value) for key, value in note.as_json().items()} for note in result.notes]
+    evidence = [storable_text(line) for line in result.attribution.evidence]
+    notes = [{key: storable_text(value) for key, value in note.as_json().items()} for note in result.notes]
     return (
         result.id, job.tick, job.orchestrator.address, job.target.service_uri, job.pipeline, job.pipeline_name,
-        job.model, int(job.warm), verdict.outcome.value, verdict.code, text(verdict.message),
+        job.model, int(job.warm), verdict.outcome.value, verdict.code, storable_text(verdict.message),
         result.attribution.kind.value, orjson.dumps(evidence).decode(), result.gateway,
-        result.targeting, result.started_at, record.recorded_at, result.round_trip_s, result.artefact_s, result.status,
+        result.targeting, result.started_at, record.recorded_at, result.round_trip_s, result.artifact_s, result.status,
         orjson.dumps(dict(result.measures)).decode(), result.deferred,
-        str(job.price_wei) if job.price_wei is not None else None, text(result.request), text(result.response),
+        str(job.price_wei) if job.price_wei is not None else None, storable_text(result.request), storable_text(result.response),
         orjson.dumps(notes).decode(),
     )  # fmt: skip
 

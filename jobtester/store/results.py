@@ -11,28 +11,27 @@ from typing import Literal
 
 import orjson
 
-from jobtester.domain import outcome
-from jobtester.domain.attribution import Attribution, Kind
-from jobtester.domain.received import Received
+from jobtester.domain.attribution import Attribution, AttributionKind
+from jobtester.domain.external_results import ExternalResult
+from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
-from jobtester.store import recording, rows
 from jobtester.store.database import Database
-from jobtester.store.recording import Record
-from jobtester.store.rows import Row
+from jobtester.store.recording import NewResult, insert_outbox_rows, insert_results, outbox_row
+from jobtester.store.rows import SELECT, ResultRow, storable_text
 
 REPEAT_S = 86_400.0
 _NEWEST = 5000  # results that are looked through for a note
 _SENT = ("sending", "uncertain", "delivered")
-_BY_FEWNESS = ("tick", "address", "model", "reason", "outcome", "pipeline")
+_BY_FEWNESS = ("tick", "orchestrator", "model", "reason", "outcome", "pipeline")
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class ResultFilters:
     """Which results to give; empty means any."""
 
     tick: str = ""
-    address: str = ""
+    orchestrator: str = ""
     service_uri: str = ""
     pipeline: str = ""
     model: str = ""
@@ -60,10 +59,10 @@ class Results:
         now = self._clock()
         row = None
         if stat is not None:
-            row = recording.posted(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
-        return await self._database.write_together(recording.record, Record(result, now, row))
+            row = outbox_row(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
+        return await self._database.write_grouped(insert_results, NewResult(result, now, row))
 
-    async def amend(self, job_id: str, kind: Kind, line: str) -> bool:
+    async def add_evidence(self, job_id: str, kind: AttributionKind, line: str) -> bool:
         """Add evidence that came after the result was recorded; tell whether the result was found.
 
         Until its stat is sent, a refutation makes the result unscored and withdraws the stat. Later nothing about it
@@ -79,14 +78,16 @@ class Results:
             if found is None:
                 return False
             seq, came_to, before, evidence, state = found
-            after = Attribution(Kind(before), tuple(orjson.loads(evidence))).amended(kind, rows.text(line))
+            after = Attribution(AttributionKind(before), tuple(orjson.loads(evidence))).with_evidence(
+                kind, storable_text(line)
+            )
             db.execute(
                 "UPDATE results SET attribution = ?, evidence = ? WHERE seq = ?",
                 (before if state in _SENT else after.kind.value, orjson.dumps(after.evidence).decode(), seq),
             )
-            if after.kind is Kind.REFUTED and state not in _SENT:
+            if after.kind is AttributionKind.REFUTED and state not in _SENT:
                 db.execute("DELETE FROM outbox WHERE result = ?", (job_id,))
-                if came_to != outcome.Outcome.UNSCORED:
+                if came_to != Outcome.UNSCORED:
                     _unscore(db, seq, "refuted", line)
             return True
 
@@ -111,7 +112,7 @@ class Results:
             )
         )
 
-    async def give_up_suspects(self, gateway: str) -> int:
+    async def unscore_suspects(self, gateway: str) -> int:
         """Make held-back results of earlier ticks unscored: something passed through the same gateway since."""
 
         def work(db: sqlite3.Connection) -> int:
@@ -120,13 +121,13 @@ class Results:
                 (gateway,),
             ).fetchall()
             for (seq,) in found:
-                _unscore(db, seq, "tick_suspect", outcome.reason("tick_suspect").meaning)
+                _unscore(db, seq, "tick_suspect", find_reason("tick_suspect").meaning)
             db.execute("DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,))
             return len(found)
 
         return await self._database.write(work)
 
-    async def receive(self, body: bytes, source: str, found: Sequence[Received]) -> bool:
+    async def record_external(self, body: bytes, source: str, found: Sequence[ExternalResult]) -> bool:
         """Keep other testers' results and forward them; False, and nothing done, for a body that came within a day."""
         now, digest = self._clock(), hashlib.sha256(body).hexdigest()
 
@@ -142,37 +143,37 @@ class Results:
                     "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
                     (digest, now, job_id, source, one.kind, orjson.dumps(one.fields).decode()),
                 )
-                recording.post(db, [recording.posted(one.stat, job_id, "", source, "pending", now, 0.0)])
+                insert_outbox_rows(db, [outbox_row(one.stat, job_id, "", source, "pending", now, 0.0)])
             return True
 
         return await self._database.write(work)
 
-    async def page(self, filters: Filters, *, before: int | None = None, limit: int = 100) -> list[Row]:
+    async def page(self, filters: ResultFilters, *, before: int | None = None, limit: int = 100) -> list[ResultRow]:
         """Give results, newest first, recorded before the one with seq `before`."""
-        statement, values = page_query(filters, before, limit)
+        statement, values = build_page_query(filters, before, limit)
         found = await self._database.read(lambda db: db.execute(statement, values).fetchall())
-        return [rows.of(row) for row in found]
+        return [ResultRow.from_sql(row) for row in found]
 
-    async def get(self, job_id: str) -> Row | None:
+    async def get(self, job_id: str) -> ResultRow | None:
         """Give one result by its id."""
-        found = await self._database.read(lambda db: db.execute(f"{rows.SELECT} WHERE r.id = ?", (job_id,)).fetchone())
-        return rows.of(found) if found is not None else None
+        found = await self._database.read(lambda db: db.execute(f"{SELECT} WHERE r.id = ?", (job_id,)).fetchone())
+        return ResultRow.from_sql(found) if found is not None else None
 
-    async def latest(self) -> list[tuple[Row, int]]:
+    async def latest(self) -> list[tuple[ResultRow, int]]:
         """Give the newest result of every orchestrator × pipeline × model, with its run of unscored ones."""
         found = await self._database.read(
             lambda db: db.execute(
-                rows.SELECT.replace("SELECT ", "SELECT l.unscored_streak, ", 1)
-                + " JOIN latest l ON l.seq = r.seq ORDER BY r.address, r.service_uri, r.pipeline, r.model"
+                SELECT.replace("SELECT ", "SELECT l.unscored_streak, ", 1)
+                + " JOIN latest l ON l.seq = r.seq ORDER BY r.orchestrator, r.service_uri, r.pipeline, r.model"
             ).fetchall()
         )
-        return [(rows.of(row[1:]), int(row[0])) for row in found]
+        return [(ResultRow.from_sql(row[1:]), int(row[0])) for row in found]
 
     async def unscored_streaks(self, tick: str) -> list[tuple[str, str, str, int]]:
         """Return (address, pipeline, model, ticks in a row without a score) of what a tick has tested last."""
         return await self._database.read(
             lambda db: db.execute(
-                "SELECT r.address, r.pipeline, r.model, l.unscored_streak FROM results r JOIN latest l ON l.seq = r.seq"
+                "SELECT r.orchestrator, r.pipeline, r.model, l.unscored_streak FROM results r JOIN latest l ON l.seq = r.seq"
                 " WHERE r.tick = ?",
                 (tick,),
             ).fetchall()
@@ -181,18 +182,18 @@ class Results:
     async def targets(self) -> list[tuple[str, str]]:
         """Return every (address, service URI) that has a result."""
         return await self._database.read(
-            lambda db: db.execute("SELECT DISTINCT address, service_uri FROM latest").fetchall()
+            lambda db: db.execute("SELECT DISTINCT orchestrator, service_uri FROM latest").fetchall()
         )
 
-    async def history(self, address: str, *, limit: int = 500) -> list[Row]:
+    async def history(self, address: str, *, limit: int = 500) -> list[ResultRow]:
         """Give the newest results of one orchestrator, newest first."""
-        return await self.page(Filters(address=address), limit=limit)
+        return await self.page(ResultFilters(orchestrator=address), limit=limit)
 
     async def durations(self) -> dict[tuple[str, str, str, str], float]:
         """Give how long passed jobs of each capability took of late, in seconds."""
         found = await self._database.read(
             lambda db: db.execute(
-                "SELECT address, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
+                "SELECT orchestrator, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
             ).fetchall()
         )
         return {tuple(row[:4]): row[4] for row in found}
@@ -201,7 +202,8 @@ class Results:
         """Sum the estimated prices of jobs that began since an instant, in wei."""
         found = await self._database.read(
             lambda db: db.execute(
-                "SELECT price_wei FROM results WHERE recorded_at >= ? AND price_wei IS NOT NULL", (since,)
+                "SELECT estimated_price_wei FROM results WHERE recorded_at >= ? AND estimated_price_wei IS NOT NULL",
+                (since,),
             ).fetchall()
         )
         return sum(int(price) for (price,) in found)
@@ -210,7 +212,7 @@ class Results:
         """Give the capabilities (address, service URI, pipeline, model) that have a scored result since an instant."""
         found = await self._database.read(
             lambda db: db.execute(
-                "SELECT DISTINCT address, service_uri, pipeline, model FROM results"
+                "SELECT DISTINCT orchestrator, service_uri, pipeline, model FROM results"
                 " WHERE recorded_at >= ? AND outcome != 'unscored'",
                 (since,),
             ).fetchall()
@@ -239,12 +241,12 @@ class Results:
         )
 
 
-def page_query(filters: Filters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
+def build_page_query(filters: ResultFilters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
     """Write the query for a page of results, and its values."""
     wanted = {name: value for name in _BY_FEWNESS if (value := getattr(filters, name))}
     where = "".join(f" AND {column} = ?" for column in _columns(wanted))
     values = (before if before is not None else 2**62, *wanted.values(), limit)
-    return f"{rows.SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
+    return f"{SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
 
 
 def _columns(wanted: Mapping[str, str]) -> list[str]:
@@ -253,7 +255,7 @@ def _columns(wanted: Mapping[str, str]) -> list[str]:
     SQLite would pick any; a `+` keeps it from a column's index. Most results pass, so that outcome finds little.
     """
     few = [name for name in wanted if (name, wanted[name]) != ("outcome", "passed")] or list(wanted)
-    looked_up = {"address", "pipeline", "model"} if few[:1] == ["address"] else set(few[:1])
+    looked_up = {"orchestrator", "pipeline", "model"} if few[:1] == ["orchestrator"] else set(few[:1])
     return [f"r.{name}" if name in looked_up else f"+r.{name}" for name in wanted]
 
 
@@ -261,6 +263,6 @@ def _unscore(db: sqlite3.Connection, seq: int, code: str, message: str) -> None:
     """Make a scored result unscored, and count it so among its capability's newest."""
     db.execute(
         "UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE seq = ?",
-        (code, rows.text(message), seq),
+        (code, storable_text(message), seq),
     )
     db.execute("UPDATE latest SET unscored_streak = unscored_streak + 1 WHERE seq = ?", (seq,))

@@ -12,7 +12,7 @@ from jobtester.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class TickRow:
     """A tick as it is kept; times in Unix seconds."""
 
     id: str
@@ -70,7 +70,7 @@ class Ticks:
             )
         )
 
-    async def get(self, tick: str) -> Kept | None:
+    async def get(self, tick: str) -> TickRow | None:
         """Give one tick, None if there is none of this id; `last` names the newest."""
 
         def work(db: sqlite3.Connection) -> tuple[Any, ...] | None:
@@ -81,9 +81,9 @@ class Ticks:
             return found  # type: ignore[no-any-return]
 
         row = await self._database.read(work)
-        return _kept(row) if row is not None else None
+        return _tick_row(row) if row is not None else None
 
-    async def newest(self, limit: int, before: float | None = None) -> list[Kept]:
+    async def newest(self, limit: int, before: float | None = None) -> list[TickRow]:
         """Give ticks, newest first, that began before an instant."""
         rows = await self._database.read(
             lambda db: db.execute(
@@ -91,12 +91,12 @@ class Ticks:
                 (before if before is not None else 1e18, limit),
             ).fetchall()
         )
-        return [_kept(row) for row in rows]
+        return [_tick_row(row) for row in rows]
 
 
 _SELECT = "SELECT id, started_at, finished_at, seed, trigger, state, report FROM ticks"
 
 
-def _kept(row: tuple[Any, ...]) -> Kept:
-    values = dict(zip(Kept.__dataclass_fields__, row, strict=True))
-    return Kept(**values | {"report": orjson.loads(values["report"])})
+def _tick_row(row: tuple[Any, ...]) -> TickRow:
+    values = dict(zip(TickRow.__dataclass_fields__, row, strict=True))
+    return TickRow(**values | {"report": orjson.loads(values["report"])})

@@ -7,14 +7,14 @@ from typing import Protocol
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.results import Result
-from jobtester.gateway.evidence import Testimony
+from jobtester.gateway.evidence import EvidenceItem
 
 
 class Recorder(Protocol):
     """Keeps results; each call returns when the result cannot be lost any more."""
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Tell whether results wait because nothing can be kept now: then no job should begin."""
         ...
 
@@ -26,30 +26,30 @@ class Recorder(Protocol):
         """Keep one result, and what has to be posted of it."""
         ...
 
-    async def amend(self, job_id: str, testimony: Testimony) -> bool:
+    async def add_evidence(self, job_id: str, testimony: EvidenceItem) -> bool:
         """Add evidence that came too late for a result; tell whether the result was found."""
         ...
 
 
-class Watcher(Protocol):
+class TickObserver(Protocol):
     """Looks on while a tick runs; nothing it does may fail or wait."""
 
-    def planned(self, plan: Plan) -> None:
+    def on_planned(self, plan: Plan) -> None:
         """See the plan before the first job."""
         ...
 
-    def sent(self, job: Job, lane: str) -> None:
+    def on_sent(self, job: Job, gateway: str) -> None:
         """See a job leave."""
         ...
 
-    def deferred(self, job: Job, lane: str, why: str) -> None:
+    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
         """See a job put off to later in the tick."""
         ...
 
-    def recorded(self, result: Result) -> None:
+    def on_recorded(self, result: Result) -> None:
         """See a result that has been kept."""
         ...
 
-    def skipped(self, skip: Skip) -> None:
+    def on_skipped(self, skip: Skip) -> None:
         """See a planned job that will not be sent."""
         ...

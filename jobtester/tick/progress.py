@@ -7,53 +7,53 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobtester.domain.jobs import Job
-from jobtester.domain.outcome import Outcome
 from jobtester.domain.plan import Plan, Skip
-from jobtester.domain.report import Report
+from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
+from jobtester.domain.tick_report import TickReport
 from jobtester.metrics import Metrics
-from jobtester.tick.ports import Watcher
+from jobtester.tick.ports import TickObserver
 
 
 @dataclass(slots=True)
-class Progress:
-    """Follows one tick: its report so far, what is in the air on which lane, and the metrics."""
+class TickProgress:
+    """Follows one tick: its report so far, what is in the air on which gateway, and the metrics."""
 
-    report: Report
+    report: TickReport
     metrics: Metrics
-    watchers: tuple[Watcher, ...] = ()
-    in_air: dict[str, tuple[Job, str, float]] = field(default_factory=dict)
+    observers: tuple[TickObserver, ...] = ()
+    in_flight: dict[str, tuple[Job, str, float]] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
 
-    def planned(self, plan: Plan) -> None:
+    def on_planned(self, plan: Plan) -> None:
         """Take over the plan."""
-        self.report.plan(plan)
+        self.report.set_plan(plan)
         for skip in plan.skipped:
             self.metrics.skipped.labels(skip.reason).inc()
-        for watcher in self.watchers:
-            watcher.planned(plan)
+        for watcher in self.observers:
+            watcher.on_planned(plan)
 
-    def sent(self, job: Job, lane: str) -> None:
+    def on_sent(self, job: Job, gateway: str) -> None:
         """Note that a job is on its way."""
-        self.in_air[job.id] = (job, lane, self.clock())
-        self.metrics.in_air.set(len(self.in_air))
-        for watcher in self.watchers:
-            watcher.sent(job, lane)
+        self.in_flight[job.id] = (job, gateway, self.clock())
+        self.metrics.in_flight.set(len(self.in_flight))
+        for watcher in self.observers:
+            watcher.on_sent(job, gateway)
 
-    def deferred(self, job: Job, lane: str, why: str) -> None:
+    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
         """Note that a job is put off."""
-        self._landed(job)
-        self.report.deferred[why] += 1
-        self.metrics.deferred.labels(why).inc()
-        for watcher in self.watchers:
-            watcher.deferred(job, lane, why)
+        self._remove_in_flight(job)
+        self.report.deferred[reason] += 1
+        self.metrics.deferred.labels(reason).inc()
+        for watcher in self.observers:
+            watcher.on_deferred(job, gateway, reason)
 
-    def recorded(self, result: Result) -> None:
+    def on_recorded(self, result: Result) -> None:
         """Count a result."""
         job, verdict, metrics = result.job, result.verdict, self.metrics
         warm = str(job.warm).lower()
-        self._landed(job)
-        self.report.add(result)
+        self._remove_in_flight(job)
+        self.report.add_result(result)
         metrics.jobs.labels(job.pipeline, verdict.outcome.value, warm).inc()
         metrics.attribution.labels(result.attribution.kind.value).inc()
         for note in result.notes:
@@ -66,21 +66,21 @@ class Progress:
             metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
         else:
             metrics.failures.labels(job.pipeline, verdict.code).inc()
-        for watcher in self.watchers:
-            watcher.recorded(result)
+        for watcher in self.observers:
+            watcher.on_recorded(result)
 
-    def skipped(self, skip: Skip) -> None:
+    def on_skipped(self, skip: Skip) -> None:
         """Count a planned job that will not be sent."""
-        self.report.skip([skip])
+        self.report.add_skips([skip])
         self.metrics.skipped.labels(skip.reason).inc()
-        for watcher in self.watchers:
-            watcher.skipped(skip)
+        for watcher in self.observers:
+            watcher.on_skipped(skip)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Take every job out of the air: the tick is over, also for those that could not be recorded."""
-        self.in_air.clear()
-        self.metrics.in_air.set(0)
+        self.in_flight.clear()
+        self.metrics.in_flight.set(0)
 
-    def _landed(self, job: Job) -> None:
-        self.in_air.pop(job.id, None)
-        self.metrics.in_air.set(len(self.in_air))
+    def _remove_in_flight(self, job: Job) -> None:
+        self.in_flight.pop(job.id, None)
+        self.metrics.in_flight.set(len(self.in_flight))

@@ -1,18 +1,18 @@
-"""Slots and changes: how lanes wait for each other without polling."""
+"""Slots and changes: how gateways wait for each other without polling."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Changes:
+class Broadcast:
     """Wakes everybody who waits whenever something has changed."""
 
     def __init__(self) -> None:
         """Start with nobody waiting."""
         self._waiters: set[asyncio.Future[None]] = set()
 
-    def announce(self) -> None:
+    def notify(self) -> None:
         """Wake all who wait now."""
         for waiter in self._waiters:
             if not waiter.done():

@@ -11,11 +11,14 @@ import structlog
 from aiohttp import web
 
 from jobtester import __version__
-from jobtester.domain import outcome
+from jobtester.domain.reasons import Outcome
 from jobtester.store.outbox import STATES
-from jobtester.store.results import Filters
-from jobtester.web import bearer, openapi, query, shapes
-from jobtester.web.parts import PARTS, Parts
+from jobtester.store.results import ResultFilters
+from jobtester.web import shapes
+from jobtester.web.bearer import has_token
+from jobtester.web.context import CONTEXT, WebContext
+from jobtester.web.openapi import DOCUMENT
+from jobtester.web.query_params import QueryError, parse_address, parse_query
 
 log = structlog.get_logger()
 routes = web.RouteTableDef()
@@ -30,15 +33,15 @@ _SLOWEST = 10
 @routes.get("/api/openapi.json")
 async def document(request: web.Request) -> web.Response:
     """Describe this API."""
-    query.read(request.query, ())
-    return _json(openapi.DOCUMENT)
+    parse_query(request.query, ())
+    return _json(DOCUMENT)
 
 
 @routes.get("/api/status")
 async def status(request: web.Request) -> web.Response:
     """Give the running tick's progress, the next one, the peers and the outbox's counts."""
-    query.read(request.query, ())
-    parts = request.app[PARTS]
+    parse_query(request.query, ())
+    parts = request.app[CONTEXT]
     return _json(
         {
             "version": __version__,
@@ -55,21 +58,21 @@ async def status(request: web.Request) -> web.Response:
 @routes.get("/api/orchestrators")
 async def orchestrators(request: web.Request) -> web.Response:
     """Give every orchestrator with its capabilities and their newest results, by address."""
-    given = query.read(request.query, ("limit", "cursor", "pipeline"))
+    given = parse_query(request.query, ("limit", "cursor", "pipeline"))
     after, limit = given.address("cursor"), given.limit()
-    cells = await request.app[PARTS].views.cells(
+    cells = await request.app[CONTEXT].queries.capabilities(
         after=after, limit=limit + 1, pipeline=given.text("pipeline"), recent=_RECENT
     )
     found = await asyncio.to_thread(shapes.orchestrators, cells)
-    return await _page(found, limit, lambda one: str(one["address"]), lambda one: one)
+    return await _page(found, limit, lambda one: str(one["orchestrator"]), lambda one: one)
 
 
 @routes.get("/api/orchestrators/{address}")
 async def orchestrator(request: web.Request) -> web.Response:
     """Give one orchestrator with each capability's history."""
-    query.read(request.query, ())
-    address = query.address(request.match_info["address"], "address")
-    found = shapes.orchestrators(await request.app[PARTS].views.matrix(address, recent=_MOST_RECENT))
+    parse_query(request.query, ())
+    address = parse_address(request.match_info["address"], "address")
+    found = shapes.orchestrators(await request.app[CONTEXT].queries.matrix(address, recent=_MOST_RECENT))
     if not found:
         raise web.HTTPNotFound(text="no result of this orchestrator is kept")
     return _json(found[0])
@@ -78,27 +81,27 @@ async def orchestrator(request: web.Request) -> web.Response:
 @routes.get("/api/results")
 async def results(request: web.Request) -> web.Response:
     """Give results, newest first."""
-    given = query.read(
+    given = parse_query(
         request.query, ("limit", "cursor", "tick", "orchestrator", "pipeline", "model", "outcome", "reason")
     )
-    filters = Filters(
+    filters = ResultFilters(
         tick=given.text("tick"),
-        address=given.address("orchestrator"),
+        orchestrator=given.address("orchestrator"),
         pipeline=given.text("pipeline"),
         model=given.text("model"),
         outcome=given.outcome(),
         reason=given.reason(),
     )
     limit = given.limit()
-    rows = await request.app[PARTS].results.page(filters, before=given.cursor(), limit=limit + 1)
+    rows = await request.app[CONTEXT].results.page(filters, before=given.cursor(), limit=limit + 1)
     return await _page(rows, limit, lambda row: str(row.seq), shapes.result)
 
 
 @routes.get("/api/results/{id}")
 async def result(request: web.Request) -> web.Response:
     """Give one result with its evidence, request and answer."""
-    query.read(request.query, ())
-    row = await request.app[PARTS].results.get(_id(request))
+    parse_query(request.query, ())
+    row = await request.app[CONTEXT].results.get(_id(request))
     if row is None:
         raise web.HTTPNotFound(text="no result of this id is kept")
     return _json(shapes.whole_result(row))
@@ -107,13 +110,13 @@ async def result(request: web.Request) -> web.Response:
 @routes.get("/api/ticks")
 async def ticks(request: web.Request) -> web.Response:
     """Give ticks with their job reports, newest first."""
-    given = query.read(request.query, ("limit", "cursor"))
-    limit, parts = given.limit(), request.app[PARTS]
+    given = parse_query(request.query, ("limit", "cursor"))
+    limit, parts = given.limit(), request.app[CONTEXT]
     cursor, before = given.text("cursor"), None
     if cursor:
         last = await parts.ticks.get(cursor)
         if last is None:
-            raise query.QueryError("cursor: the tick that it names is not kept; begin anew")
+            raise QueryError("cursor: the tick that it names is not kept; begin anew")
         before = last.started_at
     found = await parts.ticks.newest(limit + 1, before)
     running = parts.progress()
@@ -123,14 +126,14 @@ async def ticks(request: web.Request) -> web.Response:
 @routes.get("/api/ticks/{id}")
 async def tick(request: web.Request) -> web.Response:
     """Give one tick with its job report and slowest results; `last` names the newest."""
-    query.read(request.query, ())
-    parts = request.app[PARTS]
+    parse_query(request.query, ())
+    parts = request.app[CONTEXT]
     found = await parts.ticks.get(_id(request))
     if found is None:
         raise web.HTTPNotFound(text="no tick of this id is kept")
     slowest = [
         {"id": one, "orchestrator": address, "pipeline": pipeline, "model": model, "round_trip_s": took}
-        for one, address, pipeline, model, took in await parts.views.slowest(found.id, _SLOWEST)
+        for one, address, pipeline, model, took in await parts.queries.slowest(found.id, _SLOWEST)
     ]
     return _json({**shapes.tick(found, parts.progress()), "slowest": slowest})
 
@@ -138,15 +141,15 @@ async def tick(request: web.Request) -> web.Response:
 @routes.post("/api/ticks")
 async def start_tick(request: web.Request) -> web.Response:
     """Begin a tick now, for whoever has the admin token."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     token = parts.settings().server.admin_token
     if token is None:
         raise web.HTTPNotFound(text="ticks cannot be started from here: server.admin_token is not set")
-    if not bearer.has_token(request, token):
+    if not has_token(request, token):
         raise web.HTTPUnauthorized(
             text="Authorization: the admin token is missing or wrong", headers={"WWW-Authenticate": "Bearer"}
         )
-    query.read(request.query, ())
+    parse_query(request.query, ())
     if not parts.start_tick("api"):
         raise web.HTTPConflict(text="a tick runs already, or the tester is stopping")
     log.info("tick_asked_for", by=request.remote)
@@ -156,10 +159,10 @@ async def start_tick(request: web.Request) -> web.Response:
 @routes.get("/api/outbox")
 async def outbox(request: web.Request) -> web.Response:
     """Give what is on its way to the Leaderboard, oldest first; without a state, all that is not delivered."""
-    given = query.read(request.query, ("limit", "cursor", "state"))
-    limit, parts = given.limit(), request.app[PARTS]
+    given = parse_query(request.query, ("limit", "cursor", "state"))
+    limit, parts = given.limit(), request.app[CONTEXT]
     state = given.one_of("state", STATES)
-    found = await parts.views.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
+    found = await parts.queries.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
     counts = await parts.outbox.counts()
     return await _page(found, limit, lambda one: str(one.seq), shapes.entry, counts=counts)
 
@@ -167,9 +170,9 @@ async def outbox(request: web.Request) -> web.Response:
 @routes.get("/api/received")
 async def received(request: web.Request) -> web.Response:
     """Give results of other testers, newest first."""
-    given = query.read(request.query, ("limit", "cursor"))
+    given = parse_query(request.query, ("limit", "cursor"))
     limit = given.limit()
-    found = await request.app[PARTS].views.forwarded(before=given.cursor(), limit=limit + 1)
+    found = await request.app[CONTEXT].queries.external_results(before=given.cursor(), limit=limit + 1)
     return await _page(found, limit, lambda one: str(one.seq), shapes.forwarded)
 
 
@@ -178,7 +181,7 @@ def problem(status: int, message: str) -> web.Response:
     return _json({"error": message}, status=status)
 
 
-def _progress(parts: Parts) -> dict[str, Any] | None:
+def _progress(parts: WebContext) -> dict[str, Any] | None:
     running = parts.progress()
     if running is None:
         return None
@@ -187,8 +190,8 @@ def _progress(parts: Parts) -> dict[str, Any] | None:
         "running": report.finished_at is None,
         "tick": report.tick,
         "planned": report.planned,
-        "settled": report.settled,
-        "outcomes": {one.value: report.outcomes[one] for one in outcome.Outcome},
+        "settled": report.finished,
+        "outcomes": {one.value: report.outcomes[one] for one in Outcome},
         "in_air": [
             {
                 "id": job.id,
@@ -198,7 +201,7 @@ def _progress(parts: Parts) -> dict[str, Any] | None:
                 "gateway": gateway,
                 "sent_at": sent_at,
             }
-            for job, gateway, sent_at in list(running.in_air.values())
+            for job, gateway, sent_at in list(running.in_flight.values())
         ],
     }
 
@@ -206,7 +209,7 @@ def _progress(parts: Parts) -> dict[str, Any] | None:
 def _id(request: web.Request) -> str:
     given = request.match_info["id"]
     if len(given) > 200 or not given.isprintable():
-        raise query.QueryError("id: not an id")
+        raise QueryError("id: not an id")
     return given
 
 

@@ -9,9 +9,11 @@ import structlog
 from aiohttp import web
 
 from jobtester.errors import PortInUseError, StoreError
-from jobtester.web import api, bodies, health, orchestrators, pages, receiver, webhooks
-from jobtester.web.parts import PARTS, Parts
-from jobtester.web.query import QueryError
+from jobtester.web import api, health, orchestrators, receiver, webhooks
+from jobtester.web.context import CONTEXT, WebContext
+from jobtester.web.pages import set_up
+from jobtester.web.query_params import QueryError
+from jobtester.web.request_body import server_logger
 
 log = structlog.get_logger()
 
@@ -19,20 +21,20 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 _POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
-def make(parts: Parts) -> web.Application:
+def make_app(parts: WebContext) -> web.Application:
     """Put all routes together."""
     app = web.Application(middlewares=[_safely], client_max_size=8 * 2**20)
-    app[PARTS] = parts
+    app[CONTEXT] = parts
     for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes, api.routes):
         app.router.add_routes(routes)
-    pages.set_up(app)
+    set_up(app)
     app.on_shutdown.append(_close)
     return app
 
 
 async def _close(app: web.Application) -> None:
     """End what would stream for ever."""
-    app[PARTS].closing.set()
+    app[CONTEXT].closing.set()
 
 
 async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
@@ -40,7 +42,7 @@ async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRun
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=bodies.logger(),
+        logger=server_logger(),
         shutdown_timeout=2.0,
         auto_decompress=False,  # what is signed is the body as it was sent
     )
@@ -84,7 +86,7 @@ async def _safely(
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             response = _failure(404, "there is no file of such a name", for_programs)
         else:
-            request.app[PARTS].metrics.count_internal_error("request")
+            request.app[CONTEXT].metrics.count_internal_error("request")
             log.exception("request_crashed", path=request.path)
             response = _failure(500, "something went wrong here; the log has it", for_programs)
     if not response.prepared:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobtester import __version__
-from jobtester.domain import outcome
-from jobtester.domain.attribution import Kind
+from jobtester.domain.attribution import AttributionKind
+from jobtester.domain.reasons import REASONS, Fault, Outcome
 from jobtester.store.outbox import STATES
-from jobtester.web.query import MOST, USUAL
+from jobtester.web.query_params import DEFAULT_LIMIT, MAX_LIMIT
 
 Schema = dict[str, Any]
 
@@ -21,10 +21,10 @@ _INSTANT: Schema = {"type": "number", "description": "Unix seconds, UTC"}
 _YES: Schema = {"type": "boolean"}
 _ADDRESS: Schema = {"type": "string", "description": "Ethereum address, lower-case"}
 _WEI: Schema = {"type": "string", "pattern": "^[0-9]+$", "description": "wei as decimal text: it outgrows numbers"}
-_OUTCOME: Schema = {"enum": [one.value for one in outcome.Outcome]}
+_OUTCOME: Schema = {"enum": [one.value for one in Outcome]}
 _REASON: Schema = {
     "type": "string",
-    "description": "one of " + ", ".join(outcome.REASONS) + "; check:* stands for check:<name>, and any HTTP status",
+    "description": "one of " + ", ".join(REASONS) + "; check:* stands for check:<name>, and any HTTP status",
 }
 
 
@@ -74,13 +74,16 @@ _RESULT: dict[str, Schema] = {
     "outcome": _OUTCOME,
     "reason": _REASON,
     "message": _TEXT,
-    "attribution": {"enum": [kind.value for kind in Kind], "description": "what is known of who served the job"},
+    "attribution": {
+        "enum": [kind.value for kind in AttributionKind],
+        "description": "what is known of who served the job",
+    },
     "gateway": _TEXT,
     "targeting": _TEXT,
     "started_at": _INSTANT,
     "recorded_at": _INSTANT,
     "round_trip_s": {**_SECONDS, "description": "from handing the request to the socket to the last byte, seconds"},
-    "artefact_s": _maybe(_SECONDS),
+    "artifact_s": _maybe(_SECONDS),
     "status": {**_maybe(_WHOLE), "description": "the gateway's HTTP status, null where no answer came"},
     "measures": _map(_NUMBER),
     "notes": {
@@ -197,7 +200,9 @@ def _parameter(name: str, schema: Schema, says: str, where: str = "query") -> Sc
 
 
 _LIMIT = _parameter(
-    "limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL}, "items on a page at most"
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "items on a page at most",
 )
 _CURSOR = _parameter("cursor", _TEXT, "the `next` of the page before; what is recorded meanwhile moves no page")
 
@@ -323,14 +328,14 @@ DOCUMENT: dict[str, Any] = {
                 {
                     **_RESULT,
                     "evidence": _list(_TEXT),
-                    "fault": {"enum": [one.value for one in outcome.Fault]},
+                    "fault": {"enum": [one.value for one in Fault]},
                     "meaning": _TEXT,
                     "advice": _TEXT,
                     "request": {"type": "string", "description": "JSON text, cut where too long, free of secrets"},
                     "response": {"type": "string", "description": "the answer's text, cut; empty where not kept"},
                 }
             ),
-            "Orchestrator": _object({"address": _ADDRESS, "capabilities": _list(_CAPABILITY)}),
+            "Orchestrator": _object({"orchestrator": _ADDRESS, "capabilities": _list(_CAPABILITY)}),
             "Tick": _object(_TICK),
             "WholeTick": _object({**_TICK, "slowest": _list(_SLOW)}),
             "Entry": _ENTRY,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from jobtester.gateway import targeting
-from jobtester.gateway.lane import Lane
-from jobtester.web.parts import PARTS
+from jobtester.gateway.gateway import Gateway
+from jobtester.gateway.targeting import WebhookTargeting, webhook_entries
+from jobtester.web.context import CONTEXT
 
 routes = web.RouteTableDef()
 
@@ -15,11 +15,11 @@ routes = web.RouteTableDef()
 @routes.get("/orchestrators")
 async def alone(request: web.Request) -> web.Response:
     """Answer the only webhook gateway; with several, say which address each has."""
-    parts = request.app[PARTS]
-    lanes = [lane for lane in parts.lanes() if isinstance(lane.targeting, targeting.Webhook)]
-    if len(lanes) == 1 or not lanes:
-        return _answer(request, lanes[0] if lanes else None)
-    paths = ", ".join(f"/orchestrators/{lane.name}" for lane in lanes)
+    parts = request.app[CONTEXT]
+    gateways = [gateway for gateway in parts.gateways() if isinstance(gateway.targeting, WebhookTargeting)]
+    if len(gateways) == 1 or not gateways:
+        return _answer(request, gateways[0] if gateways else None)
+    paths = ", ".join(f"/orchestrators/{gateway.name}" for gateway in gateways)
     raise web.HTTPNotFound(text=f"several webhook gateways are configured; each has its own address: {paths}\n")
 
 
@@ -27,17 +27,17 @@ async def alone(request: web.Request) -> web.Response:
 async def named(request: web.Request) -> web.Response:
     """Answer one of several webhook gateways."""
     name = request.match_info["gateway"]
-    for lane in request.app[PARTS].lanes():
-        if lane.name == name and isinstance(lane.targeting, targeting.Webhook):
-            return _answer(request, lane)
+    for gateway in request.app[CONTEXT].gateways():
+        if gateway.name == name and isinstance(gateway.targeting, WebhookTargeting):
+            return _answer(request, gateway)
     raise web.HTTPNotFound(text="no webhook gateway of this name is configured\n")
 
 
-def _answer(request: web.Request, lane: Lane | None) -> web.Response:
+def _answer(request: web.Request, gateway: Gateway | None) -> web.Response:
     found: list[dict[str, object]] = []
-    if lane is not None and isinstance(lane.targeting, targeting.Webhook):
-        found = targeting.entries(lane.targeting.named())
-        request.app[PARTS].metrics.asked.labels(lane.name).inc()
+    if gateway is not None and isinstance(gateway.targeting, WebhookTargeting):
+        found = webhook_entries(gateway.targeting.answer_webhook())
+        request.app[CONTEXT].metrics.asked.labels(gateway.name).inc()
     return web.Response(
         body=orjson.dumps(found), content_type="application/json", headers={"Cache-Control": "no-store"}
     )

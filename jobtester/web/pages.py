@@ -15,13 +15,15 @@ import orjson
 from aiohttp import web
 
 from jobtester import __version__
-from jobtester.crashes import CrashBoundary
-from jobtester.domain import outcome
-from jobtester.store.results import Filters
-from jobtester.store.rows import Row
-from jobtester.store.ticks import Kept
-from jobtester.web import plots, shapes, texts
-from jobtester.web.parts import PARTS, Parts
+from jobtester.domain.reasons import Outcome
+from jobtester.errors import CrashBoundary
+from jobtester.store.results import ResultFilters
+from jobtester.store.rows import ResultRow
+from jobtester.store.ticks import TickRow
+from jobtester.web.charts import SHAPES, latency, timeline
+from jobtester.web.context import CONTEXT, WebContext
+from jobtester.web.shapes import explained
+from jobtester.web.template_filters import FILTERS, abbreviate, instant, shorten_address, show_control_characters
 
 routes = web.RouteTableDef()
 
@@ -45,8 +47,8 @@ def set_up(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        filters=texts.FILTERS,
-        finalize=texts.visible,
+        filters=FILTERS,
+        finalize=show_control_characters,
     )
     app.router.add_routes(routes)
     app.router.add_static("/static/", _HERE / "static", append_version=True)
@@ -56,12 +58,12 @@ def set_up(app: web.Application) -> None:
 @routes.get("/")
 async def overview(request: web.Request) -> web.Response:
     """Show the running tick, the next one, the peers, and every orchestrator × pipeline."""
-    parts = request.app[PARTS]
-    cells, ticks = await parts.views.matrix(), await parts.ticks.newest(10)
+    parts = request.app[CONTEXT]
+    cells, ticks = await parts.queries.matrix(), await parts.ticks.newest(10)
     pipelines = sorted({cell.pipeline for cell in cells})
     rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for cell in cells:
-        rows.setdefault((cell.address, cell.service_uri), {}).setdefault(cell.pipeline, []).append(cell)
+        rows.setdefault((cell.orchestrator, cell.service_uri), {}).setdefault(cell.pipeline, []).append(cell)
     return await _page(
         request,
         "overview.html",
@@ -73,9 +75,9 @@ async def overview(request: web.Request) -> web.Response:
 @routes.get("/o/{address}")
 async def orchestrator(request: web.Request) -> web.Response:
     """Show one orchestrator: each capability's history, and its newest results."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     address = request.match_info["address"].lower()
-    cells = await parts.views.matrix(address, recent=200)
+    cells = await parts.queries.matrix(address, recent=200)
     if not cells:
         return await _missing(
             request,
@@ -83,52 +85,52 @@ async def orchestrator(request: web.Request) -> web.Response:
             "The address may be mistyped, no gateway may know it, or none of its jobs has been tested yet.",
         )
     before = _number(request.query.get("before"))
-    recent = await parts.results.page(Filters(address=address), before=before, limit=_ON_A_PAGE)
-    plotted = await asyncio.to_thread(lambda: [(cell, plots.latency(cell.recent)) for cell in cells])
+    recent = await parts.results.page(ResultFilters(orchestrator=address), before=before, limit=_ON_A_PAGE)
+    plotted = await asyncio.to_thread(lambda: [(cell, latency(cell.recent)) for cell in cells])
     return await _page(
         request,
         "orchestrator.html",
-        {"address": address, "cells": plotted, "results": recent, "older": _older(recent), "shapes": plots.SHAPES},
+        {"address": address, "cells": plotted, "results": recent, "older": _older(recent), "shapes": SHAPES},
     )
 
 
 @routes.get("/r/{id}")
 async def result(request: web.Request) -> web.Response:
     """Show one result with everything behind it."""
-    found = await request.app[PARTS].results.get(request.match_info["id"])
+    found = await request.app[CONTEXT].results.get(request.match_info["id"])
     if found is None:
         return await _missing(request, "No such result is kept.", _DELETED)
-    return await _page(request, "result.html", {"result": found, "row": shapes.explained(found)})
+    return await _page(request, "result.html", {"result": found, "row": explained(found)})
 
 
 @routes.get("/t/{id}")
 async def tick(request: web.Request) -> web.Response:
     """Show one tick: its report, its slowest jobs, what failed and why, and when each gateway did what."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     found = await parts.ticks.get(request.match_info["id"])
     if found is None:
         return await _missing(request, "No such tick is kept.", _DELETED)
     chosen = {name: request.query.get(name, "") for name in ("outcome", "reason")}
     before = _number(request.query.get("before"))
-    recent = await parts.results.page(Filters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
-    jobs = await parts.views.timeline(found.id)
+    recent = await parts.results.page(ResultFilters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
+    jobs = await parts.queries.timeline(found.id)
     return await _page(
         request,
         "tick.html",
-        {"tick": found, "report": found.report, "slowest": await parts.views.slowest(found.id), "results": recent,
-         "older": _older(recent, chosen), "chosen": chosen, "timeline": await asyncio.to_thread(plots.timeline, jobs)},
+        {"tick": found, "report": found.report, "slowest": await parts.queries.slowest(found.id), "results": recent,
+         "older": _older(recent, chosen), "chosen": chosen, "timeline": await asyncio.to_thread(timeline, jobs)},
     )  # fmt: skip
 
 
 @routes.get("/outbox")
 async def outbox(request: web.Request) -> web.Response:
     """Show what has not reached the Leaderboard, and why."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     return await _page(
         request,
         "outbox.html",
         {"counts": await parts.outbox.counts(), "entries": await parts.outbox.entries(limit=200),
-         "received": await parts.views.received(), "now": time.time()},
+         "received": await parts.queries.newest_external(), "now": time.time()},
     )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ async def live(request: web.Request) -> web.StreamResponse:
 
     So that no proxy in front takes the silence between ticks for a dead connection, nor keeps what comes for later.
     """
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     response = web.StreamResponse(headers=_STREAM)
     await response.prepare(request)
     # The answer has begun, so an error of ours can only end it: the page asks again by itself.
@@ -149,7 +151,7 @@ async def live(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _stream(parts: Parts, response: web.StreamResponse) -> None:
+async def _stream(parts: WebContext, response: web.StreamResponse) -> None:
     last, said_at = b"", 0.0
     while not parts.closing.is_set():
         now = orjson.dumps(progress(parts))
@@ -166,34 +168,34 @@ async def _stream(parts: Parts, response: web.StreamResponse) -> None:
             continue
 
 
-def progress(parts: Parts) -> dict[str, Any]:
+def progress(parts: WebContext) -> dict[str, Any]:
     """Give the newest tick's progress as plain values."""
     running = parts.progress()
     shown: dict[str, Any] = {"running": False, "tick": "", "planned": 0, "settled": 0, "in_air": [], "outcomes": {}}
     next_at = parts.next_tick_at()
-    shown["next"] = texts.instant(next_at) if next_at else ""
+    shown["next"] = instant(next_at) if next_at else ""
     if running is not None:
         report = running.report
         shown |= {
             "running": report.finished_at is None,
             "tick": report.tick,
             "planned": report.planned,
-            "settled": report.settled,
-            "outcomes": {one.value: report.outcomes[one] for one in outcome.Outcome},
+            "settled": report.finished,
+            "outcomes": {one.value: report.outcomes[one] for one in Outcome},
             "in_air": [
                 {
-                    "orchestrator": texts.short(job.orchestrator.address),
-                    "pipeline": texts.visible(texts.brief(job.pipeline)),
-                    "model": texts.visible(texts.brief(job.model)),
-                    "lane": lane,
+                    "orchestrator": shorten_address(job.orchestrator.address),
+                    "pipeline": show_control_characters(abbreviate(job.pipeline)),
+                    "model": show_control_characters(abbreviate(job.model)),
+                    "gateway": gateway,
                 }
-                for job, lane, _ in list(running.in_air.values())[:4]
+                for job, gateway, _ in list(running.in_flight.values())[:4]
             ],
         }
     return shown
 
 
-def _newest(shown: dict[str, Any], ticks: Sequence[Kept]) -> dict[str, Any]:
+def _newest(shown: dict[str, Any], ticks: Sequence[TickRow]) -> dict[str, Any]:
     """Show the newest kept tick where none has run since the start."""
     if shown["tick"] or not ticks or not ticks[0].report:
         return shown
@@ -208,7 +210,7 @@ async def _missing(request: web.Request, problem: str, advice: str) -> web.Respo
 
 async def _page(request: web.Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> web.Response:
     """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region,
               "here": request.path, "refused_edit": parts.refused_edit()}  # fmt: skip
     text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **context})
@@ -223,7 +225,7 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) < 18 else None
 
 
-def _older(found: Sequence[Row], chosen: Mapping[str, str] | None = None) -> str:
+def _older(found: Sequence[ResultRow], chosen: Mapping[str, str] | None = None) -> str:
     """Give the address of what comes after a full page, with the same choice; empty if there is no more."""
     if len(found) < _ON_A_PAGE:
         return ""

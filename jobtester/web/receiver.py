@@ -12,11 +12,10 @@ import orjson
 import structlog
 from aiohttp import web
 
-from jobtester.domain import received
-from jobtester.domain.received import Received, UnfitError
+from jobtester.domain.external_results import ExternalResult, InvalidStatError, parse_results
 from jobtester.errors import StoreError
-from jobtester.web import bodies
-from jobtester.web.parts import PARTS, Parts
+from jobtester.web.context import CONTEXT, WebContext
+from jobtester.web.request_body import BodyReadError, read_limited
 
 log = structlog.get_logger()
 routes = web.RouteTableDef()
@@ -31,7 +30,7 @@ _SOURCES = 1_000
 @routes.post("/api/post_stats")
 async def results(request: web.Request) -> web.Response:
     """Take a signed result, or an array of them: kept and forwarded once, and answered as the Leaderboard answers."""
-    parts = request.app[PARTS]
+    parts = request.app[CONTEXT]
     secret = parts.settings().server.results_secret
     if secret is None:
         return _error(404, "this tester takes no results: server.results_secret is not set")
@@ -39,26 +38,26 @@ async def results(request: web.Request) -> web.Response:
     if _too_many(parts.rates, source):
         return _refused(parts, 429, "too many results from your address in the last minute")
     try:
-        body = await bodies.whole(request, _MOST_BYTES)
-    except bodies.UnreadError as error:
+        body = await read_limited(request, _MOST_BYTES)
+    except BodyReadError as error:
         return _refused(parts, error.status, str(error))
     signed = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
     given = request.headers.get("Authorization", "").strip()
     if not hmac.compare_digest(given.encode("utf-8", "replace"), signed.encode()):
         return _refused(parts, 403, "request can not be authenticated")
     try:
-        found = received.read(body) if len(body) < _LONG else await asyncio.to_thread(received.read, body)
-    except UnfitError as error:
+        found = parse_results(body) if len(body) < _LONG else await asyncio.to_thread(parse_results, body)
+    except InvalidStatError as error:
         return _refused(parts, 400, str(error))
     return await _keep(parts, body, source, found)
 
 
-async def _keep(parts: Parts, body: bytes, source: str, found: list[Received]) -> web.Response:
-    if parts.receive is None:
+async def _keep(parts: WebContext, body: bytes, source: str, found: list[ExternalResult]) -> web.Response:
+    if parts.receive_results is None:
         return _refused(parts, 503, "this tester posts nothing, so it cannot forward results")
     try:
-        new = await parts.receive(body, source, found)
-    except UnfitError as error:
+        new = await parts.receive_results(body, source, found)
+    except InvalidStatError as error:
         return _refused(parts, 400, str(error))
     except StoreError as error:
         log.error("result_not_kept", source=source, problem=str(error))
@@ -79,7 +78,7 @@ def _too_many(rates: dict[str, deque[float]], source: str) -> bool:
     return False
 
 
-def _refused(parts: Parts, status: int, message: str) -> web.Response:
+def _refused(parts: WebContext, status: int, message: str) -> web.Response:
     parts.metrics.received.labels("refused").inc()
     return _error(status, message)
 

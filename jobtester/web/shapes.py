@@ -7,20 +7,21 @@ from typing import Any
 
 import orjson
 
-from jobtester.domain import outcome, prices
-from jobtester.store.outbox import Entry
-from jobtester.store.rows import Row
-from jobtester.store.ticks import Kept
-from jobtester.store.views import Cell, Forwarded, Point
-from jobtester.web.parts import Progress
+from jobtester.domain.reasons import Fault, Outcome, Reason, find_reason
+from jobtester.domain.units import format_wei
+from jobtester.store.outbox import OutboxEntry
+from jobtester.store.queries import CapabilityRow, ExternalResultRow, ResultPoint
+from jobtester.store.rows import ResultRow
+from jobtester.store.ticks import TickRow
+from jobtester.web.context import ProgressView
 
 
-def result(row: Row) -> dict[str, Any]:
+def result(row: ResultRow) -> dict[str, Any]:
     """Give a result as lists have it: without request, answer and evidence."""
     return {
         "id": row.id,
         "tick": row.tick,
-        "orchestrator": row.address,
+        "orchestrator": row.orchestrator,
         "service_uri": row.service_uri,
         "pipeline": row.pipeline,
         "pipeline_name": row.pipeline_name,
@@ -35,16 +36,16 @@ def result(row: Row) -> dict[str, Any]:
         "started_at": row.started_at,
         "recorded_at": row.recorded_at,
         "round_trip_s": row.round_trip_s,
-        "artefact_s": row.artefact_s,
+        "artifact_s": row.artifact_s,
         "status": row.status,
         "measures": row.measures,
         "notes": list(row.notes),
         "deferred": row.deferred,
-        "estimated_price_wei": prices.text(row.price_wei),
+        "estimated_price_wei": format_wei(row.estimated_price_wei),
     }
 
 
-def whole_result(row: Row) -> dict[str, Any]:
+def whole_result(row: ResultRow) -> dict[str, Any]:
     """Give a result with everything behind it."""
     known = explained(row)
     return {
@@ -58,19 +59,19 @@ def whole_result(row: Row) -> dict[str, Any]:
     }
 
 
-def explained(row: Row) -> outcome.Reason:
+def explained(row: ResultRow) -> Reason:
     """Give what the table says of a result's reason; nothing where another version knew a code that it has not."""
     try:
-        return outcome.reason(row.reason)
+        return find_reason(row.reason)
     except KeyError:
-        return outcome.Reason(row.reason, outcome.Outcome(row.outcome), outcome.Fault.UNKNOWN, "")
+        return Reason(row.reason, Outcome(row.outcome), Fault.UNKNOWN, "")
 
 
-def orchestrators(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+def orchestrators(cells: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
     """Give orchestrators with their capabilities, of cells in the order of addresses."""
     found: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        found.setdefault(cell.address, []).append(
+        found.setdefault(cell.orchestrator, []).append(
             {
                 "service_uri": cell.service_uri,
                 "pipeline": cell.pipeline,
@@ -81,17 +82,17 @@ def orchestrators(cells: Iterable[Cell]) -> list[dict[str, Any]]:
                 "recent": [_point(point) for point in cell.recent],
             }
         )
-    return [{"address": address, "capabilities": capabilities} for address, capabilities in found.items()]
+    return [{"orchestrator": address, "capabilities": capabilities} for address, capabilities in found.items()]
 
 
-def tick(kept: Kept, running: Progress | None) -> dict[str, Any]:
+def tick(kept: TickRow, running: ProgressView | None) -> dict[str, Any]:
     """Give a tick with its job report; the one that runs has the report so far."""
     report: dict[str, Any] | None = kept.report or None
     if report is None and running is not None and running.report.tick == kept.id:
         report = running.report.as_json()
     if report is not None:
         report = {
-            name: prices.text(value) if name == "estimated_price_wei" else value
+            name: format_wei(value) if name == "estimated_price_wei" else value
             for name, value in report.items()
             if name not in ("tick", "trigger", "state", "started_at", "finished_at", "seed")
         }
@@ -106,7 +107,7 @@ def tick(kept: Kept, running: Progress | None) -> dict[str, Any]:
     }
 
 
-def entry(one: Entry) -> dict[str, Any]:
+def entry(one: OutboxEntry) -> dict[str, Any]:
     """Give an outbox entry."""
     return {
         "number": one.seq,
@@ -114,7 +115,7 @@ def entry(one: Entry) -> dict[str, Any]:
         "tick": one.tick,
         "gateway": one.gateway,
         "state": one.state,
-        "orchestrator": one.address,
+        "orchestrator": one.orchestrator,
         "pipeline_name": one.pipeline,
         "model": one.model,
         "created_at": one.created_at,
@@ -129,7 +130,7 @@ def entry(one: Entry) -> dict[str, Any]:
     }
 
 
-def forwarded(one: Forwarded) -> dict[str, Any]:
+def forwarded(one: ExternalResultRow) -> dict[str, Any]:
     """Give another tester's result."""
     return {
         "id": one.id,
@@ -141,7 +142,7 @@ def forwarded(one: Forwarded) -> dict[str, Any]:
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: ResultPoint) -> dict[str, Any]:
     return {
         "id": point.id,
         "started_at": point.started_at,

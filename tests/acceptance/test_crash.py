@@ -176,7 +176,9 @@ class KillStatistics:
         self.in_tick += names.count("tick_started") > names.count("tick_done")
         self.just_recorded += names[-1:] == ["job_done"]
         self.recorded |= {line["job"] for line in daemon.lines if line["event"] == "job_done"}
-        left = query_copy(network.folder, "SELECT state, address, pipeline, model, timestamp, round_trip_s FROM outbox")
+        left = query_copy(
+            network.folder, "SELECT state, orchestrator, pipeline, model, timestamp, round_trip_s FROM outbox"
+        )
         self.sent_again = len(query_copy(network.folder, "SELECT 1 FROM outbox WHERE attempts > 1"))
         rows = await network.rows()
         self.while_sending += any(state == "sending" for state, *_ in left)
@@ -283,7 +285,7 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     print(seen, f"{time.monotonic() - began:.0f} s")  # noqa: T201
     scored = query_copy(
         tmp_path,
-        "SELECT address, pipeline_name, model, CAST(started_at AS INTEGER), round_trip_s FROM results"
+        "SELECT orchestrator, pipeline_name, model, CAST(started_at AS INTEGER), round_trip_s FROM results"
         " WHERE outcome != 'unscored'",
     )
     results = Counter(tuple(key) for key in scored)

@@ -45,7 +45,7 @@ EXPECTED = {
     "html": ("unscored", "gateway_fault"),
     "reset-mid-body": ("unscored", "gateway_fault"),
     "gateway-500": ("unscored", "500"),
-    "unreachable-artifact": ("unscored", "artefact_unreachable"),
+    "unreachable-artifact": ("unscored", "artifact_unreachable"),
     "slow": ("passed", "ok"),
 }
 

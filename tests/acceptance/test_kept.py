@@ -21,10 +21,10 @@ import aiohttp
 import orjson
 import pytest
 
-from jobtester.cli import commands
+from jobtester.cli import main
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from jobtester.store.outbox import Move
+from jobtester.store.outbox import StateChange
 from tests.harness.delivery import delivery_harness
 from tests.harness.process import clean_environment, run_command_in_thread, running_daemon, write_config
 from tests.harness.receiver import AI_STAT
@@ -85,7 +85,7 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
             assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"refused": 6}
             one = found["entries"][0]
             assert "403" in one["problem"]
-            assert orjson.loads(one["body"])["orchestrator"] == one["address"]
+            assert orjson.loads(one["body"])["orchestrator"] == one["orchestrator"]
             table = await run_text(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
             assert table.count("403") == 2
             assert table.endswith("6 refused\n")
@@ -112,7 +112,7 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
         async with delivery_harness(tmp_path) as harness:
             await harness.record(3)
             entries = await harness.outbox.claim(3)
-            await harness.outbox.settle([Move(entry.seq, "uncertain") for entry in entries])
+            await harness.outbox.apply([StateChange(entry.seq, "uncertain") for entry in entries])
             assert await run_text(tmp_path, "outbox", "retry", code=1) == (
                 "0 stats will be posted again\n"
                 "3 stats may be stored and are looked for by themselves; name a number to post one at once\n"
@@ -169,7 +169,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
         assert everything == beside
         assert len(everything) == 6
         assert [row["seq"] for row in everything] == sorted((row["seq"] for row in everything), reverse=True)
-        address = everything[0]["address"]
+        address = everything[0]["orchestrator"]
         tick = everything[0]["tick"]
         for wanted in (
             {"tick": tick, "orchestrator": address.upper().replace("X", "x")},
@@ -266,7 +266,7 @@ def test_bad_usage_is_told_in_one_message(
     (tmp_path / "config.toml").write_text(CONFIGURATION)
     monkeypatch.chdir(tmp_path)
     try:
-        code = commands.run(arguments.split(" "))
+        code = main.run(arguments.split(" "))
     except SystemExit as ended:
         code = int(str(ended.code))
     said = capsys.readouterr()

@@ -69,7 +69,7 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
         ran = orjson.loads(await run_jobtester("run", "--json", folder=tmp_path))
         assert ran["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
         (kept,) = orjson.loads(await run_jobtester("results", "--json", folder=tmp_path))
-        assert kept["price_wei"] == right
+        assert kept["estimated_price_wei"] == right
     async with simulated_tester(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as tester:
         await tester.tick()
         base = f"http://127.0.0.1:{tester.daemon.port}/api"
@@ -84,7 +84,7 @@ async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None
     """Thousands of digits in one orchestrator's price: it is planned as far too dear, and the others are tested."""
     async with simulated_tester(network(10**4200, 5), tmp_path, budget={"max_price_per_job": "1 ETH"}) as tester:
         report = await tester.tick()
-        assert (report.state, report.settled, dict(report.skipped)) == ("finished", 1, {"price": 1})
+        assert (report.state, report.finished, dict(report.skipped)) == ("finished", 1, {"price": 1})
 
 
 async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tmp_path: Path) -> None:
@@ -96,20 +96,20 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
         return time.time() - late_s
 
     async with simulated_tester(network(1000, 1000, 1000), tmp_path, budget=budget) as tester:
-        tester.daemon.conductor.clock = clock
+        tester.daemon.coordinator.clock = clock
         first = await tester.tick()
-        assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
+        assert (first.finished, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
         second = await tester.tick()
-        assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
-        known = {row.address for row in await tester.results()}
+        assert (second.finished, second.skipped["budget"], second.price_wei) == (0, 3, 0)
+        known = {row.orchestrator for row in await tester.results()}
     async with simulated_tester(
         network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}
     ) as tester:
-        tester.daemon.conductor.clock = clock
+        tester.daemon.coordinator.clock = clock
         third = await tester.tick()
-        assert (third.settled, third.skipped["budget"]) == (1, 2)
+        assert (third.finished, third.skipped["budget"]) == (1, 2)
         (row,) = await tester.results(third.tick)
-        assert row.address not in known
+        assert row.orchestrator not in known
 
 
 @pytest.mark.parametrize(("most", "sent"), [("63999 wei", 0), ("64000 wei", 1), ("0.000000000000064 ETH", 1)])
@@ -117,4 +117,4 @@ async def test_a_job_dearer_than_the_bound_is_skipped(most: str, sent: int, tmp_
     """To the wei, however the bound is written; the skipped one is in the report with its reason."""
     async with simulated_tester(network(1000), tmp_path, budget={"max_price_per_job": most}) as tester:
         report = await tester.tick()
-        assert (report.settled, report.skipped["price"]) == (sent, 1 - sent)
+        assert (report.finished, report.skipped["price"]) == (sent, 1 - sent)

@@ -116,7 +116,7 @@ def slow(tmp_path: Path) -> str:
 
 @pytest.mark.slow
 def test_progress_moves_on_a_terminal() -> None:
-    """A bar with counts, what each lane works on, time left; then the table, no line wider than the terminal."""
+    """A bar with counts, what each gateway works on, time left; then the table, no line wider than the terminal."""
     with terminal("demo") as shown:
         assert shown.close() == 0
     counts = [int(one) for one in re.findall(r"tick [━╸╺ ]+ (\d+)/28", shown.text)]

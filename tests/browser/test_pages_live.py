@@ -140,10 +140,10 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
     """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         row = next(row for row in await tester.results() if row.outcome == "failed")
-        found_id = await asyncio.to_thread(find_evidence, browser, base, row.address, width)
+        found_id = await asyncio.to_thread(find_evidence, browser, base, row.orchestrator, width)
         found = await tester.daemon.results.get(found_id)
         assert found is not None
-        assert (found.address, found.outcome) == (row.address, "failed")
+        assert (found.orchestrator, found.outcome) == (row.orchestrator, "failed")
         text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)
         for part in (found.reason, found.message, *found.evidence):
             assert " ".join(part.split()) in " ".join(text.split())
@@ -155,7 +155,13 @@ async def paths(tester: SimulatedTester) -> list[str]:
     """Return one page of each kind, with results of each outcome."""
     rows = await tester.results()
     some = {row.outcome: row for row in rows}
-    return ["/", f"/o/{rows[0].address}", f"/t/{rows[0].tick}", "/outbox", *(f"/r/{row.id}" for row in some.values())]
+    return [
+        "/",
+        f"/o/{rows[0].orchestrator}",
+        f"/t/{rows[0].tick}",
+        "/outbox",
+        *(f"/r/{row.id}" for row in some.values()),
+    ]
 
 
 def visit(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tuple[str, int]]:

@@ -47,7 +47,7 @@ async def test_curl_lines_are_answered(tmp_path: Path) -> None:
             assert answer, f"{line}: an empty answer"
 
         async def tick_ended() -> bool:
-            tick = await tester.daemon.conductor.ticks.get("last")
+            tick = await tester.daemon.coordinator.ticks.get("last")
             return tick is not None and tick.finished_at is not None
 
         await until(tick_ended, "the tick ends that a line has begun", timeout_s=100)

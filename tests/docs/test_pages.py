@@ -15,16 +15,23 @@ import orjson
 import pytest
 
 from benchmarks.__main__ import PARTS
-from jobtester import __version__, configuration, environment, live, metrics, settings
-from jobtester.cli import commands
-from jobtester.domain import outcome, plan, results, stats
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester import __version__
+from jobtester.cli import main
+from jobtester.configuration import check_configuration
+from jobtester.daemon import config_watcher
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.settings import Settings
+from jobtester.domain.plan import SKIP_REASONS
+from jobtester.domain.reasons import REASONS, Verdict
+from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
+from jobtester.metrics import Metrics
+from jobtester.settings.environment import merge_tables
+from jobtester.settings.model import Settings, check_settings
 from jobtester.simulator import scenario
-from jobtester.web import app as webapp
-from jobtester.web.parts import Parts
+from jobtester.web.app import make_app
+from jobtester.web.context import WebContext
 from tests.harness import pages
 from tests.harness.pages import Page
 from tools import documentation_tables as tables
@@ -167,7 +174,7 @@ def _understood(words: list[str], *, partly: bool = False) -> None:
 
 def _jobtester(words: list[str], partly: bool) -> None:
     """Assert that the program's own parser takes these words."""
-    parser: argparse.ArgumentParser = commands.parser()
+    parser: argparse.ArgumentParser = main.parser()
     at = 0
     while at < len(words):
         below = _subcommands(parser)
@@ -182,7 +189,7 @@ def _jobtester(words: list[str], partly: bool) -> None:
         assert not word.startswith("-") or word in known, f"jobtester {' '.join(words)}: no {word}"
     if not partly:
         try:
-            commands.parser().parse_args(words)
+            main.parser().parse_args(words)
         except SystemExit:
             pytest.fail(f"jobtester {' '.join(words)}: refused")
 
@@ -197,7 +204,7 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 @pytest.mark.parametrize("command", ["demo", "simulate"])
 def test_help_names_the_networks_that_come_along(command: str) -> None:
     """Whoever is to choose one sees which there are."""
-    below = _subcommands(commands.parser())
+    below = _subcommands(main.parser())
     assert below is not None
     assert f"comes along: {', '.join(scenario.builtin_names())}" in " ".join(below[command].format_help().split())
 
@@ -205,7 +212,7 @@ def test_help_names_the_networks_that_come_along(command: str) -> None:
 def test_every_command_is_documented() -> None:
     """The list of commands is whole."""
     said = " ".join(pages.page_of("routes.md").inline)
-    for words in _every_command(commands.parser(), ()):
+    for words in _every_command(main.parser(), ()):
         assert f"jobtester {' '.join(words)}" in said, f"{' '.join(words)} is missing in docs/routes.md"
 
 
@@ -222,13 +229,13 @@ def test_toml_blocks_are_usable(page: Page) -> None:
     """Whoever copies a piece of configuration into a file that is otherwise sound has a file that is sound."""
     for body in page.blocks("toml"):
         base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
-        merged = environment.merged(base, tomllib.loads(body))
+        merged = merge_tables(base, tomllib.loads(body))
         assert isinstance(merged, dict)
         merged["leaderboard"]["secret"] = "s"
         merged["server"] = {"events_token": "t"} | merged.get("server", {})
         if merged["gateways"] == []:
             merged["gateways"] = base["gateways"]
-        configuration.of(merged, origin=page.name)
+        check_configuration(merged, origin=page.name)
 
 
 def test_examples_of_keys_are_usable() -> None:
@@ -253,7 +260,7 @@ def test_examples_of_keys_are_usable() -> None:
             content.setdefault(section, {})[key] = value
         else:
             content[path] = value
-        settings.of(content)
+        check_settings(content)
 
 
 @each_page
@@ -285,7 +292,7 @@ def test_files_named_in_the_text_exist(page: Page) -> None:
 
 
 def _routes() -> set[tuple[str, str]]:
-    app = webapp.make(cast(Parts, None))
+    app = make_app(cast(WebContext, None))
     found = set()
     for route in app.router.routes():
         where = route.resource.canonical if route.resource is not None else ""
@@ -338,7 +345,7 @@ def test_listed_metrics_exist() -> None:
 
 def _series() -> set[str]:
     found = set()
-    for family in metrics.Metrics().registry.collect():
+    for family in Metrics().registry.collect():
         found |= {family.name, f"{family.name}_total" if family.type == "counter" else family.name}
     return found
 
@@ -347,7 +354,7 @@ def _series() -> set[str]:
 def test_reasons_named_in_the_text_exist(page: Page) -> None:
     """A reason code in the text is one of the table's."""
     for code in re.findall(r"reasons? `(\w+)`", page.prose):
-        assert code in outcome.REASONS or code in plan.SKIP_REASONS, f"{code}: no such reason"
+        assert code in REASONS or code in SKIP_REASONS, f"{code}: no such reason"
 
 
 def test_stat_fields_are_those_that_are_posted() -> None:
@@ -356,11 +363,11 @@ def test_stat_fields_are_those_that_are_posted() -> None:
         id="1", tick="t", orchestrator=Orchestrator("0x" + "1" * 40, "https://o"),
         capability=Capability("llm", "m", warm=True), pipeline_name="Llm", timeout_s=1.0, expected_s=1.0,
     )  # fmt: skip
-    result = results.Result(
-        job=job, verdict=outcome.verdict("ok"), attribution=Attribution(Kind.PROVEN), gateway="g",
+    result = Result(
+        job=job, verdict=Verdict.from_code("ok"), attribution=Attribution(AttributionKind.PROVEN), gateway="g",
         targeting="webhook", started_at=1.0, round_trip_s=1.0, status=200, request="{}", response="{}",
     )  # fmt: skip
-    sent: Mapping[str, Any] = orjson.loads(stats.of(result, "FRA").body)
+    sent: Mapping[str, Any] = orjson.loads(Stat.from_result(result, "FRA").body)
     heading = "What is sent to the Stats API, field by field?"
     assert [row[0].strip("`") for row in pages.page_of("leaderboard.md").table(heading)] == list(sent)
 
@@ -378,7 +385,7 @@ def test_outbox_states_are_listed() -> None:
 def test_keys_that_need_a_restart_are_listed() -> None:
     """Nobody waits for a change that does not come."""
     part = pages.page_of("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
-    assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(live._FIXED)
+    assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(config_watcher._FIXED)
 
 
 def test_parts_of_the_bench_are_listed() -> None:

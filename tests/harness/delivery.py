@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobtester.domain import outcome, stats
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.database import Database
-from jobtester.store.outbox import Entry, Outbox
+from jobtester.store.outbox import Outbox, OutboxEntry
 from jobtester.store.results import Results
 from tests.harness.store import open_database
 
@@ -67,19 +68,19 @@ class DeliveryHarness:
             self._count += 1
             self.clock.advance(1)
             result = make_result(self._count, self.clock.wall())
-            assert await self.results.record(result, stats.of(result, region))
+            assert await self.results.record(result, Stat.from_result(result, region))
 
     async def run(self, seconds: float = 0.0) -> None:
         """Advance the clock, and let delivery do all that is due then."""
         self.clock.advance(seconds)
-        while await self.delivery.work() or self.delivery.in_flight.aside:
-            await self.delivery.in_flight.end()
+        while await self.delivery.run_once() or self.delivery.in_flight.late_count:
+            await self.delivery.in_flight.finish()
 
     async def states(self) -> dict[str, int]:
         """Count entries by state."""
         return {state: count for state, count in (await self.outbox.counts()).items() if count}
 
-    async def entry(self, number: int = 1) -> Entry:
+    async def entry(self, number: int = 1) -> OutboxEntry:
         """Return one entry, by the order of recording."""
         entries = await self.outbox.entries(states=tuple(await self.outbox.counts()))
         return entries[number - 1]
@@ -105,9 +106,17 @@ def make_result(number: int, started_at: float) -> Result:
         expected_s=1,
     )
     return Result(
-        job, outcome.verdict("ok"), Attribution(Kind.PROVEN), "g", "query", started_at, 0.25 + number / 7, 200,
-        request='{"prompt": "what is six times seven?"}', response='{"answer": "42"}',
-    )  # fmt: skip
+        job,
+        Verdict.from_code("ok"),
+        Attribution(AttributionKind.PROVEN),
+        "g",
+        "query",
+        started_at,
+        0.25 + number / 7,
+        200,
+        request='{"prompt": "what is six times seven?"}',
+        response='{"answer": "42"}',
+    )
 
 
 @asynccontextmanager

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from jobtester.domain import stats
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
+from jobtester.domain.external_results import ExternalResult
 from jobtester.domain.jobs import Job
 from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.outcome import Outcome, Verdict
-from jobtester.domain.received import Received
-from jobtester.domain.report import Report
+from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
+from jobtester.domain.tick_report import TickReport
 from jobtester.simulator.scenario import generate
-from jobtester.store.outbox import Move
+from jobtester.store.outbox import StateChange
 from jobtester.store.ticks import Ticks
 from tests.harness.simulated import SimulatedTester, simulated_tester
 
@@ -56,7 +56,7 @@ def hostile_result(number: int, text: str) -> Result:
     return Result(
         job=job,
         verdict=Verdict(Outcome.FAILED, "check:json", text),
-        attribution=Attribution(Kind.PRESUMED, (text,)),
+        attribution=Attribution(AttributionKind.PRESUMED, (text,)),
         gateway="gateway",
         targeting="webhook",
         started_at=time.time(),
@@ -77,21 +77,21 @@ async def hostile_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, d
         ids = {}
         for number, (name, text) in enumerate(MARKED.items(), 1):
             result = hostile_result(number, text)
-            stat = stats.of(hostile_result(number, "harmless"), "FRA")
+            stat = Stat.from_result(hostile_result(number, "harmless"), "FRA")
             assert await daemon.results.record(result, stat, not_before=time.time() + 3600)
             ids[name] = result.id
-            await daemon.results.receive(
-                text.encode(), text[:200], [Received(kind=text[:200], stat=stat, fields={"model": text})]
+            await daemon.results.record_external(
+                text.encode(), text[:200], [ExternalResult(kind=text[:200], stat=stat, fields={"model": text})]
             )
         for entry in await daemon.outbox.entries():
             problem = MARKED[list(MARKED)[entry.seq % len(MARKED)]]
-            await daemon.outbox.settle([Move(entry.seq, "refused", problem=problem)])
-        report = Report(TICK, MARKED["script"], time.time(), state="failed", problem="".join(MARKED.values()))
+            await daemon.outbox.apply([StateChange(entry.seq, "refused", problem=problem)])
+        report = TickReport(TICK, MARKED["script"], time.time(), state="failed", problem="".join(MARKED.values()))
         report.finished_at = time.time()
         for text in MARKED.values():
             report.skipped[text] = report.reasons[text] = 1
         ticks = Ticks(daemon.database)
         await ticks.start(TICK, report.started_at, 1, report.trigger)
         await ticks.finish(TICK, "failed", report.finished_at, report.as_json())
-        daemon.conductor.problem = "".join(MARKED.values())
+        daemon.coordinator.problem = "".join(MARKED.values())
         yield tester, ids

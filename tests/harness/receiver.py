@@ -68,7 +68,7 @@ class ReceivingTester:
     async def forwarded(self) -> list[bytes]:
         """Return what has reached the Leaderboard once nothing is in flight."""
         assert self.tester.daemon.delivery is not None
-        await self.tester.daemon.delivery.idle()
+        await self.tester.daemon.delivery.drain()
         return [row.body for row in self.leaderboard.rows]
 
     async def received(self) -> list[dict[str, Any]]:

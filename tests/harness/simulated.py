@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobtester import configuration, daemon
-from jobtester.daemon import Daemon
-from jobtester.domain.report import Report
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.domain.tick_report import TickReport
 from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
-from jobtester.store.results import Filters
-from jobtester.store.rows import Row
+from jobtester.store.results import ResultFilters
+from jobtester.store.rows import ResultRow
 from tests.harness.waiting import TIMEOUT_S, until
 
 BATCH_PIPELINES = (
@@ -33,15 +33,15 @@ class SimulatedTester:
     network: Network
     daemon: Daemon
 
-    async def tick(self) -> Report:
+    async def tick(self) -> TickReport:
         """Run one tick to its end, delivery included."""
-        return await self.daemon.once("test")
+        return await self.daemon.run_once("test")
 
     @asynccontextmanager
     async def serving(self, *, tick: bool = False) -> AsyncIterator[asyncio.Future[None]]:
         """Run everything that `serve` runs, with a tick at once if `tick`, and stop it in order at the end."""
         if tick:
-            self.daemon.ticker.start("test")
+            self.daemon.scheduler.request_tick("test")
         task = asyncio.ensure_future(self.daemon.serve())
         try:
             yield task
@@ -49,14 +49,16 @@ class SimulatedTester:
             self.daemon.stop()
             await asyncio.wait_for(task, TIMEOUT_S)
 
-    async def first_report(self) -> Report:
+    async def first_report(self) -> TickReport:
         """Wait for the end of the first tick."""
-        reports: Sequence[Report] = await until(lambda: self.daemon.conductor.reports, "the tick ends", timeout_s=100)
+        reports: Sequence[TickReport] = await until(
+            lambda: self.daemon.coordinator.reports, "the tick ends", timeout_s=100
+        )
         return reports[0]
 
-    async def results(self, tick: str = "") -> list[Row]:
+    async def results(self, tick: str = "") -> list[ResultRow]:
         """Return every stored result."""
-        return await self.daemon.results.page(Filters(tick=tick), limit=100_000)
+        return await self.daemon.results.page(ResultFilters(tick=tick), limit=100_000)
 
 
 def config_tables(
@@ -108,15 +110,15 @@ async def simulated_tester(
 ) -> AsyncIterator[SimulatedTester]:
     """Start a network, and a tester for it."""
     async with Network(scenario) as network:
-        loaded = configuration.of(config_tables(network, folder, gateways=gateways, **sections), origin="test")
-        async with daemon.opened(loaded) as running:
+        loaded = check_configuration(config_tables(network, folder, gateways=gateways, **sections), origin="test")
+        async with open_daemon(loaded) as running:
             connect_gateways(network, running)
             yield SimulatedTester(network, running)
 
 
 def connect_gateways(network: Network, running: Daemon) -> None:
     """Set the webhook of every gateway, and where it sends its events."""
-    several = sum(lane.targeting.kind == "webhook" for lane in running.conductor.lanes) > 1
+    several = sum(lane.targeting.kind == "webhook" for lane in running.coordinator.gateways) > 1
     for name, gateway in network.gateways.items():
         base = f"http://127.0.0.1:{running.port}"
         gateway.webhook_url = f"{base}/orchestrators/{name}" if several else f"{base}/orchestrators"
@@ -124,7 +126,7 @@ def connect_gateways(network: Network, running: Daemon) -> None:
             gateway.events_url = f"{base}/webhooks/gateway-events"
 
 
-def misattributed_results(results: Sequence[Row], network: Network) -> list[tuple[Row, LoggedJob]]:
+def misattributed_results(results: Sequence[ResultRow], network: Network) -> list[tuple[ResultRow, LoggedJob]]:
     """Return every scored result that the simulator's own log contradicts.
 
     Those that somebody else than their orchestrator served, and those that were held against an orchestrator without
@@ -140,7 +142,7 @@ def misattributed_results(results: Sequence[Row], network: Network) -> list[tupl
         if row.outcome == "unscored" or row.id not in by_job:
             continue
         served = by_job[row.id]
-        reached = (served.service_uri, served.address.lower()) == (row.service_uri, row.address)
+        reached = (served.service_uri, served.address.lower()) == (row.service_uri, row.orchestrator)
         if not reached and (served.service_uri or row.service_uri in sound):
             wrong.append((row, served))
     return wrong

@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.database import Database
 from jobtester.store.ticks import Ticks
-from jobtester.web import openapi
+from jobtester.web.openapi import DOCUMENT
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.waiting import until
 
@@ -95,7 +95,7 @@ async def api_client(
 async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
     """Each GET route's real answer, with results of all kinds, is valid under the document, which is itself sound."""
     async with api_client(tmp_path) as (tester, api):
-        assert api.document == json.loads(json.dumps(openapi.DOCUMENT))
+        assert api.document == json.loads(json.dumps(DOCUMENT))
         for schema in api.document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
         kept = await tester.results()
@@ -111,9 +111,9 @@ async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
             (await api.ask("/api/ticks/last"))["id"] == (await api.ask(f"/api/ticks/{tick['id']}"))["id"] == tick["id"]
         )
         everyone = (await api.ask("/api/orchestrators"))["items"]
-        assert [one["address"] for one in everyone] == sorted({row.address for row in kept})
+        assert [one["orchestrator"] for one in everyone] == sorted({row.orchestrator for row in kept})
         for one in everyone:
-            assert (await api.ask(f"/api/orchestrators/{one['address'].upper().replace('X', 'x')}")) == one
+            assert (await api.ask(f"/api/orchestrators/{one['orchestrator'].upper().replace('X', 'x')}")) == one
         status = await api.ask("/api/status")
         assert status["progress"]["settled"] == len(kept)
         assert not status["progress"]["running"]
@@ -135,7 +135,7 @@ async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> Non
         for route in routes
         if isinstance(route, web.RouteDef) and route.path.startswith("/api/")
     }
-    told = {(method.upper(), path) for path, methods in openapi.DOCUMENT["paths"].items() for method in methods}
+    told = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert served == told
 
 
@@ -152,7 +152,7 @@ async def test_paging_gives_each_item_once_though_more_is_recorded_meanwhile(tmp
         assert [one["id"] for one in first["items"] + second["items"]] == whole[:10]
         for path, key in (
             ("/api/ticks", "id"),
-            ("/api/orchestrators", "address"),
+            ("/api/orchestrators", "orchestrator"),
             ("/api/outbox?state=delivered", "number"),
         ):
             joined = f"{path}{'&' if '?' in path else '?'}"
@@ -267,7 +267,7 @@ async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: An
             begins.set()
             await taken_over.wait()
 
-        tester.daemon.conductor.before = before
+        tester.daemon.coordinator.before_tick = before
         async with tester.serving():
             right = {"Authorization": f"Bearer {TOKEN}"}
             await api.ask("/api/ticks", method="POST", expect=202, headers=right)
@@ -293,7 +293,7 @@ class TicksReadBeforeEnd(Ticks):
 async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
     """Whoever waits for its end and then asks for it gets its end, never its beginning."""
     async with api_client(tmp_path, ticks=0) as (tester, api):
-        tester.daemon.conductor.ticks = ticks = TicksReadBeforeEnd(tester.daemon.database, api)
+        tester.daemon.coordinator.ticks = ticks = TicksReadBeforeEnd(tester.daemon.database, api)
         report = await tester.tick()
         assert ticks.ran == [True]
         assert not (await api.ask("/api/status"))["progress"]["running"]

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from jobtester.gateway.artefacts import Artefact, Files
-from jobtester.gateway.client import Client
-from jobtester.gateway.reach import is_allowed
+from jobtester.gateway.address_guard import is_allowed
+from jobtester.gateway.client import GatewayClient
+from jobtester.gateway.result_files import FileFetcher, ResultFile
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 OWN = "points at an address of the tester itself"
@@ -66,12 +66,12 @@ async def file_server(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str
         await runner.cleanup()
 
 
-async def fetched(gateway: FileServer, url: str, *, token: str | None = None, most: int = 1000) -> Artefact:
+async def fetched(gateway: FileServer, url: str, *, token: str | None = None, most: int = 1000) -> ResultFile:
     """Fetch as the tester does, through its client of the gateway."""
-    client = Client("gateway", gateway.url, token=token)
+    client = GatewayClient("gateway", gateway.url, token=token)
     await client.open()
     try:
-        return await client.fetch(url, timeout_s=10, max_body=most)
+        return await client.fetch(url, timeout_s=10, max_bytes=most)
     finally:
         await client.close()
 
@@ -158,11 +158,11 @@ async def test_networks_that_the_operator_names_are_asked_too() -> None:
         file_server(b=(307, {"Location": f"{store.url}/a"}, b"")) as gateway,
     ):
         for networks, allowed in ((("127.0.0.0/8",), True), (("10.0.0.0/8", "fd00::/8"), False)):
-            client = Client("gateway", gateway.url, artifact_networks=networks)
+            client = GatewayClient("gateway", gateway.url, artifact_networks=networks)
             await client.open()
             try:
                 for url in (f"{store.url}/a", f"http://[::ffff:127.0.0.1]:{store.port}/a", "/b"):
-                    found = await client.fetch(url, timeout_s=10, max_body=1000)
+                    found = await client.fetch(url, timeout_s=10, max_bytes=1000)
                     assert ("artifact_networks" in found.problem) is not allowed, (url, found.problem)
             finally:
                 await client.close()
@@ -210,9 +210,9 @@ async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
     """The address is looked at again at the moment of connecting, after which nobody asks any more."""
     async with file_server() as secret, file_server() as gateway:
         names = RebindingResolver()
-        files = Files(gateway.url, resolver=names)
+        files = FileFetcher(gateway.url, resolver=names)
         try:
-            found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_body=1000)
+            found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_bytes=1000)
         finally:
             await files.close()
         assert names.told[:2] == ["1.1.1.1", "127.0.0.1"]
@@ -280,12 +280,12 @@ async def test_only_a_refused_connection_proves_a_link_dead(host: str, unsure: b
     """A name that is not found may be the fault of the tester's own DNS."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        client = Files(f"http://{host}:{taken.getsockname()[1]}")
+        client = FileFetcher(f"http://{host}:{taken.getsockname()[1]}")
         try:
-            found = await client.fetch("/a.png", timeout_s=10, max_body=1000)
+            found = await client.fetch("/a.png", timeout_s=10, max_bytes=1000)
         finally:
             await client.close()
-    assert (found.status, found.unsure) == (None, unsure), found.problem
+    assert (found.status, found.is_uncertain) == (None, unsure), found.problem
 
 
 async def test_a_link_that_takes_too_long_is_not_proven_dead() -> None:
@@ -293,9 +293,9 @@ async def test_a_link_that_takes_too_long_is_not_proven_dead() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        client = Files(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        client = FileFetcher(f"http://127.0.0.1:{silent.getsockname()[1]}")
         try:
-            found = await client.fetch("/a.png", timeout_s=0.2, max_body=1000)
+            found = await client.fetch("/a.png", timeout_s=0.2, max_bytes=1000)
         finally:
             await client.close()
-    assert found.unsure, found.problem
+    assert found.is_uncertain, found.problem

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.domain import stats
+from jobtester.domain.stats import Stat
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
@@ -35,7 +35,7 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
         results, outbox = Results(database), Outbox(database)
         for number in range(1, BACKLOG + 1):
             result = make_result(number, time.time() - 1)
-            assert await results.record(result, stats.of(result, "FRA"))
+            assert await results.record(result, Stat.from_result(result, "FRA"))
         async with Leaderboard(secret=SECRET, seed=1) as board:
             delivery = Delivery(
                 outbox, board.url, SECRET, "FRA", miss_after_s=MISS_AFTER_S, answer_within_s=ANSWER_WITHIN_S
@@ -46,7 +46,7 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
                 return not (await outbox.counts())["pending"]
 
             async def all_settled() -> bool:
-                return not await outbox.waiting()
+                return not await outbox.count_waiting()
 
             stop, began = asyncio.Event(), time.monotonic()
             board.faults = Faults(post_errors=0.2, withheld_answers=0.15)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from jobtester.domain.exchanges import Ending
-from jobtester.gateway.client import Client
+from jobtester.gateway.client import GatewayClient
 
 _AT_ONCE = struct.pack("ii", 1, 0)  # linger for no time: the kernel sends a reset
 
@@ -51,10 +51,10 @@ async def test_a_gateway_may_still_be_at_work_after_what_is_not_its_own(
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        client = Client("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
         exchange = await client.send(
-            "/llm", b'{"job": 1}', job_id="j", timeout_s=20, content_type="application/json", max_body=1000
+            "/llm", b'{"job": 1}', job_id="j", timeout_s=20, content_type="application/json", max_bytes=1000
         )
         await client.close()
-    assert (exchange.ending, exchange.disconnected) == (ending, at_work)
+    assert (exchange.ending, exchange.gateway_may_continue) == (ending, at_work)

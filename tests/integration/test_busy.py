@@ -46,23 +46,23 @@ class Relenting:
         self.network: Network = tester.network
         self.after = after
 
-    def planned(self, plan: Plan) -> None:
+    def on_planned(self, plan: Plan) -> None:
         """See the plan."""
 
-    def sent(self, job: Job, lane: str) -> None:
+    def on_sent(self, job: Job, gateway: str) -> None:
         """See a job leave."""
 
-    def deferred(self, job: Job, lane: str, why: str) -> None:
+    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
         """Count, and relent."""
         self.after -= 1
         if self.after == 0:
             for node in self.network.orchestrators:
                 node.restart()
 
-    def recorded(self, result: Result) -> None:
+    def on_recorded(self, result: Result) -> None:
         """See a result."""
 
-    def skipped(self, skip: Skip) -> None:
+    def on_skipped(self, skip: Skip) -> None:
         """See a skip."""
 
 
@@ -73,7 +73,7 @@ async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
     Under query nothing tells busy from other failures at once, so such a job is sent again at the end of the tick.
     """
     async with simulated_tester(network("", "busy", mode=mode), tmp_path) as tester:
-        tester.daemon.conductor.watchers = (Relenting(tester, after=2),)
+        tester.daemon.coordinator.observers = (Relenting(tester, after=2),)
         report = await tester.tick()
         why = "busy" if mode == "tester" else "unclear"
         assert (report.outcomes, report.deferred) == ({"passed": 4}, {why: 2})
@@ -106,7 +106,7 @@ async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> N
         report = await tester.tick()
         assert (report.outcomes, report.reasons) == ({"passed": 2, "unscored": 2}, {"busy": 2})
         assert report.skipped == {}
-        assert report.settled == report.planned == len(await tester.results())
+        assert report.finished == report.planned == len(await tester.results())
 
 
 async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:

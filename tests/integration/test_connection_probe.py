@@ -54,17 +54,17 @@ async def test_refused_while_another_answers() -> None:
     pauses: list[float] = []
     async with listener() as other:
         dead = nobody()
-        found = await probe(dead, other, pauses=pauses).look(dead)
+        found = await probe(dead, other, pauses=pauses).probe(dead)
     assert found.state is ConnectionState.UNREACHABLE
-    assert dead in found.line
-    assert "connection refused" in found.line
+    assert dead in found.summary
+    assert "connection refused" in found.summary
     assert pauses == [2.0]
 
 
 async def test_silent_while_another_answers() -> None:
     """A connection is taken and TLS never begins."""
     async with listener(talks=False) as silent, listener() as other:
-        found = await probe(silent, other, timeout_s=0.3).look(silent)
+        found = await probe(silent, other, timeout_s=0.3).probe(silent)
     assert found.state is ConnectionState.UNREACHABLE
 
 
@@ -72,20 +72,20 @@ async def test_silent_while_another_answers() -> None:
 async def test_nobody_answers(others: int) -> None:
     """Where nobody at all can be reached it may be the tester's own network."""
     dead = nobody()
-    found = await probe(dead, *(nobody() for _ in range(others))).look(dead)
+    found = await probe(dead, *(nobody() for _ in range(others))).probe(dead)
     assert found.state is ConnectionState.UNKNOWN
 
 
 async def test_the_same_endpoint_is_no_other() -> None:
     """A second spelling of a dead service URI says nothing about the network."""
     dead = nobody()
-    assert (await probe(dead, dead + "/").look(dead)).state is ConnectionState.UNKNOWN
+    assert (await probe(dead, dead + "/").probe(dead)).state is ConnectionState.UNKNOWN
 
 
 async def test_one_that_stands() -> None:
     """Whatever it speaks: it is there, so it is no dead one."""
     async with listener() as standing:
-        assert (await probe(standing).look(standing)).state is ConnectionState.STANDS
+        assert (await probe(standing).probe(standing)).state is ConnectionState.REACHABLE
 
 
 async def test_the_second_connection_may_stand() -> None:
@@ -101,13 +101,13 @@ async def test_the_second_connection_may_stand() -> None:
     async def sleep(_: float) -> None:
         servers.append(await asyncio.start_server(serve, "127.0.0.1", port))
 
-    found = await ConnectionProbe((dead,), timeout_s=20.0, sleep=sleep).look(dead)
+    found = await ConnectionProbe((dead,), timeout_s=20.0, sleep=sleep).probe(dead)
     for server in servers:
         server.close()
-    assert found.state is ConnectionState.STANDS
+    assert found.state is ConnectionState.REACHABLE
 
 
 @pytest.mark.parametrize("uri", ["", "https://", "https://127.0.0.1:99999", "https://[::1", "nonsense://"])
 async def test_what_is_no_address_is_held_against_nobody(uri: str) -> None:
     """A service URI that cannot be read says nothing of who is behind it."""
-    assert (await probe(uri).look(uri)).state is ConnectionState.UNKNOWN
+    assert (await probe(uri).probe(uri)).state is ConnectionState.UNKNOWN

@@ -16,9 +16,9 @@ from aiohttp import web
 
 from jobtester.domain.exchanges import Ending
 from jobtester.errors import GatewayError, LeaderboardError
-from jobtester.gateway.client import Client
-from jobtester.leaderboard.client import Client as Leaderboard
-from jobtester.proxies import Proxies
+from jobtester.gateway.client import GatewayClient
+from jobtester.http import Proxies
+from jobtester.leaderboard.client import LeaderboardClient as Leaderboard
 
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
@@ -92,15 +92,15 @@ async def serve_bytes(response: bytes) -> AsyncIterator[int]:
 async def error_messages(url: str) -> list[str]:
     """Return what each of the tester's ways to a peer says of an address: gateway, CLI port, job, Leaderboard, post."""
     texts = []
-    client = Client("g", url, url)
+    client = GatewayClient("g", url, url)
     await client.open()
     try:
-        texts.append(await client.problem(60))
+        texts.append(await client.find_problem(60))
         with pytest.raises(GatewayError) as gateway:
-            await client.cli("/status", timeout_s=60)
+            await client.get_cli("/status", timeout_s=60)
         texts.append(str(gateway.value))
         sent = await client.send(
-            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_body=1000
+            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_bytes=1000
         )
         assert sent.ending is Ending.REFUSED
         texts.append(sent.detail)
@@ -108,7 +108,7 @@ async def error_messages(url: str) -> list[str]:
         await client.close()
     async with Leaderboard(url, "secret", timeout_s=60) as board:
         with pytest.raises(LeaderboardError) as leaderboard:
-            await board.regions()
+            await board.get_regions()
         texts.append(str(leaderboard.value))
         texts.append((await board.post(b"{}")).problem)
     return texts
@@ -148,20 +148,20 @@ async def test_a_tls_port_that_the_address_calls_http(tmp_path: Path) -> None:
     """Whether it closes the connection, sends an alert or, as Go and nginx do, explains itself."""
     client_url = "http://127.0.0.1:{}"
     async with serve_http(certificate(tmp_path)) as port:
-        client = Client("g", client_url.format(port))
+        client = GatewayClient("g", client_url.format(port))
         await client.open()
         try:
-            assert "use https" in await client.problem(60)
+            assert "use https" in await client.find_problem(60)
         finally:
             await client.close()
     alert = b"\x15\x03\x01\x00\x02\x02\x46"
     go = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
     for response in (alert, go, b""):
         async with serve_bytes(response) as port:
-            client = Client("g", client_url.format(port))
+            client = GatewayClient("g", client_url.format(port))
             await client.open()
             try:
-                assert "use https" in await client.problem(60), response
+                assert "use https" in await client.find_problem(60), response
             finally:
                 await client.close()
 
@@ -191,10 +191,10 @@ async def test_a_silent_peer_is_said_to_be_silent() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        client = Client("g", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        client = GatewayClient("g", f"http://127.0.0.1:{listener.getsockname()[1]}")
         await client.open()
         try:
-            assert "no answer within 0.2 s" in await client.problem(0.2)
+            assert "no answer within 0.2 s" in await client.find_problem(0.2)
         finally:
             await client.close()
 
@@ -215,10 +215,10 @@ async def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) ->
     """Its own answer to CONNECT is passed on."""
     async with serve_bytes(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
         monkeypatch.setenv("https_proxy", f"http://user:word@127.0.0.1:{port}")
-        client = Client("g", "https://gateway.test:8935")
+        client = GatewayClient("g", "https://gateway.test:8935")
         await client.open()
         try:
-            text = await client.problem(60)
+            text = await client.find_problem(60)
         finally:
             await client.close()
     assert f"the proxy http://127.0.0.1:{port} refuses to connect: 403 Forbidden" in text
@@ -261,4 +261,4 @@ async def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_proxy_is_read_as_go_reads_it(exceptions: str, url: str, proxied: bool) -> None:
     """Networks, ports, domains with and without a leading dot, any case, IPv6, and the star."""
     proxies = Proxies({"http": "http://proxy:3128", "no": exceptions})
-    assert bool(proxies.way(url)) is proxied
+    assert bool(proxies.request_arguments(url)) is proxied

@@ -9,9 +9,8 @@ from typing import Any, Literal, NoReturn
 import aiohttp
 import pytest
 
-from jobtester.crashes import CrashBoundary
-from jobtester.domain.report import Report
-from jobtester.errors import StoreError
+from jobtester.domain.tick_report import TickReport
+from jobtester.errors import CrashBoundary, StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.store import open_database
@@ -35,23 +34,23 @@ class Broken:
 
 def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
     """Put a broken collaborator in its place; return where it stands and under which name."""
-    daemon, lane = tester.daemon, tester.daemon.conductor.lanes[0]
+    daemon, gateway = tester.daemon, tester.daemon.coordinator.gateways[0]
     assert daemon.delivery is not None
     owner: object
     owner, name, *methods = {
-        "build": (daemon.conductor, "assets", "get"),
-        "judge": (daemon.conductor, "token_limits", "learn"),
-        "look": (daemon.conductor, "ticks", "start"),
-        "keep": (daemon.conductor, "ticks", "finish"),
-        "finish": (daemon.conductor, "results", "release_held"),
-        "rest": (lane, "targeting", "rest"),
-        "begin": (lane, "evidence", "begin"),
-        "acquire": (lane, "targeting", "aim"),
-        "send": (lane, "client", "send"),
-        "collect": (lane, "evidence", "gather"),
-        "check": (daemon.conductor, "examiner", "examine"),
-        "record": (daemon.conductor, "results", "record"),
-        "plan": (daemon.conductor, "results", "durations"),
+        "build": (daemon.coordinator, "assets", "get"),
+        "judge": (daemon.coordinator, "token_limits", "learn"),
+        "look": (daemon.coordinator, "ticks", "start"),
+        "keep": (daemon.coordinator, "ticks", "finish"),
+        "finish": (daemon.coordinator, "results", "release_held"),
+        "rest": (gateway, "targeting", "release"),
+        "begin": (gateway, "evidence", "begin_tick"),
+        "acquire": (gateway, "targeting", "acquire"),
+        "send": (gateway, "client", "send"),
+        "collect": (gateway, "evidence", "collect"),
+        "check": (daemon.coordinator, "checker", "check"),
+        "record": (daemon.coordinator, "results", "record"),
+        "plan": (daemon.coordinator, "results", "durations"),
         "post": (daemon.delivery, "client", "post"),
     }[seam]
     setattr(owner, name, Broken(getattr(owner, name), *methods))
@@ -79,14 +78,14 @@ async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["quer
         owner, name = break_seam(tester, seam)
         working = getattr(owner, name)._working
         async with asyncio.timeout(60):
-            report = await tester.daemon.conductor.tick("test")
+            report = await tester.daemon.coordinator.run_tick("test")
         assert report.finished_at is not None
         if seam in ("begin", "finish", "look", "plan", "rest"):
             assert report.state == "failed"
         elif seam in JOB and seam != "record":
             assert {row.reason for row in await tester.results()} == {"tester_fault"}
         if seam == "post":
-            await tester.daemon.delivery.work()  # type: ignore[union-attr]
+            await tester.daemon.delivery.run_once()  # type: ignore[union-attr]
             assert (await tester.daemon.outbox.counts())["uncertain"] == 3
         component = "tick" if seam in TICK else "post" if seam == "post" else "job"
         metric = f'jobtester_internal_errors_total{{component="{component}"}}'
@@ -138,36 +137,36 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
         owner: object
         owner, name, method = {
             "cleanup": (daemon, "database", "write"),
-            "delivery": (daemon.delivery, "outbox", "due"),
-            "probe": (daemon.vitals, "database", "probe"),
-            "event": (daemon, "conductor", "heard"),
-            "lookup": (daemon.delivery.lookup, "reader", "look"),
+            "delivery": (daemon.delivery, "outbox", "next_due"),
+            "probe": (daemon.health, "database", "check_writable"),
+            "event": (daemon, "coordinator", "weigh_late_event"),
+            "lookup": (daemon.delivery.reconciler, "reader", "look_up"),
             "notification": (daemon.notifier, "settings", ""),
-            "reload": (daemon.conductor, "before", ""),
+            "reload": (daemon.coordinator, "before_tick", ""),
             "loop": (daemon, "port", ""),
         }[seam]
         working = getattr(owner, name)
         if seam == "lookup":
             daemon.delivery.client = Broken(daemon.delivery.client, "post")  # type: ignore[assignment]
-            await tester.daemon.conductor.tick("test")
+            await tester.daemon.coordinator.run_tick("test")
         if seam != "loop":
             broken = Broken(working, method)
             setattr(owner, name, broken if method else broken._fail)
         async with tester.serving() as serving:
             if seam == "event":
-                daemon.heard(None, None)  # type: ignore[arg-type]
+                daemon.enqueue_event(None, None)  # type: ignore[arg-type]
             if seam == "notification":
-                daemon.notifier._reports.put_nowait(Report("t", "test", 0.0))
+                daemon.notifier._reports.put_nowait(TickReport("t", "test", 0.0))
             if seam == "loop":
                 asyncio.get_running_loop().call_soon(Broken(None)._fail)
             if seam == "reload":
-                daemon.ticker.start("test")
+                daemon.scheduler.request_tick("test")
             await wait_for_error(tester, seam)
             setattr(owner, name, working)
             if seam == "lookup":
                 daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
             before = len(tester.network.leaderboard.rows)
-            await until(lambda: daemon.ticker.start("test"))
+            await until(lambda: daemon.scheduler.request_tick("test"))
             await until(lambda: len(tester.network.leaderboard.rows) > before)
             assert not serving.done()
             url = f"http://127.0.0.1:{daemon.port}/healthz"
@@ -192,14 +191,14 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
     sections = {"server": {"results_secret": "s", "admin_token": "t"}}
     async with simulated_tester(scenario(), tmp_path, gateways=[{"targeting": "webhook"}], **sections) as tester:
         daemon = tester.daemon
-        conductor, database = daemon.conductor, daemon.database
+        conductor, database = daemon.coordinator, daemon.database
         await tester.network.leaderboard.stop()
         paths = [
             "/", f"/o/0x{1:040x}", "/r/x", "/t/last", "/outbox", "/orchestrators", "/healthz", "/readyz", "/metrics",
             "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
             "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
         ]  # fmt: skip
-        whole = (conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker)
+        whole = (conductor.settings, conductor.gateways, database.read, daemon.health.scheduler)
         async with tester.serving() as serving:
             base = f"http://127.0.0.1:{daemon.port}"
             async with aiohttp.ClientSession() as session:
@@ -208,8 +207,8 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                     async with session.request(method, base + path, data=b"{}") as response:
                         return response.status, await response.text()
 
-                conductor.settings = conductor.lanes = Explosive()  # type: ignore[assignment]
-                daemon.vitals.ticker = Explosive()  # type: ignore[assignment]
+                conductor.settings = conductor.gateways = Explosive()  # type: ignore[assignment]
+                daemon.health.scheduler = Explosive()  # type: ignore[assignment]
                 database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
                 before = errors(tester, "request")
                 asked = [("GET", path) for path in paths]
@@ -220,7 +219,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                     assert text.count("\n") <= 1, text
                     assert "purpose" not in text
                 assert errors(tester, "request") - before == len(asked)
-                conductor.settings, conductor.lanes, database.read, daemon.vitals.ticker = whole  # type: ignore[method-assign]
+                conductor.settings, conductor.gateways, database.read, daemon.health.scheduler = whole  # type: ignore[method-assign]
                 for path in paths:
                     assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
             assert not serving.done()
@@ -265,23 +264,23 @@ class _Leaving:
 async def test_a_job_that_a_library_cancels_is_recorded(tmp_path: Path) -> None:
     """Else it would be in flight for ever, and its tick with it."""
     async with simulated_tester(scenario(), tmp_path) as tester:
-        lane = tester.daemon.conductor.lanes[0]
-        lane.client = _Leaving(lane.client)  # type: ignore[assignment]
+        gateway = tester.daemon.coordinator.gateways[0]
+        gateway.client = _Leaving(gateway.client)  # type: ignore[assignment]
         async with asyncio.timeout(60):
-            await tester.daemon.conductor.tick("test")
+            await tester.daemon.coordinator.run_tick("test")
         assert [row.reason for row in await tester.results()] == ["tester_fault"]
-        lane.client = lane.client._working  # type: ignore[attr-defined]
+        gateway.client = gateway.client._working  # type: ignore[attr-defined]
 
 
 async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
     """The tick waits for the gateway as for one that is away, and goes on when the probe works again."""
     async with simulated_tester(scenario(), tmp_path) as tester:
-        lane = tester.daemon.conductor.lanes[0]
-        working = lane.client
-        lane.client = Broken(working, "alive")  # type: ignore[assignment]
-        ticking = asyncio.create_task(tester.daemon.conductor.tick("test"))
+        gateway = tester.daemon.coordinator.gateways[0]
+        working = gateway.client
+        gateway.client = Broken(working, "is_alive")  # type: ignore[assignment]
+        ticking = asyncio.create_task(tester.daemon.coordinator.run_tick("test"))
         await wait_for_error(tester, "probe")
-        lane.client = working
+        gateway.client = working
         await asyncio.wait_for(ticking, 60)
         assert [row.outcome for row in await tester.results()] == ["passed"]
 
@@ -301,15 +300,15 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
             with pytest.raises((StoreError, error)):
                 await database.write(work)
             with pytest.raises(RuntimeError):
-                await database.write_together(too_few, 1)
+                await database.write_grouped(too_few, 1)
             assert await database.write(lambda _: 7) == 7
-        assert database.writable
+        assert database.is_writable
 
 
 async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) -> None:
     """It is counted, nothing that is no event follows, and the next stream works when its cause is gone."""
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
-        conductor, before = tester.daemon.conductor, errors(tester, "request")
+        conductor, before = tester.daemon.coordinator, errors(tester, "request")
         base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")

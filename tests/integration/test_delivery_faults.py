@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.domain import stats
-from jobtester.domain.received import Received
+from jobtester.domain.external_results import ExternalResult
+from jobtester.domain.stats import Stat
 from jobtester.simulator.leaderboard.leaderboard import SEEDED_REGIONS
 from jobtester.simulator.scenario import GatewaySpec, generate
-from jobtester.store.outbox import Move
+from jobtester.store.outbox import StateChange
 from tests.harness.delivery import delivery_harness, make_result
 from tests.harness.simulated import simulated_tester
 from tests.harness.waiting import until
@@ -45,15 +45,15 @@ async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path:
         board.faults.slow_insert_s = 2.0
         async with tester.serving(tick=True):
             report = await tester.first_report()
-            assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
+            assert (report.state, report.planned, report.finished) == ("finished", 20, 20)
             assert {row.outcome for row in await tester.results()} == {"passed"}
-            assert await tester.daemon.outbox.waiting() == 20 if down else len(board.rows) < 20
+            assert await tester.daemon.outbox.count_waiting() == 20 if down else len(board.rows) < 20
             board.faults.slow_insert_s = 0.0
             if down:
                 await board.start()
 
             async def all_delivered() -> bool:
-                return len(board.rows) == 20 and not await tester.daemon.outbox.waiting()
+                return len(board.rows) == 20 and not await tester.daemon.outbox.count_waiting()
 
             await until(all_delivered, "all stats are delivered")
         assert len(board.rows) == (await tester.daemon.outbox.counts())["delivered"] == 20
@@ -66,12 +66,12 @@ async def test_nothing_listens(tmp_path: Path) -> None:
         await harness.record(2)
         await harness.run()
         assert await harness.states() == {"pending": 2}
-        assert "nothing listens there" in harness.delivery.standing.problem
+        assert "nothing listens there" in harness.delivery.status.problem
         await harness.leaderboard.start()
         await harness.run(PAUSE_S)
         assert await harness.states() == {"delivered": 2}
         assert harness.stored_numbers() == [1, 2]
-        assert harness.delivery.standing.problem == ""
+        assert harness.delivery.status.problem == ""
 
 
 async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> None:
@@ -164,12 +164,12 @@ async def test_a_wrong_secret_is_told_and_can_be_mended(tmp_path: Path) -> None:
         await harness.run()
         await harness.run(600)
         assert await harness.states() == {"refused": 2}
-        assert "leaderboard.secret" in harness.delivery.standing.problem
+        assert "leaderboard.secret" in harness.delivery.status.problem
         harness.set_faults()
         assert await harness.outbox.retry() == (2, 0, 0)
         await harness.run()
         assert await harness.states() == {"delivered": 2}
-        assert harness.delivery.standing.problem == ""
+        assert harness.delivery.status.problem == ""
 
 
 async def test_a_stat_that_is_too_large_is_refused(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ async def test_a_stat_that_is_too_large_is_refused(tmp_path: Path) -> None:
         await harness.run(600)
         assert await harness.states() == {"refused": 1, "delivered": 1}
         assert "too large" in (await harness.entry(1)).problem
-        assert harness.delivery.standing.problem == ""
+        assert harness.delivery.status.problem == ""
 
 
 @pytest.mark.parametrize("status", [200, 502, 504])
@@ -198,7 +198,7 @@ async def test_html_proves_nothing(tmp_path: Path, status: int) -> None:
         assert await harness.states() == {"delivered": 1, "uncertain": 1}
         await harness.run(100)
         assert await harness.states() == {"delivered": 1, "uncertain": 1}, "nothing can be read back either"
-        assert harness.delivery.standing.problem != ""
+        assert harness.delivery.status.problem != ""
         assert harness.leaderboard.posts[str(status)] == 1
         harness.set_faults()
         for _ in range(30):
@@ -242,11 +242,11 @@ async def test_a_cached_answer_is_no_proof(tmp_path: Path) -> None:
         harness.set_faults(raw_stats_cached=True)
         await harness.record()
         entry = await harness.entry()
-        since, ask = harness.clock.wall() - 60, harness.delivery.client.rows
-        assert await ask(entry.address, pipeline=entry.pipeline, model=entry.model, since=since) == []
+        since, ask = harness.clock.wall() - 60, harness.delivery.client.get_rows
+        assert await ask(entry.orchestrator, pipeline=entry.pipeline, model=entry.model, since=since) == []
         await harness.run()
         assert harness.stored_numbers() == [1]
-        assert len(await ask(entry.address, pipeline=entry.pipeline, model=entry.model, since=since)) == 1
+        assert len(await ask(entry.orchestrator, pipeline=entry.pipeline, model=entry.model, since=since)) == 1
 
 
 async def test_a_region_that_vanishes_is_waited_for(tmp_path: Path) -> None:
@@ -259,14 +259,14 @@ async def test_a_region_that_vanishes_is_waited_for(tmp_path: Path) -> None:
         await harness.run()
         assert await harness.states() == {"delivered": 1, "pending": 2}
         await harness.run(PAUSE_S)
-        assert "FRA" in harness.delivery.standing.problem
+        assert "FRA" in harness.delivery.status.problem
         harness.set_faults()
         await harness.run(30)
         assert await harness.states() == {"delivered": 1, "pending": 2}, "it is asked for once a minute only"
         await harness.run(40)
         assert await harness.states() == {"delivered": 3}
         assert harness.stored_numbers() == [1, 2, 3]
-        assert harness.delivery.standing.problem == ""
+        assert harness.delivery.status.problem == ""
 
 
 async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path) -> None:
@@ -320,11 +320,11 @@ async def test_another_testers_region_is_not_given_up_unasked(tmp_path: Path) ->
 
 async def test_transcoding_stats_go_to_no_region_that_would_drop_them(tmp_path: Path) -> None:
     """Not even to our own, which may be for AI alone: the post would be answered `ok`, and nothing stored."""
-    transcoding = stats.of(make_result(1, 1_800_000_000.0), "FRA")
+    transcoding = Stat.from_result(make_result(1, 1_800_000_000.0), "FRA")
     transcoding = dataclasses.replace(transcoding, pipeline="", model="")
     async with delivery_harness(tmp_path) as harness:
         harness.leaderboard.regions = (("FRA", "Frankfurt", "ai"),)
-        assert await harness.results.receive(b"{}", "peer", [Received({}, transcoding, "transcoding")])
+        assert await harness.results.record_external(b"{}", "peer", [ExternalResult({}, transcoding, "transcoding")])
         await harness.run()
         assert await harness.states() == {"refused": 1}
         assert "transcoding" in (await harness.entry()).problem
@@ -338,8 +338,8 @@ async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> Non
         await harness.run(600)
         assert await harness.states() == {"pending": 1}
         assert harness.leaderboard.posts["silently_dropped"] == 0
-        assert "NYC" in harness.delivery.standing.problem
-        assert "FRA" in harness.delivery.standing.problem, "those that would do are named"
+        assert "NYC" in harness.delivery.status.problem
+        assert "FRA" in harness.delivery.status.problem, "those that would do are named"
 
 
 async def test_a_clock_that_is_set_back_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ async def test_what_a_person_drops_stays_dropped(tmp_path: Path) -> None:
         await harness.run()
         assert (await harness.entry()).state == "uncertain"
         assert await harness.outbox.drop() == 1
-        await harness.outbox.settle([Move((await harness.entry()).seq, "pending")])
+        await harness.outbox.apply([StateChange((await harness.entry()).seq, "pending")])
         assert await harness.states() == {"dropped": 1}
 
 
@@ -467,14 +467,14 @@ async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_p
         await harness.run()
         for probes in range(1, 7):
             assert harness.leaderboard.posts["503"] == probes
-            pause_s = harness.delivery.standing.shut_for_s
+            pause_s = harness.delivery.status.open_for_s
             assert min(4, 2 ** (probes - 2)) <= pause_s <= min(8, 2 ** (probes - 1))
             await harness.run(0.98 * pause_s)
             assert harness.leaderboard.posts["503"] == probes, "not before the pause is over"
             await harness.run(0.03 * pause_s)
         harness.set_faults()
-        harness.clock.advance(harness.delivery.standing.shut_for_s + 0.01)
-        assert await harness.delivery.work()
+        harness.clock.advance(harness.delivery.status.open_for_s + 0.01)
+        assert await harness.delivery.run_once()
         assert harness.stored_numbers() == [1, 2], "the probe is the oldest, alone"
         await harness.run()
         assert harness.stored_numbers() == list(range(1, 42))
@@ -585,13 +585,13 @@ async def test_a_delivered_stat_that_is_not_stored_is_posted_once_more(tmp_path:
         await harness.run()
         assert await harness.states() == {"delivered": 2}
         harness.set_faults()
-        while not harness.delivery.standing.lost:
+        while not harness.delivery.status.lost:
             await harness.run(15)
-        assert "not stored" in harness.delivery.standing.problem
+        assert "not stored" in harness.delivery.status.problem
         for _ in range(40):
             await harness.run(15)
         assert harness.stored_numbers() == [1, 2]
-        assert (harness.delivery.standing.lost, harness.delivery.standing.problem) == (0, ""), "it is shown by now"
+        assert (harness.delivery.status.lost, harness.delivery.status.problem) == (0, ""), "it is shown by now"
         assert await harness.states() == {"delivered": 2}
 
 
@@ -617,7 +617,7 @@ async def test_a_database_that_is_created_anew_gets_each_stat_once_more(tmp_path
             await harness.run(15)
         assert await harness.states() == {"delivered": 7}
         assert sorted(harness.stored_numbers()) == [1, 2, 3, 4, 5, 6, 7]
-        assert harness.delivery.standing.problem == ""
+        assert harness.delivery.status.problem == ""
 
 
 @pytest.mark.parametrize(
@@ -688,7 +688,7 @@ async def test_a_capability_with_more_rows_than_an_answer_may_hold(tmp_path: Pat
                 harness.set_faults(drop_after_store=1.0)
             if number == 3:
                 harness.set_faults(drop_before_store=1.0)
-            assert await harness.results.record(result, stats.of(result, "FRA"))
+            assert await harness.results.record(result, Stat.from_result(result, "FRA"))
             await harness.run()
             row = harness.leaderboard.rows[0]
             big = {**row.stat, "round_trip_time": 9.5, "input_parameters": "{}", "response_payload": "x" * 30_000}

@@ -18,7 +18,7 @@ TIMES = {"retry_window": "800ms", "settle": "100ms", "after_disconnect": "1s", "
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "exclusive": (1, {}),
     "overlap": (1, {"overlap": True}),
-    "lanes": (3, {}),
+    "gateways": (3, {}),
 }
 
 # What goes wrong, and what the job comes to: the orchestrator's specification, its pipeline, outcome, reasons.
@@ -79,7 +79,7 @@ async def test_each_failure_has_its_outcome(way: str, tmp_path: Path) -> None:
         network(gateways), tmp_path, gateways=settings, limits=limits, pipelines=timeouts
     ) as tester:
         await tester.tick()
-        results = {row.address: row for row in await tester.results()}
+        results = {row.orchestrator: row for row in await tester.results()}
         assert misattributed_results(list(results.values()), tester.network) == []
     wrong = {}
     for number, (name, (_, _, outcome, reasons)) in enumerate(ROWS.items(), start=1):

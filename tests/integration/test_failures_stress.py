@@ -12,7 +12,7 @@ import pytest
 
 from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.rows import Row
+from jobtester.store.rows import ResultRow
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, in
     """Run a tick; return how many jobs it had, and of the reached and the busy ones how many were scored failed."""
     report = await tester.tick()
     results = {row.id: row for row in await tester.results()}
-    assert report.settled == report.planned == len(results)
+    assert report.finished == report.planned == len(results)
     assert misattributed_results(list(results.values()), tester.network) == []
     last: dict[str, LoggedJob] = {entry.request_id: entry for entry in tester.network.logged_jobs}
     reached, busy = [], []
@@ -69,7 +69,7 @@ async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, in
         elif entry.refused:
             busy.append(results[entry.request_id])
 
-    def failed(rows: list[Row]) -> tuple[int, int]:
+    def failed(rows: list[ResultRow]) -> tuple[int, int]:
         return sum(row.outcome == "failed" for row in rows), len(rows)
 
     sys.stdout.write(

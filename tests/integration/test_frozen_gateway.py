@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobtester import configuration, daemon
-from jobtester.store.results import Filters
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import open_daemon
+from jobtester.store.results import ResultFilters
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ async def test_silence_is_judged_by_whether_the_gateway_lives(alive: bool, reaso
             },
             "pipelines": {"llm": {"timeout": "1s"}},
         }
-        async with daemon.opened(configuration.of(content, origin="test")) as running:
-            await running.once("test")
-            (row,) = await running.results.page(Filters())
+        async with open_daemon(check_configuration(content, origin="test")) as running:
+            await running.run_once("test")
+            (row,) = await running.results.page(ResultFilters())
         assert (row.reason, jobs) == (reason, 1)

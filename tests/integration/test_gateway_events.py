@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobtester.gateway import events
+from jobtester.gateway.gateway_events import parse_events
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, generate
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 from tests.harness.waiting import until
@@ -134,7 +134,7 @@ async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
     """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
     async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester, tester.serving(tick=True):
         assert await post(tester, json.dumps([completed_event("g")] * 2_000).encode()) == 204
-        assert tester.daemon.unheard > 1_000
+        assert tester.daemon.queued_events > 1_000
 
 
 async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
@@ -156,14 +156,14 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
     """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), one_model_each(2))
     async with simulated_tester(scenario, tmp_path, gateways=LANES[:1]) as tester:
-        conductor, database = tester.daemon.conductor, tester.daemon.database
+        conductor, database = tester.daemon.coordinator, tester.daemon.database
         async with tester.serving(tick=True):
-            await until(lambda: conductor.progress is not None and len(conductor.progress.in_air) == 2)
+            await until(lambda: conductor.progress is not None and len(conductor.progress.in_flight) == 2)
             lock = sqlite3.connect(database.path, isolation_level=None)
             lock.execute("BEGIN IMMEDIATE")
             await until(lambda: len(tester.network.logged_jobs) == 2)
             ended = time.time()
-            await until(lambda: not database.writable)
+            await until(lambda: not database.is_writable)
             batch = [
                 completed_event("g", model_id="of nobody"),
                 completed_event(
@@ -172,7 +172,7 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
                 ),
             ]  # fmt: skip
             assert await post(tester, json.dumps(batch).encode()) == 204
-            await until(lambda: not tester.daemon.unheard)
+            await until(lambda: not tester.daemon.queued_events)
             lock.close()
             await tester.first_report()
             assert {row.model: row.reason for row in await tester.results()} == {"m0": "refuted", "m1": "ok"}
@@ -183,4 +183,4 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
 @given(batch=JSON | st.lists(JSON.map(lambda value: {"gateway": "g", "data": value})))
 def test_any_json_is_read_without_a_word(batch: Any) -> None:
     """Whatever it is, reading it gives events or nothing."""
-    assert all(isinstance(one.error, str) for one in events.read(batch, 1.0))
+    assert all(isinstance(one.error, str) for one in parse_events(batch, 1.0))

@@ -65,8 +65,8 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
     """Gateway, orchestrators and Leaderboard all gone: ready no more, with each named, and yet healthy."""
     async with serving_tester(tmp_path) as (tester, _):
         await tester.network.stop()
-        assert tester.daemon.ticker.start("test")
-        conductor = tester.daemon.conductor
+        assert tester.daemon.scheduler.request_tick("test")
+        conductor = tester.daemon.coordinator
         await until(lambda: conductor.progress and conductor.progress.report.finished_at, "the tick ends")
         assert conductor.progress is not None
         assert conductor.progress.report.state == "failed"
@@ -107,24 +107,24 @@ async def test_a_store_that_cannot_be_written_is_unhealthy_until_it_can(tmp_path
         other = sqlite3.connect(tester.daemon.database.path, isolation_level=None)
         try:
             other.execute("BEGIN IMMEDIATE")
-            assert not await tester.daemon.database.probe()
+            assert not await tester.daemon.database.check_writable()
             status, checks = await read_health(tester)
             assert (status, checks["store"]["ok"]) == (503, False)
             assert "locked" in checks["store"]["problem"]
         finally:
             other.close()
-        assert await tester.daemon.database.probe()
+        assert await tester.daemon.database.check_writable()
         assert (await read_health(tester))[0] == 200
 
 
 async def test_a_clock_overdue_by_two_intervals_is_unhealthy(tmp_path: Path) -> None:
     """The interval is an hour: 100 minutes late is still well, two hours and more are not."""
     async with serving_tester(tmp_path) as (tester, _):
-        due = tester.daemon.ticker.clock.next_at
+        due = tester.daemon.scheduler.schedule.next_at
         assert due is not None
-        tester.daemon.vitals.wall = lambda: due + 100 * 60
+        tester.daemon.health.wall = lambda: due + 100 * 60
         assert (await read_health(tester))[0] == 200
-        tester.daemon.vitals.wall = lambda: due + 121 * 60
+        tester.daemon.health.wall = lambda: due + 121 * 60
         status, checks = await read_health(tester)
         assert status == 503
         assert checks["clock"] == {"ok": False, "problem": "overdue by 7260 s", "next_tick_at": due}
@@ -135,7 +135,7 @@ async def test_an_event_loop_that_is_held_up_is_unhealthy(tmp_path: Path) -> Non
     async with serving_tester(tmp_path) as (tester, _):
         next(task for task in asyncio.all_tasks() if task.get_name() == "vitals").cancel()
         await asyncio.sleep(0)
-        tester.daemon.vitals.clock = lambda: time.monotonic() + 15
+        tester.daemon.health.clock = lambda: time.monotonic() + 15
         status, checks = await read_health(tester)
         assert status == 503
         assert checks["event_loop"]["problem"].startswith("no beat for 1")

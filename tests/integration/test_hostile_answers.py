@@ -13,13 +13,12 @@ from typing import Any
 import orjson
 import pytest
 
-from jobtester import configuration
-from jobtester.domain import plan as planning
-from jobtester.domain.plan import Selection
+from jobtester.configuration import check_configuration
+from jobtester.domain.plan import Selection, make_plan
 from jobtester.errors import DiscoveryError, LeaderboardError
 from jobtester.gateway import discovery
-from jobtester.gateway.client import Client as GatewayClient
-from jobtester.leaderboard.client import Client, Wanted
+from jobtester.gateway.client import GatewayClient as GatewayClient
+from jobtester.leaderboard.client import ExpectedRow, LeaderboardClient
 from jobtester.pipelines.request import Requests
 
 DOCUMENTS = 16_000
@@ -99,7 +98,7 @@ def write_badly(document: Any, random: Random) -> bytes:
 def test_hostile_discovery_documents() -> None:
     """Each is read, planned and made into requests that can be sent, or refused with a DiscoveryError."""
     random = Random(1)
-    loaded = configuration.of(
+    loaded = check_configuration(
         {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"name": "g", "url": "http://127.0.0.1:1"}]},
         origin="test",
     )
@@ -109,22 +108,31 @@ def test_hostile_discovery_documents() -> None:
         try:
             if number % 2:
                 found = list(
-                    discovery.network(discovery._json(client, "/", write_badly(spoil(NETWORK, random), random)))
+                    discovery.parse_network_capabilities(
+                        discovery._json(client, "/", write_badly(spoil(NETWORK, random), random))
+                    )
                 )
             else:
-                known = discovery.registered(
+                known = discovery.parse_registered(
                     discovery._json(client, "/", write_badly(spoil(REGISTERED, random), random))
                 )
                 answer = discovery._json(client, "/", write_badly(spoil(AI, random), random))
-                found = discovery.joined(list(known), answer)
+                found = discovery.join_capabilities(list(known), answer)
         except DiscoveryError as error:
             str(error).encode()
             refused += 1
             continue
-        whole = planning.make(
-            discovery.merged(found), loaded.catalogue, Selection(), tick="t", seed=number, new_id=lambda: "id",
-            aimable=lambda _: True, max_price_wei=None, expected_s=lambda *_: None,
-        )  # fmt: skip
+        whole = make_plan(
+            discovery.merge_duplicates(found),
+            loaded.catalogue,
+            Selection(),
+            tick="t",
+            seed=number,
+            new_id=lambda: "id",
+            can_target=lambda _: True,
+            max_price_wei=None,
+            expected_s=lambda *_: None,
+        )
         requests = Requests(loaded.catalogue, loaded.assets, 1)
         for job in whole.jobs:
             orjson.dumps([job.model, job.pipeline, *job.target, job.orchestrator.version])
@@ -132,7 +140,7 @@ def test_hostile_discovery_documents() -> None:
                 assert requests.build(loaded.catalogue[job.pipeline], job.model).body
             planned += 1
         for skip in whole.skipped:
-            orjson.dumps([skip.address, skip.service_uri, skip.pipeline, skip.model, skip.reason])
+            orjson.dumps([skip.orchestrator, skip.service_uri, skip.pipeline, skip.model, skip.reason])
     assert refused > DOCUMENTS // 50
     assert planned > DOCUMENTS // 2
 
@@ -168,17 +176,17 @@ async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
     """A post always has a fate, and what cannot be read is a LeaderboardError; nothing else climbs out."""
     del tmp_path
     random = Random(2)
-    wanted = Wanted("0x1", "p", "m", "FRA", 1, 1.5, "j")
-    async with hostile_server(random) as url, Client(url, "s", timeout_s=5.0) as client:
+    wanted = ExpectedRow("0x1", "p", "m", "FRA", 1, 1.5, "j")
+    async with hostile_server(random) as url, LeaderboardClient(url, "s", timeout_s=5.0) as client:
 
         async def ask(number: int) -> None:
             try:
                 if number % 3 == 0:
                     (await client.post(b"{}")).problem.encode()
                 elif number % 3 == 1:
-                    orjson.dumps(sorted(await client.regions()))
+                    orjson.dumps(sorted(await client.get_regions()))
                 else:
-                    sum(wanted.is_row(row) for row in await client.rows("0x1", since=0.0))
+                    sum(wanted.matches(row) for row in await client.get_rows("0x1", since=0.0))
             except LeaderboardError as error:
                 str(error).encode()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.gateway.targeting import Webhook
+from jobtester.gateway.targeting import WebhookTargeting
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 from tests.harness.waiting import until
@@ -30,19 +30,19 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     network = tester.network
     running = asyncio.ensure_future(tester.tick())
     await until(lambda: sum(one.gateway == "g0" for one in network.logged_jobs) >= 3)
-    lane = next(one for one in tester.daemon.conductor.lanes if one.name == "g0")
-    assert isinstance(lane.targeting, Webhook)
-    flights = lane.targeting.lease.flights
-    await until(lambda: any(0 < one.asks <= 5 for one in flights.values()))  # it is there, and not answered
+    gateway = next(one for one in tester.daemon.coordinator.gateways if one.name == "g0")
+    assert isinstance(gateway.targeting, WebhookTargeting)
+    flights = gateway.targeting.lease.jobs
+    await until(lambda: any(0 < one.questions <= 5 for one in flights.values()))  # it is there, and not answered
     await network.gateways["g0"].stop()
-    await until(lambda: lane.lost)
+    await until(lambda: gateway.is_down)
     before = len(network.logged_jobs)
     if back:
         await asyncio.sleep(0.3)
         await network.gateways["g0"].start()
     report = await running
     results = await tester.results()
-    assert report.settled == report.planned == len(results) == 72
+    assert report.finished == report.planned == len(results) == 72
     assert misattributed_results(results, network) == []
     lost = [row for row in results if row.reason == "gateway_lost"]
     assert lost, "a job was in the air when the gateway went"
@@ -77,10 +77,10 @@ async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
         running = asyncio.ensure_future(tester.tick())
         await until(lambda: len(stage_network.logged_jobs) >= 3)
         await stage_network.gateways["g0"].stop()
-        await until(lambda: tester.daemon.conductor.lanes[0].lost)
-        tester.daemon.conductor.stop("gateway_lost")
+        await until(lambda: tester.daemon.coordinator.gateways[0].is_down)
+        tester.daemon.coordinator.stop("gateway_lost")
         report = await running
-        assert report.settled + sum(report.skipped.values()) == report.planned == 72
+        assert report.finished + sum(report.skipped.values()) == report.planned == 72
         assert report.skipped["gateway_lost"] > 0
         assert {row.outcome for row in await tester.results()} <= {"passed", "unscored"}
         await stage_network.gateways["g0"].start()

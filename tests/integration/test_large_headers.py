@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from jobtester.domain.exchanges import Ending
-from jobtester.gateway.client import Client
+from jobtester.gateway.client import GatewayClient
 
 _BODY = b'{"images": []}'
 
@@ -24,11 +24,11 @@ async def test_large_headers_are_read(size: int) -> None:
         writer.close()
 
     async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
-        client = Client("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
         try:
             exchange = await client.send(
-                "/llm", b"a job body", job_id="j", timeout_s=30, content_type="application/json", max_body=2**20
+                "/llm", b"a job body", job_id="j", timeout_s=30, content_type="application/json", max_bytes=2**20
             )
         finally:
             await client.close()

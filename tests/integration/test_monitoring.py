@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobtester import metrics
+from jobtester.metrics import MOST_SERIES, Metrics
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.harness.simulated import simulated_tester
 
@@ -105,8 +105,8 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
 
 def test_known_series_start_at_nothing() -> None:
     """Every pipeline has its outcomes, reasons and buckets at 0 before the first job: a first rise is seen."""
-    fresh = metrics.Metrics()
-    fresh.know_pipelines(["llm"])
+    fresh = Metrics()
+    fresh.start_series(["llm"])
     samples = {
         (sample.name, frozenset(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(fresh.render().decode())
@@ -129,11 +129,11 @@ def test_known_series_start_at_nothing() -> None:
 
 def test_series_stay_bounded_whatever_the_network_names() -> None:
     """Of orchestrators and models that come and go, only those that passed last keep a series."""
-    fresh = metrics.Metrics()
-    for number in range(metrics.MOST_SERIES + 500):
+    fresh = Metrics()
+    for number in range(MOST_SERIES + 500):
         fresh.last_success.labels(f"0x{number:040x}", "llm", f"model\n\"{number}'").set(number)
     lines = [line for line in fresh.render().decode().splitlines() if line.startswith("jobtester_last_success")]
-    assert len(lines) == metrics.MOST_SERIES
+    assert len(lines) == MOST_SERIES
     assert f"0x{499:040x}" not in "".join(lines)
     assert f"0x{500:040x}" in "".join(lines)
 

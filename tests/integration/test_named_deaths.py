@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from jobtester.gateway.client import Client as GatewayClient
-from jobtester.leaderboard.answers import Fate
-from jobtester.leaderboard.client import Client
+from jobtester.gateway.client import GatewayClient as GatewayClient
+from jobtester.leaderboard.answers import PostResult
+from jobtester.leaderboard.client import LeaderboardClient
 
 
 async def test_a_post_that_is_answered_with_a_large_page_is_uncertain() -> None:
@@ -19,8 +19,8 @@ async def test_a_post_that_is_answered_with_a_large_page_is_uncertain() -> None:
 
     async with await asyncio.start_server(portal, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Client(url, "s") as client:
-            assert (await client.post(b"{}")).fate is Fate.UNKNOWN
+        async with LeaderboardClient(url, "s") as client:
+            assert (await client.post(b"{}")).result is PostResult.UNKNOWN
 
 
 async def test_a_gateway_that_a_reload_took_away_does_not_answer() -> None:
@@ -28,4 +28,4 @@ async def test_a_gateway_that_a_reload_took_away_does_not_answer() -> None:
     client = GatewayClient("g", "http://127.0.0.1:1")
     await client.open()
     await client.close()
-    assert not await client.alive()
+    assert not await client.is_alive()

@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from jobtester.domain import outcome
 from jobtester.domain.notes import Note
+from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
 from jobtester.simulator.scenario import generate
 from tests.harness.hostile_texts import hostile_result
@@ -23,8 +23,8 @@ RAN_OUT = Note("chat", "token_limit", "the model was still thinking when the tes
 
 def results() -> list[Result]:
     """Make a passed result with two notes, an unscored one with one, and a passed one without any."""
-    passed = outcome.verdict("ok")
-    tester = outcome.verdict("tester_fault", RAN_OUT.message)
+    passed = Verdict.from_code("ok")
+    tester = Verdict.from_code("tester_fault", RAN_OUT.message)
     given = [(passed, (USAGE, FINISH)), (tester, (RAN_OUT,)), (passed, ())]
     return [
         replace(hostile_result(number, "plain"), verdict=verdict, notes=notes)

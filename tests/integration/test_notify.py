@@ -12,10 +12,10 @@ import orjson
 from aiohttp import web
 from pydantic import SecretStr
 
-from jobtester.domain.report import Report
-from jobtester.notify import Notifier
-from jobtester.settings import Notify
-from jobtester.values import SecretUrl
+from jobtester.daemon.notifier import Notifier
+from jobtester.domain.tick_report import TickReport
+from jobtester.settings.model import NotifySettings
+from jobtester.settings.types import SecretUrl
 from tests.harness.waiting import until
 
 
@@ -49,11 +49,11 @@ async def bot(*statuses: int) -> AsyncIterator[Bot]:
         await runner.cleanup()
 
 
-async def assert_posts(one: Bot, how: Notify, *, count: int) -> None:
+async def assert_posts(one: Bot, how: NotifySettings, *, count: int) -> None:
     """Announce one tick and wait until the server has so many posts, and no more."""
     notifier = Notifier(lambda: how, first_pause_s=0.01, tries=4)
     running = asyncio.ensure_future(notifier.run())
-    notifier.tell(Report("t1", "test", 1.0))
+    notifier.enqueue(TickReport("t1", "test", 1.0))
     await until(lambda: len(one.got) >= count, f"{count} posts")
     await asyncio.sleep(0.1)
     running.cancel()
@@ -63,7 +63,7 @@ async def assert_posts(one: Bot, how: Notify, *, count: int) -> None:
 async def test_a_report_is_signed() -> None:
     """Over the exact bytes, as stats are."""
     async with bot() as one:
-        await assert_posts(one, Notify(url=SecretUrl(one.url), secret=SecretStr("key")), count=1)
+        await assert_posts(one, NotifySettings(url=SecretUrl(one.url), secret=SecretStr("key")), count=1)
         body, signature = one.got[0]
         assert orjson.loads(body)["tick"] == "t1"
         assert signature == hmac.new(b"key", body, hashlib.sha256).hexdigest()
@@ -72,15 +72,15 @@ async def test_a_report_is_signed() -> None:
 async def test_it_is_tried_again() -> None:
     """While the other side fails; not where it refuses; not for ever."""
     async with bot(500, 503) as one:
-        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=3)
+        await assert_posts(one, NotifySettings(url=SecretUrl(one.url)), count=3)
     async with bot(403) as one:
-        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=1)
+        await assert_posts(one, NotifySettings(url=SecretUrl(one.url)), count=1)
     async with bot(500, 500, 500, 500, 500, 500) as one:
-        await assert_posts(one, Notify(url=SecretUrl(one.url)), count=4)
+        await assert_posts(one, NotifySettings(url=SecretUrl(one.url)), count=4)
 
 
 async def test_without_an_address_nothing_is_kept() -> None:
     """Nobody is told, and nothing waits."""
-    notifier = Notifier(Notify)
-    notifier.tell(Report("t1", "test", 1.0))
+    notifier = Notifier(NotifySettings)
+    notifier.enqueue(TickReport("t1", "test", 1.0))
     assert notifier._reports.empty()

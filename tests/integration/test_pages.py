@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from jobtester.domain.outcome import Outcome, Verdict
+from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.simulator.scenario import generate
 from tests.harness.hostile_texts import HOSTILE, MARKED, TICK, hostile_result, hostile_tester
 from tests.harness.simulated import simulated_tester

@@ -16,11 +16,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from jobtester import logs
+from jobtester.logs import configure_logs
 from jobtester.metrics import Metrics
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from jobtester.web import pages
-from jobtester.web.parts import PARTS, Parts
+from jobtester.web.context import CONTEXT, WebContext
+from jobtester.web.pages import live
 from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
@@ -74,7 +74,7 @@ async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
     async with simulated_tester(scenario(160, fault_share=0.7), tmp_path) as tester, aiohttp.ClientSession() as session:
         report = await tester.tick()
         failed = {row.id for row in await tester.results() if row.outcome == "failed"}
-        assert 50 < len(failed) < report.settled
+        assert 50 < len(failed) < report.finished
         seen: list[str] = []
         path = "?outcome=failed"
         while path:
@@ -95,7 +95,7 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
     async with simulated_tester(scenario(3), tmp_path) as tester, aiohttp.ClientSession() as session:
         overview = await read(session, tester, "/")
         assert f'href="/t/{report.tick}">{report.tick}</a>' in overview
-        assert f'<span data-live="settled">{report.settled}</span>' in overview
+        assert f'<span data-live="settled">{report.finished}</span>' in overview
         assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
 
 
@@ -110,11 +110,11 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
             await reader.readuntil(b"data: ")
             writer.transport.abort()
         written = io.StringIO()
-        logs.set_up("info", "json", written)
+        configure_logs("info", "json", written)
         try:
             await tester.tick()
         finally:
-            logs.set_up("error", "json", sys.stderr)
+            configure_logs("error", "json", sys.stderr)
     assert '"event":"tick_done"' in written.getvalue()
     assert "request_crashed" not in written.getvalue()
 
@@ -125,8 +125,8 @@ async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None
         closing=asyncio.Event(), progress=lambda: None, next_tick_at=lambda: None, silence_s=0.0, metrics=Metrics()
     )
     app = web.Application()
-    app[PARTS] = cast("Parts", parts)
-    app.router.add_get("/live", pages.live)
+    app[CONTEXT] = cast("WebContext", parts)
+    app.router.add_get("/live", live)
     async with TestServer(app) as server:
         reader, writer = await asyncio.open_connection(server.host, server.port)
         writer.write(b"GET /live HTTP/1.1\r\nHost: tester\r\n\r\n")

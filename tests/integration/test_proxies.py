@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from jobtester.domain.exchanges import Ending
-from jobtester.gateway.client import Client
-from jobtester.leaderboard.client import Client as Leaderboard
-from jobtester.proxies import Proxies
+from jobtester.gateway.client import GatewayClient
+from jobtester.http import Proxies
+from jobtester.leaderboard.client import LeaderboardClient as Leaderboard
 
 
 class Proxy:
@@ -47,18 +47,18 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    gateway = Client("g", "http://gateway.test:8935", "http://gateway.test:7935")
+    gateway = GatewayClient("g", "http://gateway.test:8935", "http://gateway.test:7935")
     await gateway.open()
     try:
         sent = await gateway.send(
-            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_body=1000
+            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_bytes=1000
         )
-        status, _ = await gateway.cli("/metrics", timeout_s=60)
-        assert await gateway.alive()
+        status, _ = await gateway.get_cli("/metrics", timeout_s=60)
+        assert await gateway.is_alive()
     finally:
         await gateway.close()
     async with Leaderboard("http://board.test", "secret") as board:
-        regions = await board.regions()
+        regions = await board.get_regions()
     assert sent.ending is Ending.ANSWERED
     assert status == 200
     assert regions == {"ai": {"FRA"}}
@@ -80,4 +80,4 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
 def test_what_no_proxy_names_is_reached_directly(url: str, proxied: bool) -> None:
     """By host, by domain, by host and port; and a scheme without a proxy of its own has none."""
     proxies = Proxies({"http": "http://proxy:3128", "no": "gateway, .inside.example, alone:8935"})
-    assert bool(proxies.way(url)) is proxied
+    assert bool(proxies.request_arguments(url)) is proxied

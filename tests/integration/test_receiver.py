@@ -209,7 +209,11 @@ async def test_it_refuses_what_the_leaderboard_refuses(name: str, body: bytes, t
         theirs = await receiver.post_to(
             receiver.leaderboard.url + "/api/post_stats", body, {"Authorization": sign(body)}
         )
-        assert (await receiver.tester.daemon.delivery.gate.usable()) if receiver.tester.daemon.delivery else False
+        assert (
+            (await receiver.tester.daemon.delivery.region_check.is_usable())
+            if receiver.tester.daemon.delivery
+            else False
+        )
         ours = await receiver.post(body, route=ROUTES[1])
         assert (ours[0], ours[1]) == (theirs[0], "application/json") == (400, "application/json"), name
         assert list(json.loads(ours[2])) == ["error"]

@@ -183,7 +183,7 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
         receiver = loop.run(stack.enter_async_context(receiving_tester(tmp_path)))
         assert receiver.tester.daemon.delivery is not None
         receiver.leaderboard.regions = (*receiver.leaderboard.regions, ("NYC", "New York", "ai"))
-        assert loop.run(receiver.tester.daemon.delivery.gate.usable())
+        assert loop.run(receiver.tester.daemon.delivery.region_check.is_usable())
 
         @seed(20)
         @settings(

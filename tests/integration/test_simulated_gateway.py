@@ -352,7 +352,7 @@ async def test_the_info_limit_bounds_an_orchestrator_that_never_answers(
 
 
 async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientSession) -> None:
-    """pipelines.md 9: shapes, sizes, seeds, and artefacts that decode."""
+    """pipelines.md 9: shapes, sizes, seeds, and artifacts that decode."""
     alpha = Scenario.load("default").orchestrators[0]
     models = tuple(dataclasses.replace(model, latency_s=(0.0, 0.01)) for model in alpha.models)
     async with Network(scenario(dataclasses.replace(alpha, models=models), mode="query")) as network:
@@ -365,7 +365,7 @@ async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientS
             assert got.headers["Content-Type"].startswith("application/json")
             return got.json
 
-        async def artefact(path: str) -> io.BytesIO:
+        async def artifact(path: str) -> io.BytesIO:
             got = await send(client, "GET", url + path)
             assert (got.status, got.headers["Cache-Control"]) == (200, "max-age=5")
             return io.BytesIO(got.body)
@@ -377,15 +377,15 @@ async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientS
         ):
             (image,) = (await ask(pipeline))["images"]
             assert image["seed"] == (42 if pipeline == "text-to-image" else 5)
-            with Image.open(await artefact(image["url"])) as picture:
+            with Image.open(await artifact(image["url"])) as picture:
                 assert picture.size == size
                 assert color_count(picture) > 100
         (video,) = (await ask("image-to-video"))["images"]
-        with av.open(await artefact(video["url"]), "r") as container:
+        with av.open(await artifact(video["url"]), "r") as container:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 256, 128)
             assert sum(1 for _ in container.decode(stream)) == 25
-        with wave.open(await artefact((await ask("text-to-speech"))["audio"]["url"])) as sound:
+        with wave.open(await artifact((await ask("text-to-speech"))["audio"]["url"])) as sound:
             assert (sound.getframerate(), sound.getnchannels()) == (44_100, 1)
         heard = await ask("audio-to-text")
         assert "red ball lies on the green grass" in heard["text"]
@@ -408,7 +408,7 @@ PICTURE_FAULTS = ("blank_image", "truncated_image", "not_an_image", "bomb_image"
 
 
 @pytest.mark.parametrize("fault", PICTURE_FAULTS)
-async def test_a_pictures_fault_shows_in_its_artefact_only(client: aiohttp.ClientSession, fault: str) -> None:
+async def test_a_pictures_fault_shows_in_its_artifact_only(client: aiohttp.ClientSession, fault: str) -> None:
     """The gateway counts a success; who decodes the picture sees what is wrong."""
     model = ModelSpec("text-to-image", "m", latency_s=(0.0, 0.0))
     async with Network(scenario(node(A, model, fault=fault), mode="query")) as network:

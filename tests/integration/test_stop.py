@@ -26,22 +26,22 @@ class Signals:
     was_deferred: asyncio.Event = field(default_factory=asyncio.Event)
     was_sent: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def planned(self, _plan: Plan) -> None:
+    def on_planned(self, _plan: Plan) -> None:
         """Ignore the plan."""
 
-    def sent(self, _job: Job, _lane: str) -> None:
+    def on_sent(self, _job: Job, _gateway: str) -> None:
         """Set the event of a job that was sent."""
         self.was_sent.set()
 
-    def deferred(self, _job: Job, _lane: str, _why: str) -> None:
+    def on_deferred(self, _job: Job, _gateway: str, _reason: str) -> None:
         """Set the event of a deferred job."""
         self.was_deferred.set()
 
-    def recorded(self, _result: Result) -> None:
+    def on_recorded(self, _result: Result) -> None:
         """Set the event of a recorded result."""
         self.was_recorded.set()
 
-    def skipped(self, _skip: Skip) -> None:
+    def on_skipped(self, _skip: Skip) -> None:
         """Ignore a skipped job."""
 
 
@@ -73,13 +73,13 @@ async def stop_after(tester: SimulatedTester, happened: asyncio.Event) -> float:
 async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None:
     """The lease could move in a minute; the tester does not wait for that, and sends nothing more."""
     scenario = Scenario("lease", 1, (GatewaySpec("g", retry_window=0.1),), nodes(3, latency_s=30.0))
-    lane = {"after_disconnect": "60s", "retry_window": "100ms", "settle": "100ms"}
+    gateway = {"after_disconnect": "60s", "retry_window": "100ms", "settle": "100ms"}
     quick = {"llm": {"timeout": "1s", "cold_timeout": "1s"}}
-    async with simulated_tester(scenario, tmp_path, gateways=[lane], pipelines=quick) as tester:
+    async with simulated_tester(scenario, tmp_path, gateways=[gateway], pipelines=quick) as tester:
         signals = Signals()
-        tester.daemon.conductor.watchers = (signals,)
+        tester.daemon.coordinator.observers = (signals,)
         took_s = await stop_after(tester, signals.was_recorded)
-        report = tester.daemon.conductor.reports[-1]
+        report = tester.daemon.coordinator.reports[-1]
         assert took_s < 30, "it waited for the lease"
         assert len(await tester.results()) == 1
         assert (report.state, dict(report.skipped)) == ("aborted", {"stopped": 2})
@@ -92,7 +92,7 @@ async def test_a_job_that_waits_out_a_busy_orchestrator_is_not_sent_again(tmp_pa
     pauses = {"busy_backoff": "60s", "busy_patience": "3m", "busy_retries": 3}
     async with simulated_tester(scenario, tmp_path, limits=pauses) as tester:
         signals = Signals()
-        tester.daemon.conductor.watchers = (signals,)
+        tester.daemon.coordinator.observers = (signals,)
         took_s = await stop_after(tester, signals.was_deferred)
         assert took_s < 30, "it waited for the next try"
         assert {row.reason for row in await tester.results()} <= {"busy"}
@@ -120,16 +120,16 @@ async def test_a_job_that_never_left_is_not_in_flight(tmp_path: Path) -> None:
     scenario = Scenario("vanishing", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(3))
     async with vanishing_gateway() as url, simulated_tester(scenario, tmp_path, gateways=[{"url": url}]) as tester:
         signals = Signals()
-        tester.daemon.conductor.watchers = (signals,)
+        tester.daemon.coordinator.observers = (signals,)
         running = asyncio.ensure_future(tester.tick())
         await asyncio.wait_for(signals.was_deferred.wait(), 60)
-        progress = tester.daemon.conductor.progress
+        progress = tester.daemon.coordinator.progress
         assert progress is not None
         tester.daemon.stop()
         report = await asyncio.wait_for(running, 60)
         assert dict(report.skipped) == {"stopped": 3}
-        assert progress.in_air == {}
-        assert tester.daemon.metrics.in_air._value.get() == 0
+        assert progress.in_flight == {}
+        assert tester.daemon.metrics.in_flight._value.get() == 0
 
 
 async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: Path) -> None:
@@ -144,20 +144,20 @@ async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: P
     scenario = Scenario("handshake", 1, (GatewaySpec("g", mode="query", retry_window=0.1),), nodes(1))
     async with simulated_tester(scenario, tmp_path, limits={"grace": "30s"}) as tester:
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
-        lane = tester.daemon.conductor.lanes[0]
+        gateway = tester.daemon.coordinator.gateways[0]
 
         class ToMute(Signals):
             """Leads the job to a port that never completes a handshake."""
 
-            def sent(self, job: Job, where: str) -> None:
+            def on_sent(self, job: Job, where: str) -> None:
                 """Change the address when the job is on its way."""
-                lane.client.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-                super().sent(job, where)
+                gateway.client.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                super().on_sent(job, where)
 
-        tester.daemon.conductor.watchers = (ToMute(),)
+        tester.daemon.coordinator.observers = (ToMute(),)
         took_s = await stop_after(tester, begun)
         assert took_s < 20, "the grace is for jobs that were sent"
-        assert dict(tester.daemon.conductor.reports[-1].skipped) == {"stopped": 1}
+        assert dict(tester.daemon.coordinator.reports[-1].skipped) == {"stopped": 1}
         assert await tester.results() == []
         server.close()
 
@@ -193,11 +193,13 @@ async def test_a_reading_of_metrics_does_not_hold_up_a_stop(tmp_path: Path, read
         ],
     }
     async with await asyncio.start_server(metrics, "127.0.0.1", 0) as server:
-        lane = {"cli_url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+        gateway = {"cli_url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
         limits = {"grace": "100ms"}
-        async with simulated_tester(scenario, tmp_path, gateways=[lane], discovery=discovery, limits=limits) as tester:
+        async with simulated_tester(
+            scenario, tmp_path, gateways=[gateway], discovery=discovery, limits=limits
+        ) as tester:
             took_s = await stop_after(tester, asked)
             assert took_s < 4, "a reading may take five seconds"
             reasons = [row.reason for row in await tester.results()]
             assert reasons == (["shutdown"] if readings else [])
-            assert tester.daemon.conductor.reports[-1].state == "aborted"
+            assert tester.daemon.coordinator.reports[-1].state == "aborted"

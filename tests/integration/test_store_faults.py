@@ -54,19 +54,19 @@ async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
         return len(await tester.results()) >= 5
 
     async def not_writable() -> bool:
-        return not tester.daemon.database.writable
+        return not tester.daemon.database.is_writable
 
     async def all_answered() -> bool:
-        progress = tester.daemon.conductor.progress
+        progress = tester.daemon.coordinator.progress
         assert progress is not None
-        return 0 < len(progress.in_air) == len(tester.network.logged_jobs) - len(await tester.results())
+        return 0 < len(progress.in_flight) == len(tester.network.logged_jobs) - len(await tester.results())
 
     await until(some_recorded, "some results are recorded")
     filler = fill_disk(disk)
     await until(not_writable, "the full disk is noticed")
     sent = len(tester.network.logged_jobs)
     await until(all_answered, "all jobs in flight are answered")
-    limit = tester.daemon.conductor.settings.limits.jobs
+    limit = tester.daemon.coordinator.settings.limits.jobs
     assert len(tester.network.logged_jobs) - sent <= limit, "only what was in the air"
     return filler
 
@@ -91,7 +91,7 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         filler.unlink()
         report = await tester.first_report()
         results = await tester.results()
-        assert (report.state, report.planned, report.settled) == ("finished", 48, 48)
+        assert (report.state, report.planned, report.finished) == ("finished", 48, 48)
         assert {row.outcome for row in results} == {"passed"}
         assert len(results) == 48
         assert {row.id for row in results} >= set(before)
@@ -116,7 +116,7 @@ async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, 
         async with tester.serving(tick=True):
             filler = await fill_mid_tick(tester, small_disk)
             before = [row.id for row in await tester.results()]
-        report = tester.daemon.conductor.reports[0]
+        report = tester.daemon.coordinator.reports[0]
         assert report.state == "failed"
         assert "make room" in report.problem
     filler.unlink()
@@ -165,7 +165,7 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
     try:
         with pytest.raises(StoreError, match="in use by another jobtester"):
             await second.open()
-        assert await first.probe()
+        assert await first.check_writable()
     finally:
         await first.close()
     await second.open()
@@ -183,11 +183,11 @@ async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, repla
             path.write_bytes(b"")
         with pytest.raises(StoreError, match="moved, deleted or replaced"):
             await harness.record()
-        assert not await harness.database.probe()
+        assert not await harness.database.check_writable()
         assert "put it back" in harness.database.problem
         (tmp_path / "away").rename(path)
         await harness.record()
-        assert harness.database.writable
+        assert harness.database.is_writable
         assert await harness.states() == {"pending": 2}
 
 
@@ -261,13 +261,13 @@ async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(t
     path.write_bytes(content)
     second, third = Database(path), Database(path)
     await second.open()
-    assert second.set_aside is None
+    assert second.damaged_copy is None
     with pytest.raises(StoreError, match="at the next start it is set aside"):
         await second.read(lambda db: db.execute("SELECT message FROM results").fetchone())
     await second.close()
     await third.open()
-    assert third.set_aside is not None
-    assert await third.probe()
+    assert third.damaged_copy is not None
+    assert await third.check_writable()
     await third.close()
     assert not (tmp_path / "jobtester.db.suspect").exists()
 
@@ -287,7 +287,7 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[byt
             assert found["checks"]["store"]["ok"] is False
             assert "jobtester.db.damaged-20" in found["checks"]["store"]["problem"]
             report = await tester.tick()
-            assert (report.settled, len(await tester.results())) == (48, 48)
+            assert (report.finished, len(await tester.results())) == (48, 48)
     aside = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
     assert {(tmp_path / name).read_bytes() for name in aside} == kept
     assert len(aside) == 2

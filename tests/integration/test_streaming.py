@@ -15,10 +15,11 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobtester import configuration, daemon
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import open_daemon
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.results import Filters
-from jobtester.store.rows import Row
+from jobtester.store.results import ResultFilters
+from jobtester.store.rows import ResultRow
 from tests.harness.simulated import simulated_tester
 
 LLM, BYOC = "llm", "openai-chat-completions"
@@ -148,7 +149,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def hostile(folder: Path) -> AsyncIterator[list[Row]]:
+async def hostile(folder: Path) -> AsyncIterator[list[ResultRow]]:
     """Test an orchestrator for each stream, for both pipelines, in one tick; give the results."""
     app = web.Application()
     app.router.add_post("/{path:.*}", stream)
@@ -185,9 +186,9 @@ async def hostile(folder: Path) -> AsyncIterator[list[Row]]:
         },
     }  # fmt: skip
     try:
-        async with daemon.opened(configuration.of(content, origin="test")) as running:
-            await running.once("test")
-            yield await running.results.page(Filters(), limit=1000)
+        async with open_daemon(check_configuration(content, origin="test")) as running:
+            await running.run_once("test")
+            yield await running.results.page(ResultFilters(), limit=1000)
     finally:
         await runner.cleanup()
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jobtester.domain.orchestrators import Orchestrator
-from jobtester.gateway.lease import Flight, Lease
-from jobtester.gateway.targeting import Webhook
+from jobtester.gateway.lease import Lease, LeasedJob
+from jobtester.gateway.targeting import WebhookTargeting
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, generate
 from tests.harness.simulated import BATCH_PIPELINES, SimulatedTester, misattributed_results, simulated_tester
 
@@ -65,7 +65,7 @@ async def assert_proven(tester: SimulatedTester, at_least: int) -> None:
     """Run a tick and hold every result against the log."""
     report = await tester.tick()
     results = await tester.results()
-    assert report.settled == report.planned == len(results) >= int(at_least * SHARE)
+    assert report.finished == report.planned == len(results) >= int(at_least * SHARE)
     assert misattributed_results(results, tester.network) == []
     scored = [row for row in results if row.outcome != "unscored"]
     assert len(scored) >= 0.6 * len(results)
@@ -100,7 +100,7 @@ async def test_query(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
-    """Three webhook lanes and a query gateway share the orchestrators; external capabilities run on all of them."""
+    """Three webhook gateways and a query gateway share the orchestrators; external capabilities run on all of them."""
     scenario = network("tester", "tester", "tester", "query", seed=4, models=4, byoc=True)
     async with simulated_tester(
         scenario, tmp_path, gateways=[TIMES] * 4, **shared_sections(per_orchestrator=2)
@@ -115,17 +115,17 @@ class HandsOverAtOnce(Lease):
         """Never wait for anything."""
         return now
 
-    def sent(self, job: str, now: float) -> Flight:
+    def sent(self, job: str, now: float) -> LeasedJob:
         """Take every job for one that runs alone."""
-        return replace(super().sent(job, now), overlapped=False)
+        return replace(super().on_sent(job, now), was_overlapped=False)
 
-    def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
+    def ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
         """Forget that others were named meanwhile."""
-        flight = super().ended(job, now, disconnected=disconnected)
-        flight.overlapped = False
+        flight = super().on_ended(job, now, disconnected=disconnected)
+        flight.was_overlapped = False
         return flight
 
-    def claim(self, flight: Flight) -> bool:
+    def claim(self, flight: LeasedJob) -> bool:
         """Believe whatever was answered."""
         return True
 
@@ -135,12 +135,12 @@ class OverlapsWithoutProof(Lease):
 
     def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
         """Wait for one call per job, which need not be the job's own, nor its last."""
-        return now if all(flight.asks for flight in self.flights.values()) else None
+        return now if all(flight.questions for flight in self.jobs.values()) else None
 
-    def ended(self, job: str, now: float, *, disconnected: bool) -> Flight:
+    def ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
         """Forget that others were named meanwhile."""
-        flight = super().ended(job, now, disconnected=disconnected)
-        flight.overlapped = False
+        flight = super().on_ended(job, now, disconnected=disconnected)
+        flight.was_overlapped = False
         return flight
 
 
@@ -151,10 +151,10 @@ async def test_broken_leases_are_caught(broken: type[Lease], tmp_path: Path) -> 
     scenario = network(
         "tester", seed=5, models=2, orchestrators=12, info_s=(0.02, 0.2), latency_s=(0.05, 0.3), faults=0.7
     )
-    lane = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms", "first_ask": "3s"}
-    async with simulated_tester(scenario, tmp_path, gateways=[lane], **shared_sections()) as tester:
-        targeting = tester.daemon.conductor.lanes[0].targeting
-        assert isinstance(targeting, Webhook)
+    gateway = {**TIMES, "overlap": True, "retry_window": "20ms", "settle": "5ms", "first_ask": "3s"}
+    async with simulated_tester(scenario, tmp_path, gateways=[gateway], **shared_sections()) as tester:
+        targeting = tester.daemon.coordinator.gateways[0].targeting
+        assert isinstance(targeting, WebhookTargeting)
         targeting.lease = broken(targeting.lease.timing, overlap=True)
         with pytest.raises(AssertionError):
             await assert_proven(tester, 120)

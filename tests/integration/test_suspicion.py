@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import tomli_w
 
-from jobtester import configuration, daemon
-from jobtester.daemon import Daemon
-from jobtester.domain import outcome, stats
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.configuration import check_configuration
+from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
+from jobtester.domain.stats import Stat
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.outbox import Outbox
-from jobtester.store.results import Filters, Results
+from jobtester.store.results import ResultFilters, Results
 from tests.harness.simulated import config_tables, connect_gateways
 from tests.harness.store import open_database
 from tests.harness.waiting import until
@@ -50,7 +51,7 @@ async def running_tester(network: Network, folder: Path, **sections: Any) -> Asy
     """Start a tester over a network, with the store and the file that the one before left behind."""
     content = config_tables(network, folder, **sections)
     (folder / "config.toml").write_text(tomli_w.dumps(content))
-    async with daemon.opened(configuration.of(content, origin="test")) as one:
+    async with open_daemon(check_configuration(content, origin="test")) as one:
         connect_gateways(network, one)
         yield one
 
@@ -86,22 +87,22 @@ async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_pa
     """Nothing of it is posted, not even after a restart; the next tick that passes makes it unscored for good."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
         async with running_tester(net, tmp_path) as one:
-            report = await one.once("test")
+            report = await one.run_once("test")
             assert (report.state, report.outcomes) == ("suspect", {"failed": 12})
             assert await outbox_counts(one) == {"suspect": 12}
         async with running_tester(net, tmp_path) as one:
             assert await outbox_counts(one) == {"suspect": 12}
-            again = await one.once("test")
+            again = await one.run_once("test")
             assert again.state == "suspect"
             assert await outbox_counts(one) == {"suspect": 24}
             assert posted_rates(net) == []
         async with running_tester(net, tmp_path) as one:
             change_faults(net, *[""] * 6, *["wrong_answer"] * 6)
-            third = await one.once("test")
+            third = await one.run_once("test")
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
             assert await outbox_counts(one) == {"delivered": 12}
             for tick in (report.tick, again.tick):
-                rows = await one.results.page(Filters(tick=tick), limit=100)
+                rows = await one.results.page(ResultFilters(tick=tick), limit=100)
                 assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
         assert sorted(posted_rates(net)) == [0] * 6 + [1] * 6
 
@@ -111,9 +112,9 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
     async with Network(network(*["wrong_answer"] * 10)) as net, running_tester(net, tmp_path) as one:
         serving = asyncio.ensure_future(one.serve())
         try:
-            await until(lambda: one.ticker.start("test"), "a tick can be started")
+            await until(lambda: one.scheduler.request_tick("test"), "a tick can be started")
             await until(
-                lambda: any(report.state == "suspect" for report in one.conductor.reports), "the tick is suspect"
+                lambda: any(report.state == "suspect" for report in one.coordinator.reports), "the tick is suspect"
             )
             assert posted_rates(net) == []
             code, listed = await run_jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
@@ -142,7 +143,7 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
 async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path) -> None:
     """Ten jobs at least, less than one in five passed, one reason among the failures; otherwise all is posted."""
     async with Network(network(*faults)) as net, running_tester(net, tmp_path) as one:
-        report = await one.once("test")
+        report = await one.run_once("test")
         assert report.state == ("suspect" if suspect else "finished")
         scored = report.outcomes["failed"] + report.outcomes["passed"]
         assert len(posted_rates(net)) == (0 if suspect else scored)
@@ -152,7 +153,7 @@ async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
     """`leaderboard.post_suspect = true` posts them at the tick's end."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
         async with running_tester(net, tmp_path, leaderboard={"post_suspect": True}) as one:
-            assert (await one.once("test")).state == "finished"
+            assert (await one.run_once("test")).state == "finished"
         assert posted_rates(net) == [0] * 12
 
 
@@ -167,10 +168,10 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
             Network(network("busy", *["wrong_answer"] * failing)) as net,
             running_tester(net, folder, limits=limits) as one,
         ):
-            ticking = asyncio.ensure_future(one.once("test"))
+            ticking = asyncio.ensure_future(one.run_once("test"))
 
             async def failures_recorded(one: Daemon = one, failing: int = failing) -> bool:
-                return len(await one.results.page(Filters(), limit=100)) >= failing
+                return len(await one.results.page(ResultFilters(), limit=100)) >= failing
 
             await until(failures_recorded, "the failures are recorded")
             assert await outbox_counts(one) == {"held": failing}
@@ -187,7 +188,7 @@ def result(number: int, code: str) -> Result:
     capability = Capability("llm", MODEL)
     one = Orchestrator(f"0x{number + 1:040x}", f"https://o{number}", (capability,))
     job = Job(f"j{number}", "t", one, capability, "Llm", 1.0, 1.0)
-    return Result(job, outcome.verdict(code), Attribution(Kind.PRESUMED), "g", "query", time.time(), 0.5)
+    return Result(job, Verdict.from_code(code), Attribution(AttributionKind.PRESUMED), "g", "query", time.time(), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ async def test_what_a_dead_tester_held_is_judged_by_the_same_rule(
     async with open_database(path) as database:
         for number, code in enumerate(codes):
             one = result(number, code)
-            stat = stats.of(one, "FRA") if one.verdict.scored else None
+            stat = Stat.from_result(one, "FRA") if one.verdict.scored else None
             await Results(database).record(one, stat, state="pending" if code == "ok" else "held")
     async with open_database(path) as database:
         outbox = Outbox(database)

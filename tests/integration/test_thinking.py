@@ -10,7 +10,7 @@ import pytest
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.rows import Row
+from jobtester.store.rows import ResultRow
 from tests.harness.simulated import simulated_tester
 
 LLM, BYOC = "llm", "openai-chat-completions"
@@ -33,7 +33,7 @@ def network(tokens: int) -> Scenario:
     return Scenario("thinking", 1, (GatewaySpec("gateway", mode="query"),), nodes)
 
 
-def token_limit(row: Row) -> int:
+def token_limit(row: ResultRow) -> int:
     """Return the token limit of a job."""
     return int(json.loads(row.request)["max_tokens"])
 

@@ -31,7 +31,7 @@ async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_p
         report = await tester.tick()
         results = await tester.results()
         assert report.state == "finished"
-        assert report.settled == report.planned == len(results) >= 300
+        assert report.finished == report.planned == len(results) >= 300
         assert not misattributed_results(results, tester.network)
         scored = [row for row in results if row.outcome != "unscored"]
         assert len(scored) >= 250
@@ -40,7 +40,7 @@ async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_p
             (r.stat["orchestrator"], r.stat["model"], r.stat["round_trip_time"])
             for r in tester.network.leaderboard.rows
         )
-        assert stored == sorted((row.address, row.model, row.round_trip_s) for row in scored)
+        assert stored == sorted((row.orchestrator, row.model, row.round_trip_s) for row in scored)
 
 
 async def test_a_stock_gateway_is_noticed_and_nothing_false_is_posted(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -52,7 +52,7 @@ async def test_a_stock_gateway_is_noticed_and_nothing_false_is_posted(tmp_path) 
             assert not misattributed_results(results, tester.network)
             assert report.skipped["not_targeted"] > 0
             assert "not_targeted" in {row.reason for row in results}
-        ready = await tester.daemon.vitals.ready()
+        ready = await tester.daemon.health.check_readiness()
         assert not ready["gateway gateway"]["ok"]
         posted = {row.stat["orchestrator"] for row in tester.network.leaderboard.rows}
         assert len(posted) <= 2

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from jobtester.errors import AssetError
-from jobtester.pipelines import assets, catalogue
-from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.assets import MAX_SIZE, Assets, builtin_folder
+from jobtester.pipelines.catalogue import load_catalogue
 from tests.unit.corpus import media_factory as make
 
-FOLDER = assets.shipped()
+FOLDER = builtin_folder()
 TRUTH: dict[str, dict[str, Any]] = tomllib.loads((FOLDER / "truth.toml").read_text("utf-8"))["files"]
 PICTURES = ["image.png", "small.png"]
 
@@ -79,7 +79,7 @@ def test_the_speech_is_as_long_as_it_says(maker: dict[str, Any]) -> None:
 def test_every_built_in_pipelines_inputs_are_shipped() -> None:
     """The files that the built-in pipelines send are there, and small enough for every runner."""
     known = Assets()
-    for definition in catalogue.load({}, known).values():
+    for definition in load_catalogue({}, known).values():
         for name in definition.files.values():
             asset = known.get(name)
             assert 0 < len(asset.content) < 2**20
@@ -91,15 +91,15 @@ def test_a_folder_of_ones_own_comes_first(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(own)
     known = Assets(tmp_path)
     assert known.get("image.png").content == own
-    assert (known.get("image.png").truth.width, known.get("image.png").truth.height) == (64, 48)
-    assert known.get("speech.wav").truth.transcript
+    assert (known.get("image.png").metadata.width, known.get("image.png").metadata.height) == (64, 48)
+    assert known.get("speech.wav").metadata.transcript
 
 
 def test_own_truth_is_taken_over(tmp_path: Path) -> None:
     """What a truth.toml beside the file says is known of it, together with what the file itself shows."""
     (tmp_path / "hello.flac").write_bytes(make.sound(2.0, "flac"))
     (tmp_path / "truth.toml").write_text('[files."hello.flac"]\ntranscript = "Hello."\n')
-    truth = Assets(str(tmp_path)).get("hello.flac").truth
+    truth = Assets(str(tmp_path)).get("hello.flac").metadata
     assert truth.transcript == "Hello."
     assert abs(truth.duration_s - 2.0) < 0.1
 
@@ -174,7 +174,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     """Runners refuse more than 50 MiB, so it is not sent to them."""
     with (tmp_path / "long.wav").open("wb") as file:
-        file.truncate(assets.MAX_SIZE + 1)
+        file.truncate(MAX_SIZE + 1)
     with pytest.raises(AssetError, match="larger than 50 MiB"):
         Assets(tmp_path).get("long.wav")
 

@@ -7,76 +7,76 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.leaderboard.breaker import Breaker
+from jobtester.leaderboard.circuit_breaker import CircuitBreaker
 
 
 def test_a_sound_leaderboard_gets_as_many_posts_as_there_may_be() -> None:
     """Nothing holds back what was never refused."""
-    assert Breaker().may_send(0.0, 32) == 32
+    assert CircuitBreaker().allowed_sends(0.0, 32) == 32
 
 
 def test_after_a_pause_one_probe_goes_out_and_then_the_backlog() -> None:
     """Nothing while it is shut, one post when it opens, and all once that has gone well."""
-    breaker = Breaker()
-    assert breaker.failed(100.0)
-    assert breaker.may_send(100.0, 32) == 0
-    assert breaker.may_send(101.0, 32) == 1
-    assert breaker.succeeded()
-    assert breaker.may_send(101.0, 32) == 32
-    assert not breaker.succeeded()
+    breaker = CircuitBreaker()
+    assert breaker.on_failure(100.0)
+    assert breaker.allowed_sends(100.0, 32) == 0
+    assert breaker.allowed_sends(101.0, 32) == 1
+    assert breaker.on_success()
+    assert breaker.allowed_sends(101.0, 32) == 32
+    assert not breaker.on_success()
 
 
 def test_posts_that_fail_together_count_as_one_failure() -> None:
     """Four in flight when it goes down: one line in the log, and the first pause stays a first pause."""
-    breaker = Breaker()
-    assert [breaker.failed(100.0 + at / 1000) for at in range(4)] == [True, False, False, False]
+    breaker = CircuitBreaker()
+    assert [breaker.on_failure(100.0 + at / 1000) for at in range(4)] == [True, False, False, False]
     assert breaker.failures == 1
-    assert breaker.shut_until <= 101.0
+    assert breaker.open_until <= 101.0
 
 
 def test_pauses_double_up_to_eight_seconds() -> None:
     """Each failed probe doubles the pause, with jitter between the half and the whole, and it never grows beyond."""
-    breaker, now = Breaker(random=random.Random(5)), 0.0
+    breaker, now = CircuitBreaker(random=random.Random(5)), 0.0
     for number in range(40):
-        breaker.failed(now)
+        breaker.on_failure(now)
         whole = min(8.0, 2.0**number)
-        assert whole / 2 <= breaker.shut_until - now <= whole
-        now = breaker.shut_until
+        assert whole / 2 <= breaker.open_until - now <= whole
+        now = breaker.open_until
 
 
 def test_two_testers_do_not_come_back_at_once() -> None:
     """The jitter spreads their probes."""
-    breakers = [Breaker(random=random.Random(seed)) for seed in range(50)]
+    breakers = [CircuitBreaker(random=random.Random(seed)) for seed in range(50)]
     for breaker in breakers:
-        breaker.failed(0.0)
-    assert len({round(breaker.shut_until, 3) for breaker in breakers}) > 40
+        breaker.on_failure(0.0)
+    assert len({round(breaker.open_until, 3) for breaker in breakers}) > 40
 
 
 def test_what_the_server_asks_for_is_kept_to() -> None:
     """Retry-After lengthens a pause, also for a post that failed beside another; it never shortens one."""
-    breaker = Breaker()
-    breaker.failed(0.0)
-    breaker.failed(0.1, 600.0)
-    assert breaker.shut_until == 600.1
-    breaker.failed(1.0, 0.0)
-    assert breaker.shut_until == 600.1
+    breaker = CircuitBreaker()
+    breaker.on_failure(0.0)
+    breaker.on_failure(0.1, 600.0)
+    assert breaker.open_until == 600.1
+    breaker.on_failure(1.0, 0.0)
+    assert breaker.open_until == 600.1
 
 
 def test_nobody_can_silence_us_for_longer_than_an_hour() -> None:
     """A server that asks for a year is asked again after an hour."""
-    breaker = Breaker()
-    breaker.failed(0.0, 31_536_000.0)
-    assert breaker.shut_until == 3600.0
+    breaker = CircuitBreaker()
+    breaker.on_failure(0.0, 31_536_000.0)
+    assert breaker.open_until == 3600.0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 500)), max_size=60))
 def test_it_always_opens_again(events: list[tuple[bool, float]]) -> None:
     """Whatever happened, two minutes after the last failure something may go out."""
-    breaker, now = Breaker(), 0.0
+    breaker, now = CircuitBreaker(), 0.0
     for well, pause in events:
         now += pause
         if well:
-            breaker.succeeded()
+            breaker.on_success()
         else:
-            breaker.failed(now)
-    assert breaker.may_send(now + 120.0, 8) in (1, 8)
+            breaker.on_failure(now)
+    assert breaker.allowed_sends(now + 120.0, 8) in (1, 8)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.domain import budget
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.plan import Plan
+from jobtester.domain.plan import Plan, capability_key, limit_to_budget, remaining_wei
 
 
 def plan(*prices: int | None) -> Plan:
@@ -37,35 +36,35 @@ def ids(found: Plan) -> list[str]:
 def test_no_bound_changes_nothing() -> None:
     """Without a budget, or with one that suffices, the plan is the same."""
     whole = plan(5, 5)
-    assert budget.within(whole, None, set()) is whole
-    assert budget.within(whole, 10, set()) is whole
+    assert limit_to_budget(whole, None, set()) is whole
+    assert limit_to_budget(whole, 10, set()) is whole
 
 
 def test_what_was_tested_today_goes_first() -> None:
     """The pair that is known for today is left out, whatever its place."""
     whole = plan(4, 4, 4)
-    cut = budget.within(whole, 8, {budget.key(whole.jobs[0])})
+    cut = limit_to_budget(whole, 8, {capability_key(whole.jobs[0])})
     assert ids(cut) == ["1", "2"]
-    assert [(one.address, one.reason) for one in cut.skipped] == [(whole.jobs[0].orchestrator.address, "budget")]
+    assert [(one.orchestrator, one.reason) for one in cut.skipped] == [(whole.jobs[0].orchestrator.address, "budget")]
 
 
 def test_a_dear_job_does_not_keep_cheap_ones_away() -> None:
     """What does not fit is passed over; what costs nothing known stays."""
-    assert ids(budget.within(plan(9, 3, None, 3), 6, set())) == ["1", "2", "3"]
+    assert ids(limit_to_budget(plan(9, 3, None, 3), 6, set())) == ["1", "2", "3"]
 
 
 def test_the_day_bounds_the_tick() -> None:
     """The smaller of both bounds holds, and a day that is used up leaves nothing."""
-    assert budget.left_wei(None, None, 5) is None
-    assert budget.left_wei(7, None, 100) == 7
-    assert budget.left_wei(7, 10, 5) == 5
-    assert budget.left_wei(7, 10, 15) == 0
+    assert remaining_wei(None, None, 5) is None
+    assert remaining_wei(7, None, 100) == 7
+    assert remaining_wei(7, 10, 5) == 5
+    assert remaining_wei(7, 10, 15) == 0
 
 
 @given(st.lists(st.none() | st.integers(0, 10**20), max_size=12), st.integers(0, 10**20))
 def test_never_more_than_the_budget(prices: list[int | None], most: int) -> None:
     """Every job is either paid or skipped, and the paid ones fit."""
     whole = plan(*prices)
-    cut = budget.within(whole, most, {budget.key(job) for job in whole.jobs[::2]})
+    cut = limit_to_budget(whole, most, {capability_key(job) for job in whole.jobs[::2]})
     assert cut.price_wei <= most
     assert len(cut.jobs) + len(cut.skipped) == len(whole.jobs)

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobtester.domain.outcome import Fault, Finding
-from jobtester.pipelines.checks import field
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
-from jobtester.pipelines.looking import Task
-from jobtester.pipelines.worker import Worker, WorkerLost
+from jobtester.checks import json_field
+from jobtester.checks.base import Check, Expectation, FetchedFile
+from jobtester.checks.evaluation import CheckTask
+from jobtester.checks.worker import Worker, WorkerLostError
+from jobtester.domain.reasons import Fault, Finding
 from tests.unit.corpus import media_factory as make
 from tests.unit.corpus.answers import images, masks, request
 
@@ -166,8 +166,10 @@ def start_worker() -> Worker:
     """Start a worker and let it load its decoders, which is no part of looking."""
     worker = Worker.start(wall_s=200)
     for kind, content in (("image", make.picture(64, 64)), ("video", TINY()), ("audio", make.sound(0.2))):
-        expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
-        worker.look(Task(expectation, b'{"url": "/x"}', artefacts={"/x": Artefact("/x", 200, content)}), cpu_s=60)
+        expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
+        worker.evaluate(
+            CheckTask(expectation, b'{"url": "/x"}', files={"/x": FetchedFile("/x", 200, content)}), cpu_s=60
+        )
     return worker
 
 
@@ -178,14 +180,14 @@ class Watched:
         self.worker = start_worker()
         self.peak = 0
 
-    def look(self, task: Task) -> list[Finding]:
+    def look(self, task: CheckTask) -> list[Finding]:
         """Look at a task; one that needs too long ends the worker, which is as it should be."""
         with self._measuring():
             before = self._cpu_s()
             try:
-                report = self.worker.look(task, cpu_s=MOST_CPU_S)
-            except WorkerLost as lost:
-                if not lost.overrun:
+                report = self.worker.evaluate(task, cpu_s=MOST_CPU_S)
+            except WorkerLostError as lost:
+                if not lost.exceeded_cpu:
                     raise
                 self.worker = start_worker()
                 return [Finding("any", "too_slow")]
@@ -234,8 +236,8 @@ def watched() -> Iterator[Watched]:
 def test_files_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
     """Headers that claim the world, bombs, and thousands of frames, for pipelines that expect no size in particular."""
     kind, made = MEDIA[name]
-    expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
-    task = Task(expectation, b'{"url": "/x"}', artefacts={"/x": Artefact("/x", 200, made())})
+    expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
+    task = CheckTask(expectation, b'{"url": "/x"}', files={"/x": FetchedFile("/x", 200, made())})
     assert_contained(watched, task)
 
 
@@ -243,11 +245,11 @@ def test_files_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
 def test_answers_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
     """Depth, length, endless numbers and halves of characters: wrong answers, and nothing worse."""
     pipeline, made = ANSWERS[name]
-    findings = assert_contained(watched, Task(request(pipeline).expectation, made(), artefacts={}))
+    findings = assert_contained(watched, CheckTask(request(pipeline).expectation, made(), files={}))
     assert not all(finding.passed for finding in findings)
 
 
-def assert_contained(watched: Watched, task: Task) -> list[Finding]:
+def assert_contained(watched: Watched, task: CheckTask) -> list[Finding]:
     """Look at a task, and hold what that took against the bounds; nothing in it is the tester's fault."""
     findings = watched.look(task)
     assert findings

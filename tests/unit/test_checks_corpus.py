@@ -8,22 +8,22 @@ from dataclasses import replace
 
 import pytest
 
-from jobtester.domain.outcome import Fault, Finding
-from jobtester.pipelines import catalogue, looking
-from jobtester.pipelines.checks.caption import Params as CaptionParams
-from jobtester.pipelines.checks.sample import Check, Truth
-from jobtester.pipelines.looking import Report, Task
+from jobtester.checks.base import AssetMetadata, Check
+from jobtester.checks.caption import Params as CaptionParams
+from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate
+from jobtester.domain.reasons import Fault, Finding
+from jobtester.pipelines.catalogue import builtin_tables
 from tests.unit.corpus.answers import ALL, BAD, GOOD, Case, request
 
 
-def examine_answer(case: Case) -> Report:
+def examine_answer(case: Case) -> CheckReport:
     """Look at an answer as the examiner does: first for the files it names, then at all of it."""
-    task = Task(request(case.pipeline, case.model).expectation, case.body)
-    report = looking.look(task)
+    task = CheckTask(request(case.pipeline, case.model).expectation, case.body)
+    report = evaluate(task)
     if not report.urls:
         return report
     files = {url: case.files[url] for url in report.urls if url in case.files}
-    return looking.look(Task(task.expectation, case.body, artefacts=files))
+    return evaluate(CheckTask(task.expectation, case.body, files=files))
 
 
 @pytest.mark.parametrize("case", GOOD, ids=str)
@@ -59,7 +59,7 @@ def test_every_wrong_answer_has_its_own_reason() -> None:
 
 def test_every_pipeline_has_a_corpus() -> None:
     """Each built-in pipeline has right answers of several shapes, and at least fifteen wrong ones."""
-    slugs = set(catalogue.builtin())
+    slugs = set(builtin_tables())
     assert {case.pipeline for case in ALL} == slugs
     right, wrong = Counter(case.pipeline for case in GOOD), Counter(case.pipeline for case in BAD)
     assert min(right.values()) >= 5
@@ -91,9 +91,9 @@ def test_transcripts_without_spaces(name: str) -> None:
     """Where no spaces stand between words, characters are compared: one that is misheard is not the whole text."""
     spoken, heard, problem = TRANSCRIPTS[name]
     asked = request("audio-to-text").expectation
-    known = replace(asked, inputs={"audio": Truth(transcript=spoken, duration_s=5.0)})
+    known = replace(asked, inputs={"audio": AssetMetadata(transcript=spoken, duration_s=5.0)})
     answer = {"text": heard, "chunks": [{"text": heard, "timestamp": [0.0, 5.0]}]}
-    (finding,) = looking.look(Task(known, json.dumps(answer).encode())).findings
+    (finding,) = evaluate(CheckTask(known, json.dumps(answer).encode())).findings
     assert finding.problem == problem, finding.message
 
 
@@ -118,5 +118,5 @@ def test_captions_in_the_languages_of_the_words(words: tuple[str, ...], text: st
     """A list of words judges captions in its own languages, and no others."""
     asked = request("image-to-text").expectation
     known = replace(asked, checks=(Check("caption", CaptionParams(words=words)),))
-    (finding,) = looking.look(Task(known, json.dumps({"text": text}).encode())).findings
+    (finding,) = evaluate(CheckTask(known, json.dumps({"text": text}).encode())).findings
     assert finding.problem == problem, finding.message

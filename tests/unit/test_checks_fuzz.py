@@ -13,12 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobtester.domain.outcome import Fault
-from jobtester.pipelines import answers, looking, streams
-from jobtester.pipelines.checks import field, paths, strictjson, words
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Notes, Wrong
-from jobtester.pipelines.looking import Report, Task
-from jobtester.pipelines.worker import Worker
+from jobtester.checks import json_field
+from jobtester.checks.answer_body import count_tokens
+from jobtester.checks.base import Check, CheckFailedError, Expectation, FetchedFile, NoteCollector
+from jobtester.checks.chat_stream import completion
+from jobtester.checks.evaluation import CheckReport, CheckTask, encode_report, evaluate
+from jobtester.checks.json_path import find_value
+from jobtester.checks.text import word_error_rate
+from jobtester.checks.untrusted_json import parse_json
+from jobtester.checks.worker import Worker
+from jobtester.domain.reasons import Fault
 from tests.unit.corpus import media_factory as make
 from tests.unit.corpus.answers import FILE, GOOD, Case, request
 
@@ -37,20 +41,20 @@ values = st.recursive(
 )
 
 
-def look(slug: str, body: bytes, content: bytes = b"") -> Report:
+def look(slug: str, body: bytes, content: bytes = b"") -> CheckReport:
     """Look at an answer, every file it names being `content`, and time it."""
     began = time.process_time()
-    task = Task(request(slug).expectation, body)
-    report = looking.look(task)
+    task = CheckTask(request(slug).expectation, body)
+    report = evaluate(task)
     if report.urls:
-        files = {url: Artefact(url, 200, content) for url in report.urls}
-        report = looking.look(Task(task.expectation, body, artefacts=files))
+        files = {url: FetchedFile(url, 200, content) for url in report.urls}
+        report = evaluate(CheckTask(task.expectation, body, files=files))
     assert time.process_time() - began < 2
     for finding in report.findings:
         assert finding.fault is not Fault.TESTER, finding.message
         assert len(finding.message) < 1000
         finding.message.encode()  # what is shown and posted has to be text
-    json.dumps(looking.pack(report))
+    json.dumps(encode_report(report))
     return report
 
 
@@ -124,9 +128,9 @@ def test_damaged_files(worker: Worker, name: str, data: st.DataObject) -> None:
         length = data.draw(st.sampled_from([0, 1, 4, len(what), len(damaged)]))
         damaged[at : at + length] = what
         damaged = damaged or bytearray(b"\0")
-    expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
-    files = {"/x": Artefact("/x", 200, bytes(damaged))}
-    report = worker.look(Task(expectation, b'{"url": "/x"}', artefacts=files), cpu_s=2)
+    expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
+    files = {"/x": FetchedFile("/x", 200, bytes(damaged))}
+    report = worker.evaluate(CheckTask(expectation, b'{"url": "/x"}', files=files), cpu_s=2)
     assert report.findings[0].fault is not Fault.TESTER, report.findings[0].message
 
 
@@ -136,20 +140,20 @@ def test_any_stream(body: list[bytes]) -> None:
     """A stream of anything becomes a completion, or is found wrong."""
     whole = b"\n\n".join(b"data: " + line for line in body)
     try:
-        answer = streams.completion(whole, Notes())
-    except Wrong as wrong:
+        answer = completion(whole, NoteCollector())
+    except CheckFailedError as wrong:
         assert wrong.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
     else:
         assert isinstance(answer["choices"][0]["message"]["content"], str)
-        answers.tokens(answer)
+        count_tokens(answer)
 
 
 @given(value=values, path=st.text(alphabet="ab.01", max_size=10))
 def test_any_path(value: Any, path: str) -> None:
     """A path gives what is there or says that nothing is."""
     try:
-        paths.find(value, path)
-    except Wrong as wrong:
+        find_value(value, path)
+    except CheckFailedError as wrong:
         assert wrong.problem == "missing"  # noqa: PT017 - either is right
 
 
@@ -158,7 +162,7 @@ def test_strict_json_reads_what_json_writes(value: Any) -> None:
     """Whatever can be written as JSON is read as the same, or refused for numbers nobody sends."""
     written = json.dumps(value)
     try:
-        assert strictjson.read(written) == value
+        assert parse_json(written) == value
     except ValueError as error:
         assert "digits" in str(error)  # noqa: PT017 - either is right
 
@@ -166,10 +170,10 @@ def test_strict_json_reads_what_json_writes(value: Any) -> None:
 @given(heard=st.lists(st.sampled_from("abcd"), max_size=12), said=st.lists(st.sampled_from("abcd"), max_size=12))
 def test_word_error_rate(heard: list[str], said: list[str]) -> None:
     """The rate is nothing for equal texts only, and never more than replacing every word."""
-    rate = words.error_rate(heard, said)
+    rate = word_error_rate(heard, said)
     assert (rate == 0) == (heard == said)
     assert rate <= max(len(heard), len(said)) / max(len(said), 1)
-    assert round(rate * max(len(said), 1)) == round(words.error_rate(said, heard) * max(len(heard), 1))
+    assert round(rate * max(len(said), 1)) == round(word_error_rate(said, heard) * max(len(heard), 1))
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -17,13 +17,13 @@ import av
 import pytest
 from PIL import Image
 
-from jobtester.domain.outcome import Fault, Finding
-from jobtester.pipelines import looking
-from jobtester.pipelines.assets import shipped
-from jobtester.pipelines.checks import field, media
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation, Wrong
-from jobtester.pipelines.looking import Task
-from jobtester.pipelines.worker import Worker
+from jobtester.checks import json_field
+from jobtester.checks.base import Check, CheckFailedError, Expectation, FetchedFile
+from jobtester.checks.evaluation import CheckTask, evaluate
+from jobtester.checks.media import decoding
+from jobtester.checks.worker import Worker
+from jobtester.domain.reasons import Fault, Finding
+from jobtester.pipelines.assets import builtin_folder
 from tests.unit.corpus import media_factory as make
 from tests.unit.corpus import media_shapes as shapes
 from tests.unit.corpus.answers import FILE, images, mask, masks, request
@@ -260,9 +260,9 @@ def worker() -> Iterator[Worker]:
 def test_files_of_makers(worker: Worker, row: Row) -> None:
     """What a player opens is right, what is damaged or shows nothing is wrong, and what is odd is a note."""
     answer = {"audio": {"url": FILE}} if row.pipeline == "text-to-speech" else images()
-    files = {FILE: Artefact(FILE, 200, row.made())}
-    task = Task(request(row.pipeline).expectation, json.dumps(answer).encode(), artefacts=files)
-    (finding,) = worker.look(task, cpu_s=20).findings
+    files = {FILE: FetchedFile(FILE, 200, row.made())}
+    task = CheckTask(request(row.pipeline).expectation, json.dumps(answer).encode(), files=files)
+    (finding,) = worker.evaluate(task, cpu_s=20).findings
     assert finding.problem == row.problem, finding.message
     assert finding.fault is row.fault
     assert {note.code for note in finding.notes} == set(row.notes)
@@ -282,17 +282,17 @@ def test_files_of_makers(worker: Worker, row: Row) -> None:
 def test_speech_lasts_as_long_as_its_script_takes(worker: Worker, text: str, seconds: float, problem: str) -> None:
     """A character that is a syllable takes longer to say than a letter."""
     asked = request("text-to-speech").expectation
-    files = {FILE: Artefact(FILE, 200, make.sound(seconds))}
+    files = {FILE: FetchedFile(FILE, 200, make.sound(seconds))}
     expectation = replace(asked, parameters={**asked.parameters, "text": text})
-    task = Task(expectation, json.dumps({"audio": {"url": FILE}}).encode(), artefacts=files)
-    (finding,) = worker.look(task, cpu_s=20).findings
+    task = CheckTask(expectation, json.dumps({"audio": {"url": FILE}}).encode(), files=files)
+    (finding,) = worker.evaluate(task, cpu_s=20).findings
     assert finding.problem == problem, finding.message
 
 
 def examine(pipeline: str, answer: Any) -> Finding:
     """Return what is found of an answer that carries all that it has."""
-    task = Task(request(pipeline).expectation, json.dumps(answer).encode())
-    report = looking.look(task)
+    task = CheckTask(request(pipeline).expectation, json.dumps(answer).encode())
+    report = evaluate(task)
     assert not report.urls
     return report.findings[0]
 
@@ -330,14 +330,14 @@ def test_the_mask_with_the_highest_score_counts() -> None:
     sent = request("segment-anything-2").expectation
     several = replace(sent, parameters={**sent.parameters, "multimask_output": "true"})
     answer = masks(scores=[0.2, 0.9], masks=[[[0.0] * 256] * 256, mask()], logits=[[[0.0] * 256] * 256] * 2)
-    (found,) = looking.look(Task(several, json.dumps(answer).encode())).findings
+    (found,) = evaluate(CheckTask(several, json.dumps(answer).encode())).findings
     assert found.passed, found.message
     assert [note.code for note in found.notes] == ["unsorted"]
 
 
 def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
     """Return a test input written anew, each pixel repeated to fill another size."""
-    with Image.open(shipped() / name) as sent:
+    with Image.open(builtin_folder() / name) as sent:
         return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
 
 
@@ -354,14 +354,14 @@ def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
 )
 def test_what_a_decoder_has_not_learned_is_the_testers_limit(error: Exception) -> None:
     """Other players may open the file, so nothing is held against who wrote it."""
-    with pytest.raises(Wrong) as caught, media.decoding("sound", b"x"):
+    with pytest.raises(CheckFailedError) as caught, decoding("sound", b"x"):
         raise error
     assert (caught.value.problem, caught.value.fault) == ("unsupported", Fault.TESTER)
 
 
 def test_what_a_decoder_finds_damaged_is_not() -> None:
     """Damage is the file's own."""
-    with pytest.raises(Wrong) as caught, media.decoding("sound", b"x"):
+    with pytest.raises(CheckFailedError) as caught, decoding("sound", b"x"):
         raise av.error.InvalidDataError(0, "Invalid data found when processing input")
     assert (caught.value.problem, caught.value.fault) == ("undecodable", Fault.ORCHESTRATOR)
 
@@ -370,9 +370,9 @@ def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:
     """A filter that finds nothing to do is right; only pipelines that ask for a changed picture refuse the one sent."""
     asked = request("image-to-image").expectation
     checks = tuple(replace(each, params=replace(each.params, changed=False)) for each in asked.checks)
-    files = {FILE: Artefact(FILE, 200, the_input("image.png", 512, "PNG"))}
-    task = Task(replace(asked, checks=checks), json.dumps(images()).encode(), artefacts=files)
-    (found,) = worker.look(task, cpu_s=20).findings
+    files = {FILE: FetchedFile(FILE, 200, the_input("image.png", 512, "PNG"))}
+    task = CheckTask(replace(asked, checks=checks), json.dumps(images()).encode(), files=files)
+    (found,) = worker.evaluate(task, cpu_s=20).findings
     assert found.passed, found.message
 
 
@@ -386,9 +386,9 @@ def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:
 )
 def test_the_input_is_no_answer(worker: Worker, pipeline: str, name: str, side: int, form: str) -> None:
     """The picture that was sent, however it is written, is not what was asked for."""
-    files = {FILE: Artefact(FILE, 200, the_input(name, side, form))}
-    task = Task(request(pipeline).expectation, json.dumps(images()).encode(), artefacts=files)
-    (found,) = worker.look(task, cpu_s=20).findings
+    files = {FILE: FetchedFile(FILE, 200, the_input(name, side, form))}
+    task = CheckTask(request(pipeline).expectation, json.dumps(images()).encode(), files=files)
+    (found,) = worker.evaluate(task, cpu_s=20).findings
     assert found.problem == "unchanged"
 
 
@@ -397,16 +397,16 @@ def test_the_input_is_no_answer(worker: Worker, pipeline: str, name: str, side: 
 )
 def test_what_resembles_the_input_passes(worker: Worker, pipeline: str, name: str, side: int) -> None:
     """A model may change little: what is not the very same is an answer."""
-    files = {FILE: Artefact(FILE, 200, the_input(name, side, "JPEG", quality=95))}
-    task = Task(request(pipeline).expectation, json.dumps(images()).encode(), artefacts=files)
-    assert worker.look(task, cpu_s=20).findings[0].passed
+    files = {FILE: FetchedFile(FILE, 200, the_input(name, side, "JPEG", quality=95))}
+    task = CheckTask(request(pipeline).expectation, json.dumps(images()).encode(), files=files)
+    assert worker.evaluate(task, cpu_s=20).findings[0].passed
 
 
 def test_a_picture_larger_than_we_decode_is_ours_where_no_size_is_right(worker: Worker) -> None:
     """Nobody said how large it may be, and 25 million pixels are not absurd: that limit is the tester's."""
-    expectation = Expectation((Check("json", field.Params(path="url", is_="image")),))
-    files = {"/x": Artefact("/x", 200, make.png_bomb(5000))}
-    (found,) = worker.look(Task(expectation, b'{"url":"/x"}', artefacts=files), cpu_s=20).findings
+    expectation = Expectation((Check("json", json_field.Params(path="url", is_="image")),))
+    files = {"/x": FetchedFile("/x", 200, make.png_bomb(5000))}
+    (found,) = worker.evaluate(CheckTask(expectation, b'{"url":"/x"}', files=files), cpu_s=20).findings
     assert (found.problem, found.fault) == ("too_large", Fault.TESTER)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtester.cron import CronSchedule
-from jobtester.settings import Schedule
-from jobtester.tick import clock
+from jobtester.settings.cron import CronSchedule
+from jobtester.settings.model import ScheduleSettings
+from jobtester.tick.schedule import Schedule, longest_interval_s, make_trigger
 
 START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday
 
@@ -45,7 +45,7 @@ START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday
 )
 def test_cron_fires_when_cron_would(expression: str, expected: str) -> None:
     """0 and 7 are Sunday, two restricted day fields mean either, names and aliases work."""
-    found = CronSchedule.parse(expression).after(START)
+    found = CronSchedule.parse(expression).next_after(START)
     assert found is not None
     assert found.strftime("%Y-%m-%dT%H:%M") == expected
 
@@ -86,14 +86,14 @@ def test_any_text_is_a_schedule_or_refused(text: str) -> None:
         schedule = CronSchedule.parse(text, "Europe/Berlin")
     except ValueError:
         return
-    following = schedule.after(START)
+    following = schedule.next_after(START)
     assert following is not None
     assert following > START
 
 
 def test_intervals_are_aligned_with_the_wall_clock() -> None:
     """An hourly tick with offset 10 m fires at ten past, whenever the daemon was started."""
-    aligned = clock.trigger(Schedule(interval="1h", offset="10m"))
+    aligned = make_trigger(ScheduleSettings(interval="1h", offset="10m"))
     first = aligned.get_next_fire_time(None, START)
     assert first == datetime(2026, 11, 23, 11, 10, tzinfo=UTC)
     assert aligned.get_next_fire_time(first, first) == first + timedelta(hours=1)
@@ -101,15 +101,15 @@ def test_intervals_are_aligned_with_the_wall_clock() -> None:
 
 def test_cron_may_be_shifted() -> None:
     """The offset staggers cron schedules too."""
-    shifted = clock.trigger(Schedule(cron="0 * * * *", offset="90s"))
+    shifted = make_trigger(ScheduleSettings(cron="0 * * * *", offset="90s"))
     first = shifted.get_next_fire_time(None, START)
     assert first == datetime(2026, 11, 23, 11, 1, 30, tzinfo=UTC)
     assert shifted.get_next_fire_time(first, first) == first + timedelta(hours=1)
 
 
-def walk_schedule(schedule: Schedule, start: datetime, count: int) -> list[tuple[datetime, float]]:
+def walk_schedule(schedule: ScheduleSettings, start: datetime, count: int) -> list[tuple[datetime, float]]:
     """Return each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
-    trigger = clock.trigger(schedule)
+    trigger = make_trigger(schedule)
     found: list[tuple[datetime, float]] = []
     passed = [start]
     for _ in range(count):
@@ -118,14 +118,14 @@ def walk_schedule(schedule: Schedule, start: datetime, count: int) -> list[tuple
         passed.append(expected)
         follows = trigger.get_next_fire_time(expected, expected)
         assert follows is not None
-        found.append((expected, clock.longest_s(trigger, [*passed[-3:], follows])))
+        found.append((expected, longest_interval_s(trigger, [*passed[-3:], follows])))
     return found
 
 
 def test_with_an_interval_nobody_is_late_before_two_of_them() -> None:
     """Whenever it was started, the interval that is told is the one that is set."""
-    assert {told for _, told in walk_schedule(Schedule(interval="10m", offset="90s"), START, 20)} == {600.0}
-    fresh = clock.Clock(Schedule(interval="10m"), lambda _: None)
+    assert {told for _, told in walk_schedule(ScheduleSettings(interval="10m", offset="90s"), START, 20)} == {600.0}
+    fresh = Schedule(ScheduleSettings(interval="10m"), lambda _: None)
     assert fresh.interval_s == 600.0
 
 
@@ -134,7 +134,7 @@ def test_a_pause_of_a_cron_schedule_makes_nobody_late() -> None:
 
     And two ticks after a pause, what is told is the hour again: a tick that hangs is noticed as fast as ever.
     """
-    told = walk_schedule(Schedule(cron="0 9-17 * * 1-5"), START, 120)
+    told = walk_schedule(ScheduleSettings(cron="0 9-17 * * 1-5"), START, 120)
     for (before, _), (at, interval_s) in pairwise(told):
         assert (at - before).total_seconds() < 2 * interval_s, at
     by_hour = {at.strftime("%a %H"): interval_s for at, interval_s in told}
@@ -144,10 +144,10 @@ def test_a_pause_of_a_cron_schedule_makes_nobody_late() -> None:
 
 async def test_a_clock_that_follows_cron_knows_its_interval() -> None:
     """From its start and after a change, without having fired."""
-    one = clock.Clock(Schedule(cron="0 */2 * * *"), lambda _: None)
+    one = Schedule(ScheduleSettings(cron="0 */2 * * *"), lambda _: None)
     assert one.interval_s == 7200.0
     one.start()
     assert one.interval_s == 7200.0
-    one.change(Schedule(cron="@daily"))
+    one.reconfigure(ScheduleSettings(cron="@daily"))
     assert one.interval_s == 86400.0
     one.stop()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtester.settings import Schedule
-from jobtester.tick import clock
+from jobtester.settings.model import ScheduleSettings
+from jobtester.tick.schedule import IntervalTrigger, make_trigger
 
 MINUTE = timedelta(minutes=1)
 ZONES = (
@@ -90,9 +90,9 @@ def _values(field: str, low: int, high: int) -> set[int]:
     return values
 
 
-def trigger_instants(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
+def trigger_instants(schedule: ScheduleSettings, start: datetime, end: datetime) -> list[datetime]:
     """Return what the trigger gives, as APScheduler asks for it: each time on from the one before."""
-    trigger = clock.trigger(schedule)
+    trigger = make_trigger(schedule)
     found: list[datetime] = []
     following = trigger.get_next_fire_time(None, start)
     while following is not None and following < end:
@@ -111,7 +111,7 @@ def test_a_whole_year_is_as_a_walk_through_it(zone: str) -> None:
         start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
         walk = wall_clock_minutes(ZoneInfo(zone), start, end)
         for expression in EXPRESSIONS:
-            found = trigger_instants(Schedule(cron=expression, timezone=zone), start, end)
+            found = trigger_instants(ScheduleSettings(cron=expression, timezone=zone), start, end)
             assert found == list(Reference.read(expression).instants(walk, start)), expression
             assert all(before < after for before, after in pairwise(found))
 
@@ -126,7 +126,7 @@ def test_a_whole_year_is_as_a_walk_through_it(zone: str) -> None:
 def test_an_instant_is_never_in_the_past(zone: str, expression: str, now: datetime, before_s: int) -> None:
     """However long ago the one before was: after a sleep of the machine the next instant is the next from now."""
     now = now.replace(tzinfo=UTC)
-    trigger = clock.trigger(Schedule(cron=expression, timezone=zone))
+    trigger = make_trigger(ScheduleSettings(cron=expression, timezone=zone))
     following = trigger.get_next_fire_time(now - timedelta(seconds=before_s), now)
     assert following is not None
     assert following > now
@@ -146,7 +146,7 @@ def test_an_instant_is_never_in_the_past(zone: str, expression: str, now: dateti
 def test_aligned_instants_strictly_increase(period_s: float, offset_s: float, now: datetime) -> None:
     """Whatever the period, however its fractions round."""
     moment = now.replace(tzinfo=UTC)
-    trigger = clock.Aligned(period_s, offset_s)
+    trigger = IntervalTrigger(period_s, offset_s)
     for _ in range(5):
         following = trigger.get_next_fire_time(moment, moment)
         assert following is not None
@@ -156,7 +156,7 @@ def test_aligned_instants_strictly_increase(period_s: float, offset_s: float, no
 
 def instants(expression: str, zone: str, start: str, count: int, offset: str = "0s") -> list[str]:
     """Return the first instants after a start, as the zone's clock shows them with its offset."""
-    trigger = clock.trigger(Schedule(cron=expression, timezone=zone, offset=offset))
+    trigger = make_trigger(ScheduleSettings(cron=expression, timezone=zone, offset=offset))
     moment = datetime.fromisoformat(start).astimezone(UTC)
     shown = []
     for _ in range(count):

@@ -10,9 +10,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from jobtester.domain.orchestrators import Capability, Orchestrator, Price, endpoint, name_of, slug_of
-from jobtester.gateway import discovery
-from jobtester.gateway.client import Client
+from jobtester.domain.orchestrators import Capability, Orchestrator, Price, display_name, parse_endpoint, slug_from_name
+from jobtester.gateway.client import GatewayClient
+from jobtester.gateway.discovery import (
+    NO_ADDRESS,
+    NoCommonAddressError,
+    discover,
+    join_capabilities,
+    merge_duplicates,
+    parse_network_capabilities,
+    parse_registered,
+)
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 
@@ -28,7 +36,7 @@ def sample(name: str) -> Any:
 def test_the_batch_and_byoc_sample_parses_completely() -> None:
     """Every advertised batch and BYOC pair of the recorded network is found, with price and state."""
     document = sample("network-capabilities-batch-byoc.json")
-    found = discovery.merged(discovery.network(document))
+    found = merge_duplicates(parse_network_capabilities(document))
     assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
     pairs = {(one.address, capability.pipeline, capability.model) for one in found for capability in one.capabilities}
     expected = set()
@@ -36,7 +44,7 @@ def test_the_batch_and_byoc_sample_parses_completely() -> None:
         constraints = ((entry.get("capabilities") or {}).get("constraints") or {}).get("PerCapability") or {}
         for number, constraint in constraints.items():
             for model in constraint["models"]:
-                slug = slug_of(document["capabilities_names"][number])
+                slug = slug_from_name(document["capabilities_names"][number])
                 expected.add((entry["address"].lower(), slug, model))
         for price in entry.get("capabilities_prices") or []:
             if price["capability"] == 37:
@@ -51,9 +59,9 @@ def test_the_batch_and_byoc_sample_parses_completely() -> None:
 def test_the_live_sample_parses_completely() -> None:
     """Entries that mean the same target are one; different service URIs of one address are several."""
     document = sample("network-capabilities-live.json")
-    found = discovery.merged(discovery.network(document))
+    found = merge_duplicates(parse_network_capabilities(document))
     assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
-    busy = [c for one in found for c in one.capabilities if c.busy]
+    busy = [c for one in found for c in one.capabilities if c.is_busy]
     assert busy, "the sample has orchestrators whose every slot is taken"
 
 
@@ -65,12 +73,12 @@ def test_the_live_sample_parses_completely() -> None:
 )  # fmt: skip
 def test_nothing_usable_is_nobody(answer: object) -> None:
     """Nulls, wrong types and orchestrators without parameters on the chain are passed over."""
-    assert list(discovery.network(answer)) == []
+    assert list(parse_network_capabilities(answer)) == []
 
 
 def test_null_sections_and_unknown_numbers_do_no_harm() -> None:
     """Missing parts mean zero; capability numbers that are no batch pipeline are not jobs."""
-    (one,) = discovery.network(
+    (one,) = parse_network_capabilities(
         {
             "orchestrators": [
                 {
@@ -96,7 +104,7 @@ def test_names_too_long_to_be_any_are_none() -> None:
     """An orchestrator may call its model whatever it likes, but not fill logs, labels and the store with it."""
     long = "m" * 1_001
     models: dict[str, Any] = {long: {}, long[:1_000]: {}}
-    (one,) = discovery.network(
+    (one,) = parse_network_capabilities(
         {
             "orchestrators": [
                 {
@@ -113,7 +121,7 @@ def test_names_too_long_to_be_any_are_none() -> None:
 
 def test_byoc_without_a_known_model_uses_its_own_name() -> None:
     """The Leaderboard needs a model; go-livepeer itself takes the capability's name for one."""
-    (one,) = discovery.network(
+    (one,) = parse_network_capabilities(
         {"orchestrators": [{"address": "0x" + "1" * 40, "orch_uri": "https://a", "capabilities_prices": [
             {"capability": 37, "constraint": "text-reversal", "pricePerUnit": 5, "pixelsPerUnit": 1}]}]}
     )  # fmt: skip
@@ -131,9 +139,9 @@ def test_registered_is_joined_by_address_whatever_its_case() -> None:
         + '","ServiceURI":"https://c","Active":false},'
         '{"Address":"0x' + "d" * 40 + '","ServiceURI":"https://d","Active":true}]'
     )
-    known = list(discovery.registered(registry))
+    known = list(parse_registered(registry))
     assert [one.address for one in known] == ["0x" + "a" * 40, "0x" + "d" * 40]
-    joined = discovery.joined(
+    joined = join_capabilities(
         known,
         {"orchestrators": [
             {"address": "0x" + "Aa" * 20, "pipelines": [
@@ -162,15 +170,15 @@ def test_registered_is_joined_by_address_whatever_its_case() -> None:
 )
 def test_service_uris_compare_by_host_and_port(uri: str, expected: tuple[str, int] | None) -> None:
     """Case, path, slash, default port and IPv6 brackets make no difference."""
-    assert endpoint(uri) == expected
+    assert parse_endpoint(uri) == expected
 
 
 def test_names_and_slugs_are_two_forms_of_one() -> None:
     """The Leaderboard gets display names; routes and metrics use slugs."""
-    assert name_of("segment-anything-2") == "Segment anything 2"
-    assert slug_of("Text to image") == "text-to-image"
-    assert slug_of("Large language model") == slug_of("Llm") == "llm"
-    assert name_of("byoc") == "byoc"
+    assert display_name("segment-anything-2") == "Segment anything 2"
+    assert slug_from_name("Text to image") == "text-to-image"
+    assert slug_from_name("Large language model") == slug_from_name("Llm") == "llm"
+    assert display_name("byoc") == "byoc"
 
 
 def test_one_node_said_twice_is_tested_once() -> None:
@@ -182,7 +190,7 @@ def test_one_node_said_twice_is_tested_once() -> None:
         Orchestrator("0xa", "http://o.example:8936", (Capability("llm", "m"),)),
         Orchestrator("0xa", "", (Capability("llm", "m"),)),
     ]
-    found = discovery.merged(twice)
+    found = merge_duplicates(twice)
     assert [(one.address, one.service_uri, len(one.capabilities)) for one in found] == [
         ("0xa", "https://o.example:8935/", 2),
         ("0xb", "https://o.example:8935", 1),
@@ -202,7 +210,7 @@ async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
         )
 
     async def offers(_: web.Request) -> web.Response:
-        return web.json_response({"orchestrators": [{"address": discovery.NO_ADDRESS, "pipelines": []}]})
+        return web.json_response({"orchestrators": [{"address": NO_ADDRESS, "pipelines": []}]})
 
     async def sleep(_: float) -> None:
         asked.append("pause")
@@ -212,11 +220,11 @@ async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
     app.router.add_get("/getOrchestratorAICapabilities", offers)
     async with TestServer(app) as server:
         url = str(server.make_url("")).rstrip("/")
-        client = Client(name="g", url=url, cli_url=url)
+        client = GatewayClient(name="g", url=url, cli_url=url)
         await client.open()
         try:
-            with pytest.raises(discovery.NobodyJoinsError, match="none under an address of the 1") as raised:
-                await discovery.discover([client], source="tester", sleep=sleep)
+            with pytest.raises(NoCommonAddressError, match="none under an address of the 1") as raised:
+                await discover([client], source="tester", sleep=sleep)
         finally:
             await client.close()
     assert 'discovery.source = "network" or "static"' in str(raised.value)
@@ -226,4 +234,4 @@ async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
 async def test_static_orchestrators_are_merged_as_well() -> None:
     """A table written twice in config.toml does not send each job twice."""
     one = Orchestrator("0xa", "https://o.example:8935", (Capability("llm", "m"),))
-    assert await discovery.discover([], source="static", static=[one, one]) == [one]
+    assert await discover([], source="static", static=[one, one]) == [one]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobtester.domain import durations
+from jobtester.domain.units import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -16,5 +16,5 @@ from jobtester.domain import durations
 )  # fmt: skip
 def test_a_duration_is_short_and_can_be_read_back(seconds: float, shown: str) -> None:
     """Three digits at the most below a minute, whole seconds above, and never an exponent."""
-    assert durations.show(seconds) == shown
-    assert durations.parse(shown) == pytest.approx(seconds, rel=0.005)
+    assert format_duration(seconds) == shown
+    assert parse_duration(shown) == pytest.approx(seconds, rel=0.005)

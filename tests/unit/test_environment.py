@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import settings as steady
 from hypothesis import strategies as st
 
-from jobtester import configuration, environment, schema, settings
+from jobtester.configuration import check_configuration, load_configuration
 from jobtester.errors import ConfigError
-from jobtester.settings import Settings
+from jobtester.settings import model
+from jobtester.settings.environment import from_variables, merge_entries, variable_name
+from jobtester.settings.model import Settings
+from jobtester.settings.schema import key_paths
 
 GOOD: dict[str, Any] = {
     "region": "FRA",
@@ -30,7 +33,7 @@ def no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def problems(content: dict[str, Any] = GOOD) -> list[str]:
     """Return every line that is said of a configuration; none if it is usable."""
     try:
-        configuration.of(content, origin="test")
+        check_configuration(content, origin="test")
     except ConfigError as error:
         return [line.removeprefix("  ") for line in str(error).splitlines()[1:]]
     return []
@@ -53,7 +56,7 @@ def test_lists_are_taken_in_every_form(
 ) -> None:
     """With commas, as JSON, one by one, and within a table."""
     monkeypatch.setenv(f"JOBTESTER_{name}", text)
-    assert settings.of(GOOD).discovery.exclude == expected
+    assert model.check_settings(GOOD).discovery.exclude == expected
 
 
 REFUSED = [
@@ -101,19 +104,19 @@ def test_anything_else_is_refused_by_key_and_variable(
 
 
 @given(
-    path=st.sampled_from([environment.variable(path) for path in schema.key_paths(Settings)]),
+    path=st.sampled_from([variable_name(path) for path in key_paths(Settings)]),
     more=st.sampled_from(["", "__0", "__7", "__X", "__0__X", "__", "__0__0"]),
     text=st.text(max_size=30) | st.sampled_from(["[", "{", "[]", "{}", '[{"a":1}]', "null", "1e999", "[" * 2000]),
 )
 @steady(max_examples=600)
 def test_no_variable_ends_in_anything_but_a_message(path: str, more: str, text: str) -> None:
     """Every key, and places around it, with any text."""
-    entries = environment.from_variables({path + more: text}, Settings)
-    tables, _ = environment.laid_over(GOOD, entries.entries, Settings)
-    repaired, lines = settings._validate(tables, {})
+    entries = from_variables({path + more: text}, Settings)
+    tables, _ = merge_entries(GOOD, entries.entries, Settings)
+    repaired, lines = model._validate(tables, {})
     assert isinstance(repaired, dict)
     if not lines:
-        assert settings.Tables.model_validate(repaired)
+        assert model.Tables.model_validate(repaired)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_service_links_are_passed_over_with_one_warning(service: str, monkeypatc
     """Kubernetes sets them beside a Service whose name begins with jobtester."""
     for name, text in LINKS.items():
         monkeypatch.setenv(name.replace("JOBTESTER", service, 1), text)
-    (warning,) = configuration.of(GOOD, origin="test").warnings
+    (warning,) = check_configuration(GOOD, origin="test").warnings
     assert "enableServiceLinks: false" in warning
 
 
@@ -230,7 +233,7 @@ def test_a_file_that_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypat
     monkeypatch.setenv("JOBTESTER_SHEDULE__INTERVAL", "5m")
     monkeypatch.setenv("JOBTESTER_DISCOVERY__ORCHESTRATORS", "x")
     with pytest.raises(ConfigError) as refused:
-        configuration.load(str(tmp_path / "config.toml"))
+        load_configuration(str(tmp_path / "config.toml"))
     for said in (
         "config.toml: is not valid TOML: ",
         "leaderboard__secret: the secret file is not UTF-8 text",

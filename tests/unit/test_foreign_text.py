@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.domain import outcome, received
-from jobtester.domain.foreign_text import clean_address, clean_label, clean_name, clean_prose
+from jobtester.domain.external_results import InvalidStatError, parse_results
 from jobtester.domain.orchestrators import Capability
-from jobtester.gateway import discovery, events
+from jobtester.domain.reasons import Verdict
+from jobtester.domain.untrusted_text import clean_address, clean_label, clean_name, clean_prose
+from jobtester.gateway.discovery import join_capabilities, parse_network_capabilities, parse_registered
+from jobtester.gateway.gateway_events import parse_events
 from tests.harness.receiver import AI_STAT
 
 ADDRESS = "0x" + "ab" * 20
@@ -79,7 +81,7 @@ def test_discovery_leaves_out_what_cannot_be_named(text: str) -> None:
     }
     elsewhere = {"address": ADDRESS, "orch_uri": f"https://{escaped}.example", "capabilities": {}}
     strange = {**entry, "address": escaped}
-    found = list(discovery.network({"orchestrators": [entry, elsewhere, strange]}))
+    found = list(parse_network_capabilities({"orchestrators": [entry, elsewhere, strange]}))
     assert {(one.pipeline, one.model) for one in found[0].capabilities} == {
         ("llm", ""),  # which the plan skips as no_model
         ("llm", "good"),
@@ -92,14 +94,14 @@ def test_discovery_leaves_out_what_cannot_be_named(text: str) -> None:
 
 def test_the_capabilities_of_a_tester_gateway_are_read_as_strictly() -> None:
     """The second source of discovery has the same rules."""
-    known = list(discovery.registered([
+    known = list(parse_registered([
         {"Address": ADDRESS, "ServiceURI": "https://a\u202e.example", "Active": True},
         {"Address": ADDRESS, "ServiceURI": "https://a.example", "Active": True},
     ]))  # fmt: skip
     assert [one.service_uri for one in known] == ["https://a.example"]
     models = [{"name": "a\ud800"}, {"name": "good"}]
     answer = {"orchestrators": [{"address": ADDRESS, "pipelines": [{"type": "llm", "models": models}]}]}
-    (joined,) = discovery.joined(known, answer)
+    (joined,) = join_capabilities(known, answer)
     assert joined.capabilities == (Capability("llm", "good", warm=False),)
 
 
@@ -109,8 +111,8 @@ def test_received_results_are_cleaned(text: str) -> None:
     for key in ("model", "pipeline", "input_parameters", "response_payload"):
         body = json.dumps({**AI_STAT, key: text}).encode()
         try:
-            (one,) = received.read(body)
-        except received.UnfitError:
+            (one,) = parse_results(body)
+        except InvalidStatError:
             continue
         kept = one.fields[key]
         assert kept.encode()
@@ -121,8 +123,8 @@ def test_received_results_are_cleaned(text: str) -> None:
 
 def test_a_received_orchestrator_is_an_address() -> None:
     """Anything else would stand among the orchestrators of the pages."""
-    with pytest.raises(received.UnfitError, match="orchestrator"):
-        received.read(json.dumps({**AI_STAT, "orchestrator": "not an address"}).encode())
+    with pytest.raises(InvalidStatError, match="orchestrator"):
+        parse_results(json.dumps({**AI_STAT, "orchestrator": "not an address"}).encode())
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -135,8 +137,8 @@ def test_events_are_cleaned(text: str) -> None:
             {"type": "ai_batch_request_completed", "pipeline": "llm", "model_id": text, "orch_url": text, "error": text}
         ],
     }
-    (event,) = events.read(envelope, 1.0)
-    assert (event.gateway, event.pair.model, event.uri) == ("", "", "")
+    (event,) = parse_events(envelope, 1.0)
+    assert (event.gateway, event.pipeline_model.model, event.service_uri) == ("", "", "")
     assert event.error.encode()
     assert clean_prose(event.error) == event.error
 
@@ -144,7 +146,7 @@ def test_events_are_cleaned(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_messages_of_verdicts_are_cleaned(text: str) -> None:
     """An error's text goes to terminals, pages and the Leaderboard."""
-    message = outcome.verdict("gateway_fault", text * 5).message
+    message = Verdict.from_code("gateway_fault", text * 5).message
     assert message.encode()
     assert clean_prose(message) == message
     assert len(message) <= 4_000

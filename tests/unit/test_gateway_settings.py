@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from jobtester import settings
 from jobtester.errors import ConfigError
+from jobtester.settings.model import Settings, check_settings
 
 ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_url": "http://gateway.example:7935"}
 
 
-def load_gateways(*gateways: dict[str, Any]) -> settings.Settings:
+def load_gateways(*gateways: dict[str, Any]) -> Settings:
     """Check a configuration with these gateways."""
     server = {"events_token": "t"}
-    return settings.of({"region": "FRA", "leaderboard": {"post": False}, "server": server, "gateways": list(gateways)})
+    return check_settings(
+        {"region": "FRA", "leaderboard": {"post": False}, "server": server, "gateways": list(gateways)}
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.domain.orchestrators import Orchestrator, endpoint
-from jobtester.gateway.identity import Known, proves, refutes
+from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
+from jobtester.gateway.orchestrator_index import OrchestratorIndex, proves, refutes
 
 # Each row is one host and port, in ways in which a registry, a gateway or an orchestrator itself may write it.
 SAME = [
@@ -40,10 +40,10 @@ A, B = "0x" + "a" * 40, "0x" + "b" * 40
 @pytest.mark.parametrize("ways", SAME, ids=[row[0] for row in SAME])
 def test_one_node_has_many_spellings(ways: list[str]) -> None:
     """Each of them is the same host and port, proves its own operator and refutes another."""
-    assert len({endpoint(way) for way in ways}) == 1
+    assert len({parse_endpoint(way) for way in ways}) == 1
     for registered, told in itertools.permutations(ways, 2):
-        known = Known([Orchestrator(A, registered), Orchestrator(B, "https://b.example:8935")])
-        meant = known.meant(told, "")
+        known = OrchestratorIndex([Orchestrator(A, registered), Orchestrator(B, "https://b.example:8935")])
+        meant = known.find(told, "")
         assert proves(meant, Orchestrator(A, registered).target), (registered, told)
         assert refutes(meant, Orchestrator(B, "https://b.example:8935").target)
 
@@ -51,25 +51,25 @@ def test_one_node_has_many_spellings(ways: list[str]) -> None:
 def test_different_nodes_stay_different() -> None:
     """Nobody is credited with what a neighbour in name or number did."""
     everybody = [Orchestrator(f"0x{number:040x}", uri) for number, uri in enumerate(DIFFERENT)]
-    known = Known(everybody)
+    known = OrchestratorIndex(everybody)
     for one in everybody:
-        assert known.meant(one.service_uri, "") == {one.target}
+        assert known.find(one.service_uri, "") == {one.target}
 
 
 @pytest.mark.parametrize("uri", NOWHERE)
 def test_what_names_no_host_means_nobody(uri: str) -> None:
     """As a service URI or in evidence: no crash, and the address alone decides."""
-    assert endpoint(uri) is None
-    known = Known([Orchestrator(A, uri), Orchestrator(B, "https://b.example:8935")])
-    assert known.meant(uri, "") == frozenset()
-    assert known.meant(uri, A.upper().replace("X", "x")) == {(A, uri)}
+    assert parse_endpoint(uri) is None
+    known = OrchestratorIndex([Orchestrator(A, uri), Orchestrator(B, "https://b.example:8935")])
+    assert known.find(uri, "") == frozenset()
+    assert known.find(uri, A.upper().replace("X", "x")) == {(A, uri)}
 
 
 def test_two_who_share_an_address_on_the_net_prove_and_refute_nothing_of_each_other() -> None:
     """One host and port registered by two operators: whoever served, neither can be told from the other."""
     one, two = Orchestrator(A, "https://o.example:8935"), Orchestrator(B, "https://O.example:8935/")
-    known = Known([one, two])
-    meant = known.meant("o.example:8935", "")
+    known = OrchestratorIndex([one, two])
+    meant = known.find("o.example:8935", "")
     assert meant == {one.target, two.target}
     for each in (one, two):
         assert not proves(meant, each.target)
@@ -79,16 +79,16 @@ def test_two_who_share_an_address_on_the_net_prove_and_refute_nothing_of_each_ot
 def test_somebody_nobody_knows_proves_and_refutes_nothing() -> None:
     """A gateway's event may name an orchestrator that we never tested."""
     one = Orchestrator(A, "https://o.example:8935", local_address="0x" + "1" * 40)
-    meant = Known([one]).meant("https://stranger.example:8935", "0x" + "9" * 40)
+    meant = OrchestratorIndex([one]).find("https://stranger.example:8935", "0x" + "9" * 40)
     assert (proves(meant, one.target), refutes(meant, one.target)) == (False, False)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_looked_up_without_a_word(uri: str, address: str) -> None:
     """Whatever a stranger calls itself; and looking up is steady under its own form."""
-    known = Known([Orchestrator(A, uri, local_address=address), Orchestrator(B, "https://b.example")])
-    known.meant(uri, address)
-    found = endpoint(uri)
+    known = OrchestratorIndex([Orchestrator(A, uri, local_address=address), Orchestrator(B, "https://b.example")])
+    known.find(uri, address)
+    found = parse_endpoint(uri)
     if found is not None:
         host = f"[{found[0]}]" if ":" in found[0] else found[0]
-        assert endpoint(f"https://{host}:{found[1]}") == found
+        assert parse_endpoint(f"https://{host}:{found[1]}") == found

@@ -9,53 +9,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobtester.domain.orchestrators import Orchestrator
-from jobtester.gateway.lease import Lease, Timing
+from jobtester.gateway.lease import Lease, LeaseTiming
 
 A, B, C = (Orchestrator(f"0x{name * 40}", f"https://{name}.example:8935") for name in "abc")
-TIMING = Timing(retry_window=2.0, settle=0.5, after_disconnect=7.0, min_asks=2)
+TIMING = LeaseTiming(retry_window=2.0, settle=0.5, after_disconnect=7.0, min_asks=2)
 INFO_CALL_S = 6.0
 
 
 def lease_for_three(*, overlap: bool = False) -> Lease:
     """Return a lease in a tick that knows three orchestrators."""
     lease = Lease(TIMING, overlap=overlap)
-    lease.know([A, B, C])
-    lease.open_tick()
+    lease.set_candidates([A, B, C])
+    lease.begin_tick()
     return lease
 
 
 def test_outside_a_tick_everybody_is_named() -> None:
     """A gateway that discovers needs all candidates; one without a service URI is none."""
     lease = Lease(TIMING)
-    assert lease.named(0) == ()
-    lease.know([A, B, Orchestrator("0x1", "")])
-    assert lease.named(0) == (A, B)
-    lease.open_tick()
-    lease.close_tick()
-    assert lease.named(1) == (A, B)
+    assert lease.answer_webhook(0) == ()
+    lease.set_candidates([A, B, Orchestrator("0x1", "")])
+    assert lease.answer_webhook(0) == (A, B)
+    lease.begin_tick()
+    lease.end_tick()
+    assert lease.answer_webhook(1) == (A, B)
 
 
 def test_between_two_holders_nobody_is_named() -> None:
     """A stray selection finds nobody rather than the wrong one."""
     lease = lease_for_three()
-    assert lease.named(0) == ()
+    assert lease.answer_webhook(0) == ()
     lease.grant(A, 0)
-    assert lease.named(0) == (A,)
+    assert lease.answer_webhook(0) == (A,)
     lease.release(1)
-    assert lease.named(1) == ()
+    assert lease.answer_webhook(1) == ()
 
 
 def test_exclusive_waits_for_every_answer() -> None:
     """The lease does not move while any job is in the air."""
     lease = lease_for_three()
     lease.grant(A, 0)
-    lease.sent("1", 0)
-    lease.sent("2", 0)
-    lease.ended("1", 5, disconnected=False)
+    lease.on_sent("1", 0)
+    lease.on_sent("2", 0)
+    lease.on_ended("1", 5, disconnected=False)
     assert lease.ready_at(B, 5) is None
     with pytest.raises(RuntimeError):
         lease.grant(B, 5)
-    lease.ended("2", 6, disconnected=False)
+    lease.on_ended("2", 6, disconnected=False)
     assert lease.ready_at(B, 6) == 6
 
 
@@ -63,44 +63,44 @@ def test_a_dropped_job_holds_the_lease_until_the_gateway_is_silent() -> None:
     """Calls follow a disconnect; each starts the silence anew, and the same orchestrator need not wait."""
     lease = lease_for_three()
     lease.grant(A, 0)
-    lease.sent("1", 0)
-    lease.ended("1", 10, disconnected=True)
+    lease.on_sent("1", 0)
+    lease.on_ended("1", 10, disconnected=True)
     assert lease.ready_at(A, 10) == 10
     assert lease.ready_at(B, 10) == 17
-    assert lease.named(12) == (A,)
+    assert lease.answer_webhook(12) == (A,)
     assert lease.ready_at(B, 12) == 19
     lease.release(12)
-    assert lease.named(12.5) == (A,)
+    assert lease.answer_webhook(12.5) == (A,)
     lease.grant(B, 19.5)
-    assert lease.named(20) == (B,)
+    assert lease.answer_webhook(20) == (B,)
 
 
 def test_overlap_moves_on_by_the_guess() -> None:
     """Five calls, the retry window and a silence have to pass before the lease leaves a job that still computes."""
     lease = lease_for_three(overlap=True)
     lease.grant(A, 0)
-    lease.sent("1", 0)
+    lease.on_sent("1", 0)
     for at in (0.1, 0.2, 0.3, 0.4):
-        lease.named(at)
+        lease.answer_webhook(at)
     assert lease.ready_at(B, 3) is None
-    lease.named(1.9)
+    lease.answer_webhook(1.9)
     assert lease.ready_at(B, 2) == pytest.approx(2.4)
     lease.grant(B, 3)
-    flight = lease.sent("2", 3)
-    assert flight.overlapped
-    assert lease.ended("1", 4, disconnected=False).overlapped
+    flight = lease.on_sent("2", 3)
+    assert flight.was_overlapped
+    assert lease.on_ended("1", 4, disconnected=False).was_overlapped
 
 
 def test_each_call_counts_for_one_job_only() -> None:
     """Four jobs side by side cannot all live on the two calls of one refreshed cache."""
     lease = lease_for_three()
     lease.grant(A, 0)
-    flights = [lease.sent(str(number), 0) for number in range(4)]
-    lease.named(0.1)
-    lease.named(0.2)
+    flights = [lease.on_sent(str(number), 0) for number in range(4)]
+    lease.answer_webhook(0.1)
+    lease.answer_webhook(0.2)
     for number in range(4):
-        lease.ended(str(number), 1, disconnected=False)
-    assert [lease.claim(flight) for flight in flights] == [True, False, False, False]
+        lease.on_ended(str(number), 1, disconnected=False)
+    assert [lease.claim_questions(flight) for flight in flights] == [True, False, False, False]
 
 
 @dataclass
@@ -152,26 +152,26 @@ def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tupl
                 lease.grant(wanted, now)
         elif step == "send" and lease.holder is not None and len(gateway.in_air) < 3:
             count += 1
-            lease.sent(str(count), now)
+            lease.on_sent(str(count), now)
             gateway.in_air[str(count)] = lease.holder
         elif step == "ask" and gateway.in_air:
             job = sorted(gateway.in_air)[which % len(gateway.in_air)]
-            gateway.answers.append((now, lease.named(now), job))
+            gateway.answers.append((now, lease.answer_webhook(now), job))
         elif step == "answer" and gateway.in_air:
             job = sorted(gateway.in_air)[which % len(gateway.in_air)]
-            lease.ended(job, now, disconnected=False)
+            lease.on_ended(job, now, disconnected=False)
             del gateway.in_air[job]
             gateway.answers = [one for one in gateway.answers if one[2] != job]
         elif step == "drop" and gateway.in_air:
             job = sorted(gateway.in_air)[which % len(gateway.in_air)]
-            lease.ended(job, now, disconnected=True)
+            lease.on_ended(job, now, disconnected=True)
             del gateway.in_air[job]
             gateway.strays[job] = now
         elif step == "stray" and gateway.strays:
             job = sorted(gateway.strays)[which % len(gateway.strays)]
             last = max([gateway.strays[job], *(at for at, _, of in gateway.answers if of == job)])
             if now - last <= INFO_CALL_S + 0.5:
-                gateway.answers.append((now, lease.named(now), job))
+                gateway.answers.append((now, lease.answer_webhook(now), job))
         targets = {one.target for one in gateway.in_air.values()}
         assert len(targets) <= 1
         for answer, _ in gateway.steers():
@@ -194,14 +194,14 @@ def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]
                 lease.grant(wanted, now)
         elif step == "send" and lease.holder is not None:
             count += 1
-            lease.sent(str(count), now)
+            lease.on_sent(str(count), now)
             named_during[str(count)] = set()
         elif step == "ask":
-            for answer in lease.named(now):
+            for answer in lease.answer_webhook(now):
                 for seen in named_during.values():
                     seen.add(answer.address)
         elif step == "end" and named_during:
             job = sorted(named_during)[which % len(named_during)]
-            flight = lease.ended(job, now, disconnected=False)
+            flight = lease.on_ended(job, now, disconnected=False)
             others = named_during.pop(job) - {flight.orchestrator.address}
-            assert flight.overlapped or not others
+            assert flight.was_overlapped or not others

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from jobtester.domain import outcome
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
-from jobtester.domain.outcome import Fault, Finding, Outcome
+from jobtester.domain.judgement import judge
+from jobtester.domain.reasons import Fault, Finding, Outcome, all_reasons, find_reason
 
-PRESUMED = Attribution(Kind.PRESUMED)
+PRESUMED = Attribution(AttributionKind.PRESUMED)
 UNAVAILABLE = b'{"error":{"message":"Service Unavailable Error"}}\n'
 
 
@@ -61,7 +61,7 @@ BATCH: list[tuple[Exchange, str, Outcome]] = [
 @pytest.mark.parametrize(("exchange", "code", "expected"), BATCH, ids=[row[1] for row in BATCH])
 def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, code: str, expected: Outcome) -> None:
     """The buckets of docs/outcomes.md."""
-    found = outcome.judge(exchange, (), PRESUMED)
+    found = judge(exchange, (), PRESUMED)
     assert (found.code, found.outcome) == (code, expected)
     assert found.message
 
@@ -165,41 +165,41 @@ BYOC_TEXTS: dict[str, tuple[int, bytes, str, Outcome]] = {
 def test_every_text_of_an_external_capability_has_its_outcome(name: str) -> None:
     """Refusals of the gateway and of payment are held against nobody; a worker's refusal of good input is its own."""
     status, body, code, expected = BYOC_TEXTS[name]
-    found = outcome.judge(answered_exchange(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
+    found = judge(answered_exchange(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
     assert (found.code, found.outcome) == (code, expected)
 
 
 @pytest.mark.parametrize(("exchange", "code", "expected"), BYOC, ids=[row[1] for row in BYOC])
 def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expected: Outcome) -> None:
     """200 with nothing in it is the worker's failure; `No orchestrators found` says nothing for certain."""
-    found = outcome.judge(exchange, (), PRESUMED, byoc=True)
+    found = judge(exchange, (), PRESUMED, byoc=True)
     assert (found.code, found.outcome) == (code, expected)
 
 
 @pytest.mark.parametrize(
     ("cause", "kind", "code"),
     [
-        ("worker returned 500", Kind.PROVEN, "byoc_empty"),
-        ("worker returned 500", Kind.PRESUMED, "byoc_unclear"),
-        ("insufficient balance", Kind.PROVEN, "byoc_unclear"),
-        ("could not sign ticket", Kind.PROVEN, "byoc_unclear"),
-        ("failed to get token from orchestrator", Kind.PROVEN, "byoc_unclear"),
-        ("ticketparams expired", Kind.PROVEN, "byoc_unclear"),
-        ("signature does not match", Kind.PROVEN, "byoc_unclear"),
-        ("reserve is too low", Kind.PROVEN, "byoc_unclear"),
-        ("worker: tokenizer not found", Kind.PROVEN, "byoc_empty"),
-        ("worker: max_tokens is too large", Kind.PROVEN, "byoc_empty"),
-        ("worker: Unexpected token < in JSON", Kind.PROVEN, "byoc_empty"),
-        ("worker: signal: killed", Kind.PROVEN, "byoc_empty"),
-        ("CUDA out of memory: 20 GiB reserved in total", Kind.PROVEN, "byoc_empty"),
-        ("502 from the load balancer", Kind.PROVEN, "byoc_empty"),
-        ("insufficient capacity", Kind.PROVEN, "busy"),
-        ("", Kind.PROVEN, "byoc_unclear"),
+        ("worker returned 500", AttributionKind.PROVEN, "byoc_empty"),
+        ("worker returned 500", AttributionKind.PRESUMED, "byoc_unclear"),
+        ("insufficient balance", AttributionKind.PROVEN, "byoc_unclear"),
+        ("could not sign ticket", AttributionKind.PROVEN, "byoc_unclear"),
+        ("failed to get token from orchestrator", AttributionKind.PROVEN, "byoc_unclear"),
+        ("ticketparams expired", AttributionKind.PROVEN, "byoc_unclear"),
+        ("signature does not match", AttributionKind.PROVEN, "byoc_unclear"),
+        ("reserve is too low", AttributionKind.PROVEN, "byoc_unclear"),
+        ("worker: tokenizer not found", AttributionKind.PROVEN, "byoc_empty"),
+        ("worker: max_tokens is too large", AttributionKind.PROVEN, "byoc_empty"),
+        ("worker: Unexpected token < in JSON", AttributionKind.PROVEN, "byoc_empty"),
+        ("worker: signal: killed", AttributionKind.PROVEN, "byoc_empty"),
+        ("CUDA out of memory: 20 GiB reserved in total", AttributionKind.PROVEN, "byoc_empty"),
+        ("502 from the load balancer", AttributionKind.PROVEN, "byoc_empty"),
+        ("insufficient capacity", AttributionKind.PROVEN, "busy"),
+        ("", AttributionKind.PROVEN, "byoc_unclear"),
     ],
 )
-def test_an_empty_byoc_answer_fails_only_with_proof(cause: str, kind: Kind, code: str) -> None:
+def test_an_empty_byoc_answer_fails_only_with_proof(cause: str, kind: AttributionKind, code: str) -> None:
     """Signing, payment and a taken slot look the same on the wire, so it takes evidence that names the worker."""
-    found = outcome.judge(answered_exchange(200, b""), (), Attribution(kind), byoc=True, cause=cause)
+    found = judge(answered_exchange(200, b""), (), Attribution(kind), byoc=True, cause=cause)
     assert found.code == code
 
 
@@ -207,35 +207,35 @@ def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
     """The gateway keeps no files of external capabilities."""
     lost = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
     answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
-    assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
-    assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
+    assert judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
+    assert judge(answer, (lost,), PRESUMED).code == "artifact_unreachable"
 
 
 def test_a_byoc_link_that_the_tester_cannot_look_up_is_held_against_nobody() -> None:
     """Without a status or a refusal the fault may be in the tester's own network."""
     lost = Finding("image", "unanswered", "GET did not end within 30 s", Fault.GATEWAY)
     answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
-    assert outcome.judge(answer, (lost,), PRESUMED, byoc=True).code == "tester_fault"
-    assert outcome.judge(answer, (lost,), PRESUMED).code == "artefact_unreachable"
+    assert judge(answer, (lost,), PRESUMED, byoc=True).code == "tester_fault"
+    assert judge(answer, (lost,), PRESUMED).code == "artifact_unreachable"
 
 
 def test_nobody_is_scored_who_did_not_surely_serve() -> None:
     """Refuted and never-asked answers are unscored, whatever they contain."""
     good = answered_exchange(200, b'{"images":[]}')
-    for kind, code in ((Kind.REFUTED, "refuted"), (Kind.MISSING, "not_targeted")):
+    for kind, code in ((AttributionKind.REFUTED, "refuted"), (AttributionKind.MISSING, "not_targeted")):
         for exchange in (good, failed_exchange(Ending.TIMEOUT), answered_exchange(503, UNAVAILABLE)):
-            found = outcome.judge(exchange, (), Attribution(kind, ("line",)))
+            found = judge(exchange, (), Attribution(kind, ("line",)))
             assert (found.code, found.outcome) == (code, Outcome.UNSCORED)
 
 
 def test_a_gateway_problem_is_not_blamed_on_missing_questions() -> None:
     """A 404 involves no orchestrator, so the gateway did not ask; the status is the better reason."""
-    assert outcome.judge(answered_exchange(404, b"x"), (), Attribution(Kind.MISSING)).code == "404"
+    assert judge(answered_exchange(404, b"x"), (), Attribution(AttributionKind.MISSING)).code == "404"
 
 
 def test_a_lost_gateway_fails_nobody() -> None:
     """A connection that broke because the gateway died is unscored."""
-    found = outcome.judge(failed_exchange(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
+    found = judge(failed_exchange(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
     assert (found.code, found.outcome) == ("gateway_lost", Outcome.UNSCORED)
 
 
@@ -246,7 +246,7 @@ def test_a_lost_gateway_fails_nobody() -> None:
 )  # fmt: skip
 def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     """Busy is not failed; an explained failure keeps its code and says the cause."""
-    found = outcome.judge(answered_exchange(503, UNAVAILABLE), (), PRESUMED, cause=cause)
+    found = judge(answered_exchange(503, UNAVAILABLE), (), PRESUMED, cause=cause)
     assert found.code == code
     assert cause in found.message
 
@@ -258,7 +258,7 @@ def test_the_cause_is_a_sentence_of_its_own() -> None:
         answered_exchange(503, UNAVAILABLE),
         answered_exchange(200, b"null"),
     ):
-        found = outcome.judge(exchange, (), PRESUMED, cause="it broke")
+        found = judge(exchange, (), PRESUMED, cause="it broke")
         assert re.search(r"[^.]\. The gateway says: it broke$", found.message), found.message
 
 
@@ -266,21 +266,21 @@ def test_findings_decide_in_their_order_and_by_fault() -> None:
     """The first finding that did not pass gives the reason."""
     good = answered_exchange(200, b"{}")
     passed, image = Finding("json"), Finding("image", "size", "256x256 instead of 512x512")
-    assert outcome.judge(good, (passed,), PRESUMED).code == "ok"
-    assert outcome.judge(good, (passed, image), PRESUMED).code == "check:image"
+    assert judge(good, (passed,), PRESUMED).code == "ok"
+    assert judge(good, (passed, image), PRESUMED).code == "check:image"
     lost = Finding("image", "unreachable", "404", Fault.GATEWAY)
-    assert outcome.judge(good, (lost, image), PRESUMED).code == "artefact_unreachable"
+    assert judge(good, (lost, image), PRESUMED).code == "artifact_unreachable"
     own = Finding("image", "limit", "too slow to look at", Fault.TESTER)
-    assert outcome.judge(good, (own,), PRESUMED).code == "tester_fault"
-    assert outcome.judge(good, (Finding("json", "bad_json", "x"),), PRESUMED).code == "bad_json"
+    assert judge(good, (own,), PRESUMED).code == "tester_fault"
+    assert judge(good, (Finding("json", "bad_json", "x"),), PRESUMED).code == "bad_json"
 
 
 def test_every_row_of_the_table_can_be_looked_up_and_reads_well() -> None:
     """Codes are found, sentences end with a stop, and unknown codes are errors."""
-    for row in outcome.table():
+    for row in all_reasons():
         assert row.meaning.endswith(".")
         assert not row.advice or row.advice.endswith(".")
-    assert outcome.reason("check:image").fault is Fault.ORCHESTRATOR
-    assert outcome.reason("418").fault is Fault.GATEWAY
+    assert find_reason("check:image").fault is Fault.ORCHESTRATOR
+    assert find_reason("418").fault is Fault.GATEWAY
     with pytest.raises(KeyError):
-        outcome.reason("nonsense")
+        find_reason("nonsense")

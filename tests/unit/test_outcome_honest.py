@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobtester.domain import outcome
-from jobtester.domain.attribution import Attribution, Kind
+from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
-from jobtester.domain.outcome import Fault, Finding, Outcome
+from jobtester.domain.judgement import judge
+from jobtester.domain.reasons import Fault, Finding, Outcome, find_reason
 
 UNAVAILABLE = b'{"error":{"message":"Service Unavailable Error"}}\n'
 RUNNERS = b'{"error":{"message":": Prompt must be provided."}}\n'
@@ -39,8 +39,8 @@ exchanges = st.builds(
     Exchange,
     ending=st.sampled_from(Ending),
     started_at=st.just(1.7e9),
-    sent=st.just(10.0),
-    ended=st.floats(10.0, 100.0),
+    sent_monotonic=st.just(10.0),
+    ended_monotonic=st.floats(10.0, 100.0),
     status=st.sampled_from(
         [None, 200, 200, 200, 201, 202, 204, 301, 400, 401, 403, 404, 405, 410, 413, 422, 429, 500, 502, 503, 504]
     ),
@@ -65,7 +65,7 @@ findings = st.lists(
     ),
     max_size=3,
 )
-attributions = st.builds(Attribution, st.sampled_from(Kind), st.sampled_from([(), ("a line",)]))
+attributions = st.builds(Attribution, st.sampled_from(AttributionKind), st.sampled_from([(), ("a line",)]))
 
 
 def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool = False) -> str:
@@ -110,26 +110,26 @@ def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: boo
 )  # fmt: skip
 @example(
     exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 503, b"upstream connect error"), found=[],
-    attribution=Attribution(Kind.PROVEN), byoc=True, cause="", gateway_alive=True, followed=True,
+    attribution=Attribution(AttributionKind.PROVEN), byoc=True, cause="", gateway_alive=True, followed=True,
 )  # fmt: skip
 @example(
     exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 400, b"<html>"), found=[],
-    attribution=Attribution(Kind.PROVEN), byoc=False, cause="", gateway_alive=True, followed=True,
+    attribution=Attribution(AttributionKind.PROVEN), byoc=False, cause="", gateway_alive=True, followed=True,
 )  # fmt: skip
 def test_every_score_has_a_fact_behind_it(
     exchange: Exchange, found: list[Finding], attribution: Attribution, byoc: bool, cause: str, gateway_alive: bool,
     followed: bool,
 ) -> None:  # fmt: skip
     """Scored only where it is known who served; failed only for a fact; passed only if nothing at all is wrong."""
-    verdict = outcome.judge(
+    verdict = judge(
         exchange, found, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, followed=followed
     )
-    proof = attribution.kind is Kind.PROVEN and bool(cause)
-    row = outcome.reason(verdict.code)
+    proof = attribution.kind is AttributionKind.PROVEN and bool(cause)
+    row = find_reason(verdict.code)
     assert verdict.outcome is row.outcome
     assert verdict.message
     if verdict.scored:
-        assert attribution.kind in (Kind.PROVEN, Kind.PRESUMED)
+        assert attribution.kind in (AttributionKind.PROVEN, AttributionKind.PRESUMED)
         assert followed
         assert gateway_alive
         assert exchange.ending not in (Ending.ABORTED, Ending.REFUSED, Ending.CUT_SHORT)
@@ -144,18 +144,18 @@ def test_every_score_has_a_fact_behind_it(
         assert exchange.body.strip() not in (b"", b"null")
         assert all(one.passed for one in found)
         assert not fact(exchange, found, byoc=byoc, proof=proof)
-    elif followed and gateway_alive and attribution.scoreable and not CAUSES[cause]:
+    elif followed and gateway_alive and attribution.is_scorable and not CAUSES[cause]:
         assert not fact(exchange, found, byoc=byoc, proof=proof), f"{verdict.code} hides a failure"
 
 
 @given(exchange=exchanges, found=findings, cause=st.sampled_from(sorted(CAUSES)), byoc=st.booleans())
 def test_knowing_less_never_makes_a_score(exchange: Exchange, found: list[Finding], cause: str, byoc: bool) -> None:
     """What is unscored although it is proven who served is unscored whatever else is not known."""
-    proven = outcome.judge(exchange, found, Attribution(Kind.PROVEN), byoc=byoc, cause=cause)
-    for kind in Kind:
+    proven = judge(exchange, found, Attribution(AttributionKind.PROVEN), byoc=byoc, cause=cause)
+    for kind in AttributionKind:
         for alive in (True, False):
             for followed in (True, False):
-                other = outcome.judge(
+                other = judge(
                     exchange, found, Attribution(kind), byoc=byoc, cause=cause, gateway_alive=alive, followed=followed
                 )
                 assert not other.scored or other == proven

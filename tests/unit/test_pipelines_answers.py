@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobtester.pipelines import answers, looking
-from jobtester.pipelines.checks.chat import Params as ChatParams
-from jobtester.pipelines.checks.sample import Check, Notes, Wrong
-from jobtester.pipelines.looking import Task
+from jobtester.checks.answer_body import count_tokens, parse_answer, token_measures
+from jobtester.checks.base import Check, CheckFailedError, NoteCollector
+from jobtester.checks.chat import Params as ChatParams
+from jobtester.checks.evaluation import CheckTask, evaluate
 from tests.unit.corpus.answers import request, said
 
 
@@ -43,7 +43,7 @@ NO_ERROR = b"data:\n\n" + events(*(delta(text, error=None) for text in (None, "4
 )
 def test_streams_become_answers(stream: bytes) -> None:
     """Whoever streams, what was said is put together with its finish reason."""
-    answer = answers.parse(stream, stream=True)
+    answer = parse_answer(stream, stream=True)
     (choice,) = answer["choices"]
     assert choice["message"] == {"role": "assistant", "content": "42"}
     assert choice["finish_reason"] == "stop"
@@ -100,23 +100,23 @@ FORMS: dict[str, tuple[bytes, set[str]]] = {
 def test_every_form_of_a_stream_is_read(name: str) -> None:
     """However a maker writes its events, what was said is put together, and what is odd is noted."""
     body, noted = FORMS[name]
-    notes = Notes()
-    answer = answers.parse(body, stream=True, notes=notes)
+    notes = NoteCollector()
+    answer = parse_answer(body, stream=True, notes=notes)
     assert answer["choices"][0]["message"]["content"] == "42"
-    assert {note.code for note in notes.of("body")} == noted
+    assert {note.code for note in notes.for_check("body")} == noted
 
 
 def test_the_checks_run_on_streams_too() -> None:
     """A streamed completion is checked like any other, and a wrong one is caught."""
-    expectation = request("llm").expectation
-    right = looking.look(Task(expectation, events(delta(said("llm")), delta("", reason="stop")), stream=True))
-    wrong = looking.look(Task(expectation, events(delta("no idea")), stream=True))
+    expectation = replace(request("llm").expectation, is_streamed=True)
+    right = evaluate(CheckTask(expectation, events(delta(said("llm")), delta("", reason="stop"))))
+    wrong = evaluate(CheckTask(expectation, events(delta("no idea"))))
     assert [finding.problem for finding in (*right.findings, *wrong.findings)] == ["", "contains"]
 
 
 def test_an_answer_that_was_not_streamed_is_taken() -> None:
     """A maker that ignores `stream` answers as JSON, which is as good."""
-    assert answers.parse(b' {"choices": []}', stream=True) == {"choices": []}
+    assert parse_answer(b' {"choices": []}', stream=True) == {"choices": []}
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_an_answer_that_was_not_streamed_is_taken() -> None:
 )
 def test_broken_streams_are_caught(body: bytes, problem: str) -> None:
     """A stream without events, with an unreadable one or with an error is no answer."""
-    with pytest.raises(Wrong) as caught:
-        answers.parse(body, stream=True)
+    with pytest.raises(CheckFailedError) as caught:
+        parse_answer(body, stream=True)
     assert caught.value.problem == problem
 
 
@@ -160,9 +160,9 @@ def stream_completion(*, counted: int | None = None) -> bytes:
 def test_what_a_maker_counts_changes_no_rate(counted: Any) -> None:
     """The tokens that a rate is measured on are those of the text; far more than it shows are measured on nothing."""
     expected = None if counted == 50 * WRITTEN else WRITTEN
-    assert answers.tokens(whole(counted=counted)) == expected
+    assert count_tokens(whole(counted=counted)) == expected
     if type(counted) is int:
-        assert answers.tokens(answers.parse(stream_completion(counted=counted), stream=True)) == expected
+        assert count_tokens(parse_answer(stream_completion(counted=counted), stream=True)) == expected
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_what_a_maker_counts_changes_no_rate(counted: Any) -> None:
 )
 def test_tokens_are_counted_on_the_text(answer: Any, count: int | None) -> None:
     """Words, numbers and signs, thoughts that are shown included; hidden ones cannot be counted."""
-    assert answers.tokens(answer) == count
+    assert count_tokens(answer) == count
 
 
 def notes_on(answer: bytes, *, stream: bool) -> set[str]:
     """Return the notes on an answer to any question."""
-    expectation = replace(request("llm").expectation, checks=(Check("chat", ChatParams()),))
-    (finding,) = looking.look(Task(expectation, answer, stream=stream)).findings
+    expectation = replace(request("llm").expectation, checks=(Check("chat", ChatParams()),), is_streamed=stream)
+    (finding,) = evaluate(CheckTask(expectation, answer)).findings
     assert finding.passed, finding.message
     return {note.code for note in finding.notes} - {"usage"}
 
@@ -222,4 +222,4 @@ def test_measures(
     count: int | None, round_trip_s: float, first_token_s: float | None, measured: dict[str, float]
 ) -> None:
     """The rate is tokens over the time of writing, without the wait for the first one where that is known."""
-    assert answers.measures(count, round_trip_s, first_token_s) == measured
+    assert token_measures(count, round_trip_s, first_token_s) == measured

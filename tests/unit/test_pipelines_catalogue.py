@@ -10,9 +10,9 @@ import pytest
 
 from jobtester.domain.orchestrators import Capability, Price
 from jobtester.errors import ConfigError
-from jobtester.pipelines import catalogue
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.definition import Definition
+from jobtester.pipelines.catalogue import Catalogue, load_catalogue
+from jobtester.pipelines.definition import PipelineDefinition
 from jobtester.pipelines.request import Requests
 
 ASSETS = Assets()
@@ -30,9 +30,9 @@ BATCH = {
 EXTERNAL = {"openai-chat-completions", "openai-text-embeddings", "openai-image-generation"}
 
 
-def load(text: str, assets: Assets = ASSETS) -> catalogue.Catalogue:
+def load(text: str, assets: Assets = ASSETS) -> Catalogue:
     """Load the catalogue with the [pipelines.*] tables of a config.toml."""
-    return catalogue.load(tomllib.loads(text).get("pipelines", {}), assets)
+    return load_catalogue(tomllib.loads(text).get("pipelines", {}), assets)
 
 
 def problems(text: str, assets: Assets = ASSETS) -> list[str]:
@@ -316,7 +316,7 @@ def test_speech_is_priced_by_its_longest_text() -> None:
 )
 def test_units_are_data(table: dict[str, Any], price: int | None) -> None:
     """Factors are numbers or names; what cannot be known gives no price rather than a wrong one."""
-    definition = Definition.model_validate({"slug": "x", "uri": "/x", **table})
+    definition = PipelineDefinition.model_validate({"slug": "x", "uri": "/x", **table})
     assert definition.price_wei(Capability("x", "model", price=Price(1))) == price
 
 

@@ -18,45 +18,41 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from jobtester.domain.outcome import Fault, Finding
-from jobtester.pipelines.checks import field
-from jobtester.pipelines.checks.sample import Artefact, Check, Expectation
-from jobtester.pipelines.definition import Definition
-from jobtester.pipelines.examiner import Examined, Examiner
-from jobtester.pipelines.looking import Task
-from jobtester.pipelines.worker import Worker, WorkerLost
+from jobtester.checks import json_field
+from jobtester.checks.base import Check, Expectation, FetchedFile
+from jobtester.checks.checker import AnswerChecker, CheckedAnswer
+from jobtester.checks.evaluation import CheckTask
+from jobtester.checks.worker import Worker, WorkerLostError
+from jobtester.domain.reasons import Fault, Finding
 from tests.unit.corpus import media_factory as make
-from tests.unit.corpus.answers import BAD, GOOD, Case, completion, images, request, requests, said
+from tests.unit.corpus.answers import BAD, GOOD, Case, completion, images, request, said
 
-TEXT_TO_IMAGE = requests().catalogue["text-to-image"]
-LLM = requests().catalogue["llm"]
-MINE = Definition(slug="mine", uri="/mine")
-SLOW = Expectation((Check("json", field.Params(path="text", pattern="^(a+)+$")),))
+SLOW = Expectation((Check("json", json_field.Params(path="text", pattern="^(a+)+$")),))
 SLOW_BODY = b'{"text": "' + b"a" * 60 + b'!"}'
-READ = Expectation((Check("json", field.Params(path="0")),))
+READ = Expectation((Check("json", json_field.Params(path="0")),))
 
 
 @pytest_asyncio.fixture
-async def examiner() -> AsyncIterator[Examiner]:
+async def examiner() -> AsyncIterator[AnswerChecker]:
     """Return an examiner with the usual bounds, but with time enough on a slow machine."""
-    made = Examiner(cpu_s=20, wall_s=200)
+    made = AnswerChecker(cpu_s=20, wall_s=200)
     yield made
     await made.close()
 
 
-async def nothing(url: str) -> Artefact:
+async def nothing(url: str) -> FetchedFile:
     """Refuse to fetch: the answer under test names no file."""
     raise AssertionError(f"nothing was to be fetched, but {url} was")
 
 
-async def picture(url: str) -> Artefact:
+async def picture(url: str) -> FetchedFile:
     """Return the right picture for every address."""
-    return Artefact(url, 200, make.picture(512, 512))
+    return FetchedFile(url, 200, make.picture(512, 512))
 
 
-async def look(examiner: Examiner, expectation: Expectation, body: bytes) -> Finding:
+async def look(examiner: AnswerChecker, expectation: Expectation, body: bytes) -> Finding:
     """Examine an answer that names no file, and give the one finding."""
-    examined = await examiner.examine(MINE, expectation, body, fetch=nothing)
+    examined = await examiner.check(expectation, body, fetch=nothing)
     (finding,) = examined.findings
     return finding
 
@@ -64,57 +60,54 @@ async def look(examiner: Examiner, expectation: Expectation, body: bytes) -> Fin
 SAMPLED = [case for index, case in enumerate([*GOOD, *BAD]) if index % 9 == 0]
 
 
-async def test_says_the_same_as_the_checks_themselves(examiner: Examiner) -> None:
+async def test_says_the_same_as_the_checks_themselves(examiner: AnswerChecker) -> None:
     """What travels to a worker and back is what the pure function says, across the corpus."""
 
     async def examined(case: Case) -> str:
-        async def fetch(url: str) -> Artefact:
+        async def fetch(url: str) -> FetchedFile:
             return case.files[url]
 
-        definition = requests().catalogue[case.pipeline]
-        found = await examiner.examine(
-            definition, request(case.pipeline, case.model).expectation, case.body, fetch=fetch
-        )
+        found = await examiner.check(request(case.pipeline, case.model).expectation, case.body, fetch=fetch)
         return next((finding.problem for finding in found.findings if not finding.passed), "")
 
     said_of = await asyncio.gather(*map(examined, SAMPLED))
     assert dict(zip(map(str, SAMPLED), said_of, strict=True)) == {str(case): case.problem for case in SAMPLED}
 
 
-async def test_fetches_what_the_answer_names_and_times_it(examiner: Examiner) -> None:
+async def test_fetches_what_the_answer_names_and_times_it(examiner: AnswerChecker) -> None:
     """Files are fetched all at once, each once, and the time is told apart from everything else."""
     asked: list[str] = []
     both = asyncio.Barrier(2)
 
-    async def fetch(url: str) -> Artefact:
+    async def fetch(url: str) -> FetchedFile:
         asked.append(url)
         await both.wait()
-        return Artefact(url, 200, make.picture(512, 512))
+        return FetchedFile(url, 200, make.picture(512, 512))
 
     two = {"images": [{"url": "/a.png"}, {"url": "/b.png"}, {"url": "/a.png"}]}
     expectation = replace(request("text-to-image").expectation, parameters={"width": 512, "height": 512, "n": 3})
     expectation = replace(expectation, checks=(Check("image", replace(expectation.checks[0].params, seed=False)),))
-    examined = await examiner.examine(TEXT_TO_IMAGE, expectation, _json(two), fetch=fetch)
+    examined = await examiner.check(expectation, _json(two), fetch=fetch)
     assert sorted(asked) == ["/a.png", "/b.png"]
     assert examined.findings == (Finding("image"),)
-    assert examined.artefact_s is not None
-    assert 0 <= examined.artefact_s < 60
+    assert examined.artifact_s is not None
+    assert 0 <= examined.artifact_s < 60
 
 
-async def test_measures_only_right_answers(examiner: Examiner) -> None:
+async def test_measures_only_right_answers(examiner: AnswerChecker) -> None:
     """Tokens per second are given for a completion that passed, and for no other."""
     expectation = request("llm").expectation
-    right = await examiner.examine(LLM, expectation, _json(completion(f"It is {said('llm')}.")), fetch=nothing)
-    wrong = await examiner.examine(LLM, expectation, _json(completion("no")), fetch=nothing)
+    right = await examiner.check(expectation, _json(completion(f"It is {said('llm')}.")), fetch=nothing)
+    wrong = await examiner.check(expectation, _json(completion("no")), fetch=nothing)
     assert right.measures(1.5) == {"tokens_per_s": 2.667}
     assert right.measures(2.0, 0.5) == {"first_token_s": 0.5, "tokens_per_s": 2.667}
     assert wrong.measures(1.5) == {}
-    assert Examined().measures(1.0) == {}
+    assert CheckedAnswer().measures(1.0) == {}
 
 
 async def test_a_check_that_hangs_is_killed() -> None:
     """A pattern that takes for ever on a stranger's text ends the worker, not the tick."""
-    examiner = Examiner(workers=1, cpu_s=0.3)
+    examiner = AnswerChecker(workers=1, cpu_s=0.3)
     slow = await look(examiner, SLOW, SLOW_BODY)
     fine = await look(examiner, SLOW, b'{"text": "aaa"}')
     await examiner.close()
@@ -134,7 +127,7 @@ async def test_a_check_that_hangs_is_killed() -> None:
     ],
     ids=["lists", "tables", "depth", "a text over the limit", "zeros", "a long text"],
 )
-async def test_monsters_of_json_are_contained(examiner: Examiner, body: bytes, problem: str) -> None:
+async def test_monsters_of_json_are_contained(examiner: AnswerChecker, body: bytes, problem: str) -> None:
     """Bodies made to eat memory or the stack give a clean finding, and the loop goes on all the while."""
     finding = await look(examiner, READ, body)
     assert finding.problem == problem
@@ -146,19 +139,19 @@ async def test_monsters_of_json_are_contained(examiner: Examiner, body: bytes, p
     [make.png_bomb(10_000), make.huge_png(100_000, 10_000), make.video(frames=200), make.sound(60.0)],
     ids=["a bomb", "10⁹ pixels", "a long video", "a long sound"],
 )
-async def test_monsters_of_media_are_contained(examiner: Examiner, content: bytes) -> None:
+async def test_monsters_of_media_are_contained(examiner: AnswerChecker, content: bytes) -> None:
     """A file for a pipeline that expects no size is refused by its header, or looked at within bounds."""
     for kind in ("image", "video", "audio"):
-        expectation = Expectation((Check("json", field.Params(path="url", is_=kind)),))
+        expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))
 
-        async def fetch(url: str) -> Artefact:
-            return Artefact(url, 200, content)
+        async def fetch(url: str) -> FetchedFile:
+            return FetchedFile(url, 200, content)
 
-        examined = await examiner.examine(MINE, expectation, b'{"url": "/x"}', fetch=fetch)
+        examined = await examiner.check(expectation, b'{"url": "/x"}', fetch=fetch)
         assert examined.findings[0].fault is Fault.ORCHESTRATOR
 
 
-async def test_the_loop_goes_on(examiner: Examiner) -> None:
+async def test_the_loop_goes_on(examiner: AnswerChecker) -> None:
     """While megabytes are handed over and looked at, nothing else on the loop waits for long.
 
     What holds the loop up does so each time; a busy machine, now and then.
@@ -170,7 +163,7 @@ async def test_the_loop_goes_on(examiner: Examiner) -> None:
     assert longest[-1] < 0.1, longest  # 20 ms when nothing else runs on the machine
 
 
-async def _longest_wait(examiner: Examiner) -> float:
+async def _longest_wait(examiner: AnswerChecker) -> float:
     gaps: list[float] = []
     done = asyncio.Event()
 
@@ -193,40 +186,40 @@ async def _longest_wait(examiner: Examiner) -> float:
     return max(gaps)
 
 
-async def test_small_answers_need_no_process(examiner: Examiner) -> None:
+async def test_small_answers_need_no_process(examiner: AnswerChecker) -> None:
     """An answer of plain JSON is looked at at once: the daemon stays small while only such come."""
-    await examiner.examine(LLM, request("llm").expectation, _json(completion(said("llm"))), fetch=nothing)
+    await examiner.check(request("llm").expectation, _json(completion(said("llm"))), fetch=nothing)
     assert _children() == set()
 
 
 async def test_workers_end_when_there_is_nothing_to_do() -> None:
     """A worker is kept for the next answer, and ends when none comes."""
-    examiner = Examiner(idle_s=1.5)
-    await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    examiner = AnswerChecker(idle_s=1.5)
+    await examiner.check(request("text-to-image").expectation, _json(images()), fetch=picture)
     (first,) = _children()
-    await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    await examiner.check(request("text-to-image").expectation, _json(images()), fetch=picture)
     assert _children() == {first}
     await asyncio.to_thread(_gone, first)
-    again = await examiner.examine(TEXT_TO_IMAGE, request("text-to-image").expectation, _json(images()), fetch=picture)
+    again = await examiner.check(request("text-to-image").expectation, _json(images()), fetch=picture)
     assert again.findings == (Finding("image"),)
     await examiner.close()
     assert _children() == set()
 
 
-async def test_a_killed_worker_is_replaced(examiner: Examiner) -> None:
+async def test_a_killed_worker_is_replaced(examiner: AnswerChecker) -> None:
     """A worker that somebody ends between two answers is noticed and replaced; nobody is blamed."""
     expectation = request("text-to-image").expectation
-    await examiner.examine(TEXT_TO_IMAGE, expectation, _json(images()), fetch=picture)
+    await examiner.check(expectation, _json(images()), fetch=picture)
     (worker,) = _children()
     os.kill(worker, signal.SIGKILL)
     await asyncio.to_thread(os.waitid, os.P_PID, worker, os.WEXITED | os.WNOWAIT)
-    again = await examiner.examine(TEXT_TO_IMAGE, expectation, _json(images()), fetch=picture)
+    again = await examiner.check(expectation, _json(images()), fetch=picture)
     assert again.findings == (Finding("image"),)
 
 
 async def test_a_worker_killed_at_work_is_the_testers_fault() -> None:
     """If a worker is ended from outside while it looks, nothing is known of the answer, so nobody failed."""
-    examiner = Examiner(cpu_s=600, wall_s=600)
+    examiner = AnswerChecker(cpu_s=600, wall_s=600)
     looking = asyncio.create_task(look(examiner, SLOW, SLOW_BODY))
     os.kill(await asyncio.to_thread(_at_work), signal.SIGKILL)
     finding = await looking
@@ -237,7 +230,7 @@ async def test_a_worker_killed_at_work_is_the_testers_fault() -> None:
 
 async def test_that_no_process_can_be_started_is_the_testers_fault() -> None:
     """Where descriptors run out nobody is judged, and the next answer is looked at as usual."""
-    examiner = Examiner(cpu_s=60, wall_s=60)
+    examiner = AnswerChecker(cpu_s=60, wall_s=60)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -256,14 +249,14 @@ async def test_a_stopped_worker_is_given_up() -> None:
     """A machine so busy that a worker gets no time at all is the tester's problem, and is bounded too."""
     worker = await asyncio.to_thread(Worker.start, wall_s=0.5)
     os.kill(worker.process.pid, signal.SIGSTOP)
-    with pytest.raises(WorkerLost, match="in time"):
-        await asyncio.to_thread(worker.look, Task(SLOW, SLOW_BODY), cpu_s=1)
-    assert not worker.alive
+    with pytest.raises(WorkerLostError, match="in time"):
+        await asyncio.to_thread(worker.evaluate, CheckTask(SLOW, SLOW_BODY), cpu_s=1)
+    assert not worker.is_alive
 
 
 async def test_closing_ends_workers_at_work() -> None:
     """A daemon that stops does not wait for a check."""
-    examiner = Examiner(cpu_s=600, wall_s=600)
+    examiner = AnswerChecker(cpu_s=600, wall_s=600)
     looking = asyncio.create_task(look(examiner, SLOW, SLOW_BODY))
     await asyncio.to_thread(_at_work)
     async with asyncio.timeout(60):
@@ -276,10 +269,10 @@ def test_workers_end_with_the_daemon() -> None:
     """After SIGKILL of the daemon no worker is left, neither an idle nor a working one."""
     script = """
         import sys, threading, time
-        from jobtester.pipelines.checks import field
-        from jobtester.pipelines.checks.sample import Check, Expectation
-        from jobtester.pipelines.looking import Task
-        from jobtester.pipelines.worker import Worker
+        from jobtester.checks import field
+        from jobtester.checks.base import Check, Expectation
+        from jobtester.checks.evaluation import Task
+        from jobtester.checks.worker import Worker
 
         slow = Expectation((Check("json", field.Params(path="text", pattern="^(a+)+$")),))
         quick, endless = (Task(slow, b'{"text": "' + b"a" * 60 + end) for end in (b'"}', b'!"}'))
@@ -304,25 +297,25 @@ def test_the_daemon_loads_no_decoders() -> None:
     """Looking at a picture costs the daemon's own process neither Pillow nor PyAV."""
     script = """
         import asyncio, sys
-        from jobtester.pipelines import catalogue
+        from jobtester.pipelines.catalogue import load_catalogue
         from jobtester.pipelines.assets import Assets
-        from jobtester.pipelines.checks.sample import Artefact
-        from jobtester.pipelines.examiner import Examiner
+        from jobtester.checks.base import FetchedFile
+        from jobtester.checks.checker import AnswerChecker
         from jobtester.pipelines.request import Requests
 
         async def fetch(url):
-            return Artefact(url, 200, assets.get("image.png").content)
+            return FetchedFile(url, 200, assets.get("image.png").content)
 
         async def main():
-            examiner = Examiner()
+            examiner = AnswerChecker()
             definition = known["text-to-image"]
             expectation = Requests(known, assets, 1).build(definition, "m").expectation
             body = b'{"images": [{"url": "/x", "seed": 42}]}'
-            print((await examiner.examine(definition, expectation, body, fetch=fetch)).findings[0].passed)
+            print((await examiner.check(expectation, body, fetch=fetch)).findings[0].passed)
             await examiner.close()
 
         assets = Assets()
-        known = catalogue.load({}, assets)
+        known = load_catalogue({}, assets)
         asyncio.run(main())
         print({"PIL", "av"} & set(sys.modules))
     """
@@ -334,7 +327,7 @@ def test_workers_know_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What decodes strangers' bytes does not have the Leaderboard's key in its environment."""
     monkeypatch.setenv("JOBTESTER_LEADERBOARD__SECRET", "very-secret")
     worker = Worker.start()
-    worker.look(Task(SLOW, b'{"text": "aaa"}'), cpu_s=1)
+    worker.evaluate(CheckTask(SLOW, b'{"text": "aaa"}'), cpu_s=1)
     environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
     worker.stop()
     assert b"PYTHONPATH" in environment
@@ -353,7 +346,7 @@ def _children() -> set[int]:
     found = set()
     for task in Path(f"/proc/{me}/task").iterdir():
         found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return {pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().find(b"jobtester.pipelines.checks") > 0}
+    return {pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().find(b"jobtester.checks") > 0}
 
 
 def _at_work() -> int:

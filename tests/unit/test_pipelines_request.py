@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.pipelines import catalogue, choices, multipart
+from jobtester.checks.base import Expectation
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.checks.sample import Expectation
+from jobtester.pipelines.catalogue import load_catalogue
+from jobtester.pipelines.multipart import encode_multipart, form_text
+from jobtester.pipelines.parameter_choices import choose
 from jobtester.pipelines.request import Request, Requests
 
 ASSETS = Assets()
-KNOWN = catalogue.load({}, ASSETS)
+KNOWN = load_catalogue({}, ASSETS)
 MODEL = "maker/model"
 
 # What reaches the runner (docs/pipelines.md 9): other fields are dropped by the gateway, which rebuilds the request.
@@ -54,7 +56,7 @@ FORMS = ["image-to-image", "image-to-video", "upscale", "audio-to-text", "segmen
 
 def request(slug: str, model: str = MODEL, seed: int = 1, **override: Any) -> Request:
     """Build one request, with parts of the definition overridden."""
-    known = catalogue.load({slug: override}, ASSETS) if override else KNOWN
+    known = load_catalogue({slug: override}, ASSETS) if override else KNOWN
     return Requests(known, ASSETS, seed).build(known[slug], model)
 
 
@@ -146,7 +148,7 @@ def test_llm_expects_what_it_asks_for(seed: int) -> None:
 def test_segment_anything_is_small() -> None:
     """One mask of a small picture, without logits, prompted by a point on the known ball and one beside it."""
     fields = sent_fields("segment-anything-2")
-    truth = ASSETS.get("small.png").truth
+    truth = ASSETS.get("small.png").metadata
     assert max(truth.width, truth.height) <= 512
     points, labels = json.loads(fields["point_coords"]), json.loads(fields["point_labels"])
     left, top, right, bottom = truth.box
@@ -175,7 +177,7 @@ def test_sizes_are_what_runners_take() -> None:
     for definition in KNOWN.values():
         for side in ("width", "height"):
             assert definition.parameters.get(side, 8) % 8 == 0
-    assert ASSETS.get("small.png").truth.width == 256
+    assert ASSETS.get("small.png").metadata.width == 256
     assert KNOWN["upscale"].files == {"image": "small.png"}
 
 
@@ -267,7 +269,7 @@ def test_streams_are_asked_for() -> None:
 )
 def test_lists_are_choices(value: Any, chosen: list[Any]) -> None:
     """Of a list one item is taken, as it is; a list of tables is data whose own lists are choices."""
-    found = [choices.choose(value, seed, "place") for seed in range(60)]
+    found = [choose(value, seed, "place") for seed in range(60)]
     assert all(each in chosen for each in found)
     assert all(each in found for each in chosen)
 
@@ -282,14 +284,14 @@ def test_lists_are_choices(value: Any, chosen: list[Any]) -> None:
 )
 def test_form_data_holds_anything(fields: dict[str, Any], content: bytes) -> None:
     """Whatever the fields and files contain, the boundary is not among it and the same content gives the same bytes."""
-    body, content_type = multipart.encode(fields, {"image": ("a.png", content)})
+    body, content_type = encode_multipart(fields, {"image": ("a.png", content)})
     boundary = content_type.rpartition("boundary=")[2].encode()
     assert body.count(b"--" + boundary) == len(fields) + 2
     assert body.endswith(b"\r\n--" + boundary + b"--\r\n")
     parts = body[: -len(boundary) - 6].split(b"--" + boundary + b"\r\n")[1:]
     texts = [part.partition(b"\r\n\r\n")[2][:-2] for part in parts]
-    assert texts == [*(multipart.as_text(value).encode() for value in fields.values()), content]
-    assert multipart.encode(fields, {"image": ("a.png", content)}) == (body, content_type)
+    assert texts == [*(form_text(value).encode() for value in fields.values()), content]
+    assert encode_multipart(fields, {"image": ("a.png", content)}) == (body, content_type)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +308,7 @@ def test_form_data_holds_anything(fields: dict[str, Any], content: bytes) -> Non
 )
 def test_scalars_as_text(value: object, text: str) -> None:
     """Truth values are small letters, whole numbers base 10, anything nested JSON."""
-    assert multipart.as_text(value) == text
+    assert form_text(value) == text
 
 
 @pytest.mark.parametrize(

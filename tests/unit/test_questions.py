@@ -11,16 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtester.domain.attempts import Pattern
-from jobtester.gateway.questions import classify
+from jobtester.domain.attempts import AttemptPattern
+from jobtester.gateway.questions import classify_by_questions
 from tests.unit.corpus.question_patterns import AskingGateway
 
 RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
 KINDS = ("reached", "busy", "busy_without_tail", "leaked", "nobody", "down")
 TRUTH = {
-    "reached": Pattern.REACHED, "busy": Pattern.BUSY, "busy_without_tail": Pattern.BUSY, "leaked": Pattern.REACHED,
-    "nobody": Pattern.NOBODY, "down": Pattern.DOWN,
-}  # fmt: skip
+    "reached": AttemptPattern.REACHED,
+    "busy": AttemptPattern.BUSY,
+    "busy_without_tail": AttemptPattern.BUSY,
+    "leaked": AttemptPattern.REACHED,
+    "nobody": AttemptPattern.NOBODY,
+    "down": AttemptPattern.DOWN,
+}
 
 
 def questions_of_job(kind: str, gateway: AskingGateway, job_s: float) -> list[float]:
@@ -57,7 +61,7 @@ def test_never_wrong(
     """For calls of 0 to 300 ms a reading is the truth or unclear: above all, busy is never read as failed."""
     gateway = AskingGateway(random.Random(seed), question_ms / 1e3, call_ms / 1e3, stall_share=stall_share)
     questions = questions_of_job(kind, gateway, job_ms / 1e3)
-    assert classify(questions, answered=False).pattern in (TRUTH[kind], Pattern.UNCLEAR)
+    assert classify_by_questions(questions, is_answered=False).pattern in (TRUTH[kind], AttemptPattern.UNCLEAR)
 
 
 @settings(max_examples=300, deadline=None)
@@ -70,17 +74,18 @@ def test_clear_at_ordinary_distances(kind: str, seed: int, question_ms: float, f
     """Where a call takes five times as long as a question or more, and more than one try fits, nothing is unclear."""
     call_s = min(0.3, far * question_ms / 1e3)
     questions = questions_of_job(kind, AskingGateway(random.Random(seed), question_ms / 1e3, call_s), job_ms / 1e3)
-    assert classify(questions, answered=False).pattern is TRUTH[kind]
+    assert classify_by_questions(questions, is_answered=False).pattern is TRUTH[kind]
 
 
 @pytest.mark.parametrize(
-    ("job_s", "pattern"), [(3.0, Pattern.REACHED), (12.0, Pattern.REACHED), (0.001, Pattern.UNCLEAR)]
+    ("job_s", "pattern"),
+    [(3.0, AttemptPattern.REACHED), (12.0, AttemptPattern.REACHED), (0.001, AttemptPattern.UNCLEAR)],
 )
-def test_one_try(job_s: float, pattern: Pattern) -> None:
+def test_one_try(job_s: float, pattern: AttemptPattern) -> None:
     """One try that took long reached its orchestrator; one refused at once after a slow call may have been busy."""
     slow_call_s = 0.15 if job_s > 1 else 1.2
     gateway = AskingGateway(random.Random(1), 0.002, slow_call_s)
-    assert classify(gateway.reached(job_s), answered=False).pattern is pattern
+    assert classify_by_questions(gateway.reached(job_s), is_answered=False).pattern is pattern
 
 
 def test_the_runners_400_needs_no_second_try() -> None:
@@ -88,33 +93,50 @@ def test_the_runners_400_needs_no_second_try() -> None:
     gateway = AskingGateway(random.Random(1), 0.002, 0.03)
     gateway.attempt(0.01)
     gateway.ask(2)
-    assert classify(gateway.asked, answered=False, retried=False).pattern is Pattern.REACHED
+    assert (
+        classify_by_questions(gateway.asked, is_answered=False, tries_exhausted=False).pattern is AttemptPattern.REACHED
+    )
 
 
 @pytest.mark.parametrize(
     ("count", "pattern"),
-    [(0, Pattern.NOT_FOLLOWING), (2, Pattern.NOT_FOLLOWING), (3, Pattern.NOT_FOLLOWING), (4, Pattern.NOT_FOLLOWING),
-     (5, Pattern.ANSWERED), (7, Pattern.ANSWERED), (14, Pattern.ANSWERED)],
-)  # fmt: skip
-def test_answered(count: int, pattern: Pattern) -> None:
-    """An answer needs five questions before it: three are a half-configured gateway's, which serves from memory."""
-    assert classify([0.01 * n for n in range(count)], answered=True).pattern is pattern
-
-
-@pytest.mark.parametrize(
-    ("count", "pattern"),
-    [(0, Pattern.NOT_FOLLOWING), (2, Pattern.DOWN), (3, Pattern.NOT_FOLLOWING), (5, Pattern.REACHED)],
+    [
+        (0, AttemptPattern.NOT_FOLLOWING),
+        (2, AttemptPattern.NOT_FOLLOWING),
+        (3, AttemptPattern.NOT_FOLLOWING),
+        (4, AttemptPattern.NOT_FOLLOWING),
+        (5, AttemptPattern.ANSWERED),
+        (7, AttemptPattern.ANSWERED),
+        (14, AttemptPattern.ANSWERED),
+    ],
 )
-def test_hung_up(count: int, pattern: Pattern) -> None:
+def test_answered(count: int, pattern: AttemptPattern) -> None:
+    """An answer needs five questions before it: three are a half-configured gateway's, which serves from memory."""
+    assert classify_by_questions([0.01 * n for n in range(count)], is_answered=True).pattern is pattern
+
+
+@pytest.mark.parametrize(
+    ("count", "pattern"),
+    [
+        (0, AttemptPattern.NOT_FOLLOWING),
+        (2, AttemptPattern.DOWN),
+        (3, AttemptPattern.NOT_FOLLOWING),
+        (5, AttemptPattern.REACHED),
+    ],
+)
+def test_hung_up(count: int, pattern: AttemptPattern) -> None:
     """Where the tester hung up the last pair has not come yet."""
-    assert classify([0.01 * n for n in range(count)], answered=False, hung_up=True).pattern is pattern
+    assert (
+        classify_by_questions([0.01 * n for n in range(count)], is_answered=False, gateway_may_continue=True).pattern
+        is pattern
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 8, 9, 11])
 def test_odd_counts_of_evenly_spaced_questions_blame_nobody(count: int) -> None:
     """Evenly spaced questions say nothing."""
-    pattern = classify([0.01 * n for n in range(count)], answered=False).pattern
-    assert pattern in (Pattern.UNCLEAR, Pattern.NOT_FOLLOWING)
+    pattern = classify_by_questions([0.01 * n for n in range(count)], is_answered=False).pattern
+    assert pattern in (AttemptPattern.UNCLEAR, AttemptPattern.NOT_FOLLOWING)
 
 
 @settings(max_examples=200, deadline=None)
@@ -123,15 +145,18 @@ def test_noise_is_unclear(seed: int, count: int) -> None:
     """Questions at random instants are hardly ever a pattern, and never that of a failed job for sure."""
     rng = random.Random(seed)
     instants = sorted(rng.uniform(0, 2) for _ in range(count))
-    pattern = classify(instants, answered=False).pattern
-    assert pattern is not Pattern.REACHED or count < 20
+    pattern = classify_by_questions(instants, is_answered=False).pattern
+    assert pattern is not AttemptPattern.REACHED or count < 20
 
 
 def test_many_questions_are_read_quickly() -> None:
     """A gateway that asks without a bound does not hold the tester up for long."""
     questions = AskingGateway(random.Random(3), 0.0008, 0.001).nobody(most=1_000)
     began = time.process_time()
-    assert classify(questions, answered=False).pattern in (Pattern.NOBODY, Pattern.UNCLEAR)
+    assert classify_by_questions(questions, is_answered=False).pattern in (
+        AttemptPattern.NOBODY,
+        AttemptPattern.UNCLEAR,
+    )
     assert time.process_time() - began < 2
 
 
@@ -143,18 +168,21 @@ def test_recorded_questions() -> None:
         questions = [moment / 1e3 for moment in trace["questions_ms"]]
         calls = trace["runner_calls"]
         statuses = {call["status"] for call in calls}
-        pattern = classify(questions, answered=False).pattern
+        pattern = classify_by_questions(questions, is_answered=False).pattern
         if len(questions) == 2:
-            assert pattern is Pattern.DOWN
+            assert pattern is AttemptPattern.DOWN
         elif not calls and len(questions) % 140 == 0:
             for start in range(0, len(questions), 140):
-                assert classify(questions[start : start + 140], answered=False).pattern is Pattern.BUSY
+                assert (
+                    classify_by_questions(questions[start : start + 140], is_answered=False).pattern
+                    is AttemptPattern.BUSY
+                )
         elif not calls:
-            assert pattern is not Pattern.REACHED
+            assert pattern is not AttemptPattern.REACHED
         elif len(calls) > 1 and statuses <= {500}:
             for tries in range(2, 21):
-                read = classify(questions[: 7 * tries], answered=False)
-                assert (read.pattern, read.tries) == (Pattern.REACHED, tries)
-        assert classify(questions, answered=True).pattern is (
-            Pattern.ANSWERED if len(questions) >= 5 else Pattern.NOT_FOLLOWING
+                read = classify_by_questions(questions[: 7 * tries], is_answered=False)
+                assert (read.pattern, read.tries) == (AttemptPattern.REACHED, tries)
+        assert classify_by_questions(questions, is_answered=True).pattern is (
+            AttemptPattern.ANSWERED if len(questions) >= 5 else AttemptPattern.NOT_FOLLOWING
         )

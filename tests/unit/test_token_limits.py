@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from jobtester.checks.chat import TOKEN_LIMIT
 from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Price
-from jobtester.pipelines import catalogue
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.checks.chat import TOKEN_LIMIT
+from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.request import Requests
 from jobtester.pipelines.token_limits import TokenLimits
 
-ALL = catalogue.load({}, Assets())
+ALL = load_catalogue({}, Assets())
 MODEL = "maker/Some[model]*"
 RAN_OUT = (Note("chat", TOKEN_LIMIT, "it was still thinking"),)
 

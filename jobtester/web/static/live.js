@@ -24,7 +24,7 @@ const showCounts = (now) => {
 
 const showAir = (jobs) => places.air.replaceChildren(...jobs.map((one) => {
   const item = document.createElement("li");
-  item.textContent = `${one.lane}: ${one.orchestrator} ${one.pipeline} ${one.model}`;
+  item.textContent = `${one.gateway}: ${one.orchestrator} ${one.pipeline} ${one.model}`;
   return item;
 }));
 

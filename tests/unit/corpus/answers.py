@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from jobtester.pipelines import catalogue
+from jobtester.checks.base import FetchedFile
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.checks.sample import Artefact
+from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.request import Request, Requests
 from tests.unit.corpus import media_factory as make
 
@@ -33,7 +33,7 @@ class Case:
     name: str
     answer: Any
     problem: str = ""
-    files: Mapping[str, Artefact] = field(default_factory=dict)
+    files: Mapping[str, FetchedFile] = field(default_factory=dict)
     model: str = MODEL
     notes: tuple[str, ...] = ()
     stream: bool = False
@@ -52,7 +52,7 @@ class Case:
 def requests() -> Requests:
     """Return the requests of one tick over the built-in pipelines."""
     assets = Assets()
-    return Requests(catalogue.load({}, assets), assets, SEED)
+    return Requests(load_catalogue({}, assets), assets, SEED)
 
 
 @cache
@@ -68,14 +68,14 @@ def said(pipeline: str) -> str:
     return word
 
 
-def fetched(content: bytes, url: str = FILE) -> dict[str, Artefact]:
+def fetched(content: bytes, url: str = FILE) -> dict[str, FetchedFile]:
     """Return a file as fetched from the gateway."""
-    return {url: Artefact(url, 200, content)}
+    return {url: FetchedFile(url, 200, content)}
 
 
-def lost(problem: str, status: int | None = None) -> dict[str, Artefact]:
+def lost(problem: str, status: int | None = None) -> dict[str, FetchedFile]:
     """Return a file that could not be had."""
-    return {FILE: Artefact(FILE, status, problem=problem)}
+    return {FILE: FetchedFile(FILE, status, problem=problem)}
 
 
 def images(**changes: Any) -> dict[str, Any]:
@@ -804,7 +804,7 @@ def _image_generation() -> list[Case]:
     def inline(content: bytes) -> dict[str, Any]:
         return {"created": 1, "data": [{"b64_json": base64.b64encode(content).decode()}]}
 
-    def good(name: str, answer: Any, files: Mapping[str, Artefact] | None = None) -> Case:
+    def good(name: str, answer: Any, files: Mapping[str, FetchedFile] | None = None) -> Case:
         return Case(pipeline, name, answer, files=files or {})
 
     def bad(name: str, problem: str, answer: Any) -> Case:

@@ -1,0 +1,1 @@
+"""The running tester: its parts, built, watched over, and stopped in order."""

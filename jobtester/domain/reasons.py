@@ -1,0 +1,241 @@
+"""Outcomes: the one table of reasons, and the judgement that picks from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from jobtester.domain.notes import Note
+from jobtester.domain.untrusted_text import clean_prose
+
+
+class Outcome(StrEnum):
+    """What a result says of the orchestrator; `unscored` says nothing of it."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSCORED = "unscored"
+
+
+class Fault(StrEnum):
+    """At whose door the outcome lies."""
+
+    NOBODY = "nobody"
+    ORCHESTRATOR = "orchestrator"
+    GATEWAY = "gateway"
+    TESTER = "tester"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One row of the table: `code` as stored and posted, a plain sentence, and what an operator can do about it."""
+
+    code: str
+    outcome: Outcome
+    fault: Fault
+    meaning: str
+    advice: str = ""
+
+    @property
+    def scored(self) -> bool:
+        """Tell whether a result with this reason counts at the Leaderboard."""
+        return self.outcome is not Outcome.UNSCORED
+
+
+_P, _F, _U = Outcome.PASSED, Outcome.FAILED, Outcome.UNSCORED
+_ORCH, _GATEWAY, _TESTER, _UNKNOWN = Fault.ORCHESTRATOR, Fault.GATEWAY, Fault.TESTER, Fault.UNKNOWN
+
+REASONS: Mapping[str, Reason] = {
+    row.code: row
+    for row in (
+        Reason("ok", _P, Fault.NOBODY, "The answer came in time and every check of it passed."),
+        Reason(
+            "timeout", _F, _ORCH, "No complete answer came within the pipeline's time limit.",
+            "Look for a queue, a cold model or a GPU that is too slow; the limit is pipelines.<name>.timeout.",
+        ),
+        Reason(
+            "no_reply", _F, _ORCH, "The gateway closed the connection without an answer, as it does when every try failed quickly.",
+            "Look into the orchestrator's and the runner's log at the time of the job; check that the price is not above the gateway's maximum.",
+        ),
+        Reason(
+            "503", _F, _ORCH, "Every try at the orchestrator failed until the gateway's retry window was over.",
+            "Look into the orchestrator's log: out of memory, a crashed runner, a refused payment or an unreachable port.",
+        ),
+        Reason(
+            "400", _F, _ORCH, "The runner refused an input that is known to be good.",
+            "Compare the runner's version with the pipeline's contract; the message names the field.",
+        ),
+        Reason(
+            "null", _F, _ORCH, "The answer was `null`: every try failed quickly.",
+            "Look into the runner's log at the time of the job.",
+        ),
+        Reason(
+            "bad_json", _F, _ORCH, "The answer is not the JSON it has to be.",
+            "Check the runner's version and whatever stands between it and the orchestrator.",
+        ),
+        Reason(
+            "check:*", _F, _ORCH, "The answer arrived but the named check of its content did not pass.",
+            "The message says what was expected and what came; request and answer are kept with the result.",
+        ),
+        Reason(
+            "byoc_empty", _F, _ORCH, "The BYOC answer was empty, and there is proof that the worker failed or did not answer in time.",
+            "Look into the worker's log at the time of the job.",
+        ),
+        Reason(
+            "byoc_unclear", _U, _UNKNOWN, "The BYOC answer was empty and names no orchestrator: the worker failed, its slot was taken, or signing or payment failed.",
+            "Give the gateway an event sink, which tells them apart; look into the gateway's and the worker's log.",
+        ),
+        Reason(
+            "worker_4xx", _F, _ORCH, "The BYOC worker refused an input that is known to be good.",
+            "Look into the worker's log; the message carries its answer.",
+        ),
+        Reason(
+            "too_large", _F, _ORCH, "The answer was larger than limits.max_response.",
+            "Answer with what was asked for; the limit is far above any right answer.",
+        ),
+        Reason(
+            "empty", _U, _GATEWAY, "The gateway answered 200 with an empty body, which no pipeline route does for a right request.",
+            "Nothing to do for the orchestrator: look for a proxy before the gateway.",
+        ),
+        Reason(
+            "busy", _U, Fault.NOBODY, "Every slot of the orchestrator was taken, again and again until the tick ended.",
+            "Not a failure. If it stays so for many ticks, advertise a capacity that is really free.",
+        ),
+        Reason(
+            "capacity_unknown", _U, _UNKNOWN, "The gateway found nobody to give the job to and does not say whether the orchestrator was busy, down or unknown to it.",
+            "Compare the service URI in the gateway's pool with the one advertised.",
+        ),
+        Reason(
+            "unreachable", _F, _ORCH, "Nothing answers at the service URI: the gateway never reached the orchestrator, and neither could the tester, which reaches others.",
+            "Check that the orchestrator runs, and that its port is open to the Internet.",
+        ),
+        Reason(
+            "not_selected", _U, _UNKNOWN, "The gateway never gave the job to the orchestrator, though its service URI can be connected to.",
+            "It may be the price, a model that is advertised and not loaded, or a gateway's -discoveryTimeout that is too short.",
+        ),
+        Reason(
+            "unclear", _U, _UNKNOWN, "The job failed, and nothing shows whether it reached the orchestrator, also not when it was sent again alone.",
+            "Give the gateway an event sink; a webhook gateway shows more than one that is aimed by query.",
+        ),
+        Reason(
+            "price", _U, _UNKNOWN, "The orchestrator's price is above what the gateway pays, so it was never asked.",
+            "Compare the price with the gateway's -maxPricePerUnit.",
+        ),
+        Reason(
+            "not_targeted", _U, _GATEWAY, "The gateway did not let us say which orchestrator it uses, so nobody knows who served the job.",
+            "Run a tester gateway with -aiTesterGateway=true -aiSessionTimeout=0 -webhookRefreshInterval=0.",
+        ),
+        Reason(
+            "refuted", _U, _GATEWAY, "Evidence names another orchestrator as the one that served the job.",
+            "Check that the gateway serves this tester alone.",
+        ),
+        Reason(
+            "unproven", _U, _UNKNOWN, "Nothing proved who served the job, though it ran beside others, or its gateway has used another orchestrator than the named one in this tick.",
+            "Give the gateway an evidence source: -monitor=true, or an event sink.",
+        ),
+        Reason(
+            "retired", _U, Fault.NOBODY, "The gateway no longer serves this pipeline (410).",
+            "Nothing: batch pipelines are being retired from go-livepeer.",
+        ),
+        Reason(
+            "refused", _U, _GATEWAY, "No connection to the gateway could be made.",
+            "Check gateways.url and that the gateway runs.",
+        ),
+        Reason(
+            "gateway_lost", _U, _GATEWAY, "The gateway went away while the job was running.",
+            "Look into the gateway's log.",
+        ),
+        Reason(
+            "gateway_fault", _U, _GATEWAY, "The gateway, or a proxy before it, answered with something that no pipeline answers.",
+            "The message carries the status and the beginning of the body.",
+        ),
+        Reason(
+            "artifact_unreachable", _U, _GATEWAY, "The answer names a file that the gateway, which keeps it, did not give out.",
+            "Look into the gateway's log and its object store.",
+        ),
+        Reason(
+            "tester_fault", _U, _TESTER, "The request itself was refused: it was malformed, or a test input is damaged.",
+            "A defect of the tester or of a pipeline's definition; please report it with the message.",
+        ),
+        Reason(
+            "tick_suspect", _U, _TESTER, "Nearly everything failed for one reason in this tick, and a later one passed: the path was broken, not the orchestrators.",
+        ),
+        Reason("shutdown", _U, _TESTER, "The tester was stopped while the job was running."),
+    )
+}  # fmt: skip
+
+_LONGEST_MESSAGE = 4_000  # characters
+_OTHER_STATUS = Reason(
+    "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy before it, answered with this HTTP status.",
+    "500 means that the gateway could not fetch or keep the result; the others come from a proxy.",
+)  # fmt: skip
+
+
+def find_reason(code: str) -> Reason:
+    """Give the table's row for a code, `check:<name>` and other HTTP statuses included.
+
+    Raises KeyError for a code that is in no row.
+    """
+    if code in REASONS:
+        return REASONS[code]
+    if code.startswith("check:"):
+        return REASONS["check:*"]
+    if len(code) == 3 and code.isdecimal():
+        return _OTHER_STATUS
+    raise KeyError(code)
+
+
+def all_reasons() -> tuple[Reason, ...]:
+    """Give every row, for documentation."""
+    return (*REASONS.values(), _OTHER_STATUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check says of an answer: `problem` is a short code within the check, empty when it passed.
+
+    `fault` is the orchestrator's but for artifacts that the gateway does not give out and for the tester's own limits.
+    `notes` are oddities, which change no outcome.
+    """
+
+    check: str
+    problem: str = ""
+    message: str = ""
+    fault: Fault = Fault.ORCHESTRATOR
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the check found nothing wrong."""
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An outcome with its reason code and a sentence for people."""
+
+    outcome: Outcome
+    code: str
+    message: str
+
+    @classmethod
+    def from_code(cls, code: str, message: str = "") -> Self:
+        """Return the verdict that the table has for a code; without a message the table's sentence is used.
+
+        What a message quotes comes from outside; here it is made fit to be shown.
+        """
+        row = find_reason(code)
+        return cls(row.outcome, code, clean_prose(message, _LONGEST_MESSAGE) or row.meaning)
+
+    @property
+    def scored(self) -> bool:
+        """Tell whether the verdict counts at the Leaderboard."""
+        return self.outcome is not Outcome.UNSCORED
+
+    @property
+    def fault(self) -> Fault:
+        """Tell at whose door the outcome lies."""
+        return find_reason(self.code).fault

@@ -1,0 +1,1 @@
+"""config.toml, the environment and secret files: their schema, types and sources."""

@@ -1,0 +1,90 @@
+"""The shape of settings: which kind of value stands at a key path, as the models say it."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+Path = tuple[str | int, ...]
+
+
+def strip_optional(annotation: Any) -> Any:
+    """Return a type without its metadata and without `| None`."""
+    while True:
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            annotation = arguments[0]
+        elif (
+            origin in (Union, types.UnionType)
+            and len(others := [one for one in arguments if one is not type(None)]) == 1
+        ):
+            annotation = others[0]
+        else:
+            return annotation
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a type is a table whose keys are known."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether a type is a list."""
+    return get_origin(annotation) is list
+
+
+def is_free(annotation: Any) -> bool:
+    """Whether anything may stand there, as in the tables of pipelines."""
+    return annotation is Any
+
+
+def is_table(annotation: Any) -> bool:
+    """Whether a type is a table, of known keys or of any."""
+    return is_model(annotation) or get_origin(annotation) is dict
+
+
+def item_type(annotation: Any, part: str | int) -> Any:
+    """Return the type of a key of a table or of a list's items; Any for an unknown key, None below a single value."""
+    annotation = strip_optional(annotation)
+    if is_model(annotation):
+        field = annotation.model_fields.get(str(part))
+        return Any if field is None else Annotated[field.annotation, field]
+    if get_origin(annotation) in (list, dict):
+        return get_args(annotation)[-1]
+    return Any if is_free(annotation) else None
+
+
+def type_at(annotation: Any, path: Path) -> Any:
+    """Return the type of a key path."""
+    for part in path:
+        annotation = item_type(annotation, part)
+    return annotation
+
+
+def key_paths(model: type[BaseModel], before: Path = ()) -> Iterator[Path]:
+    """Yield the path of every known key, with 0 for the items of a list."""
+    for name, field in model.model_fields.items():
+        path, annotation = (*before, name), strip_optional(field.annotation)
+        yield path
+        if is_list(annotation) and is_model(strip_optional(get_args(annotation)[0])):
+            path, annotation = (*path, 0), strip_optional(get_args(annotation)[0])
+        if is_model(annotation):
+            yield from key_paths(annotation, path)
+
+
+def format_path(path: Path) -> str:
+    """Return a key path as people write it: `gateways[0].url`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like another one, or nothing if none is."""
+    close = difflib.get_close_matches(name.lower(), {one.lower(): one for one in known}, n=1, cutoff=0.65)
+    return f"; did you mean {next(one for one in known if one.lower() == close[0])}?" if close else ""

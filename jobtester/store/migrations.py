@@ -1,0 +1,112 @@
+"""The schema and its migrations, one step per version; PRAGMA user_version says how far a file is."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from jobtester.errors import StoreError
+
+_V1 = """
+CREATE TABLE ticks (
+    id TEXT PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL, seed INTEGER NOT NULL, trigger TEXT NOT NULL,
+    state TEXT NOT NULL, report TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX ticks_started ON ticks (started_at);
+CREATE TABLE results (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tick TEXT NOT NULL, address TEXT NOT NULL,
+    service_uri TEXT NOT NULL, pipeline TEXT NOT NULL, pipeline_name TEXT NOT NULL, model TEXT NOT NULL,
+    warm INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+    attribution TEXT NOT NULL, evidence TEXT NOT NULL, gateway TEXT NOT NULL, targeting TEXT NOT NULL,
+    started_at REAL NOT NULL, recorded_at REAL NOT NULL, round_trip_s REAL NOT NULL, artefact_s REAL, status INTEGER,
+    measures TEXT NOT NULL, deferred INTEGER NOT NULL, price_wei TEXT, request TEXT NOT NULL, response TEXT NOT NULL
+) STRICT;
+CREATE INDEX results_tick ON results (tick, seq);
+CREATE INDEX results_capability ON results (address, pipeline, model, seq);
+CREATE INDEX results_recorded ON results (recorded_at);
+CREATE TABLE latest (
+    address TEXT NOT NULL, service_uri TEXT NOT NULL, pipeline TEXT NOT NULL, model TEXT NOT NULL,
+    seq INTEGER NOT NULL, mean_s REAL, unscored_streak INTEGER NOT NULL,
+    PRIMARY KEY (address, service_uri, pipeline, model)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY, result TEXT NOT NULL UNIQUE, tick TEXT NOT NULL, gateway TEXT NOT NULL,
+    state TEXT NOT NULL, body BLOB NOT NULL, region TEXT NOT NULL, address TEXT NOT NULL, pipeline TEXT NOT NULL,
+    model TEXT NOT NULL, timestamp INTEGER NOT NULL, round_trip_s REAL NOT NULL, created_at REAL NOT NULL,
+    due_at REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, first_sent_at REAL, last_sent_at REAL,
+    settled_at REAL, problem TEXT NOT NULL DEFAULT '', maybe_double INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX outbox_due ON outbox (state, due_at);
+CREATE INDEX outbox_tick ON outbox (tick, gateway, state);
+CREATE TABLE received (
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, received_at REAL NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
+    stat TEXT NOT NULL
+) STRICT;
+CREATE INDEX received_digest ON received (digest, received_at);
+CREATE INDEX received_at ON received (received_at);
+CREATE TABLE pulse (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
+"""
+
+_V2 = """
+CREATE INDEX outbox_order ON outbox (state, seq);
+CREATE INDEX results_reason ON results (reason, seq);
+"""
+
+_V3 = """
+CREATE INDEX results_outcome ON results (outcome, seq);
+CREATE INDEX results_pipeline ON results (pipeline, seq);
+CREATE INDEX results_model ON results (model, seq);
+"""
+
+_V4 = """
+ALTER TABLE results ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+"""
+
+_V5 = """
+ALTER TABLE outbox ADD COLUMN looks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN audited_at REAL;
+CREATE INDEX outbox_address ON outbox (address, state, settled_at);
+"""
+
+_V6 = """
+ALTER TABLE results RENAME COLUMN address TO orchestrator;
+ALTER TABLE results RENAME COLUMN artefact_s TO artifact_s;
+ALTER TABLE results RENAME COLUMN price_wei TO estimated_price_wei;
+ALTER TABLE latest RENAME COLUMN address TO orchestrator;
+ALTER TABLE outbox RENAME COLUMN address TO orchestrator;
+ALTER TABLE outbox RENAME COLUMN looks TO look_ups;
+UPDATE results SET reason = replace(reason, 'artefact', 'artifact') WHERE reason LIKE '%artefact%';
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+VERSION = len(STEPS)
+
+
+def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError for a file that is newer than the program; nothing of it is touched."""
+    if (version := _version(connection)) > VERSION:
+        raise StoreError(
+            f"store.path: {path} has version {version}, this program knows {VERSION}; "
+            "use the newer program, or set another path"
+        )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to this program's version.
+
+    Each step is one transaction; where another process is about to take the same, one of both finds it taken.
+    """
+    for step in range(_version(connection), VERSION):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) == step:
+                for statement in STEPS[step].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {step + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
