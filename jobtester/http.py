@@ -1,9 +1,11 @@
-"""Proxies: which way out the environment names for an address."""
+"""Speak HTTP safely: bounded bodies, signatures, proxies, and plain words for what goes wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
+import hmac
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -18,6 +20,34 @@ from yarl import URL
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PORTS = {"http": 80, "https": 443}
+
+
+class BodyTooLargeError(ValueError):
+    """A body has more bytes than its reader accepts."""
+
+
+async def read_bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes:
+    """Read the body of a request or response to its end. Raises BodyTooLargeError as soon as it exceeds `max_bytes`.
+
+    Content-Length is the sender's claim and may be missing, so the bytes themselves are counted.
+    """
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+def sign_body(secret: str, body: bytes) -> str:
+    """Return the signature that the Leaderboard expects: bare lower-case hex of HMAC-SHA256 over the exact bytes."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def is_signature_valid(secret: str, body: bytes, signature: str) -> bool:
+    """Return True if a signature from the network is that of the body; the comparison takes constant time."""
+    # "replace": the header may hold anything, lone surrogates included, and must not raise.
+    return hmac.compare_digest(signature.encode("utf-8", "replace"), sign_body(secret, body).encode())
 
 
 @dataclass(frozen=True, slots=True)

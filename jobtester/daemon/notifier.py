@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -16,7 +14,7 @@ import structlog
 from jobtester import __version__
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary
-from jobtester.http import Proxies
+from jobtester.http import Proxies, sign_body
 from jobtester.settings.model import NotifySettings
 
 log = structlog.get_logger()
@@ -63,8 +61,7 @@ class Notifier:
         body = orjson.dumps(report.as_json())
         headers = {}
         if how.secret is not None:
-            key = how.secret.get_secret_value().encode()
-            headers["Authorization"] = hmac.new(key, body, hashlib.sha256).hexdigest()
+            headers["Authorization"] = sign_body(how.secret.get_secret_value(), body)
         url = how.url.get_secret_value()
         problem, way = "", Proxies.from_environment().request_arguments(url)
         for number in range(self.tries):

@@ -20,7 +20,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
 from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
 from jobtester.gateway.result_files import FileFetcher, ResultFile
-from jobtester.http import Proxies, explain_connection_error, is_plain_http_refusal, needs_https
+from jobtester.http import Proxies, explain_connection_error, is_plain_http_refusal, needs_https, read_bounded
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
 _KEPT_HEADERS = (
@@ -204,12 +204,7 @@ class GatewayClient:
         way = self._proxies.request_arguments(self.cli_url)
         try:
             async with asyncio.timeout(timeout_s), self._session.get(self.cli_url + path, **way) as response:
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > max_bytes:
-                        raise GatewayError(f"{self.cli_url}{path}: the answer is larger than {max_bytes} bytes")
-                return response.status, bytes(body)
+                return response.status, await read_bounded(response.content, max_bytes)
         except TimeoutError as error:
             raise GatewayError(f"{self.cli_url}{path}: no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from jobtester.gateway.address_guard import ForbiddenAddressError, LocalAddressBlockingResolver, Network
-from jobtester.http import Proxies
+from jobtester.http import BodyTooLargeError, Proxies, read_bounded
 
 _HOPS = 4
 _MOVED = (301, 302, 303, 307, 308)
@@ -129,7 +129,11 @@ class FileFetcher:
                 coding = response.headers.get("Content-Encoding", "identity").lower()
                 if response.status == 200 and coding != "identity":
                     raise FileRefusedError(f"comes as {coding[:20]}, although it was asked for as it is")
-                content = await _body(response, max_body) if response.status == 200 else b""
+                try:
+                    content = await read_bounded(response.content, max_body) if response.status == 200 else b""
+                except BodyTooLargeError as error:
+                    response.close()
+                    raise FileRefusedError(f"larger than {max_body} bytes", 200) from error
                 return response.status, response.headers.get("Content-Type", ""), content
         raise FileRefusedError("too many redirects")
 
@@ -171,13 +175,3 @@ class FileFetcher:
     def _is_gateway(self, url: URL) -> bool:
         """Tell whether an address is the gateway's own."""
         return (url.host, url.port) == (self._gateway.host, self._gateway.port)
-
-
-async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
-    content = bytearray()
-    async for chunk in response.content.iter_any():
-        content += chunk
-        if len(content) > most:
-            response.close()
-            raise FileRefusedError(f"larger than {most} bytes", 200)
-    return bytes(content)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import io
 import secrets
 import time
@@ -19,7 +17,7 @@ import orjson
 
 from jobtester import __version__
 from jobtester.errors import LeaderboardError
-from jobtester.http import Proxies, explain_connection_error
+from jobtester.http import Proxies, explain_connection_error, read_bounded, sign_body
 from jobtester.leaderboard.answers import PostAnswer, PostResult, classify_answer, parse_http_date
 
 _FAR_FUTURE = 4_102_444_800  # the year 2100: no clock of a database runs that far ahead
@@ -62,7 +60,7 @@ class LeaderboardClient:
         `clock` gives our Unix seconds; how far it is ahead of the server's is told by what that answers.
         """
         self.url = url.rstrip("/")
-        self._secret = secret.encode()
+        self._secret = secret
         self._timeout_s = timeout_s
         self._clock = clock
         self._ahead_s = 0.0
@@ -93,23 +91,19 @@ class LeaderboardClient:
             await self._session.close()
             self._session = None
 
-    def sign(self, body: bytes) -> str:
-        """Give the bare lower-case hex HMAC-SHA256 over the exact bytes."""
-        return hmac.new(self._secret, body, hashlib.sha256).hexdigest()
-
     async def post(self, body: bytes) -> PostAnswer:
         """Send one stat and say what became of it; never raises for what the network does.
 
         Only a failure to connect proves that nothing arrived. Anything else that is not an answer leaves it unknown.
         """
         assert self._session is not None, "open() comes first"
-        headers = {"Authorization": self.sign(body), "Content-Type": "application/json"}
+        headers = {"Authorization": sign_body(self._secret, body), "Content-Type": "application/json"}
         sent = body if len(body) < _LONG else io.BytesIO(body)  # what is long is handed over piece by piece
         try:
             async with self._session.post(
                 f"{self.url}/api/post_stats", data=sent, headers=headers, allow_redirects=False, **self._way
             ) as response:
-                text = (await _bounded(response, _MAX_ANSWER)).decode("utf-8", "replace").strip()
+                text = (await read_bounded(response.content, _MAX_ANSWER)).decode("utf-8", "replace").strip()
                 self._compare_clocks(response)
                 wait, date = response.headers.get("Retry-After", ""), response.headers.get("Date", "")
                 return classify_answer(response.status, text, wait, date)
@@ -169,7 +163,7 @@ class LeaderboardClient:
         try:
             headers = {"Connection": "close"} if fresh else {}
             async with self._session.get(url, headers=headers, **self._way) as response:
-                body = await _bounded(response, _MAX_READ)
+                body = await read_bounded(response.content, _MAX_READ)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise LeaderboardError(f"{self.url}{path}: {self._cause(error)}") from error
         except ValueError as error:
@@ -187,13 +181,3 @@ class LeaderboardClient:
         date = parse_http_date(response.headers.get("Date", ""))
         if date is not None:
             self._ahead_s = self._clock() - date
-
-
-async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read a body piece by piece. Raises ValueError once it is larger than `most` bytes."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > most:
-            raise ValueError(f"the answer is larger than {most} bytes")
-    return bytes(body)

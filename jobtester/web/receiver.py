@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections import deque
 
@@ -14,6 +12,7 @@ from aiohttp import web
 
 from jobtester.domain.external_results import ExternalResult, InvalidStatError, parse_results
 from jobtester.errors import StoreError
+from jobtester.http import is_signature_valid
 from jobtester.web.context import CONTEXT, WebContext
 from jobtester.web.request_body import BodyReadError, read_limited
 
@@ -41,9 +40,7 @@ async def results(request: web.Request) -> web.Response:
         body = await read_limited(request, _MOST_BYTES)
     except BodyReadError as error:
         return _refused(parts, error.status, str(error))
-    signed = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
-    given = request.headers.get("Authorization", "").strip()
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), signed.encode()):
+    if not is_signature_valid(secret.get_secret_value(), body, request.headers.get("Authorization", "").strip()):
         return _refused(parts, 403, "request can not be authenticated")
     try:
         found = parse_results(body) if len(body) < _LONG else await asyncio.to_thread(parse_results, body)

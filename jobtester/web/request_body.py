@@ -8,6 +8,8 @@ import logging
 import structlog
 from aiohttp import http_exceptions, web
 
+from jobtester.http import BodyTooLargeError, read_bounded
+
 log = structlog.get_logger()
 
 _PATIENCE_S = 30.0
@@ -31,18 +33,15 @@ async def read_limited(request: web.Request, max_bytes: int, patience_s: float =
     too_large = BodyReadError(413, f"larger than {max_bytes} bytes")
     if (request.content_length or 0) > max_bytes:
         raise too_large
-    body = bytearray()
     try:
         async with asyncio.timeout(patience_s):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise too_large
+            return await read_bounded(request.content, max_bytes)
+    except BodyTooLargeError as error:
+        raise too_large from error
     except TimeoutError as error:
         raise BodyReadError(408, f"the body was not there within {patience_s:g} s") from error
     except _BROKEN as error:
         raise BodyReadError(400, "the body broke off") from error
-    return bytes(body)
 
 
 def server_logger() -> logging.Logger:
