@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-
-import structlog
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Orchestrator, Target
-from jobtester.errors import GatewayError
-from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.gateway_events import EventLog, JobCompletedEvent
-from jobtester.gateway.gateway_metrics import (
-    MetricsReading,
-    MetricsSnapshot,
-    OrchestratorLabels,
-    SeriesChange,
-    SeriesHistory,
-    parse_metrics,
-)
+from jobtester.gateway.gateway_metrics import MetricsReader, MetricsReading, OrchestratorLabels, SeriesChange
 from jobtester.gateway.orchestrator_index import OrchestratorIndex, proves, refutes
 
-log = structlog.get_logger()
-
-_SHARE = 10
-_BYTES_PER_S = 4e6  # what is fetched passes through the event loop, and the gateway has to write it
 _FORGET_FROM = 64
 _LINGERS_S = 30.0
 _EVENTS_S = 120.0
@@ -88,57 +72,6 @@ class CollectedEvidence:
         for one in self.items:
             attribution = attribution.with_evidence(one.kind or attribution.kind, one.line)
         return attribution
-
-
-class MetricsReader:
-    """Reads a gateway's /metrics after jobs, one reading for all that wait.
-
-    Never more often than every `pause_s` seconds, and less often where there is so much to read that it would cost
-    more than a tenth of the processor, or keep the event loop from jobs.
-    """
-
-    def __init__(
-        self, client: GatewayClient, *, pause_s: float = 0.05, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Wrap a client whose CLI port has metrics; nothing is read yet."""
-        self._client = client
-        self._least_pause_s = self._pause_s = pause_s
-        self._clock = clock
-        self._reading = asyncio.Lock()
-        self.history = SeriesHistory()
-        self.problem = ""
-
-    @property
-    def latest(self) -> MetricsReading | None:
-        """Give the newest reading."""
-        return self.history.latest
-
-    async def read_after(self, moment: float) -> MetricsReading | None:
-        """Give a reading that began at or after `moment`, monotonic seconds; None if it cannot be had."""
-        async with self._reading:
-            if self.latest is not None and self.latest.read_at >= moment:
-                return self.latest
-            if self.latest is not None:
-                await asyncio.sleep(max(0.0, self.latest.read_at + self._pause_s - self._clock()))
-            return await self._read()
-
-    async def _read(self) -> MetricsReading | None:
-        begun = self._clock()
-        try:
-            status, body = await self._client.get_cli("/metrics", timeout_s=5)
-            if status != 200:
-                raise GatewayError(f"{self._client.cli_url}/metrics: answered {status}; run the gateway with -monitor")
-        except GatewayError as error:
-            if not self.problem:
-                log.warning("metrics_unreadable", gateway=self._client.name, problem=str(error))
-            self.problem = str(error)
-            return None
-        if self.problem:
-            log.info("metrics_readable_again", gateway=self._client.name)
-            self.problem = ""
-        snapshot, took_s = await asyncio.to_thread(_parse_timed, body, begun, self.history.lines)
-        self._pause_s = max(self._least_pause_s, _SHARE * took_s, len(body) / _BYTES_PER_S)
-        return self.history.add(snapshot)
 
 
 @dataclass(slots=True)
@@ -392,9 +325,3 @@ def _moves_until(life: JobTrace) -> float:
 def _is_meaningless_error(error: str) -> bool:
     """Whether an error is what a gateway writes whenever its tries run out, for whatever reason."""
     return "no orchestrators available" in error.lower()
-
-
-def _parse_timed(body: bytes, begun: float, before: frozenset[int]) -> tuple[MetricsSnapshot, float]:
-    """Read metrics and give how many seconds that took."""
-    began = time.perf_counter()
-    return parse_metrics(body, begun, before), time.perf_counter() - began

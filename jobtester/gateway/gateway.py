@@ -10,8 +10,9 @@ from typing import Self
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.client import GatewayClient
-from jobtester.gateway.evidence import EvidenceCollector, MetricsReader
+from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.gateway_events import EventLog
+from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
 from jobtester.gateway.targeting import ByocTargeting, QueryTargeting, Targeting, WebhookTargeting
 from jobtester.gateway.trust import TrustCounter

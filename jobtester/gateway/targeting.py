@@ -14,11 +14,10 @@ from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator
-from jobtester.gateway.answer_time import classify_by_time
+from jobtester.gateway.attempt_classifier import classify_by_questions, classify_by_time
 from jobtester.gateway.byoc import byoc_header
 from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.lease import Lease, LeasedJob
-from jobtester.gateway.questions import classify_by_questions
 
 
 @dataclass(slots=True)

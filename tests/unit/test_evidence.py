@@ -11,9 +11,10 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.gateway.client import GatewayClient
-from jobtester.gateway.evidence import CollectedEvidence, EvidenceCollector, JobTrace, MetricsReader
+from jobtester.gateway.evidence import CollectedEvidence, EvidenceCollector, JobTrace
 from jobtester.gateway.gateway_events import EventLog, parse_events
 from jobtester.gateway.gateway_metrics import (
+    MetricsReader,
     MetricsSnapshot,
     OrchestratorLabels,
     SeriesChange,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobtester.domain.attempts import AttemptPattern
-from jobtester.gateway.questions import classify_by_questions
+from jobtester.gateway.attempt_classifier import classify_by_questions
 from tests.unit.corpus.question_patterns import AskingGateway
 
 RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
