@@ -1,4 +1,4 @@
-"""The audit: reads some delivered stats back, since an `ok` does not prove that anything was stored."""
+"""Read some delivered stats back, since an `ok` does not prove that anything was stored."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from jobtester.store.outbox import OutboxEntry
 _EVERY_S = 30.0
 _WITHIN_S = 6 * 3600.0
 _ALL = 1_000_000  # more than any tick has
+_MAX_MISSED = 40
 
 
 @dataclass(slots=True)
 class DeliveryAudit:
-    """Reads back `per_tick` stats of each tick, 0 for none.
+    """Read back `per_tick` stats of each tick, 0 for none.
 
-    A lost one is reported, and posted once more where its absence is believed by the same rule as a look-up's. It is
+    A lost stat is reported, and posted once more where its absence is believed by the same rule as a look-up's. It is
     read back until it is shown. A lost one is seldom alone, so from then on every stat is read back, until a round
     finds nothing more to read.
     """
@@ -29,7 +30,7 @@ class DeliveryAudit:
     per_tick: int
     clock: Callable[[], float] = time.time
     _done_at: float = float("-inf")
-    _looks: dict[int, int] = field(default_factory=dict)
+    _missed: dict[int, OutboxEntry] = field(default_factory=dict)
     _lost: set[int] = field(default_factory=set)
     _all: bool = False
 
@@ -39,9 +40,15 @@ class DeliveryAudit:
         if not self.per_tick or 0 <= now - self._done_at < _EVERY_S or self.lookup.status.open_for_s:
             return
         self._done_at = now
-        outbox = self.lookup.outbox
         per_tick = _ALL if self._all else self.per_tick
-        entries = await outbox.due_audits(per_tick, older_s=self.lookup.miss_after_s, newer_s=_WITHIN_S)
+        # The sample is drawn anew each time, but an absence takes several looks at the same stat. So a stat that was
+        # missed once is asked for until it is shown or proven lost. Were it left to the draw, another stat of its tick
+        # could be shown first, which ends the tick's sample, and the loss would never be noticed.
+        missed = self._missed = {
+            seq: entry for seq, entry in self._missed.items() if now - _settled(entry) <= _WITHIN_S
+        }
+        drawn = await self.lookup.outbox.due_audits(per_tick, older_s=self.lookup.miss_after_s, newer_s=_WITHIN_S)
+        entries = list((missed | {entry.seq: entry for entry in drawn if entry.seq not in missed}).values())
         self._all = self._all and bool(entries or self._lost)
         for entry in entries:
             try:
@@ -53,21 +60,28 @@ class DeliveryAudit:
     async def _read_back(self, entry: OutboxEntry) -> None:
         lookup = self.lookup
         look = await lookup.reader.look_up(entry, decisive=True)
-        look = replace(look, look_ups=self._looks.pop(entry.seq, 0))
         lookup.status.on_read_back("")
-        match conclude(look, lookup.miss_after_s):
-            case StatProof.STORED:
-                await lookup.outbox.record_audit(entry.seq)
-                if entry.seq in self._lost:
-                    self._lost.discard(entry.seq)
-                    lookup.status.on_stats_restored(len(self._lost))
-            case StatProof.ABSENT:
-                # The region first: without an `ai` row there it would only be dropped again.
-                if await lookup.region_check.is_usable(afresh=True):
-                    why = "answered `ok`, but not stored; posted again"
-                    await lookup.outbox.record_audit(entry.seq, lost=why)
-                    self._lost.add(entry.seq)
-                    self._all = True
-                    lookup.status.on_stat_lost(entry.result, why, len(self._lost))
-            case StatProof.TOO_EARLY | StatProof.UNPROVEN:
-                self._looks[entry.seq] = look.look_ups + counts_as_evidence(look, lookup.miss_after_s)  # asked again
+        proof = conclude(look, lookup.miss_after_s)
+        if proof is StatProof.STORED:
+            self._missed.pop(entry.seq, None)
+            await lookup.outbox.record_audit(entry.seq)
+            if entry.seq in self._lost:
+                self._lost.discard(entry.seq)
+                lookup.status.on_stats_restored(len(self._lost))
+        elif proof is not StatProof.ABSENT:
+            # No more than these are kept, so that a reading never takes long; the others can be drawn again.
+            if entry.seq in self._missed or len(self._missed) < _MAX_MISSED:
+                looks = look.look_ups + counts_as_evidence(look, lookup.miss_after_s)
+                self._missed[entry.seq] = replace(entry, look_ups=looks)
+        # The region first: without an `ai` row there the stat would only be dropped again.
+        elif await lookup.region_check.is_usable(afresh=True):
+            self._missed.pop(entry.seq, None)
+            problem = "answered `ok`, but not stored; posted again"
+            await lookup.outbox.record_audit(entry.seq, lost=problem)
+            self._lost.add(entry.seq)
+            self._all = True
+            lookup.status.on_stat_lost(entry.result, problem, len(self._lost))
+
+
+def _settled(entry: OutboxEntry) -> float:
+    return entry.settled_at if entry.settled_at is not None else entry.created_at

@@ -595,6 +595,26 @@ async def test_a_delivered_stat_that_is_not_stored_is_posted_once_more(tmp_path:
         assert await harness.states() == {"delivered": 2}
 
 
+async def test_a_missed_stat_is_read_back_until_that_is_settled(tmp_path: Path) -> None:
+    """One look proves no absence; that another stat of the tick is shown meanwhile does not end the search."""
+    async with delivery_harness(tmp_path, audit_per_tick=1) as harness:
+        assert await harness.delivery.region_check.is_usable()
+        harness.set_faults(gone_ai_regions={"FRA"})
+        await harness.record()
+        await harness.run()
+        assert (harness.stored_numbers(), await harness.states()) == ([], {"delivered": 1})
+        harness.set_faults()
+        await harness.run(310)
+        assert harness.delivery.status.lost == 0, "nothing was ever stored with which to compare"
+        await harness.record(30)
+        await harness.run()
+        await harness.run(100)
+        for _ in range(4):
+            await harness.run(31)
+        assert sorted(harness.stored_numbers()) == list(range(1, 32))
+        assert await harness.states() == {"delivered": 31}
+
+
 async def test_a_database_that_is_created_anew_gets_each_stat_once_more(tmp_path: Path) -> None:
     """Rows, control rows and the region vanish: what was lost is told and posted again, and nothing is doubled."""
     async with delivery_harness(tmp_path, region="NYC", audit_per_tick=1) as harness:
