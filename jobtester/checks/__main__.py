@@ -1,6 +1,6 @@
-"""The worker's side: looks at answers that come in on standard input, within bounds that the system enforces.
+"""Run a worker: evaluate the answers that arrive on standard input, within limits that the system enforces.
 
-It ends when the daemon is gone, and never outlives a task by more than the processor time that the task may take.
+The worker ends when the daemon is gone, and outlives no task by more than the processor time that the task may take.
 """
 
 from __future__ import annotations
@@ -9,55 +9,51 @@ import contextlib
 import os
 import resource
 import signal
-import socket
 import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from jobtester.checks import audio, image
-from jobtester.checks.evaluation import (
-    CheckReport,
-    encode_report,
-    evaluate,
-    read_exactly,
-    read_message,
-    read_task,
-    write_message,
-)
-from jobtester.checks.inspection import inspect_media
+from jobtester.checks.base import CheckFailedError
+from jobtester.checks.evaluation import CheckReport, evaluate
 from jobtester.checks.registry import load_decoders
+from jobtester.checks.sound import decode_sound
+from jobtester.checks.worker_protocol import encode_report, receive_message, receive_task, send_message
 from jobtester.domain.reasons import Fault, Finding
 
-_MEMORY = 160 * 2**20  # bytes that looking at an answer may take, beside the worker itself
-_PATIENCE = 5  # of 19: the event loop, which measures, goes first; what is looked at can wait a little
-_UNLIMITED = resource.RLIM_INFINITY
+_MEMORY_BYTES = 160 * 2**20  # for one task, beyond what the worker itself has loaded
+_NICENESS = 5  # of 19: the event loop, which measures times, goes first; a check can wait a little
+_PICTURE_FORMATS = ("PNG", "JPEG", "GIF")
+_SOUND_FORMATS = ("wav", "flac", "mp3", "ogg")
+_MIN_SOUND_S = 1.0
 
 
 def main() -> None:
-    """Take tasks until the other side has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_PATIENCE)
-    _forbid(resource.RLIMIT_CORE, 0)
-    _forbid(resource.RLIMIT_FSIZE, 0)
-    _forbid(resource.RLIMIT_NOFILE, 64)
-    bounds = _Bounds()
-    with socket.socket(fileno=sys.stdin.fileno()) as link, link.makefile("rwb") as stream:
-        pipe = cast("BinaryIO", stream)
-        while (header := read_message(pipe)) is not None:
-            write_message(_answer(header, pipe, bounds), pipe)
-            pipe.flush()
+    """Work on tasks until the daemon is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which ends its workers itself
+    os.nice(_NICENESS)
+    # A decoder that a file has taken over leaves no core dump, writes no file and opens few.
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 64)):
+        resource.setrlimit(limit, (value, value))
+    limits = _TaskLimits()
+    with Connection(sys.stdin.fileno()) as link, contextlib.suppress(EOFError, OSError):
+        while True:
+            send_message(link, _handle(receive_message(link), link, limits))
 
 
-def _answer(header: dict[str, Any], pipe: BinaryIO, bounds: _Bounds) -> dict[str, Any]:
-    if "inspect" in header:
-        content = read_exactly(pipe, header["size"])
-        (image if header["inspect"] == "image" else audio).prepare()
-        with bounds.around(header["cpu_s"], len(content)):
-            return inspect_media(content, header["inspect"])
-    task = read_task(header["task"], pipe)
+def _handle(message: dict[str, Any], link: Connection, limits: _TaskLimits) -> dict[str, Any]:
+    # Decoders are loaded before the limits apply: loading them is not the answer's doing.
+    if "inspect" in message:
+        content = link.recv_bytes()
+        (image if message["inspect"] == "image" else audio).load_decoders()
+        with limits.applied(message["cpu_s"], len(content)):
+            return inspect_media(content, message["inspect"])
+    task = receive_task(link, message["task"])
     load_decoders(task.expectation.checks)
     try:
-        with bounds.around(header["cpu_s"], task.size):
+        with limits.applied(message["cpu_s"], task.size):
             report = evaluate(task)
     except MemoryError:
         finding = Finding(
@@ -67,39 +63,56 @@ def _answer(header: dict[str, Any], pipe: BinaryIO, bounds: _Bounds) -> dict[str
     return encode_report(report)
 
 
-class _Bounds:
-    """Limits on processor time, whose end is the worker's end, and on memory, which shows as MemoryError."""
+def inspect_media(content: bytes, kind: str) -> dict[str, Any]:
+    """Return the facts of a test input, an `image` or `audio` file, before it is sent to anybody.
+
+    They are its size in pixels or its duration in seconds, or under `problem` why it must not be sent.
+    """
+    try:
+        if kind == "image":
+            picture = image.decode_image(content)
+            if (picture.format or "").replace("MPO", "JPEG") not in _PICTURE_FORMATS:
+                return {"problem": f"is {picture.format}; gateways take PNG, JPEG and GIF only"}
+            return {"width": picture.width, "height": picture.height, "pixels": image.pixel_digest(picture)}
+        sound = decode_sound(content)
+    except CheckFailedError as error:
+        return {"problem": error.message}
+    if sound.form not in _SOUND_FORMATS:
+        return {"problem": f"is {sound.form}; gateways are safe with WAV, FLAC and MP3 only"}
+    if sound.seconds < _MIN_SOUND_S:
+        return {"problem": f"takes {sound.seconds:.2f} s; gateways take nothing below {_MIN_SOUND_S:g} s"}
+    return {"duration_s": round(sound.seconds, 3)}
+
+
+class _TaskLimits:
+    """Limits of one task on processor time, which ends the worker, and on memory, which raises MemoryError."""
 
     def __init__(self) -> None:
-        self._loaded = 0
-        self._own = 0
+        self._module_count = 0
+        self._base_bytes = 0
 
     @contextlib.contextmanager
-    def around(self, cpu_s: float, size: int) -> Any:
-        """Bound what happens inside; `size` bytes of the task are in memory already."""
-        if self._loaded != len(sys.modules):
-            self._loaded, self._own = len(sys.modules), _address_space() - size
-        if self._own > 0:
-            resource.setrlimit(resource.RLIMIT_AS, (self._own + _MEMORY, _UNLIMITED))
+    def applied(self, cpu_s: float, size: int) -> Iterator[None]:
+        """Limit what runs inside; `size` bytes of the task are in memory already."""
+        # The worker's own size is measured again only after it has loaded modules: what earlier tasks left in the
+        # allocator would otherwise raise the limit from task to task.
+        if self._module_count != len(sys.modules):
+            self._module_count = len(sys.modules)
+            try:
+                pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+                self._base_bytes = pages * resource.getpagesize() - size
+            except (OSError, ValueError):  # a system without /proc: then memory is not limited
+                self._base_bytes = 0
+        if self._base_bytes > 0:
+            resource.setrlimit(resource.RLIMIT_AS, (self._base_bytes + _MEMORY_BYTES, resource.RLIM_INFINITY))
+        # ITIMER_PROF counts processor time, not wall time, so a busy machine is held against nobody. Nothing handles
+        # its signal: a decoder deep inside a C loop could not be interrupted in any other way.
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            resource.setrlimit(resource.RLIMIT_AS, (_UNLIMITED, _UNLIMITED))
-
-
-def _address_space() -> int:
-    """Give the bytes of address space in use, 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    except (OSError, ValueError):
-        return 0
-    return pages * resource.getpagesize()
-
-
-def _forbid(limit: int, most: int) -> None:
-    resource.setrlimit(limit, (most, most))
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

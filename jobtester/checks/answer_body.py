@@ -8,9 +8,8 @@ from typing import Any
 from jobtester.checks import chat_stream
 from jobtester.checks.base import CheckFailedError, NoteCollector
 from jobtester.checks.completion import parse_completion
-from jobtester.checks.json_path import shorten
 from jobtester.checks.token_usage import countable_tokens
-from jobtester.checks.untrusted_json import parse_json
+from jobtester.checks.untrusted_json import parse_json, shorten
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"

@@ -8,9 +8,8 @@ from typing import Any
 
 from jobtester.checks.base import CheckFailedError, CheckInput
 from jobtester.checks.media import entry_content, entry_urls, find_entries
-from jobtester.checks.sound import RARE, Sound, decode_sound
+from jobtester.checks.sound import MAX_SECONDS, RARE, decode_sound
 
-_MAX_SECONDS = 600.0
 _STEADY = 0.1  # variation of the levels; that of speech is 0.5 to 1.5, since words have pauses and syllables
 _MANY_LEVELS = 20  # levels of 50 ms from which on a variation means something
 _SILENT = 32.0  # level, of 32767, below which nobody hears anything
@@ -41,12 +40,12 @@ class Params:
             raise ValueError("rate is above 0, and least is below most")
 
 
-def urls(answer: Any, params: Params) -> list[str]:
+def file_urls(answer: Any, params: Params) -> list[str]:
     """Give the sound's address."""
     return entry_urls(answer, params.path)
 
 
-def prepare() -> None:
+def load_decoders() -> None:
     """Load the decoders."""
     import av.audio.resampler  # noqa: F401
 
@@ -56,8 +55,8 @@ def check(sample: CheckInput, params: Params) -> None:
     content = entry_content(sample, find_entries(sample.answer, params.path)[0], params.path)
     text = str(sample.expectation.parameters.get(params.text, ""))
     usual = (len(text) + _MORE_LETTERS * len(_SYLLABLE.findall(text))) / params.rate
-    most = usual * params.most if text else _MAX_SECONDS
-    heard = decode(content, limit_s=most + 1)
+    most = usual * params.most if text else MAX_SECONDS
+    heard = decode_sound(content, limit_s=most + 1)
     seconds = heard.seconds
     if text and not usual * params.least <= seconds <= most:
         shown = f"more than {most:.1f}" if seconds > most else f"{seconds:.2f}"
@@ -79,8 +78,3 @@ def check(sample: CheckInput, params: Params) -> None:
         sample.notes.add("format", f"the sound is written as {heard.form.upper()}, which not all browsers play")
     if heard.broken:
         sample.notes.add("broken_frames", f"{heard.broken} parts of the sound are broken, which players skip")
-
-
-def decode(content: bytes, *, limit_s: float = _MAX_SECONDS) -> Sound:
-    """Decode up to `limit_s` seconds of a sound. Raises CheckFailedError for what no player plays."""
-    return decode_sound(content, limit_s=limit_s)

@@ -76,7 +76,7 @@ class Expectation:
     inputs: Mapping[str, AssetMetadata] = field(default_factory=dict)
     is_streamed: bool = False
 
-    def number(self, *names: str) -> float | None:
+    def find_number(self, *names: str) -> float | None:
         """Give the first of these parameters that is a number of usual size, or a text that is a whole one."""
         for name in names:
             value = self.parameters.get(name)
@@ -87,19 +87,21 @@ class Expectation:
         return None
 
     @property
-    def asked_size(self) -> tuple[int, int] | None:
+    def requested_size(self) -> tuple[int, int] | None:
         """Give the width and height that were asked for, as `width` and `height` or OpenAI's `size`."""
-        width, height = self.number("width"), self.number("height")
+        width, height = self.find_number("width"), self.find_number("height")
         if width is not None and height is not None:
             return int(width), int(height)
         named = _SIZE.fullmatch(str(self.parameters.get("size", "")))
         return (int(named[1]), int(named[2])) if named else None
 
-    def picture(self) -> AssetMetadata | None:
+    @property
+    def sent_picture(self) -> AssetMetadata | None:
         """Give what is known of the picture that was sent, None if there was none."""
         return next((truth for truth in self.inputs.values() if truth.width), None)
 
-    def speech(self) -> AssetMetadata | None:
+    @property
+    def sent_speech(self) -> AssetMetadata | None:
         """Give what is known of the speech that was sent, None if there was none."""
         return next((truth for truth in self.inputs.values() if truth.transcript), None)
 

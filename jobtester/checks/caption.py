@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from jobtester.checks.base import CheckFailedError, CheckInput, Expectation
 from jobtester.checks.expected_word import is_error_message
-from jobtester.checks.json_path import find_text, shorten
 from jobtester.checks.languages import has_small_words, is_known
 from jobtester.checks.text import is_without_spaces, split_words
+from jobtester.checks.untrusted_json import find_text, shorten
 from jobtester.domain.reasons import Fault
 
 _LIMIT = 2000
@@ -33,9 +33,9 @@ class Params:
     required: bool = True
 
 
-def needs(params: Params, expectation: Expectation) -> str:
+def missing_inputs(params: Params, expectation: Expectation) -> str:
     """Say what has to be known of the picture."""
-    picture = expectation.picture()
+    picture = expectation.sent_picture
     if params.required and not params.words and not (picture and picture.caption_words):
         return "needs words, or caption_words for the picture in truth.toml beside it; or required = false"
     return ""
@@ -49,7 +49,7 @@ def check(sample: CheckInput, params: Params) -> None:
         raise CheckFailedError("empty", f"the caption has no words: {shorten(text)}")
     if is_error_message(text):
         raise CheckFailedError("error", f"the caption is an error's message: {shorten(text)}")
-    picture = sample.expectation.picture()
+    picture = sample.expectation.sent_picture
     expected = params.words or (picture.caption_words if picture else ())
     named = not params.required or not expected or any(_says(said, word) for word in expected)
     known = named or is_known(said, expected)

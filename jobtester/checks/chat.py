@@ -9,12 +9,12 @@ from typing import Any
 from jobtester.checks.base import CheckFailedError, CheckInput, NoteCollector
 from jobtester.checks.completion import Completion, parse_completion
 from jobtester.checks.expected_word import contains_word, is_error_message, is_listing, plain_text, without_question
-from jobtester.checks.json_path import is_number, shorten
 from jobtester.checks.token_usage import claimed_tokens, find_contradiction, hidden_thoughts
+from jobtester.checks.untrusted_json import is_number, shorten
 from jobtester.domain.reasons import Fault
 
 TOKEN_LIMIT = "token_limit"  # noqa: S105 - the problem's code: the model was still thinking when the tokens ran out
-LIMITS = ("max_tokens", "max_completion_tokens")
+LIMIT_PARAMETERS = ("max_tokens", "max_completion_tokens")
 _EXTRA_TOKENS = 8  # tokenizers of different makers count a little differently
 _FINISHED = ("", "stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "null")
 _WORDS_PER_TOKEN = 4  # far above what any tokenizer does
@@ -37,7 +37,7 @@ class Params:
 def check(sample: CheckInput, params: Params) -> None:
     """Read the completion. Raises CheckFailedError for the first thing that is not right."""
     answer, notes = sample.answer, sample.notes
-    limit = sample.expectation.number(*LIMITS)
+    limit = sample.expectation.find_number(*LIMIT_PARAMETERS)
     table = answer if isinstance(answer, Mapping) else {}
     read = parse_completion(answer, params.path, notes)
     _note_bookkeeping(table, read, limit, notes)

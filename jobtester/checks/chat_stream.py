@@ -9,8 +9,7 @@ from typing import Any
 
 from jobtester.checks.base import CheckFailedError, NoteCollector
 from jobtester.checks.completion import texts
-from jobtester.checks.json_path import shorten
-from jobtester.checks.untrusted_json import parse_json
+from jobtester.checks.untrusted_json import parse_json, shorten
 
 _BEGINS = re.compile(rb"(?:data|event|id|retry)?:")
 _FIELD = re.compile(rb"(?:event|id|retry)\s*:|:")

@@ -68,7 +68,7 @@ class AnswerChecker:
         self._cpu_s = cpu_s
         self._wall_s = wall_s
         self._idle_s = idle_s
-        self._threads = ThreadPoolExecutor(workers, "examiner")
+        self._threads = ThreadPoolExecutor(workers, "checker")
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
         self._rest: asyncio.TimerHandle | None = None
@@ -131,7 +131,7 @@ class AnswerChecker:
             raise
         finally:
             self._busy.discard(worker)
-        if report.out_of_memory:
+        if report.is_out_of_memory:
             worker.stop()  # what it holds is not worth keeping
         else:
             self._idle.append(worker)

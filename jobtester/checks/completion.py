@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobtester.checks.base import CheckFailedError, NoteCollector
-from jobtester.checks.json_path import find_value, shorten
+from jobtester.checks.untrusted_json import find_value, shorten
 
 _LIMIT = 100_000  # characters of a completion that are looked at
 _TEXT_PARTS = ("text", "output_text", "input_text", "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobtester.checks.base import CheckFailedError, CheckInput
-from jobtester.checks.json_path import find_value, is_number, shorten
+from jobtester.checks.untrusted_json import find_value, is_number, shorten
 
 _MAX_LENGTH = 65_536
 _SHAPES = ("data", "embeddings", "embedding")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobtester.checks.base import AssetMetadata, CheckFailedError, CheckInput, Expectation
 from jobtester.checks.image_metadata import is_rotated, strip_metadata
-from jobtester.checks.json_path import shorten
 from jobtester.checks.media import decoding, entry_content, entry_urls, find_entries
+from jobtester.checks.untrusted_json import shorten
 from jobtester.domain.reasons import Fault
 
 if TYPE_CHECKING:
@@ -66,21 +66,21 @@ class Params:
             raise ValueError("scale and multiple are at least 1")
 
 
-def needs(params: Params, expectation: Expectation) -> str:
+def missing_inputs(params: Params, expectation: Expectation) -> str:
     """Say what has to be known of the request for the size to be checked."""
-    if params.size == "asked" and expectation.asked_size is None:
+    if params.size == "asked" and expectation.requested_size is None:
         return 'size = "asked" needs the parameters width and height, or size; or write size = "any"'
-    if params.size == "input" and expectation.picture() is None:
+    if params.size == "input" and expectation.sent_picture is None:
         return 'size = "input" needs a picture among the files'
     return ""
 
 
-def urls(answer: Any, params: Params) -> list[str]:
+def file_urls(answer: Any, params: Params) -> list[str]:
     """Give the addresses of the pictures."""
     return entry_urls(answer, params.path)
 
 
-def prepare() -> None:
+def load_decoders() -> None:
     """Load the decoders."""
     from PIL import Image, ImageStat  # noqa: F401
 
@@ -91,7 +91,7 @@ def check(sample: CheckInput, params: Params) -> None:
     """Look at every picture. Raises CheckFailedError for the first thing that is not right."""
     expected = sample.expectation
     listed = find_entries(sample.answer, params.path)
-    count = int(expected.number("num_images_per_prompt", "n") or 1)
+    count = int(expected.find_number("num_images_per_prompt", "n") or 1)
     if len(listed) != count:
         raise CheckFailedError("count", f"{len(listed)} pictures came, {count} asked for")
     size = _expected_size(expected, params)
@@ -100,7 +100,7 @@ def check(sample: CheckInput, params: Params) -> None:
             _check_seed(entry, expected, index)
         picture = decode_image(entry_content(sample, entry, params.path), size)
         if params.changed:
-            _check_changed(picture, expected.picture(), params.scale)
+            _check_changed(picture, expected.sent_picture, params.scale)
         if picture.format not in ("PNG", "JPEG", "MPO", "WEBP", "GIF"):
             sample.notes.add("format", f"the picture is written as {picture.format}, which not all viewers open")
         colour = flat_color(picture)
@@ -205,9 +205,9 @@ def _expected_size(expected: Expectation, params: Params) -> tuple[int, int] | N
         case "any":
             return None
         case "asked":
-            return expected.asked_size
+            return expected.requested_size
         case "input":
-            sent = expected.picture()
+            sent = expected.sent_picture
             if sent is None:
                 return None
             width, height = (side * params.scale // params.multiple for side in (sent.width, sent.height))
@@ -217,7 +217,7 @@ def _expected_size(expected: Expectation, params: Params) -> tuple[int, int] | N
 
 
 def _check_seed(entry: Any, expected: Expectation, index: int) -> None:
-    asked = expected.number("seed")
+    asked = expected.find_number("seed")
     came = entry.get("seed") if isinstance(entry, dict) else None
     number = int(came) if isinstance(came, str) and _WHOLE.fullmatch(came) else came
     if asked is not None and number not in (asked, asked + index):

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from jobtester.checks import audio, image, video
 from jobtester.checks.base import CheckFailedError, CheckInput
-from jobtester.checks.json_path import find_value, is_number, shorten
 from jobtester.checks.media import entry_content, entry_url, entry_urls
+from jobtester.checks.sound import decode_sound
+from jobtester.checks.untrusted_json import find_value, is_number, shorten
 from jobtester.domain.reasons import Fault
 
 Type = Literal["any", "text", "number", "integer", "boolean", "list", "table", "url", "image", "video", "audio"]
@@ -54,22 +55,22 @@ class Params:
             raise ValueError("min_length is at least 0 and at most max_length")
 
 
-def urls(answer: Any, params: Params) -> list[str]:
+def file_urls(answer: Any, params: Params) -> list[str]:
     """Give the address of the file, where the value should be one."""
     return entry_urls(answer, params.path) if params.is_ in _FILES else []
 
 
-def prepare(params: Params) -> None:
+def load_decoders(params: Params) -> None:
     """Load the decoders that the value needs."""
     if params.is_ == "image":
-        image.prepare()
+        image.load_decoders()
     elif params.is_ == "video":
-        video.prepare()
+        video.load_decoders()
     elif params.is_ == "audio":
-        audio.prepare()
+        audio.load_decoders()
 
 
-def light(params: Params) -> bool:
+def is_inline(params: Params) -> bool:
     """Tell whether looking takes microseconds: a pattern may take for ever, and files have to be decoded."""
     return params.is_ not in _FILES and not params.pattern
 
@@ -100,7 +101,7 @@ def _check_file(content: bytes, kind: str) -> None:
         if len(frames) < _FRAMES:
             raise CheckFailedError("frames", "the video has no more than one frame")
     else:
-        audio.decode(content)
+        decode_sound(content)
 
 
 def _same(value: Any, right: Any) -> bool:

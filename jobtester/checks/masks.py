@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobtester.checks.base import AssetMetadata, CheckFailedError, CheckInput, Expectation, NoteCollector
-from jobtester.checks.json_path import find_value, require_number, shorten
-from jobtester.checks.untrusted_json import parse_json
+from jobtester.checks.untrusted_json import find_value, parse_json, require_number, shorten
 from jobtester.domain.reasons import Fault
 
 _MAX_MASKS = 3
@@ -36,9 +35,9 @@ class Params:
             raise ValueError("iou is between 0 and 1")
 
 
-def needs(_params: Params, expectation: Expectation) -> str:
+def missing_inputs(_params: Params, expectation: Expectation) -> str:
     """Say what has to be known of the picture."""
-    picture = expectation.picture()
+    picture = expectation.sent_picture
     if picture is None or len(picture.box) != 4 or not 0 < _area(picture) < picture.width * picture.height:
         return "needs the box of an object in the picture that is sent, in truth.toml beside it"
     return ""
@@ -46,7 +45,7 @@ def needs(_params: Params, expectation: Expectation) -> str:
 
 def check(sample: CheckInput, params: Params) -> None:
     """Look at scores, masks and logits. Raises CheckFailedError for the first thing that is not right."""
-    truth = sample.expectation.picture()
+    truth = sample.expectation.sent_picture
     if truth is None or not truth.box:
         raise CheckFailedError("no_truth", "no object is known of the picture that was sent", Fault.TESTER)
     scores = _scores(_parsed(sample.answer, "scores", _MAX_MASKS), sample.notes)

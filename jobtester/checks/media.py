@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobtester.checks.base import CheckFailedError, CheckInput
-from jobtester.checks.json_path import find_value, shorten
+from jobtester.checks.untrusted_json import find_value, shorten
 from jobtester.domain.reasons import Fault
 
 MAX_ENTRIES = 16

@@ -33,6 +33,7 @@ _CHUNKS = (
     b"ID3 ", b"PAD ", b"FLLR", b"ds64", b"cart", b"_PMX", b"acid", b"DISP", b"note", b"labl", b"INFO",
 )  # fmt: skip
 _MOST_CHUNKS = 1000  # before the data, that are looked at
+MAX_SECONDS = 600.0
 RARE = ("au", "caf", "amr", "aiff")  # what not every browser plays
 _FRAMED = ("mp3", "aac")  # made of frames that stand alone: players go on behind a broken one
 _MOST_BROKEN = 0.25  # share of packets that cannot be decoded, above which a framed file is damaged
@@ -73,7 +74,7 @@ class Sound:
         return sum(level >= bound for level in self.levels) * _WINDOW / _RATE
 
 
-def decode_sound(content: bytes, *, limit_s: float) -> Sound:
+def decode_sound(content: bytes, *, limit_s: float = MAX_SECONDS) -> Sound:
     """Decode up to `limit_s` seconds. Raises CheckFailedError for what no player plays."""
     kind = next((name for name, fits in _SIGNATURES if fits(content[:12])), None)
     if kind is None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobtester.checks.completion import Completion
-from jobtester.checks.json_path import is_number
 from jobtester.checks.text import WITHOUT_SPACES
+from jobtester.checks.untrusted_json import is_number
 
 # One token: up to eight letters of a word, up to three digits, or one sign. Characters of scripts without spaces count
 # each. For English this is within a tenth or two of what usual tokenizers count.

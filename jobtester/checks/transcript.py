@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobtester.checks.base import AssetMetadata, CheckFailedError, CheckInput, Expectation, NoteCollector
-from jobtester.checks.json_path import find_text, is_number, shorten
 from jobtester.checks.text import split_words, word_error_rate
+from jobtester.checks.untrusted_json import find_text, is_number, shorten
 from jobtester.domain.reasons import Fault
 
 _SLACK_S = 1.0
@@ -33,9 +33,9 @@ class Params:
             raise ValueError("max_wer is between 0 and 1")
 
 
-def needs(_params: Params, expectation: Expectation) -> str:
+def missing_inputs(_params: Params, expectation: Expectation) -> str:
     """Say what has to be known of the speech."""
-    speech = expectation.speech()
+    speech = expectation.sent_speech
     if speech is None or not split_words(speech.transcript):
         return "needs a transcript of the sound that is sent, in truth.toml beside it"
     return ""
@@ -43,7 +43,7 @@ def needs(_params: Params, expectation: Expectation) -> str:
 
 def check(sample: CheckInput, params: Params) -> None:
     """Compare with the known transcript. Raises CheckFailedError for the first thing that is not right."""
-    truth = sample.expectation.speech()
+    truth = sample.expectation.sent_speech
     if truth is None:
         raise CheckFailedError("no_truth", "no transcript is known of the sound that was sent", Fault.TESTER)
     said = split_words(truth.transcript)

@@ -56,12 +56,12 @@ class DecodedVideo:
     form: str
 
 
-def urls(answer: Any, params: Params) -> list[str]:
+def file_urls(answer: Any, params: Params) -> list[str]:
     """Give the video's address."""
     return entry_urls(answer, params.path)
 
 
-def prepare() -> None:
+def load_decoders() -> None:
     """Load the decoders."""
     import av  # noqa: F401
     from PIL import ImageChops, ImageStat  # noqa: F401
@@ -72,7 +72,7 @@ def check(sample: CheckInput, params: Params) -> None:
     entry = find_entries(sample.answer, params.path)[0]
     content = entry_content(sample, entry, params.path)
     expected = sample.expectation
-    film = decode_video(content, limit=2 * params.frames, size=expected.asked_size)
+    film = decode_video(content, limit=2 * params.frames, size=expected.requested_size)
     frames, seconds = film.frames, film.seconds
     least, most = int(params.frames * 0.8), int(params.frames * 1.2) + 1
     if not least <= len(frames) <= most:
@@ -176,7 +176,7 @@ def _small(frame: Any) -> Any:
 
 
 def _check_duration(seconds: float, frames: int, expected: Expectation) -> None:
-    fps = expected.number("fps") or _DEFAULT_FPS
+    fps = expected.find_number("fps") or _DEFAULT_FPS
     right = frames / fps
     if abs(seconds - right) > max(0.5, right * 0.2):
         raise CheckFailedError(

@@ -1,45 +1,51 @@
-"""Workers: processes that look at answers, and can be killed."""
+"""Start, use and end the processes that decode what strangers sent."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from multiprocessing.connection import Connection
+from typing import Any
 
-from jobtester.checks.evaluation import CheckReport, CheckTask, decode_report, read_message, write_message, write_task
+from jobtester.checks.evaluation import CheckReport, CheckTask
+from jobtester.checks.worker_protocol import decode_report, receive_message, send_message, send_task
 
 _COMMAND = (sys.executable, "-P", "-m", "jobtester.checks")
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
-_GOING_S = 2.0
+# All that a worker inherits. What decodes strangers' bytes must not have the Leaderboard's key in its environment.
+_INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
+_EXIT_TIMEOUT_S = 2.0
 
 
 class WorkerLostError(Exception):
-    """The worker ended before it answered: `overrun` tells that it used up its processor time."""
+    """The worker ended before it answered; `exceeded_cpu` is true if it used up its processor time."""
 
     def __init__(self, message: str, *, exceeded_cpu: bool = False) -> None:
-        """Keep both."""
         super().__init__(message)
         self.exceeded_cpu = exceeded_cpu
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One process. All calls block, for at most `wall_s` seconds, so they belong on a thread."""
+    """One process. Every call blocks, for at most `wall_s` seconds without progress, so it belongs on a thread."""
 
     process: subprocess.Popen[bytes]
-    link: socket.socket
-    stream: BinaryIO
+    link: Connection
 
     @classmethod
     def start(cls, *, wall_s: float = 20.0) -> Worker:
-        """Start a process; it knows our modules but none of our secrets."""
+        """Start a process, which knows the program's modules but none of its secrets. Raises OSError."""
         ours, theirs = socket.socketpair()
+        # A connection has no timeout of its own, and a stopped worker would block a send as well as a receive. The
+        # kernel's timeouts hold for both.
+        timeout = struct.pack("ll", int(wall_s), int(wall_s % 1 * 1e6))
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, timeout)
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: S603 - the command is fixed
@@ -47,42 +53,40 @@ class Worker:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=_environment(),
+                    env={
+                        **{name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ},
+                        # -P keeps the working directory off the path, so where it is wanted it has to be named.
+                        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),  # noqa: PTH109
+                    },
                 )
         except OSError:
             ours.close()
             raise
-        ours.settimeout(wall_s)
-        return cls(process, ours, cast("BinaryIO", ours.makefile("rwb")))
+        return cls(process, Connection(ours.detach()))
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether the process still runs."""
+        """Return True if the process still runs."""
         return self.process.poll() is None
 
     def evaluate(self, task: CheckTask, *, cpu_s: float) -> CheckReport:
-        """Have a task looked at. Raises WorkerLostError, after which the worker is gone."""
-
-        def give(out: BinaryIO) -> None:
-            write_task(task, out, cpu_s=cpu_s)
-
-        return decode_report(self._ask(give))
+        """Return the report on a task. Raises WorkerLostError, after which the worker is gone."""
+        return decode_report(self._request(lambda: send_task(self.link, task, cpu_s=cpu_s)))
 
     def inspect(self, content: bytes, kind: str, *, cpu_s: float) -> dict[str, Any]:
-        """Have a test input inspected, as checks.inspection says. Raises WorkerLostError."""
+        """Return what `inspect_media` finds out about a test input. Raises WorkerLostError."""
 
-        def give(out: BinaryIO) -> None:
-            write_message({"inspect": kind, "size": len(content), "cpu_s": cpu_s}, out)
-            out.write(content)
-            out.flush()
+        def send() -> None:
+            send_message(self.link, {"inspect": kind, "cpu_s": cpu_s})
+            self.link.send_bytes(content)
 
-        return self._ask(give)
+        return self._request(send)
 
     def stop(self) -> None:
-        """End the process: it goes by itself when its input ends, and is killed where it does not."""
-        self._hang_up()
+        """End the process: it exits when its input ends, and is killed if it does not."""
+        self.link.close()
         try:
-            self.process.wait(_GOING_S)
+            self.process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -90,39 +94,19 @@ class Worker:
         """End the process at once, whatever it does."""
         self.process.kill()
         self.process.wait()
-        self._hang_up()
-
-    def _ask(self, give: Callable[[BinaryIO], None]) -> dict[str, Any]:
-        try:
-            give(self.stream)
-            answer = read_message(self.stream)
-        except TimeoutError:
-            self.kill()
-            raise WorkerLostError("the worker did not answer in time") from None
-        except (OSError, ValueError):
-            answer = None
-        if answer is None:
-            self.kill()
-            ended = -(self.process.returncode or 0)
-            if ended == signal.SIGPROF:
-                raise WorkerLostError("the processor time was used up", exceeded_cpu=True)
-            raise WorkerLostError(f"the worker ended with {_named(ended)}")
-        return answer
-
-    def _hang_up(self) -> None:
-        with contextlib.suppress(OSError):  # what was still to be sent has nobody to go to
-            self.stream.close()
         self.link.close()
 
-
-def _environment() -> dict[str, str]:
-    here = os.getcwd()  # noqa: PTH109 - sys.path holds texts
-    known = os.pathsep.join(entry or here for entry in sys.path)
-    return {**{name: os.environ[name] for name in _KEPT if name in os.environ}, "PYTHONPATH": known}
-
-
-def _named(ended: int) -> str:
-    try:
-        return signal.Signals(ended).name
-    except ValueError:
-        return f"exit code {-ended}"
+    def _request(self, send: Callable[[], None]) -> dict[str, Any]:
+        try:
+            send()
+            return receive_message(self.link)
+        except BlockingIOError:
+            self.kill()
+            raise WorkerLostError("the worker did not answer in time") from None
+        except (OSError, EOFError, ValueError) as error:
+            self.kill()
+            returncode = self.process.returncode
+            if returncode == -signal.SIGPROF:
+                raise WorkerLostError("the processor time was used up", exceeded_cpu=True) from error
+            how = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+            raise WorkerLostError(f"the worker ended with {how}") from error

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from jobtester.checks.base import AssetMetadata, Expectation
-from jobtester.checks.parameters import make_check, parameter_problems
-from jobtester.checks.registry import missing_inputs
+from jobtester.checks.registry import make_check, missing_inputs, parameter_problems
 from jobtester.errors import AssetError, ConfigError
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.definition import Override, PipelineDefinition

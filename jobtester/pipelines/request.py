@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from jobtester.checks.base import Expectation
-from jobtester.checks.parameters import make_check
+from jobtester.checks.registry import make_check
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from jobtester.checks.chat import LIMITS, TOKEN_LIMIT
+from jobtester.checks.chat import LIMIT_PARAMETERS, TOKEN_LIMIT
 from jobtester.domain.notes import Note
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
@@ -73,4 +73,4 @@ def _limits(definition: PipelineDefinition, model: str) -> Mapping[str, int]:
 
 
 def _numbers(parameters: Mapping[str, Any]) -> Mapping[str, int]:
-    return {name: parameters[name] for name in LIMITS if type(parameters.get(name)) is int}
+    return {name: parameters[name] for name in LIMIT_PARAMETERS if type(parameters.get(name)) is int}

@@ -17,11 +17,11 @@ from jobtester.checks import json_field
 from jobtester.checks.answer_body import count_tokens
 from jobtester.checks.base import Check, CheckFailedError, Expectation, FetchedFile, NoteCollector
 from jobtester.checks.chat_stream import completion
-from jobtester.checks.evaluation import CheckReport, CheckTask, encode_report, evaluate
-from jobtester.checks.json_path import find_value
+from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate
 from jobtester.checks.text import word_error_rate
-from jobtester.checks.untrusted_json import parse_json
+from jobtester.checks.untrusted_json import find_value, parse_json
 from jobtester.checks.worker import Worker
+from jobtester.checks.worker_protocol import encode_report
 from jobtester.domain.reasons import Fault
 from tests.unit.corpus import media_factory as make
 from tests.unit.corpus.answers import FILE, GOOD, Case, request

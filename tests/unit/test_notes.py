@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
+from multiprocessing import Pipe
 
 from jobtester.checks.base import NoteCollector
-from jobtester.checks.evaluation import CheckReport, decode_report, encode_report, read_message, write_message
+from jobtester.checks.evaluation import CheckReport
+from jobtester.checks.worker_protocol import decode_report, encode_report, receive_message, send_message
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.notes import Note
@@ -31,12 +32,10 @@ def test_notes_come_back_from_a_worker() -> None:
     report = CheckReport(
         (Finding("chat", notes=(Note("chat", "usage", "3 + 4 is not 8"),)), Finding("json", "type", "x"))
     )
-    pipe = io.BytesIO()
-    write_message(encode_report(report), pipe)
-    pipe.seek(0)
-    message = read_message(pipe)
-    assert message is not None
-    assert decode_report(message) == report
+    receiver, sender = Pipe()
+    with receiver, sender:
+        send_message(sender, encode_report(report))
+        assert decode_report(receive_message(receiver)) == report
 
 
 def test_a_note_is_no_problem() -> None:

@@ -318,7 +318,7 @@ def test_scalars_as_text(value: object, text: str) -> None:
 )  # fmt: skip
 def test_only_numbers_of_usual_size_are_expected(value: Any, number: float | None) -> None:
     """Whatever a configuration gives for a parameter, what is expected of the answer can be reckoned with."""
-    assert Expectation(parameters={"seed": value}).number("seed") == number
+    assert Expectation(parameters={"seed": value}).find_number("seed") == number
 
 
 @pytest.mark.parametrize(
@@ -328,4 +328,4 @@ def test_only_numbers_of_usual_size_are_expected(value: Any, number: float | Non
 )  # fmt: skip
 def test_the_asked_size_is_read_where_there_is_one(parameters: dict[str, Any], size: tuple[int, int] | None) -> None:
     """As width and height, or as OpenAI writes it; anything else is none."""
-    assert Expectation(parameters=parameters).asked_size == size
+    assert Expectation(parameters=parameters).requested_size == size

@@ -269,17 +269,17 @@ def test_workers_end_with_the_daemon() -> None:
     """After SIGKILL of the daemon no worker is left, neither an idle nor a working one."""
     script = """
         import sys, threading, time
-        from jobtester.checks import field
+        from jobtester.checks import json_field
         from jobtester.checks.base import Check, Expectation
-        from jobtester.checks.evaluation import Task
+        from jobtester.checks.evaluation import CheckTask
         from jobtester.checks.worker import Worker
 
-        slow = Expectation((Check("json", field.Params(path="text", pattern="^(a+)+$")),))
-        quick, endless = (Task(slow, b'{"text": "' + b"a" * 60 + end) for end in (b'"}', b'!"}'))
+        slow = Expectation((Check("json", json_field.Params(path="text", pattern="^(a+)+$")),))
+        quick, endless = (CheckTask(slow, b'{"text": "' + b"a" * 60 + end) for end in (b'"}', b'!"}'))
         idle, busy = Worker.start(), Worker.start()
-        idle.look(quick, cpu_s=1)
-        busy.look(quick, cpu_s=1)
-        threading.Thread(target=lambda: busy.look(endless, cpu_s=0.5)).start()
+        idle.evaluate(quick, cpu_s=1)
+        busy.evaluate(quick, cpu_s=1)
+        threading.Thread(target=lambda: busy.evaluate(endless, cpu_s=0.5)).start()
         print(idle.process.pid, busy.process.pid, flush=True)
         time.sleep(60)
     """
