@@ -65,7 +65,7 @@ async def _measured(size: int, ticks: int) -> dict[str, Any]:
     async with network("query", **made) as remote, tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
         for _ in range(ticks):
             tick = await running.tick()
-            done = tick.report.finished
+            done = tick.report.settled
             assert done == tick.report.planned == size, tick.report.as_json()
             walls.append(tick.wall_s / done)
             cpus.append(tick.cpu_s / done)

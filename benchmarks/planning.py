@@ -11,7 +11,7 @@ import orjson
 
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.runtime import configure_runtime
 from jobtester.domain.plan import Selection, make_plan
 from jobtester.gateway.discovery import merge_duplicates, parse_network_capabilities
@@ -27,7 +27,7 @@ async def measure() -> list[Row]:
         "gateways": [{"name": "g", "url": "http://127.0.0.1:1", "targeting": "query"}],
         "leaderboard": {"post": False},
     }
-    catalogue = check_configuration(content, origin="benchmark").catalogue
+    catalogue = Configuration.from_tables(content, origin="benchmark").catalogue
     numbers = itertools.count()
     configure_runtime()  # as the daemon does when it starts
     async with Lag() as lag:

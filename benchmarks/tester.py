@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.network import Remote
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import Daemon, open_daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.results import ResultFilters
@@ -103,7 +103,7 @@ async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
             "pipelines": pipelines,
             "store": {"path": str(Path(folder) / "bench.db")},
         }
-        loaded = check_configuration(content, origin="benchmark")
+        loaded = Configuration.from_tables(content, origin="benchmark")
         async with open_daemon(loaded, post=post) as running:
             several = sum(one["targeting"] == "webhook" for one in gateways) > 1
             base = f"http://127.0.0.1:{running.port}/orchestrators"

@@ -36,7 +36,7 @@ async def _speed() -> list[Row]:
         await running.tick()
         for _ in range(_ROUNDS):  # side by side, since machines change their pace
             tick = await running.tick()
-            done = tick.report.finished
+            done = tick.report.settled
             assert done == tick.report.planned == _JOBS, tick.report.as_json()
             assert running.daemon.delivery is not None
             await running.daemon.delivery.drain()

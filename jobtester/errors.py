@@ -28,7 +28,7 @@ class ConfigError(JobTesterError):
     problems: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, heading: str, problems: Sequence[str]) -> Self:
+    def from_problems(cls, heading: str, problems: Sequence[str]) -> Self:
         """Return an error that names every problem in a line of its own."""
         error = cls(f"{heading}:\n" + "\n".join(f"  {line}" for line in problems))
         error.problems = tuple(problems)

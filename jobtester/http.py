@@ -59,7 +59,7 @@ class Proxies:
     networks, each but a network with an optional port, in any case; `*` stands for everything.
     """
 
-    named: dict[str, str]
+    addresses: dict[str, str]
 
     @classmethod
     def from_environment(cls) -> Proxies:
@@ -76,17 +76,17 @@ class Proxies:
 
     def proxy_for(self, url: str) -> URL | None:
         """Return the proxy through which `url` is reached; None if it is reached directly."""
-        if not self.named:
+        if not self.addresses:
             return None
         parts = urlsplit(url)
-        named = self.named.get(parts.scheme)
+        named = self.addresses.get(parts.scheme)
         if not named or _is_bypassed(parts.hostname or "", parts.port or _PORTS.get(parts.scheme), self._exceptions):
             return None
         return URL(named if "://" in named else f"http://{named}")
 
     @property
     def _exceptions(self) -> str:
-        return self.named.get("no", "")
+        return self.addresses.get("no", "")
 
 
 def mask_credentials(proxy: URL) -> str:
@@ -182,7 +182,7 @@ def is_plain_http_refusal(status: int, body: bytes) -> bool:
     return status == 400 and any(phrase in text for phrase in _PLAIN_ON_TLS)
 
 
-def needs_https(url: str) -> str:
+def explain_https_required(url: str) -> str:
     """Return the sentence for plain HTTP sent to a port that speaks TLS."""
     return f"the port speaks TLS and the address says http; use https://{url.partition('://')[2]}"
 
@@ -250,7 +250,7 @@ def _network_cause(error: BaseException, url: str) -> str:
     if isinstance(error, aiohttp.ClientResponseError | BadHttpMessage):
         text = str(getattr(error, "message", "") or error)
         if any(record in text for record in _TLS_RECORDS) and url.startswith("http:"):
-            return needs_https(url)
+            return explain_https_required(url)
         return f"what answers is not HTTP; check that the address leads to the right port ({_first_line(text)})"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         hint = "; if it speaks TLS there, use https" if url.startswith("http:") else ""

@@ -24,7 +24,7 @@ from jobtester.errors import COMPONENTS
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-MOST_SERIES = 3_000
+MAX_SERIES = 3_000
 _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -38,7 +38,7 @@ class _Latest(Gauge):
         key = tuple(map(str, values))
         known.pop(key, None)
         known[key] = None
-        if len(known) > MOST_SERIES:
+        if len(known) > MAX_SERIES:
             oldest = next(iter(known))
             del known[oldest]
             self.remove(*oldest)
@@ -129,10 +129,14 @@ class Metrics:
         self.stats_lost = Gauge(
             "jobtester_stats_lost", "Stats answered `ok` that are not stored, until they are", registry=own
         )
-        self.received = Counter("jobtester_results_received", "Results of other testers", ["outcome"], registry=own)
+        self.results_received = Counter(
+            "jobtester_results_received", "Results of other testers", ["outcome"], registry=own
+        )
         self.events = Counter("jobtester_gateway_events", "Events of gateways' sinks", ["outcome"], registry=own)
-        self.asked = Counter("jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"], registry=own)
-        self.reloads_ok = Gauge(
+        self.webhook_requests = Counter(
+            "jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"], registry=own
+        )
+        self.config_reload_successful = Gauge(
             "jobtester_config_reload_successful", "1 unless the newest config.toml was refused", registry=own
         )
         self.internal_errors = Counter(
@@ -140,7 +144,7 @@ class Metrics:
         )
         self.build = Gauge("jobtester_build_info", "The program's version", ["version"], registry=own)
         self.build.labels(__version__).set(1)
-        self.reloads_ok.set(1)
+        self.config_reload_successful.set(1)
         ProcessCollector(registry=own)
         for component in COMPONENTS:
             self.internal_errors.labels(component)
@@ -153,7 +157,7 @@ class Metrics:
         for reason in ("busy", "not_sent", "unclear", "unproven"):
             self.deferred.labels(reason)
         for answer in ("accepted", "repeated", "refused"):
-            self.received.labels(answer)
+            self.results_received.labels(answer)
         for what in ("used", "ignored", "refused"):
             self.events.labels(what)
 
@@ -161,9 +165,9 @@ class Metrics:
         """Count a crash of one of COMPONENTS."""
         self.internal_errors.labels(component).inc()
 
-    def start_series(self, slugs: Iterable[str], writing: Iterable[str] = ()) -> None:
+    def start_series(self, slugs: Iterable[str], streaming_slugs: Iterable[str] = ()) -> None:
         """Start the series of each pipeline at 0, and the tokens' of those that may stream what they write."""
-        for slug in writing:
+        for slug in streaming_slugs:
             for warm in ("true", "false"):
                 self.first_token.labels(slug, warm)
                 self.token_rate.labels(slug, warm)

@@ -25,7 +25,8 @@ from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.settings import types
-from jobtester.settings.model import Settings, StaticCapability, StaticOrchestrator
+from jobtester.settings.model import Settings
+from jobtester.settings.sections import StaticCapability, StaticOrchestrator
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"

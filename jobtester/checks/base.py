@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Fault
+from jobtester.domain.reasons import Fault, Note
 
 _LARGE = 10**18
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")

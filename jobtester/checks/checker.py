@@ -12,8 +12,7 @@ from jobtester.checks.answer_body import token_measures
 from jobtester.checks.base import Expectation, FetchedFile
 from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate_inline
 from jobtester.checks.worker import Worker, WorkerLostError
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Fault, Finding
+from jobtester.domain.reasons import Fault, Finding, Note
 
 _SMALL = 16 * 1024  # bytes up to which reading and checking takes less time than handing it over
 _LARGEST = 24 * 2**20  # bytes up to which an answer with its files is looked at

@@ -16,8 +16,7 @@ import orjson
 from jobtester.checks.base import AssetMetadata, Check, Expectation, FetchedFile
 from jobtester.checks.evaluation import CheckReport, CheckTask
 from jobtester.checks.registry import CHECK_TYPES
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Fault, Finding
+from jobtester.domain.reasons import Fault, Finding, Note
 
 # A report repeats from the answer at most the addresses that it names, so it is never larger than the largest answer.
 # A worker that sends more is not sending a report, and the daemon does not make room for it.

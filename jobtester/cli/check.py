@@ -11,7 +11,7 @@ from typing import TypeAlias
 import aiohttp
 
 from jobtester.cli.healthcheck import local_url
-from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import Daemon, open_daemon
 from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job
@@ -30,7 +30,7 @@ _NEEDED_TO_POST = ("region: needed to post", "leaderboard.secret: needed to post
 def check(options: argparse.Namespace) -> int:
     """Try everything that a tick needs; return 0 if all is well, else 1."""
     loaded, lines = _load(options.config)
-    loaded = with_logs(loaded, quiet=True)
+    loaded.apply_log_settings(quiet=True)
     enabled = sum(definition.enabled for definition in loaded.catalogue.values())
     lines += [
         (True, "assets", f"every test input of {enabled} enabled pipelines is sound"),
@@ -44,12 +44,12 @@ def check(options: argparse.Namespace) -> int:
 def _load(path: str) -> tuple[Configuration, list[Line]]:
     """Load the configuration; what it lacks for posting alone is a line, and the rest is tried all the same."""
     try:
-        loaded = load_configuration(path)
+        loaded = Configuration.load(path)
     except ConfigError as error:
         lacking = [problem for problem in error.problems if problem.startswith(_NEEDED_TO_POST)]
         if not lacking or len(lacking) < len(error.problems):
             raise
-        loaded = load_configuration(path, {"leaderboard": {"post": False}})
+        loaded = Configuration.load(path, {"leaderboard": {"post": False}})
         return loaded, [(False, "configuration", problem) for problem in lacking]
     return loaded, [(True, "configuration", f"{loaded.origin} is valid")]
 

@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 from pydantic import SecretStr
 
-from jobtester.configuration import load_configuration, tables
+from jobtester.configuration import Configuration
 from jobtester.errors import ConfigError
 from jobtester.settings.model import Settings
 
@@ -32,7 +32,7 @@ def init(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print the effective configuration as TOML, secrets masked."""
-    loaded = load_configuration(options.config)
+    loaded = Configuration.load(options.config)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     sys.stdout.write(effective(loaded.settings))
@@ -41,7 +41,7 @@ def show(options: argparse.Namespace) -> int:
 
 def effective(checked: Settings) -> str:
     """Write settings as TOML that reads back as the same settings, but for masked secrets."""
-    return tomli_w.dumps(_masked(tables(checked)))
+    return tomli_w.dumps(_masked(checked.as_tables()))
 
 
 def _masked(value: Any) -> Any:

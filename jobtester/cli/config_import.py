@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import tomli_w
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.errors import ConfigError
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
@@ -41,7 +41,7 @@ def import_config(options: argparse.Namespace) -> int:
     if target.exists() and not options.force:
         raise ConfigError(f"{target}: exists already; give another path, or --force to replace it")
     content, remarks = convert(_read(source))
-    check_configuration(content, origin=str(source), overrides=_stand_in(content))
+    Configuration.from_tables(content, origin=str(source), overrides=_stand_in(content))
     head = [
         f"# Made from {source.name}, the configuration of the earlier Go tester.",
         *(f"# - {one}" for one in remarks),

@@ -12,7 +12,7 @@ from jobtester.cli import tables
 from jobtester.cli.progress_display import ProgressDisplay
 from jobtester.cli.run import conclude
 from jobtester.cli.simulate import scenario_of
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.logs import configure_logs
@@ -34,7 +34,7 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
     console = tables.console(stderr=options.json)
     async with Network(scenario_of(options)) as network:
         display = ProgressDisplay(console)
-        loaded = check_configuration(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
+        loaded = Configuration.from_tables(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
         port = options.port if options.port is not None else 7934 if options.stay else 0
         watchers = () if options.stay else (display,)
         async with open_daemon(loaded, watchers=watchers, port=port) as running:
@@ -57,7 +57,7 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _complete(report: TickReport) -> bool:
-    return report.state in ("finished", "suspect") and report.finished + sum(report.skipped.values()) > 0
+    return report.state in ("finished", "suspect") and report.settled + sum(report.skipped.values()) > 0
 
 
 def _settings(network: Network, folder: Path, *, stay: bool) -> dict[str, Any]:

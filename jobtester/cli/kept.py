@@ -20,7 +20,7 @@ from jobtester.domain.orchestrators import normalize_address, parse_endpoint
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.units import format_wei
 from jobtester.errors import StoreError, UsageError
-from jobtester.settings.model import load_settings
+from jobtester.settings.model import Settings
 from jobtester.store.database import Database
 from jobtester.store.outbox import STATES, Outbox, OutboxEntry, RetryCounts
 from jobtester.store.queries import ExternalResultRow, Queries
@@ -198,7 +198,7 @@ def _said(count: int, what: str) -> int:
 
 def _with_store(options: argparse.Namespace, work: Callable[[Database], Awaitable[T]]) -> T:
     """Open the configured store beside a daemon that may be running, and do something with it."""
-    path = Path(load_settings(Path(options.config)).store.path)
+    path = Path(Settings.load(Path(options.config)).store.path)
     if not path.exists():
         raise StoreError(f"store.path: {path} does not exist yet; run a tick first")
 

@@ -11,7 +11,7 @@ import orjson
 
 from jobtester.cli import tables
 from jobtester.cli.run import selection
-from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.domain.plan import Plan, Selection
 from jobtester.domain.units import format_wei
@@ -19,7 +19,8 @@ from jobtester.domain.units import format_wei
 
 def plan(options: argparse.Namespace) -> int:
     """Discover, plan and print."""
-    loaded = with_logs(load_configuration(options.config, {"leaderboard": {"post": False}}), quiet=True)
+    loaded = Configuration.load(options.config, {"leaderboard": {"post": False}})
+    loaded.apply_log_settings(quiet=True)
     planned = asyncio.run(_plan(loaded, selection(options)))
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")

@@ -14,7 +14,7 @@ import orjson
 
 from jobtester.cli import tables
 from jobtester.cli.progress_display import ProgressDisplay
-from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.domain.plan import Selection
 from jobtester.domain.reasons import Fault, Outcome
@@ -36,7 +36,8 @@ def selection(options: argparse.Namespace) -> Selection:
 
 def run(options: argparse.Namespace) -> int:
     """Run one tick and tell how it went."""
-    loaded = with_logs(load_configuration(options.config), quiet=True)
+    loaded = Configuration.load(options.config)
+    loaded.apply_log_settings(quiet=True)
     display = ProgressDisplay(tables.console(stderr=options.json))
     chosen = selection(options)
     report, waiting = asyncio.run(_run(loaded, display, chosen, post=not options.no_post))

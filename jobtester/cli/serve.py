@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from jobtester.configuration import Configuration, load_configuration, with_logs
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.errors import DiskFullError
 from jobtester.store.database_file import has_room
@@ -24,7 +24,8 @@ _ROOM_AGAIN_S = 1.0
 def serve(options: argparse.Namespace) -> int:
     """Run the daemon until a signal stops it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks for a reload, and what starts is about to load
-    loaded = with_logs(load_configuration(options.config))
+    loaded = Configuration.load(options.config)
+    loaded.apply_log_settings()
     asyncio.run(_serve(loaded))
     return 0
 

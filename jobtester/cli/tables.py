@@ -159,7 +159,7 @@ def report(found: TickReport) -> list[str]:
     outcomes = ", ".join(f"{found.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
     lines = [
         f"tick {found.tick} {found.state} in {format_duration(length)}: "
-        f"{found.finished} of {found.planned} jobs, {outcomes}",
+        f"{found.settled} of {found.planned} jobs, {outcomes}",
         f"work {format_duration(found.work_s)} in all, "
         f"longest orchestrator {format_duration(found.longest_orchestrator_s)}, "
         f"estimated price {wei(found.price_wei)}, seed {found.seed}",

@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from jobtester.configuration import Configuration, load_configuration, tables
+from jobtester.configuration import Configuration
 from jobtester.errors import ConfigError, CrashBoundary
 from jobtester.metrics import Metrics
 from jobtester.settings.model import Settings
-from jobtester.settings.sources import secret_paths
+from jobtester.settings.sources import list_secret_files
 
 log = structlog.get_logger()
 
@@ -60,18 +60,18 @@ class ConfigWatcher:
                     await self._read(asked)
             if crash.error is not None:
                 self.problem = crash.message
-                self.metrics.reloads_ok.set(0)
+                self.metrics.config_reload_successful.set(0)
 
     async def _read(self, asked: bool) -> None:
         try:
-            found = await asyncio.to_thread(load_configuration, self.current.origin, self.current.overrides)
+            found = await asyncio.to_thread(Configuration.load, self.current.origin, self.current.overrides)
         except ConfigError as error:
             self.problem = str(error)
-            self.metrics.reloads_ok.set(0)
+            self.metrics.config_reload_successful.set(0)
             log.error("config_refused", path=self.current.origin, problem=str(error), in_force="the one before")
             return
         self.problem = ""
-        self.metrics.reloads_ok.set(1)
+        self.metrics.config_reload_successful.set(1)
         changes = differences(self.current.settings, found.settings)
         fixed = {key: change for key, change in changes.items() if key in _FIXED}
         if changes or self.current.catalogue != found.catalogue:
@@ -86,7 +86,7 @@ class ConfigWatcher:
 
 def differences(before: Settings, after: Settings) -> dict[str, str]:
     """Say which keys differ and how, secrets masked; `-` stands for a key that is not there."""
-    old, new = (dict(_leaves("", tables(one))) for one in (before, after))
+    old, new = (dict(_leaves("", one.as_tables())) for one in (before, after))
     return {
         key: f"{old.get(key, '-')} → {new.get(key, '-')}" for key in sorted(old | new) if old.get(key) != new.get(key)
     }
@@ -107,7 +107,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _digest(origin: str) -> bytes:
     """Give a digest of the file and of the secret files; what cannot be read counts as empty."""
     digest = hashlib.sha256()
-    for path in (Path(origin), *secret_paths()):
+    for path in (Path(origin), *list_secret_files()):
         try:
             digest.update(path.read_bytes())
         except OSError:

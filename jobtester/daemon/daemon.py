@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from jobtester import __version__, configuration
+from jobtester import __version__
 from jobtester.checks.chat import TOKEN_LIMIT
 from jobtester.checks.checker import AnswerChecker
 from jobtester.configuration import Configuration
@@ -31,7 +31,8 @@ from jobtester.health import HealthMonitor
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
-from jobtester.settings.model import GatewaySettings, Settings
+from jobtester.settings.model import Settings
+from jobtester.settings.sections import GatewaySettings
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
@@ -140,7 +141,7 @@ class Daemon:
 
     async def reconfigure(self, changed: Configuration) -> None:
         """Let a changed configuration come into force: schedule and log at once, the rest between ticks."""
-        configuration.with_logs(changed, again=True)
+        changed.apply_log_settings(show_warnings=False)
         if changed.settings.schedule != self.scheduler.settings:
             self.scheduler.reconfigure(changed.settings.schedule)
         self._next = changed

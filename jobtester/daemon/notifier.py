@@ -15,7 +15,7 @@ from jobtester import __version__
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary
 from jobtester.http import Proxies, sign_body
-from jobtester.settings.model import NotifySettings
+from jobtester.settings.sections import NotifySettings
 
 log = structlog.get_logger()
 

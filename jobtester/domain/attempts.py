@@ -38,7 +38,7 @@ UNKNOWN_ATTEMPTS = Attempts(AttemptPattern.UNCLEAR)
 class ConnectionState(StrEnum):
     """What the tester found when it connected to a service URI itself."""
 
-    REACHABLE = "stands"
+    REACHABLE = "reachable"
     UNREACHABLE = "unreachable"  # refused or silent, twice, while other orchestrators answered
     UNKNOWN = "unknown"  # the tester's own network may be at fault
 

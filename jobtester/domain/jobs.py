@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jobtester.domain.orchestrators import Capability, Orchestrator, Target
+from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, Target
 
 
 class PipelineModel(NamedTuple):
@@ -50,6 +50,11 @@ class Job:
     def model(self) -> str:
         """Give the model's id, exactly as advertised."""
         return self.capability.model
+
+    @property
+    def key(self) -> CapabilityKey:
+        """Return what the job tests, the same in every tick."""
+        return CapabilityKey(*self.target, *self.pipeline_model)
 
     @property
     def warm(self) -> bool:

@@ -19,7 +19,7 @@ def judge(
     byoc: bool = False,
     cause: str = "",
     gateway_alive: bool = True,
-    followed: bool = True,
+    gateway_followed: bool = True,
     attempts: Attempts | None = None,
     connection: Connection | None = None,
 ) -> Verdict:
@@ -50,7 +50,7 @@ def judge(
     if not found.scored:
         return found
     last_line = attribution.evidence[-1] if attribution.evidence else ""
-    if not followed or attribution.kind is AttributionKind.MISSING:
+    if not gateway_followed or attribution.kind is AttributionKind.MISSING:
         return Verdict.from_code("not_targeted", last_line)
     if attribution.kind is AttributionKind.REFUTED:
         return Verdict.from_code("refuted", last_line)

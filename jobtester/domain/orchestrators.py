@@ -21,6 +21,15 @@ class Target(NamedTuple):
     service_uri: str
 
 
+class CapabilityKey(NamedTuple):
+    """One (orchestrator, service URI, pipeline, model): what a job tests and what its history is kept under."""
+
+    orchestrator: str
+    service_uri: str
+    pipeline: str
+    model: str
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What an orchestrator asks: `wei_per_unit` wei for each `units` of the pipeline's own unit."""

@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Protocol
 
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address, parse_endpoint
+from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, normalize_address, parse_endpoint
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can be aimed at it",
@@ -47,7 +48,7 @@ class PipelineRules(Protocol):
     @property
     def cold_timeout_s(self) -> float: ...
 
-    def price_wei(self, capability: Capability) -> int | None:
+    def estimate_price_wei(self, capability: Capability) -> int | None:
         """Estimate what one job costs in wei; None where it cannot be known."""
         ...
 
@@ -99,7 +100,7 @@ def make_plan(
     new_id: Callable[[], str],
     can_target: Callable[[bool], bool] = lambda _byoc: True,
     max_price_wei: int | None = None,
-    expected_s: Callable[[Orchestrator, Capability], float | None] = lambda _orchestrator, _capability: None,
+    expected_s: Mapping[CapabilityKey, float] = MappingProxyType({}),
 ) -> Plan:
     """Plan one job per orchestrator × pipeline × model, and explain everything that is left out.
 
@@ -110,7 +111,7 @@ def make_plan(
     skipped: list[Skip] = []
     for orchestrator, capability, reason in _considered(orchestrators, rules, selection, can_target):
         rule = rules.get(capability.pipeline)
-        price = rule.price_wei(capability) if rule else None
+        price = rule.estimate_price_wei(capability) if rule else None
         if not reason and max_price_wei is not None and price is not None and price > max_price_wei:
             reason = "price"
         if reason or rule is None:
@@ -119,6 +120,7 @@ def make_plan(
             )
             continue
         timeout = rule.timeout_s if capability.warm else rule.cold_timeout_s
+        key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
         jobs.append(
             Job(
                 id=new_id(),
@@ -127,7 +129,7 @@ def make_plan(
                 capability=capability,
                 pipeline_name=rule.name,
                 timeout_s=timeout,
-                expected_s=expected_s(orchestrator, capability) or timeout,
+                expected_s=expected_s.get(key) or timeout,
                 price_wei=price,
             )
         )
@@ -194,9 +196,6 @@ def _named(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
     return False
 
 
-Tested = Collection[tuple[str, str, str, str]]
-
-
 def remaining_wei(per_tick: int | None, per_day: int | None, spent_today: int) -> int | None:
     """Say how many wei a tick may cost; None where nothing bounds it."""
     bounds = [] if per_tick is None else [per_tick]
@@ -205,7 +204,7 @@ def remaining_wei(per_tick: int | None, per_day: int | None, spent_today: int) -
     return min(bounds) if bounds else None
 
 
-def limit_to_budget(plan: Plan, max_wei: int | None, tested: Tested) -> Plan:
+def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[CapabilityKey]) -> Plan:
     """Leave out what `most_wei` does not pay, first of all what was `tested` today already.
 
     `tested` holds (address, service URI, pipeline, model). Jobs of unknown price cost nothing here: their price is
@@ -214,7 +213,7 @@ def limit_to_budget(plan: Plan, max_wei: int | None, tested: Tested) -> Plan:
     if max_wei is None or plan.price_wei <= max_wei:
         return plan
     paid, left = set(), max_wei
-    for job in sorted(plan.jobs, key=lambda job: capability_key(job) in tested):
+    for job in sorted(plan.jobs, key=lambda job: job.key in tested):
         price = job.price_wei or 0
         if price <= left:
             paid.add(job.id)
@@ -224,11 +223,6 @@ def limit_to_budget(plan: Plan, max_wei: int | None, tested: Tested) -> Plan:
         jobs=tuple(job for job in plan.jobs if job.id in paid),
         skipped=plan.skipped + tuple(_skip(job) for job in plan.jobs if job.id not in paid),
     )
-
-
-def capability_key(job: Job) -> tuple[str, str, str, str]:
-    """Name what a job tests."""
-    return (job.orchestrator.address, job.target.service_uri, job.pipeline, job.model)
 
 
 def _skip(job: Job) -> Skip:

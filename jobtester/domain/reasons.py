@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from jobtester.domain.notes import Note
 from jobtester.domain.untrusted_text import clean_prose
 
 
@@ -239,3 +238,19 @@ class Verdict:
     def fault(self) -> Fault:
         """Tell at whose door the outcome lies."""
         return find_reason(self.code).fault
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One oddity: the check that saw it, a short `code` from a bounded set, and a sentence for people.
+
+    The code is a label of the metrics, so it is written in the program and never taken from an answer.
+    """
+
+    check: str
+    code: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the note as plain values, as the store keeps it and the API shows it."""
+        return {"check": self.check, "note": self.code, "message": self.message}

@@ -8,8 +8,7 @@ from typing import Any
 
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Verdict
+from jobtester.domain.reasons import Note, Verdict
 from jobtester.domain.units import format_wei
 
 

@@ -59,7 +59,7 @@ class TickReport:
         self.work_s += result.round_trip_s
 
     @property
-    def finished(self) -> int:
+    def settled(self) -> int:
         """Give how many jobs have a result."""
         return sum(self.outcomes.values())
 
@@ -80,7 +80,7 @@ class TickReport:
             "seed": self.seed,
             "orchestrators": self.orchestrators,
             "planned": self.planned,
-            "settled": self.finished,
+            "settled": self.settled,
             "outcomes": {outcome.value: self.outcomes[outcome] for outcome in Outcome},
             "reasons": _plain(self.reasons),
             "attribution": _plain(self.attribution),

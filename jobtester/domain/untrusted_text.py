@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-LONGEST_NAME = 1_000  # characters
+MAX_NAME_CHARS = 1_000  # characters
 
 # Controls, lone surrogates and noncharacters; and what nobody sees: directions, joiners, zero widths, tags.
 _UNSEEN = (
@@ -26,14 +26,14 @@ def clean_name(value: object) -> str:
 
     An invalid name is rejected and not corrected: a corrected one could be the name of something else.
     """
-    if not isinstance(value, str) or len(value) > LONGEST_NAME or _FORBIDDEN.search(value):
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or _FORBIDDEN.search(value):
         return ""
     return value.strip()
 
 
 def clean_address(value: object) -> str:
     """Return an Ethereum address in lower case, or an empty text if it is none."""
-    text = value.strip().lower() if isinstance(value, str) and len(value) <= LONGEST_NAME else ""
+    text = value.strip().lower() if isinstance(value, str) and len(value) <= MAX_NAME_CHARS else ""
     return text if _ADDRESS.fullmatch(text) else ""
 
 
@@ -42,7 +42,7 @@ def clean_label(text: str) -> str:
     return _FORBIDDEN.sub("\ufffd", text)
 
 
-def clean_prose(text: str, longest: int | None = None) -> str:
+def clean_prose(text: str, max_chars: int | None = None) -> str:
     """Return a text of any number of lines, cut after `longest` characters, without characters it must not have."""
-    kept = text if longest is None else text[:longest]
+    kept = text if max_chars is None else text[:max_chars]
     return _FORBIDDEN_IN_PROSE.sub("\ufffd", kept.replace("\r\n", "\n"))

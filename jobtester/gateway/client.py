@@ -20,7 +20,13 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
 from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
 from jobtester.gateway.result_files import FileFetcher, ResultFile
-from jobtester.http import Proxies, explain_connection_error, is_plain_http_refusal, needs_https, read_bounded
+from jobtester.http import (
+    Proxies,
+    explain_connection_error,
+    explain_https_required,
+    is_plain_http_refusal,
+    read_bounded,
+)
 
 USER_AGENT = f"livepeer-job-tester/{__version__}"
 _KEPT_HEADERS = (
@@ -190,7 +196,7 @@ class GatewayClient:
                 self._session.get(url, allow_redirects=False, **self._proxies.request_arguments(self.url)) as response,
             ):
                 start = await response.content.read(2000) if response.status == 400 else b""
-                return needs_https(self.url) if is_plain_http_refusal(response.status, start) else ""
+                return explain_https_required(self.url) if is_plain_http_refusal(response.status, start) else ""
         except TimeoutError:
             return f"no answer within {timeout_s:g} s; check that the host runs and that no firewall drops the packets"
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
 from jobtester.gateway.targeting import ByocTargeting, QueryTargeting, Targeting, WebhookTargeting
 from jobtester.gateway.trust import TrustCounter
-from jobtester.settings.model import GatewaySettings
+from jobtester.settings.sections import GatewaySettings
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from jobtester.errors import AssetError, ConfigError
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.pipelines.parameter_choices import choose, has_empty_list
-from jobtester.settings.schema import did_you_mean
+from jobtester.settings.schema import deep_merge, did_you_mean
 
 Catalogue: TypeAlias = Mapping[str, PipelineDefinition]
 
@@ -38,7 +38,7 @@ def load_catalogue(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -
     """
     tables = builtin_tables()
     for slug, table in overrides.items():
-        tables[slug] = deep_merge(tables.get(slug, {}), table) if isinstance(table, Mapping) else table
+        tables[slug] = deep_merge(tables.get(slug), table)
     found: dict[str, PipelineDefinition] = {}
     problems: list[str] = []
     for slug, table in tables.items():
@@ -47,22 +47,13 @@ def load_catalogue(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -
         if definition is not None:
             found[slug] = definition
     if problems:
-        raise ConfigError.of("the pipelines are not usable", problems)
+        raise ConfigError.from_problems("the pipelines are not usable", problems)
     return MappingProxyType(found)
 
 
 def streaming_pipelines(catalogue: Catalogue) -> list[str]:
     """Give the pipelines that write, and may stream it: of those, tokens are measured."""
     return [one.slug for one in catalogue.values() if one.stream is not None]
-
-
-def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one table over another: tables key by key, anything else replaced."""
-    whole = dict(base)
-    for key, value in override.items():
-        under = whole.get(key)
-        whole[key] = deep_merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-    return whole
 
 
 def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinition | None, list[str]]:

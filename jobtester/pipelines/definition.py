@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,6 +13,7 @@ from jobtester.checks.base import AssetMetadata
 from jobtester.domain.orchestrators import Capability, display_name
 from jobtester.domain.units import parse_duration
 from jobtester.pipelines.parameter_choices import all_choices
+from jobtester.settings.schema import deep_merge
 
 MULTIPART = "multipart/form-data"
 
@@ -58,19 +59,6 @@ class Override(Table):
     parameters: dict[str, Any] = Field({}, description="values that are sent instead of, or besides, the pipeline's")
     files: dict[str, str] = Field({}, description="test inputs that are sent instead, by form field")
     expect: dict[str, dict[str, Any]] = Field({}, description="parameters of checks, by the check's name")
-
-
-def merge_overrides(layers: Iterable[Override]) -> Override:
-    """Lay overrides one over the other: what a later one says of a parameter, file or check's parameter counts."""
-    parameters: dict[str, Any] = {}
-    files: dict[str, str] = {}
-    expect: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        parameters |= layer.parameters
-        files |= layer.files
-        for name, table in layer.expect.items():
-            expect[name] = {**expect.get(name, {}), **table}
-    return Override(parameters=parameters, files=files, expect=expect)
 
 
 class PipelineDefinition(Table):
@@ -131,33 +119,34 @@ class PipelineDefinition(Table):
 
     def for_model(self, model: str, variant: Override | None = None) -> Override:
         """Give parameters, files and expectations for a model: the pipeline's own, the variant's, then the model's."""
-        layers = [Override(parameters=self.parameters, files=self.files)]
-        layers += [variant] if variant else []
-        layers += [each for pattern, each in self.per_model.items() if fnmatchcase(model.lower(), pattern.lower())]
-        return merge_overrides(layers)
+        matching = [
+            override for pattern, override in self.per_model.items() if fnmatchcase(model.lower(), pattern.lower())
+        ]
+        layers = [Override(parameters=self.parameters, files=self.files), *([variant] if variant else []), *matching]
+        return Override.model_validate(reduce(deep_merge, (layer.model_dump() for layer in layers)))
 
     def check_tables(self, expect: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Give the tables of the checks with the parameters that `expect` has for them."""
         return [{**table, **expect.get(str(table.get("check")), {})} for table in self.checks]
 
-    def price_wei(self, capability: Capability) -> int | None:
+    def estimate_price_wei(self, capability: Capability) -> int | None:
         """Estimate what one job costs in wei, rounded up; None where the price or the units are not known."""
         price = capability.price
         if price is None or price.units <= 0:
             return None
-        if capability.model not in self.known_units:  # thousands of orchestrators offer the same few models
-            self.known_units[capability.model] = self.units_of(capability.model)
-        units = self.known_units[capability.model]
+        if capability.model not in self.units_by_model:  # thousands of orchestrators offer the same few models
+            self.units_by_model[capability.model] = self.count_units(capability.model)
+        units = self.units_by_model[capability.model]
         if units is None:
             return None
         return -(-units * price.wei_per_unit // price.units)
 
     @cached_property
-    def known_units(self) -> dict[str, int | None]:
+    def units_by_model(self) -> dict[str, int | None]:
         """Remember the units of models that were asked for; no part of what makes two definitions equal."""
         return {}
 
-    def units_of(self, model: str) -> int | None:
+    def count_units(self, model: str) -> int | None:
         """Give how many priced units a job for a model has, the most that any choice costs; None where unknown."""
         if not self.units:
             return None

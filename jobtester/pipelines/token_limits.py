@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jobtester.checks.chat import LIMIT_PARAMETERS, TOKEN_LIMIT
-from jobtester.domain.notes import Note
+from jobtester.domain.reasons import Note
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
 
@@ -49,7 +49,7 @@ class TokenLimits:
         if asked > 0 and (key in self._raised or len(self._raised) < _MOST_MODELS):
             self._raised[key] = max(self._raised.get(key, 0), min(_MOST, asked * _FACTOR))
 
-    def applied(self, catalogue: Catalogue) -> Catalogue:
+    def apply(self, catalogue: Catalogue) -> Catalogue:
         """Return a catalogue with the raised limits; what is configured higher stays."""
         if not self._raised:
             return catalogue
@@ -64,7 +64,7 @@ class TokenLimits:
             override = own.model_copy(update={"parameters": {**own.parameters, **raised}})
             others = {name: each for name, each in definition.per_model.items() if name != pattern}
             changed[slug] = definition.model_copy(update={"per_model": {**others, pattern: override}})
-            changed[slug].__dict__.pop("known_units", None)  # the copy has taken over what the lower limit costs
+            changed[slug].__dict__.pop("units_by_model", None)  # the copy has taken over what the lower limit costs
         return MappingProxyType(changed)
 
 

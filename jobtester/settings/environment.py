@@ -12,13 +12,14 @@ from pydantic import BaseModel
 
 from jobtester.settings.schema import (
     Path,
+    deep_merge,
     did_you_mean,
     format_path,
     is_free,
     is_list,
     is_table,
     item_type,
-    key_paths,
+    iterate_key_paths,
     strip_optional,
     type_at,
 )
@@ -64,7 +65,7 @@ def from_variables(variables: Mapping[str, str], model: type[BaseModel]) -> Outs
             links.append(name)
         else:
             unknown.append(name)
-    known = [variable_name(path) for path in key_paths(model)] if unknown else []
+    known = [variable_name(path) for path in iterate_key_paths(model)] if unknown else []
     problems = [
         f"{name}: no such key{did_you_mean(name, known)}; see docs/configuration.md for the names" for name in unknown
     ]
@@ -101,13 +102,6 @@ def merge_entries(
         except ValueError as error:
             problems.append(f"{format_path(entry.path)}: {error} (in {entry.source})")
     return merged, problems
-
-
-def merge_tables(below: Any, above: Any) -> Any:
-    """Return tables merged key by key; anything else replaces what is below."""
-    if isinstance(above, Mapping) and isinstance(below, Mapping):
-        return {**below, **{key: merge_tables(below.get(key), value) for key, value in above.items()}}
-    return above
 
 
 def variable_name(path: Path) -> str:
@@ -175,7 +169,7 @@ def _order(entry: OutsideValue) -> list[tuple[bool, int, str]]:
 def _put(below: Any, kind: Any, path: Path, value: Any) -> Any:
     """Return what is below with a value at a path. Raises ValueError for a gap in a list."""
     if not path:
-        return merge_tables(below, value)
+        return deep_merge(below, value)
     kind, (part, *rest) = strip_optional(kind), path
     inner = item_type(kind, part)
     number = int(part) if isinstance(part, int) or part.isdecimal() else None

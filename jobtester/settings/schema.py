@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -65,7 +65,7 @@ def type_at(annotation: Any, path: Path) -> Any:
     return annotation
 
 
-def key_paths(model: type[BaseModel], before: Path = ()) -> Iterator[Path]:
+def iterate_key_paths(model: type[BaseModel], before: Path = ()) -> Iterator[Path]:
     """Yield the path of every known key, with 0 for the items of a list."""
     for name, field in model.model_fields.items():
         path, annotation = (*before, name), strip_optional(field.annotation)
@@ -73,7 +73,7 @@ def key_paths(model: type[BaseModel], before: Path = ()) -> Iterator[Path]:
         if is_list(annotation) and is_model(strip_optional(get_args(annotation)[0])):
             path, annotation = (*path, 0), strip_optional(get_args(annotation)[0])
         if is_model(annotation):
-            yield from key_paths(annotation, path)
+            yield from iterate_key_paths(annotation, path)
 
 
 def format_path(path: Path) -> str:
@@ -82,6 +82,13 @@ def format_path(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def deep_merge(base: Any, override: Any) -> Any:
+    """Return `override` laid over `base`: tables key by key, at any depth; anything else is replaced."""
+    if isinstance(base, Mapping) and isinstance(override, Mapping):
+        return {**base, **{key: deep_merge(base.get(key), value) for key, value in override.items()}}
+    return override
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -29,13 +29,13 @@ class SecretsAndEnvironment(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        outside = read_outside(self.settings_cls)
+        outside = read_outside_values(self.settings_cls)
         return merge_entries(self._content, outside.entries, self.settings_cls)[0]
 
 
-def read_outside(model: type[BaseModel]) -> OutsideValues:
+def read_outside_values(model: type[BaseModel]) -> OutsideValues:
     """Return what secret files say, and after it what the environment says, which therefore wins."""
-    secrets, unreadable = secret_files(model.model_fields)
+    secrets, unreadable = read_secret_files(model.model_fields)
     files = from_texts(secrets, model)
     variables = from_variables(os.environ, model)
     return OutsideValues(
@@ -45,7 +45,7 @@ def read_outside(model: type[BaseModel]) -> OutsideValues:
     )
 
 
-def secret_files(known: Collection[str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+def read_secret_files(known: Collection[str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Return each secret file's key with the file and its text, and what cannot be read; others' files are left out.
 
     The key is the file's name, such as `leaderboard__secret`.
@@ -69,7 +69,7 @@ def secret_files(known: Collection[str]) -> tuple[dict[str, tuple[str, str]], li
     return texts, problems
 
 
-def secret_paths() -> list[Path]:
+def list_secret_files() -> list[Path]:
     """Return the files in /run/secrets, or where JOBTESTER_SECRETS_DIR says, that may be keys; none if unreadable."""
     try:
         return _listed()

@@ -13,6 +13,7 @@ import orjson
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.external_results import ExternalResult
+from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
@@ -189,14 +190,14 @@ class Results:
         """Give the newest results of one orchestrator, newest first."""
         return await self.page(ResultFilters(orchestrator=address), limit=limit)
 
-    async def durations(self) -> dict[tuple[str, str, str, str], float]:
+    async def durations(self) -> dict[CapabilityKey, float]:
         """Give how long passed jobs of each capability took of late, in seconds."""
         found = await self._database.read(
             lambda db: db.execute(
                 "SELECT orchestrator, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
             ).fetchall()
         )
-        return {tuple(row[:4]): row[4] for row in found}
+        return {CapabilityKey(*row[:4]): row[4] for row in found}
 
     async def spent_wei(self, since: float) -> int:
         """Sum the estimated prices of jobs that began since an instant, in wei."""
@@ -208,7 +209,7 @@ class Results:
         )
         return sum(int(price) for (price,) in found)
 
-    async def tested_since(self, since: float) -> set[tuple[str, str, str, str]]:
+    async def tested_since(self, since: float) -> set[CapabilityKey]:
         """Give the capabilities (address, service URI, pipeline, model) that have a scored result since an instant."""
         found = await self._database.read(
             lambda db: db.execute(
@@ -217,7 +218,7 @@ class Results:
                 (since,),
             ).fetchall()
         )
-        return {tuple(row) for row in found}
+        return {CapabilityKey(*row) for row in found}
 
     async def requests_with_note(self, reason: str, code: str) -> list[tuple[str, str, str]]:
         """Return pipeline, model and request of the newest results that have a reason and the note with a code."""

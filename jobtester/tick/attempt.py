@@ -15,8 +15,7 @@ from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.judgement import judge
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Finding, Outcome, Verdict
+from jobtester.domain.reasons import Finding, Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.gateway.byoc import BYOC_PREFIX, byoc_timeout_s
 from jobtester.gateway.connection_probe import ConnectionProbe
@@ -149,7 +148,8 @@ class JobAttempt:
             byoc=job.capability.byoc,
             cause=cause,
             gateway_alive=alive and not gathered.gateway_restarted,
-            followed=sent.attribution.kind is not AttributionKind.MISSING or attribution.kind is AttributionKind.PROVEN,
+            gateway_followed=sent.attribution.kind is not AttributionKind.MISSING
+            or attribution.kind is AttributionKind.PROVEN,
         )
         verdict = judge_with(attribution, attempts=attempts)
         if attempts is not None and not exchange.gateway_reports_success:

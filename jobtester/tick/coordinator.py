@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -41,7 +41,6 @@ from jobtester.tick.recorder import PostingRules, ResultRecorder
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Durations = Mapping[tuple[str, str, str, str], float]
 
 
 @dataclass(slots=True)
@@ -113,13 +112,6 @@ class TickCoordinator:
 
     async def plan(self, tick: str, found: Sequence[Orchestrator]) -> Plan:
         """Plan a tick over what was discovered."""
-        durations: Durations = await self.results.durations()
-
-        def expected(orchestrator: Orchestrator, capability: Capability) -> float | None:
-            return durations.get(
-                (orchestrator.address, orchestrator.service_uri, capability.pipeline, capability.model)
-            )
-
         seed = secrets.randbits(32)
         selection = Selection(
             include=tuple(self.settings.discovery.include),
@@ -131,14 +123,14 @@ class TickCoordinator:
         whole = await asyncio.to_thread(
             make_plan,
             found,
-            self.token_limits.applied(self.catalogue),
+            self.token_limits.apply(self.catalogue),
             selection,
             tick=tick,
             seed=seed,
             new_id=lambda: secrets.token_hex(8),
             can_target=lambda byoc: byoc or any(gateway.targeting.kind != "byoc" for gateway in self.gateways),
             max_price_wei=self.settings.budget.max_price_per_job,
-            expected_s=expected,
+            expected_s=await self.results.durations(),
         )
         bounds = self.settings.budget
         if bounds.per_tick is None and bounds.per_day is None:
@@ -233,7 +225,7 @@ class TickCoordinator:
     async def make_attempt(self, seed: int) -> JobAttempt:
         """Return what sends and judges the jobs of a tick with this seed."""
         limits = self.settings.limits
-        catalogue = self.token_limits.applied(self.catalogue)
+        catalogue = self.token_limits.apply(self.catalogue)
         requests = await asyncio.to_thread(Requests, catalogue, self.assets, seed)
         bounds = SizeLimits(limits.max_response, limits.max_artifact)
         connections = ConnectionProbe(one.service_uri for one in self.orchestrators if one.service_uri)

@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from jobtester.settings.cron import CronSchedule
-from jobtester.settings.model import ScheduleSettings
+from jobtester.settings.sections import ScheduleSettings
 
 log = structlog.get_logger()
 

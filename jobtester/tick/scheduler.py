@@ -9,7 +9,7 @@ import structlog
 
 from jobtester.errors import CrashBoundary
 from jobtester.metrics import Metrics
-from jobtester.settings.model import ScheduleSettings
+from jobtester.settings.sections import ScheduleSettings
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.schedule import Schedule
 

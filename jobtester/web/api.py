@@ -190,7 +190,7 @@ def _progress(parts: WebContext) -> dict[str, Any] | None:
         "running": report.finished_at is None,
         "tick": report.tick,
         "planned": report.planned,
-        "settled": report.finished,
+        "settled": report.settled,
         "outcomes": {one.value: report.outcomes[one] for one in Outcome},
         "in_air": [
             {

@@ -37,7 +37,7 @@ def _answer(request: web.Request, gateway: Gateway | None) -> web.Response:
     found: list[dict[str, object]] = []
     if gateway is not None and isinstance(gateway.targeting, WebhookTargeting):
         found = webhook_entries(gateway.targeting.answer_webhook())
-        request.app[CONTEXT].metrics.asked.labels(gateway.name).inc()
+        request.app[CONTEXT].metrics.webhook_requests.labels(gateway.name).inc()
     return web.Response(
         body=orjson.dumps(found), content_type="application/json", headers={"Cache-Control": "no-store"}
     )

@@ -180,7 +180,7 @@ def progress(parts: WebContext) -> dict[str, Any]:
             "running": report.finished_at is None,
             "tick": report.tick,
             "planned": report.planned,
-            "settled": report.finished,
+            "settled": report.settled,
             "outcomes": {one.value: report.outcomes[one] for one in Outcome},
             "in_air": [
                 {

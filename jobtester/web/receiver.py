@@ -59,7 +59,7 @@ async def _keep(parts: WebContext, body: bytes, source: str, found: list[Externa
     except StoreError as error:
         log.error("result_not_kept", source=source, problem=str(error))
         return _refused(parts, 503, "the result could not be kept; try again later")
-    parts.metrics.received.labels("accepted" if new else "repeated").inc(len(found))
+    parts.metrics.results_received.labels("accepted" if new else "repeated").inc(len(found))
     return web.Response(text="ok")
 
 
@@ -76,7 +76,7 @@ def _too_many(rates: dict[str, deque[float]], source: str) -> bool:
 
 
 def _refused(parts: WebContext, status: int, message: str) -> web.Response:
-    parts.metrics.received.labels("refused").inc()
+    parts.metrics.results_received.labels("refused").inc()
     return _error(status, message)
 
 

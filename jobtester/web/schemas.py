@@ -283,7 +283,7 @@ class ProgressSchema(Schema):
             running=report.finished_at is None,
             tick=report.tick,
             planned=report.planned,
-            settled=report.finished,
+            settled=report.settled,
             outcomes={outcome.value: report.outcomes[outcome] for outcome in Outcome},
             in_flight=[
                 InFlightSchema(

@@ -84,7 +84,7 @@ async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None
     """Thousands of digits in one orchestrator's price: it is planned as far too dear, and the others are tested."""
     async with simulated_tester(network(10**4200, 5), tmp_path, budget={"max_price_per_job": "1 ETH"}) as tester:
         report = await tester.tick()
-        assert (report.state, report.finished, dict(report.skipped)) == ("finished", 1, {"price": 1})
+        assert (report.state, report.settled, dict(report.skipped)) == ("finished", 1, {"price": 1})
 
 
 async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tmp_path: Path) -> None:
@@ -98,16 +98,16 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
     async with simulated_tester(network(1000, 1000, 1000), tmp_path, budget=budget) as tester:
         tester.daemon.coordinator.clock = clock
         first = await tester.tick()
-        assert (first.finished, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
+        assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
         second = await tester.tick()
-        assert (second.finished, second.skipped["budget"], second.price_wei) == (0, 3, 0)
+        assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
         known = {row.orchestrator for row in await tester.results()}
     async with simulated_tester(
         network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}
     ) as tester:
         tester.daemon.coordinator.clock = clock
         third = await tester.tick()
-        assert (third.finished, third.skipped["budget"]) == (1, 2)
+        assert (third.settled, third.skipped["budget"]) == (1, 2)
         (row,) = await tester.results(third.tick)
         assert row.orchestrator not in known
 
@@ -117,4 +117,4 @@ async def test_a_job_dearer_than_the_bound_is_skipped(most: str, sent: int, tmp_
     """To the wei, however the bound is written; the skipped one is in the report with its reason."""
     async with simulated_tester(network(1000), tmp_path, budget={"max_price_per_job": most}) as tester:
         report = await tester.tick()
-        assert (report.finished, report.skipped["price"]) == (sent, 1 - sent)
+        assert (report.settled, report.skipped["price"]) == (sent, 1 - sent)

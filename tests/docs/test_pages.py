@@ -17,7 +17,7 @@ import pytest
 from benchmarks.__main__ import PARTS
 from jobtester import __version__
 from jobtester.cli import main
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon import config_watcher
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
@@ -27,8 +27,8 @@ from jobtester.domain.reasons import REASONS, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.metrics import Metrics
-from jobtester.settings.environment import merge_tables
-from jobtester.settings.model import Settings, check_settings
+from jobtester.settings.model import Settings
+from jobtester.settings.schema import deep_merge
 from jobtester.simulator import scenario
 from jobtester.web.app import make_app
 from jobtester.web.context import WebContext
@@ -229,13 +229,13 @@ def test_toml_blocks_are_usable(page: Page) -> None:
     """Whoever copies a piece of configuration into a file that is otherwise sound has a file that is sound."""
     for body in page.blocks("toml"):
         base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
-        merged = merge_tables(base, tomllib.loads(body))
+        merged = deep_merge(base, tomllib.loads(body))
         assert isinstance(merged, dict)
         merged["leaderboard"]["secret"] = "s"
         merged["server"] = {"events_token": "t"} | merged.get("server", {})
         if merged["gateways"] == []:
             merged["gateways"] = base["gateways"]
-        check_configuration(merged, origin=page.name)
+        Configuration.from_tables(merged, origin=page.name)
 
 
 def test_examples_of_keys_are_usable() -> None:
@@ -260,7 +260,7 @@ def test_examples_of_keys_are_usable() -> None:
             content.setdefault(section, {})[key] = value
         else:
             content[path] = value
-        check_settings(content)
+        Settings.from_tables(content)
 
 
 @each_page

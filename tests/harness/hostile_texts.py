@@ -10,9 +10,8 @@ from pathlib import Path
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.external_results import ExternalResult
 from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.reasons import Outcome, Verdict
+from jobtester.domain.reasons import Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.domain.tick_report import TickReport

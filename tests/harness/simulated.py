@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import Daemon, open_daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.simulator.job_log import LoggedJob
@@ -110,7 +110,7 @@ async def simulated_tester(
 ) -> AsyncIterator[SimulatedTester]:
     """Start a network, and a tester for it."""
     async with Network(scenario) as network:
-        loaded = check_configuration(config_tables(network, folder, gateways=gateways, **sections), origin="test")
+        loaded = Configuration.from_tables(config_tables(network, folder, gateways=gateways, **sections), origin="test")
         async with open_daemon(loaded) as running:
             connect_gateways(network, running)
             yield SimulatedTester(network, running)

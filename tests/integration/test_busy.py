@@ -106,7 +106,7 @@ async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> N
         report = await tester.tick()
         assert (report.outcomes, report.reasons) == ({"passed": 2, "unscored": 2}, {"busy": 2})
         assert report.skipped == {}
-        assert report.finished == report.planned == len(await tester.results())
+        assert report.settled == report.planned == len(await tester.results())
 
 
 async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:

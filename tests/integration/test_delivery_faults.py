@@ -45,7 +45,7 @@ async def test_a_tick_does_not_mind_a_leaderboard_that_is_down_or_slow(tmp_path:
         board.faults.slow_insert_s = 2.0
         async with tester.serving(tick=True):
             report = await tester.first_report()
-            assert (report.state, report.planned, report.finished) == ("finished", 20, 20)
+            assert (report.state, report.planned, report.settled) == ("finished", 20, 20)
             assert {row.outcome for row in await tester.results()} == {"passed"}
             assert await tester.daemon.outbox.count_waiting() == 20 if down else len(board.rows) < 20
             board.faults.slow_insert_s = 0.0

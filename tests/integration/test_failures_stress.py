@@ -57,7 +57,7 @@ async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, in
     """Run a tick; return how many jobs it had, and of the reached and the busy ones how many were scored failed."""
     report = await tester.tick()
     results = {row.id: row for row in await tester.results()}
-    assert report.finished == report.planned == len(results)
+    assert report.settled == report.planned == len(results)
     assert misattributed_results(list(results.values()), tester.network) == []
     last: dict[str, LoggedJob] = {entry.request_id: entry for entry in tester.network.logged_jobs}
     reached, busy = [], []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.store.results import ResultFilters
 
@@ -49,7 +49,7 @@ async def test_silence_is_judged_by_whether_the_gateway_lives(alive: bool, reaso
             },
             "pipelines": {"llm": {"timeout": "1s"}},
         }
-        async with open_daemon(check_configuration(content, origin="test")) as running:
+        async with open_daemon(Configuration.from_tables(content, origin="test")) as running:
             await running.run_once("test")
             (row,) = await running.results.page(ResultFilters())
         assert (row.reason, jobs) == (reason, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection, make_plan
 from jobtester.errors import DiscoveryError, LeaderboardError
 from jobtester.gateway import discovery
@@ -98,7 +98,7 @@ def write_badly(document: Any, random: Random) -> bytes:
 def test_hostile_discovery_documents() -> None:
     """Each is read, planned and made into requests that can be sent, or refused with a DiscoveryError."""
     random = Random(1)
-    loaded = check_configuration(
+    loaded = Configuration.from_tables(
         {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"name": "g", "url": "http://127.0.0.1:1"}]},
         origin="test",
     )
@@ -130,8 +130,6 @@ def test_hostile_discovery_documents() -> None:
             seed=number,
             new_id=lambda: "id",
             can_target=lambda _: True,
-            max_price_wei=None,
-            expected_s=lambda *_: None,
         )
         requests = Requests(loaded.catalogue, loaded.assets, 1)
         for job in whole.jobs:

@@ -42,7 +42,7 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
         await network.gateways["g0"].start()
     report = await running
     results = await tester.results()
-    assert report.finished == report.planned == len(results) == 72
+    assert report.settled == report.planned == len(results) == 72
     assert misattributed_results(results, network) == []
     lost = [row for row in results if row.reason == "gateway_lost"]
     assert lost, "a job was in the air when the gateway went"
@@ -80,7 +80,7 @@ async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
         await until(lambda: tester.daemon.coordinator.gateways[0].is_down)
         tester.daemon.coordinator.stop("gateway_lost")
         report = await running
-        assert report.finished + sum(report.skipped.values()) == report.planned == 72
+        assert report.settled + sum(report.skipped.values()) == report.planned == 72
         assert report.skipped["gateway_lost"] > 0
         assert {row.outcome for row in await tester.results()} <= {"passed", "unscored"}
         await stage_network.gateways["g0"].start()

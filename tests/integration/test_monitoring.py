@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobtester.metrics import MOST_SERIES, Metrics
+from jobtester.metrics import MAX_SERIES, Metrics
 from jobtester.simulator.scenario import GatewaySpec, generate
 from tests.harness.simulated import simulated_tester
 
@@ -130,10 +130,10 @@ def test_known_series_start_at_nothing() -> None:
 def test_series_stay_bounded_whatever_the_network_names() -> None:
     """Of orchestrators and models that come and go, only those that passed last keep a series."""
     fresh = Metrics()
-    for number in range(MOST_SERIES + 500):
+    for number in range(MAX_SERIES + 500):
         fresh.last_success.labels(f"0x{number:040x}", "llm", f"model\n\"{number}'").set(number)
     lines = [line for line in fresh.render().decode().splitlines() if line.startswith("jobtester_last_success")]
-    assert len(lines) == MOST_SERIES
+    assert len(lines) == MAX_SERIES
     assert f"0x{499:040x}" not in "".join(lines)
     assert f"0x{500:040x}" in "".join(lines)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Verdict
+from jobtester.domain.reasons import Note, Verdict
 from jobtester.domain.results import Result
 from jobtester.simulator.scenario import generate
 from tests.harness.hostile_texts import hostile_result

@@ -74,7 +74,7 @@ async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
     async with simulated_tester(scenario(160, fault_share=0.7), tmp_path) as tester, aiohttp.ClientSession() as session:
         report = await tester.tick()
         failed = {row.id for row in await tester.results() if row.outcome == "failed"}
-        assert 50 < len(failed) < report.finished
+        assert 50 < len(failed) < report.settled
         seen: list[str] = []
         path = "?outcome=failed"
         while path:
@@ -95,7 +95,7 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
     async with simulated_tester(scenario(3), tmp_path) as tester, aiohttp.ClientSession() as session:
         overview = await read(session, tester, "/")
         assert f'href="/t/{report.tick}">{report.tick}</a>' in overview
-        assert f'<span data-live="settled">{report.finished}</span>' in overview
+        assert f'<span data-live="settled">{report.settled}</span>' in overview
         assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
 
 

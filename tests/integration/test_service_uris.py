@@ -38,7 +38,7 @@ async def assert_all_pass(tester: SimulatedTester, *, batch: int, external: int)
     """Run a tick: every orchestrator is tested for what it serves, passes, and is the one that served."""
     report = await tester.tick()
     results = await tester.results()
-    assert report.planned == report.finished == len(results) == batch + external
+    assert report.planned == report.settled == len(results) == batch + external
     assert {(row.outcome, row.reason) for row in results} == {("passed", "ok")}
     assert misattributed_results(results, tester.network) == []
     assert {row.service_uri for row in results} == set(URIS)

@@ -20,9 +20,8 @@ import pytest
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.external_results import parse_results
 from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.reasons import Verdict
+from jobtester.domain.reasons import Note, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.errors import StoreError

@@ -91,7 +91,7 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         filler.unlink()
         report = await tester.first_report()
         results = await tester.results()
-        assert (report.state, report.planned, report.finished) == ("finished", 48, 48)
+        assert (report.state, report.planned, report.settled) == ("finished", 48, 48)
         assert {row.outcome for row in results} == {"passed"}
         assert len(results) == 48
         assert {row.id for row in results} >= set(before)
@@ -287,7 +287,7 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[byt
             assert found["checks"]["store"]["ok"] is False
             assert "jobtester.db.damaged-20" in found["checks"]["store"]["problem"]
             report = await tester.tick()
-            assert (report.finished, len(await tester.results())) == (48, 48)
+            assert (report.settled, len(await tester.results())) == (48, 48)
     aside = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
     assert {(tmp_path / name).read_bytes() for name in aside} == kept
     assert len(aside) == 2

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import open_daemon
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.results import ResultFilters
@@ -186,7 +186,7 @@ async def hostile(folder: Path) -> AsyncIterator[list[ResultRow]]:
         },
     }  # fmt: skip
     try:
-        async with open_daemon(check_configuration(content, origin="test")) as running:
+        async with open_daemon(Configuration.from_tables(content, origin="test")) as running:
             await running.run_once("test")
             yield await running.results.page(ResultFilters(), limit=1000)
     finally:

@@ -65,7 +65,7 @@ async def assert_proven(tester: SimulatedTester, at_least: int) -> None:
     """Run a tick and hold every result against the log."""
     report = await tester.tick()
     results = await tester.results()
-    assert report.finished == report.planned == len(results) >= int(at_least * SHARE)
+    assert report.settled == report.planned == len(results) >= int(at_least * SHARE)
     assert misattributed_results(results, tester.network) == []
     scored = [row for row in results if row.outcome != "unscored"]
     assert len(scored) >= 0.6 * len(results)

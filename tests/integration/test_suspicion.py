@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from jobtester.configuration import check_configuration
+from jobtester.configuration import Configuration
 from jobtester.daemon.daemon import Daemon, open_daemon
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
@@ -51,7 +51,7 @@ async def running_tester(network: Network, folder: Path, **sections: Any) -> Asy
     """Start a tester over a network, with the store and the file that the one before left behind."""
     content = config_tables(network, folder, **sections)
     (folder / "config.toml").write_text(tomli_w.dumps(content))
-    async with open_daemon(check_configuration(content, origin="test")) as one:
+    async with open_daemon(Configuration.from_tables(content, origin="test")) as one:
         connect_gateways(network, one)
         yield one
 

@@ -31,7 +31,7 @@ async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_p
         report = await tester.tick()
         results = await tester.results()
         assert report.state == "finished"
-        assert report.finished == report.planned == len(results) >= 300
+        assert report.settled == report.planned == len(results) >= 300
         assert not misattributed_results(results, tester.network)
         scored = [row for row in results if row.outcome != "unscored"]
         assert len(scored) >= 250

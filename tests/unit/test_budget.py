@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.plan import Plan, capability_key, limit_to_budget, remaining_wei
+from jobtester.domain.plan import Plan, limit_to_budget, remaining_wei
 
 
 def plan(*prices: int | None) -> Plan:
@@ -43,7 +43,7 @@ def test_no_bound_changes_nothing() -> None:
 def test_what_was_tested_today_goes_first() -> None:
     """The pair that is known for today is left out, whatever its place."""
     whole = plan(4, 4, 4)
-    cut = limit_to_budget(whole, 8, {capability_key(whole.jobs[0])})
+    cut = limit_to_budget(whole, 8, {whole.jobs[0].key})
     assert ids(cut) == ["1", "2"]
     assert [(one.orchestrator, one.reason) for one in cut.skipped] == [(whole.jobs[0].orchestrator.address, "budget")]
 
@@ -65,6 +65,6 @@ def test_the_day_bounds_the_tick() -> None:
 def test_never_more_than_the_budget(prices: list[int | None], most: int) -> None:
     """Every job is either paid or skipped, and the paid ones fit."""
     whole = plan(*prices)
-    cut = limit_to_budget(whole, most, {capability_key(job) for job in whole.jobs[::2]})
+    cut = limit_to_budget(whole, most, {job.key for job in whole.jobs[::2]})
     assert cut.price_wei <= most
     assert len(cut.jobs) + len(cut.skipped) == len(whole.jobs)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobtester.settings.cron import CronSchedule
-from jobtester.settings.model import ScheduleSettings
+from jobtester.settings.sections import ScheduleSettings
 from jobtester.tick.schedule import Schedule, longest_interval_s, make_trigger
 
 START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday

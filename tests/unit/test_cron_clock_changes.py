@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtester.settings.model import ScheduleSettings
+from jobtester.settings.sections import ScheduleSettings
 from jobtester.tick.schedule import IntervalTrigger, make_trigger
 
 MINUTE = timedelta(minutes=1)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import settings as steady
 from hypothesis import strategies as st
 
-from jobtester.configuration import check_configuration, load_configuration
+from jobtester.configuration import Configuration
 from jobtester.errors import ConfigError
-from jobtester.settings import model
 from jobtester.settings.environment import from_variables, merge_entries, variable_name
-from jobtester.settings.model import Settings
-from jobtester.settings.schema import key_paths
+from jobtester.settings.model import Settings, check_tables
+from jobtester.settings.schema import iterate_key_paths
+from jobtester.settings.sections import Tables
 
 GOOD: dict[str, Any] = {
     "region": "FRA",
@@ -33,7 +33,7 @@ def no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def problems(content: dict[str, Any] = GOOD) -> list[str]:
     """Return every line that is said of a configuration; none if it is usable."""
     try:
-        check_configuration(content, origin="test")
+        Configuration.from_tables(content, origin="test")
     except ConfigError as error:
         return [line.removeprefix("  ") for line in str(error).splitlines()[1:]]
     return []
@@ -56,7 +56,7 @@ def test_lists_are_taken_in_every_form(
 ) -> None:
     """With commas, as JSON, one by one, and within a table."""
     monkeypatch.setenv(f"JOBTESTER_{name}", text)
-    assert model.check_settings(GOOD).discovery.exclude == expected
+    assert Settings.from_tables(GOOD).discovery.exclude == expected
 
 
 REFUSED = [
@@ -104,7 +104,7 @@ def test_anything_else_is_refused_by_key_and_variable(
 
 
 @given(
-    path=st.sampled_from([variable_name(path) for path in key_paths(Settings)]),
+    path=st.sampled_from([variable_name(path) for path in iterate_key_paths(Settings)]),
     more=st.sampled_from(["", "__0", "__7", "__X", "__0__X", "__", "__0__0"]),
     text=st.text(max_size=30) | st.sampled_from(["[", "{", "[]", "{}", '[{"a":1}]', "null", "1e999", "[" * 2000]),
 )
@@ -113,10 +113,10 @@ def test_no_variable_ends_in_anything_but_a_message(path: str, more: str, text: 
     """Every key, and places around it, with any text."""
     entries = from_variables({path + more: text}, Settings)
     tables, _ = merge_entries(GOOD, entries.entries, Settings)
-    repaired, lines = model._validate(tables, {})
+    repaired, lines = check_tables(tables, {})
     assert isinstance(repaired, dict)
     if not lines:
-        assert model.Tables.model_validate(repaired)
+        assert Tables.model_validate(repaired)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_service_links_are_passed_over_with_one_warning(service: str, monkeypatc
     """Kubernetes sets them beside a Service whose name begins with jobtester."""
     for name, text in LINKS.items():
         monkeypatch.setenv(name.replace("JOBTESTER", service, 1), text)
-    (warning,) = check_configuration(GOOD, origin="test").warnings
+    (warning,) = Configuration.from_tables(GOOD, origin="test").warnings
     assert "enableServiceLinks: false" in warning
 
 
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypat
     monkeypatch.setenv("JOBTESTER_SHEDULE__INTERVAL", "5m")
     monkeypatch.setenv("JOBTESTER_DISCOVERY__ORCHESTRATORS", "x")
     with pytest.raises(ConfigError) as refused:
-        load_configuration(str(tmp_path / "config.toml"))
+        Configuration.load(str(tmp_path / "config.toml"))
     for said in (
         "config.toml: is not valid TOML: ",
         "leaderboard__secret: the secret file is not UTF-8 text",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobtester.errors import ConfigError
-from jobtester.settings.model import Settings, check_settings
+from jobtester.settings.model import Settings
 
 ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_url": "http://gateway.example:7935"}
 
@@ -15,7 +15,7 @@ ONE: dict[str, Any] = {"name": "a", "url": "http://gateway.example:8935", "cli_u
 def load_gateways(*gateways: dict[str, Any]) -> Settings:
     """Check a configuration with these gateways."""
     server = {"events_token": "t"}
-    return check_settings(
+    return Settings.from_tables(
         {"region": "FRA", "leaderboard": {"post": False}, "server": server, "gateways": list(gateways)}
     )
 

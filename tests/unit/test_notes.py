@@ -9,9 +9,8 @@ from jobtester.checks.evaluation import CheckReport
 from jobtester.checks.worker_protocol import decode_report, encode_report, receive_message, send_message
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.reasons import Finding, Verdict
+from jobtester.domain.reasons import Finding, Note, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport as TickReport
 from jobtester.metrics import Metrics

@@ -122,7 +122,7 @@ def test_every_score_has_a_fact_behind_it(
 ) -> None:  # fmt: skip
     """Scored only where it is known who served; failed only for a fact; passed only if nothing at all is wrong."""
     verdict = judge(
-        exchange, found, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, followed=followed
+        exchange, found, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, gateway_followed=followed
     )
     proof = attribution.kind is AttributionKind.PROVEN and bool(cause)
     row = find_reason(verdict.code)
@@ -156,6 +156,12 @@ def test_knowing_less_never_makes_a_score(exchange: Exchange, found: list[Findin
         for alive in (True, False):
             for followed in (True, False):
                 other = judge(
-                    exchange, found, Attribution(kind), byoc=byoc, cause=cause, gateway_alive=alive, followed=followed
+                    exchange,
+                    found,
+                    Attribution(kind),
+                    byoc=byoc,
+                    cause=cause,
+                    gateway_alive=alive,
+                    gateway_followed=followed,
                 )
                 assert not other.scored or other == proven

@@ -46,7 +46,7 @@ def problems(text: str, assets: Assets = ASSETS) -> list[str]:
 def test_estimating_a_price_changes_nothing() -> None:
     """A running daemon compares its pipelines with those of the file read again: only what is written counts."""
     before, after = load(""), load("")
-    assert after["llm"].price_wei(Capability("llm", "m", price=Price(3))) is not None
+    assert after["llm"].estimate_price_wei(Capability("llm", "m", price=Price(3))) is not None
     assert before == after
 
 
@@ -289,15 +289,15 @@ def test_prices_are_in_the_pipelines_units(slug: str, units: int) -> None:
     """A job's price is its units times the price for one, as go-livepeer counts them."""
     definition = load("")[slug]
     capability = Capability(slug, "m", price=Price(3))
-    assert definition.units_of("m") == units
-    assert definition.price_wei(capability) == 3 * units
-    assert definition.price_wei(Capability(slug, "m", price=Price(3, 1000))) == -(-3 * units // 1000)
+    assert definition.count_units("m") == units
+    assert definition.estimate_price_wei(capability) == 3 * units
+    assert definition.estimate_price_wei(Capability(slug, "m", price=Price(3, 1000))) == -(-3 * units // 1000)
 
 
 def test_speech_is_priced_by_its_longest_text() -> None:
     """Characters are counted; of the texts in rotation the longest is the estimate."""
     definition = load("")["text-to-speech"]
-    assert definition.units_of("m") == max(len(text) for text in definition.parameters["text"])
+    assert definition.count_units("m") == max(len(text) for text in definition.parameters["text"])
 
 
 @pytest.mark.parametrize(
@@ -317,15 +317,15 @@ def test_speech_is_priced_by_its_longest_text() -> None:
 def test_units_are_data(table: dict[str, Any], price: int | None) -> None:
     """Factors are numbers or names; what cannot be known gives no price rather than a wrong one."""
     definition = PipelineDefinition.model_validate({"slug": "x", "uri": "/x", **table})
-    assert definition.price_wei(Capability("x", "model", price=Price(1))) == price
+    assert definition.estimate_price_wei(Capability("x", "model", price=Price(1))) == price
 
 
 def test_no_price_no_estimate() -> None:
     """Without a price, or with one for no units, nothing is estimated; wei beyond 64 bits are no problem."""
     definition = load("")["llm"]
-    assert definition.price_wei(Capability("llm", "m")) is None
-    assert definition.price_wei(Capability("llm", "m", price=Price(5, 0))) is None
-    assert definition.price_wei(Capability("llm", "m", price=Price(10**30))) == 64 * 10**30
+    assert definition.estimate_price_wei(Capability("llm", "m")) is None
+    assert definition.estimate_price_wei(Capability("llm", "m", price=Price(5, 0))) is None
+    assert definition.estimate_price_wei(Capability("llm", "m", price=Price(10**30))) == 64 * 10**30
 
 
 def test_every_check_of_the_documentation_exists(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from jobtester.checks.base import Expectation
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
-from jobtester.pipelines.multipart import encode_multipart, form_text
 from jobtester.pipelines.parameter_choices import choose
-from jobtester.pipelines.request import Request, Requests
+from jobtester.pipelines.request import Request, Requests, encode_multipart, form_text
 
 ASSETS = Assets()
 KNOWN = load_catalogue({}, ASSETS)

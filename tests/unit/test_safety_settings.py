@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobtester.errors import ConfigError
-from jobtester.settings.model import check_settings
+from jobtester.settings.model import Settings
 
 
 def tables(*, server: dict[str, Any] | None = None, **gateway: Any) -> dict[str, Any]:
@@ -22,10 +22,10 @@ def tables(*, server: dict[str, Any] | None = None, **gateway: Any) -> dict[str,
 def test_events_need_a_token_or_an_explicit_empty_one() -> None:
     """Events prove and refute results, so that nobody is believed by default."""
     with pytest.raises(ConfigError, match=r"server\.events_token: needed with gateways\.events = true"):
-        check_settings(tables(events=True))
-    check_settings(tables(events=False))
+        Settings.from_tables(tables(events=True))
+    Settings.from_tables(tables(events=False))
     for token in ("", "t"):
-        assert check_settings(tables(events=True, server={"events_token": token})).server.events_token is not None
+        assert Settings.from_tables(tables(events=True, server={"events_token": token})).server.events_token is not None
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_events_need_a_token_or_an_explicit_empty_one() -> None:
 )
 def test_artifact_networks_are_networks(given: str, stored: str) -> None:
     """Written with or without host bits."""
-    assert check_settings(tables(artifact_networks=[given])).gateways[0].artifact_networks == [stored]
+    assert Settings.from_tables(tables(artifact_networks=[given])).gateways[0].artifact_networks == [stored]
 
 
 @pytest.mark.parametrize("given", ["10.0.0.0/33", "minio", "http://10.0.0.1", ""])
 def test_what_is_no_network_is_refused_with_its_key(given: str) -> None:
     """And with an example."""
     with pytest.raises(ConfigError, match=r"gateways\[0\]\.artifact_networks\[0\]: has to be a network such as"):
-        check_settings(tables(artifact_networks=[given]))
+        Settings.from_tables(tables(artifact_networks=[given]))

@@ -10,10 +10,9 @@ from jsonschema import Draft202012Validator
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
-from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.plan import Plan, Skip
-from jobtester.domain.reasons import Outcome, Verdict
+from jobtester.domain.reasons import Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import CapabilityRow, ResultPoint

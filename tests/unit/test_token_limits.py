@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jobtester.checks.chat import TOKEN_LIMIT
-from jobtester.domain.notes import Note
 from jobtester.domain.orchestrators import Capability, Price
+from jobtester.domain.reasons import Note
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.request import Requests
@@ -17,7 +17,7 @@ RAN_OUT = (Note("chat", TOKEN_LIMIT, "it was still thinking"),)
 
 def token_limit(limits: TokenLimits, model: str = MODEL) -> int:
     """Return how many tokens a model is asked for in the next tick."""
-    applied = limits.applied(ALL)
+    applied = limits.apply(ALL)
     return int(Requests(applied, Assets(), 0).build(applied["llm"], model).parameters["max_tokens"])
 
 
@@ -26,7 +26,7 @@ def test_the_limit_grows_up_to_a_bound() -> None:
     limits = TokenLimits()
     grown = []
     for _ in range(6):
-        limits.learn(limits.applied(ALL)["llm"], MODEL, RAN_OUT)
+        limits.learn(limits.apply(ALL)["llm"], MODEL, RAN_OUT)
         grown.append(token_limit(limits))
     assert grown == [256, 1024, 4096, 4096, 4096, 4096]
     assert token_limit(limits, "maker/other") == 64
@@ -55,17 +55,17 @@ def test_other_notes_raise_nothing() -> None:
     """Only the note that says so."""
     limits = TokenLimits()
     limits.learn(ALL["llm"], MODEL, (Note("chat", "usage", "odd"),))
-    assert limits.applied(ALL) is ALL
+    assert limits.apply(ALL) is ALL
 
 
 def test_the_price_is_estimated_with_the_larger_limit() -> None:
     """Also where the smaller one was asked for before; the catalogue itself stays as it is."""
     limits = TokenLimits()
     capability = Capability("llm", MODEL, price=Price(1, 1))
-    assert ALL["llm"].price_wei(capability) == 64
+    assert ALL["llm"].estimate_price_wei(capability) == 64
     limits.learn(ALL["llm"], MODEL, RAN_OUT)
-    assert limits.applied(ALL)["llm"].price_wei(capability) == 256
-    assert ALL["llm"].price_wei(capability) == 64
+    assert limits.apply(ALL)["llm"].estimate_price_wei(capability) == 256
+    assert ALL["llm"].estimate_price_wei(capability) == 64
 
 
 def test_models_that_are_known_to_think_are_asked_for_more() -> None:

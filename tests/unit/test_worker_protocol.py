@@ -22,8 +22,7 @@ from jobtester.checks.worker_protocol import (
     send_message,
     send_task,
 )
-from jobtester.domain.notes import Note
-from jobtester.domain.reasons import Fault, Finding
+from jobtester.domain.reasons import Fault, Finding, Note
 
 EXPECTATION = Expectation(
     checks=(Check("caption", CaptionParams(words=("ball",))),),
