@@ -29,7 +29,7 @@ async def measure() -> list[Row]:
     ):
         daemon = running.daemon
         for number in range(_BASE):
-            await daemon.results.record(made(number), Stat.from_result(made(number), "FRA"))
+            await daemon.coordinator.results.record(made(number), Stat.from_result(made(number), "FRA"))
         await daemon.database.write(_multiply)
         kept = await daemon.database.read(lambda db: db.execute("SELECT count(*) FROM results").fetchone()[0])
         assert kept == _BASE * _COPIES

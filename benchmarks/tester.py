@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.network import Remote
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.daemon.daemon import Daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.results import ResultFilters
 from jobtester.store.rows import ResultRow
@@ -69,7 +70,7 @@ class Tester:
 
     async def results(self) -> list[ResultRow]:
         """Give every result."""
-        return await self.daemon.results.page(ResultFilters(), limit=1_000_000)
+        return await self.daemon.coordinator.results.page(ResultFilters(), limit=1_000_000)
 
 
 @asynccontextmanager

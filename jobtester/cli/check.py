@@ -12,7 +12,8 @@ import aiohttp
 
 from jobtester.cli.healthcheck import local_url
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.daemon.daemon import Daemon
 from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.reasons import Outcome

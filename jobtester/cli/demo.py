@@ -13,7 +13,7 @@ from jobtester.cli.progress_display import ProgressDisplay
 from jobtester.cli.run import conclude
 from jobtester.cli.simulate import scenario_of
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import open_daemon
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network
@@ -37,7 +37,7 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
         loaded = Configuration.from_tables(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
         port = options.port if options.port is not None else 7934 if options.stay else 0
         watchers = () if options.stay else (display,)
-        async with open_daemon(loaded, watchers=watchers, port=port) as running:
+        async with open_daemon(loaded, observers=watchers, port=port) as running:
             several = len(network.gateways) > 1
             for name, gateway in network.gateways.items():
                 path = f"/orchestrators/{name}" if several else "/orchestrators"
@@ -47,7 +47,7 @@ async def _demo(options: argparse.Namespace, folder: Path) -> int:
                     console.print(line, markup=False)
                 await running.serve()
                 return 0
-            display.stopping = lambda: running.stopping
+            display.stopping = lambda: running.is_stopping
             with display:
                 report = await running.run_once("demo")
         stored = len(network.leaderboard.rows)

@@ -12,7 +12,7 @@ import orjson
 from jobtester.cli import tables
 from jobtester.cli.run import selection
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import open_daemon
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Plan, Selection
 from jobtester.domain.units import format_wei
 

@@ -15,7 +15,7 @@ import orjson
 from jobtester.cli import tables
 from jobtester.cli.progress_display import ProgressDisplay
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import open_daemon
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Selection
 from jobtester.domain.reasons import Fault, Outcome
 from jobtester.domain.tick_report import TickReport
@@ -51,8 +51,8 @@ async def _run(
     loaded: Configuration, display: ProgressDisplay, chosen: Selection, *, post: bool
 ) -> tuple[TickReport, dict[str, int]]:
     """Run a tick; return its report, and how many stats of it did not reach the Leaderboard, by state."""
-    async with open_daemon(loaded, post=post, watchers=(display,), selection=chosen) as running:
-        display.stopping = lambda: running.stopping
+    async with open_daemon(loaded, post=post, observers=(display,), selection=chosen) as running:
+        display.stopping = lambda: running.is_stopping
         with display:
             report = await running.run_once("run")
         counts = await running.outbox.counts(report.tick)

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import open_daemon
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.errors import DiskFullError
 from jobtester.store.database_file import has_room
 from jobtester.web.waiting import unready
@@ -35,7 +35,7 @@ async def _serve(loaded: Configuration) -> None:
     while True:
         async with AsyncExitStack() as stack:
             try:
-                running = await stack.enter_async_context(open_daemon(loaded, follow=True))
+                running = await stack.enter_async_context(open_daemon(loaded, watch_config=True))
             except DiskFullError as error:
                 if not problem:
                     log.error("store_full", problem=str(error))

@@ -1,4 +1,4 @@
-"""Live configuration: notices that config.toml has changed, says what is different, and hands over what is usable."""
+"""Watch config.toml and the secret files, and hand over each usable change."""
 
 from __future__ import annotations
 
@@ -19,98 +19,102 @@ from jobtester.settings.sources import list_secret_files
 
 log = structlog.get_logger()
 
-_LOOK_EVERY_S = 2.0
-_FIXED = ("server.host", "server.port", "store.path", "leaderboard.post", "leaderboard.url", "leaderboard.secret")
+_INTERVAL_S = 2.0
+_RESTART_KEYS = (
+    "server.host", "server.port", "store.path", "leaderboard.post", "leaderboard.url", "leaderboard.secret",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
 class ConfigWatcher:
-    """Follows the file that a configuration came from, by its content and that of the secret files.
+    """Watches the content of the file that a configuration was loaded from, and of the secret files.
 
-    `adopt` is called with each usable change. A file that is not usable is refused with one log line, and the
+    `on_change` is called with each usable change. A file that is not usable is rejected with one log line, and the
     configuration in force stays; `problem` says why until the file is fixed.
     """
 
-    current: Configuration
+    latest: Configuration
     on_change: Callable[[Configuration], Awaitable[None]]
     metrics: Metrics
-    every_s: float = _LOOK_EVERY_S
-    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    interval_s: float = _INTERVAL_S
     problem: str = ""
+    _reload_requested: asyncio.Event = field(default_factory=asyncio.Event)
     _digest: bytes = b""
 
     def request_reload(self) -> None:
-        """Read the file again now, even if it is the same."""
-        self._asked.set()
+        """Have the file read again now, even if it is the same."""
+        self._reload_requested.set()
 
     async def run(self) -> None:
-        """Look at the file every few seconds, and whenever somebody asks; it may have changed since it was loaded."""
+        """Compare the files every few seconds and at each request, until canceled."""
+        # The first round always reads: the file may have changed between its loading and the start of this watch.
         while True:
             try:
-                async with asyncio.timeout(self.every_s):
-                    await self._asked.wait()
+                async with asyncio.timeout(self.interval_s):
+                    await self._reload_requested.wait()
             except TimeoutError:
                 pass
-            asked = self._asked.is_set()
-            self._asked.clear()
-            with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.current.origin) as crash:
-                digest = await asyncio.to_thread(_digest, self.current.origin)
-                if asked or digest != self._digest:
+            is_requested = self._reload_requested.is_set()
+            self._reload_requested.clear()
+            with CrashBoundary(self.metrics.count_internal_error).unit("reload", path=self.latest.origin) as crash:
+                # Content and not modification times: mounted files keep theirs, or get another without a change.
+                digest = await asyncio.to_thread(_digest_files, self.latest.origin)
+                if is_requested or digest != self._digest:
                     self._digest = digest
-                    await self._read(asked)
+                    await self._reload(is_requested)
             if crash.error is not None:
                 self.problem = crash.message
                 self.metrics.config_reload_successful.set(0)
 
-    async def _read(self, asked: bool) -> None:
+    async def _reload(self, is_requested: bool) -> None:
         try:
-            found = await asyncio.to_thread(Configuration.load, self.current.origin, self.current.overrides)
+            changed = await asyncio.to_thread(Configuration.load, self.latest.origin, self.latest.overrides)
         except ConfigError as error:
             self.problem = str(error)
             self.metrics.config_reload_successful.set(0)
-            log.error("config_refused", path=self.current.origin, problem=str(error), in_force="the one before")
+            log.error(
+                "config_rejected", path=self.latest.origin, problem=str(error), in_force="the previous configuration"
+            )
             return
         self.problem = ""
         self.metrics.config_reload_successful.set(1)
-        changes = differences(self.current.settings, found.settings)
-        fixed = {key: change for key, change in changes.items() if key in _FIXED}
-        if changes or self.current.catalogue != found.catalogue:
-            log.info("config_changed", path=self.current.origin, changes=changes)
-        elif asked:
-            log.info("config_unchanged", path=self.current.origin)
-        if fixed:
-            log.warning("config_needs_restart", keys=sorted(fixed), problem="these stay as they are until a restart")
-        self.current = found
-        await self.on_change(found)
+        changes = diff_settings(self.latest.settings, changed.settings)
+        if changes or self.latest.catalogue != changed.catalogue:
+            log.info("config_changed", path=self.latest.origin, changes=changes)
+        elif is_requested:
+            log.info("config_unchanged", path=self.latest.origin)
+        if restart_keys := sorted(key for key in changes if key in _RESTART_KEYS):
+            log.warning("config_restart_required", keys=restart_keys, problem="restart the daemon to apply these keys")
+        self.latest = changed
+        await self.on_change(changed)
 
 
-def differences(before: Settings, after: Settings) -> dict[str, str]:
-    """Say which keys differ and how, secrets masked; `-` stands for a key that is not there."""
-    old, new = (dict(_leaves("", one.as_tables())) for one in (before, after))
+def diff_settings(before: Settings, after: Settings) -> dict[str, str]:
+    """Return `old → new` by key for each key that differs, secrets masked; `-` stands for an absent key."""
+    old, new = dict(_flatten("", before.as_tables())), dict(_flatten("", after.as_tables()))
     return {
         key: f"{old.get(key, '-')} → {new.get(key, '-')}" for key in sorted(old | new) if old.get(key) != new.get(key)
     }
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Give every key path with its value; lists of tables by index."""
+def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the path and value of each key; tables in a list are counted from 0, as in `gateways[0].url`."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _leaves(f"{path}.{key}" if path else str(key), inner)
+            yield from _flatten(f"{path}.{key}" if path else str(key), inner)
     elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        for at, inner in enumerate(value):
-            yield from _leaves(f"{path}[{at}]", inner)
+        for index, inner in enumerate(value):
+            yield from _flatten(f"{path}[{index}]", inner)
     else:
         yield path, value
 
 
-def _digest(origin: str) -> bytes:
-    """Give a digest of the file and of the secret files; what cannot be read counts as empty."""
+def _digest_files(origin: str) -> bytes:
     digest = hashlib.sha256()
     for path in (Path(origin), *list_secret_files()):
         try:
             digest.update(path.read_bytes())
         except OSError:
-            digest.update(b"\0unreadable")
+            digest.update(b"\0unreadable")  # differs from an empty file, so that becoming readable is a change
         digest.update(b"\0")
     return digest.digest()

@@ -1,4 +1,4 @@
-"""Notification: each tick's job report as JSON to an address of the operator's, so that a chat bot can be attached."""
+"""Post each job report to a URL of the operator's, e.g. that of a chat bot."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ from jobtester.settings.sections import NotifySettings
 log = structlog.get_logger()
 
 _TIMEOUT_S = 15.0
-_WAITING = 50
+_MAX_QUEUED = 50
 
 
 @dataclass(slots=True)
 class Notifier:
-    """Posts reports one after the other. `settings` is asked anew for each; without a URL reports are dropped."""
+    """Posts reports one after the other. `settings` is called for each; without a URL reports are dropped."""
 
     settings: Callable[[], NotifySettings]
     first_pause_s: float = 1.0
-    tries: int = 5
+    max_attempts: int = 5
     crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
-    _reports: asyncio.Queue[TickReport] = field(default_factory=lambda: asyncio.Queue(_WAITING))
+    _reports: asyncio.Queue[TickReport] = field(default_factory=lambda: asyncio.Queue(_MAX_QUEUED))
 
     def enqueue(self, report: TickReport) -> None:
-        """Take a report without waiting; when too many wait, the oldest is dropped."""
+        """Queue a report without waiting. When the queue is full, the oldest report is dropped."""
         if self.settings().url is None:
             return
         if self._reports.full():
             self._reports.get_nowait()
-            log.warning("notification_dropped", problem="too many wait")
+            log.warning("notification_dropped", problem=f"{_MAX_QUEUED} reports wait already")
         self._reports.put_nowait(report)
 
     async def run(self) -> None:
-        """Post what comes, for as long as the daemon runs."""
+        """Post queued reports, until canceled."""
         async with aiohttp.ClientSession(
+            # aiohttp rounds a total of 5 s or more up to a whole second of the loop's clock unless told otherwise.
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S, ceil_threshold=86_400),
             headers={"User-Agent": f"livepeer-job-tester/{__version__}", "Content-Type": "application/json"},
         ) as session:
@@ -54,26 +55,28 @@ class Notifier:
                     await self._post(session, report)
 
     async def _post(self, session: aiohttp.ClientSession, report: TickReport) -> None:
-        """Post one report, a few times if need be; what is answered 4xx is not tried again."""
-        how = self.settings()
-        if how.url is None:
+        """Post one report, again after a growing pause if need be. An answer 4xx is final, but for 408 and 429."""
+        settings = self.settings()
+        if settings.url is None:
             return
         body = orjson.dumps(report.as_json())
         headers = {}
-        if how.secret is not None:
-            headers["Authorization"] = sign_body(how.secret.get_secret_value(), body)
-        url = how.url.get_secret_value()
-        problem, way = "", Proxies.from_environment().request_arguments(url)
-        for number in range(self.tries):
-            if number:
-                await asyncio.sleep(self.first_pause_s * 2 ** (number - 1))
+        if settings.secret is not None:
+            headers["Authorization"] = sign_body(settings.secret.get_secret_value(), body)
+        url = settings.url.get_secret_value()
+        proxy = Proxies.from_environment().request_arguments(url)
+        problem = ""
+        for attempt in range(self.max_attempts):
+            if attempt:
+                await asyncio.sleep(self.first_pause_s * 2 ** (attempt - 1))
             try:
-                async with session.post(url, data=body, headers=headers, allow_redirects=False, **way) as answer:
-                    if answer.status < 300:
+                async with session.post(url, data=body, headers=headers, allow_redirects=False, **proxy) as response:
+                    if response.status < 300:
                         return
-                    problem = f"answered {answer.status}"
-                    if 400 <= answer.status < 500 and answer.status not in (408, 429):
+                    problem = f"answered {response.status}"
+                    if 400 <= response.status < 500 and response.status not in (408, 429):
                         break
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 problem = type(error).__name__
+        # The host alone: the path of such a URL is often a secret.
         log.error("notification_lost", tick=report.tick, host=urlsplit(url).hostname, problem=f"notify.url: {problem}")

@@ -1,4 +1,4 @@
-"""Supervision: the rules by which parts run, fail and are told to stop."""
+"""Run the daemon's components: name the one that crashes, retry on store errors, handle signals."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from jobtester.errors import CrashBoundary, JobTesterError, StoreError
 
 log = structlog.get_logger()
 
-_AGAIN_S = 2.0
+_STORE_RETRY_S = 2.0
 
 
-async def run_component(name: str, part: Coroutine[Any, Any, None], running: dict[str, bool]) -> None:
-    """Run a part under its name, by which `running` tells whether it runs: if it dies, say which, and let all stop."""
+async def run_component(name: str, component: Coroutine[Any, Any, None], running: dict[str, bool]) -> None:
+    """Run a component; `running[name]` is True while it runs. Raises JobTesterError that names it if it crashes."""
     running[name] = True
     try:
-        await part
+        await component
     except (asyncio.CancelledError, JobTesterError):
         raise
     except Exception as error:
-        log.exception("part_died", part=name)
-        raise JobTesterError(f"the {name} part died ({type(error).__name__}: {error}); see the log") from error
+        log.exception("component_crashed", component=name)
+        raise JobTesterError(
+            f"the component {name} crashed ({type(error).__name__}: {error}); the log has the traceback"
+        ) from error
     finally:
         running[name] = False
 
 
-async def retry_on_store_error(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a part that goes on where the store fails, e.g. because the disk is full: said once, and tried again."""
-    failing = ""
+async def retry_on_store_error(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a component again whenever the store fails it, e.g. because the disk is full; each problem is logged once."""
+    logged = ""
     while True:
         try:
-            return await part()
+            return await run()
         except StoreError as error:
-            if failing != str(error):
-                failing = str(error)
-                log.error("part_waits", part=name, problem=failing)
-            await asyncio.sleep(_AGAIN_S)
+            if logged != str(error):
+                logged = str(error)
+                log.error("component_blocked", component=name, problem=logged)
+            await asyncio.sleep(_STORE_RETRY_S)
 
 
 def report_loop_errors(crashes: CrashBoundary) -> Callable[[], None]:
-    """Log and count what the running loop's callbacks and forgotten tasks raise; return what undoes that."""
+    """Log and count what callbacks and unawaited tasks of the running loop raise; return a function that undoes it."""
     loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
+    previous_handler = loop.get_exception_handler()
 
     def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -57,33 +59,33 @@ def report_loop_errors(crashes: CrashBoundary) -> Callable[[], None]:
             raise error
 
     loop.set_exception_handler(report)
-    return lambda: loop.set_exception_handler(before)
+    return lambda: loop.set_exception_handler(previous_handler)
 
 
 class Signals:
-    """SIGTERM and SIGINT ask to stop; a second one ends the process at once. SIGHUP asks to read the file again."""
+    """Sets `stop_requested` at SIGTERM or SIGINT; a second one ends the process. SIGHUP calls `reload`."""
 
-    def __init__(self, asked: asyncio.Event, again: Callable[[], None] | None = None) -> None:
-        """Set `asked` when it is time to stop, and call `again` at SIGHUP."""
-        self._asked = asked
-        self._again = again
+    def __init__(self, stop_requested: asyncio.Event, reload: Callable[[], None] | None = None) -> None:
+        self._stop_requested = stop_requested
+        self._reload = reload
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
-        if self._again is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._again)
+            loop.add_signal_handler(number, self._request_stop, number)
+        if self._reload is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def __exit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-        if self._again is not None:
+        if self._reload is not None:
             loop.remove_signal_handler(signal.SIGHUP)
 
-    def _signalled(self, number: signal.Signals) -> None:
-        if self._asked.is_set():
+    def _request_stop(self, number: signal.Signals) -> None:
+        if self._stop_requested.is_set():
+            # By the default action, so that whoever started the process sees by which signal it ended.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self._asked.set()
+        self._stop_requested.set()

@@ -139,7 +139,7 @@ async def test_a_refused_edit_stands_until_it_is_mended(tmp_path: Path) -> None:
                 peers = (await answer.json())["peers"]
             assert peers["discovery"] == {"ok": True, "checked": False}
             config.write_text(good.replace("[schedule]", "[shedule]"))
-            await daemon.next_event("config_refused")
+            await daemon.next_event("config_rejected")
             async with session.get("/readyz") as answer:
                 check = (await answer.json())["checks"]["configuration"]
             assert not check["ok"]

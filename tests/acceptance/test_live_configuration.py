@@ -120,13 +120,13 @@ async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     async with daemon_with_file(tmp_path) as (_, running, base):
         good = running.path.read_text()
         running.path.write_text(good.replace('region = "FRA"', 'region = "FRA"\nregoin = "PRG"'))
-        refused = await running.next_event("config_refused")
+        refused = await running.next_event("config_rejected")
         assert "regoin: no such key" in refused["problem"]
         assert await read_metric(base, "jobtester_config_reload_successful") == 0
         running.path.write_text("not toml")
-        assert "is not valid TOML" in (await running.next_event("config_refused"))["problem"]
+        assert "is not valid TOML" in (await running.next_event("config_rejected"))["problem"]
         running.path.unlink()
-        assert "no such file" in (await running.next_event("config_refused"))["problem"]
+        assert "no such file" in (await running.next_event("config_rejected"))["problem"]
         assert await read_metric(base, "jobtester_tick_interval_seconds") == 3600
         running.path.write_text(good.replace('interval = "1h"', 'interval = "30m"'))
         await running.next_event("config_changed")
@@ -138,7 +138,7 @@ async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
     """The port and the store stay as they are, and SIGHUP reads the file even if nothing is new."""
     async with daemon_with_file(tmp_path) as (_, running, base):
         running.write(server={"port": 7999}, store={"path": str(tmp_path / "other.db")})
-        assert (await running.next_event("config_needs_restart"))["keys"] == ["server.port", "store.path"]
+        assert (await running.next_event("config_restart_required"))["keys"] == ["server.port", "store.path"]
         running.process.send_signal(signal.SIGHUP)
         await running.next_event("config_unchanged")
         assert await read_metric(base, "jobtester_config_reload_successful") == 1
@@ -157,7 +157,7 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
         bad = secrets / "discovery__orchestrators"
         bad.write_text("0xabc")
         running.process.send_signal(signal.SIGHUP)
-        refused = await running.next_event("config_refused")
+        refused = await running.next_event("config_rejected")
         (line,) = refused["problem"].splitlines()[1:]
         assert line.strip().startswith("discovery.orchestrators: has to be a list")
         assert line.endswith(f"(in {bad})")

@@ -141,7 +141,7 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         row = next(row for row in await tester.results() if row.outcome == "failed")
         found_id = await asyncio.to_thread(find_evidence, browser, base, row.orchestrator, width)
-        found = await tester.daemon.results.get(found_id)
+        found = await tester.daemon.coordinator.results.get(found_id)
         assert found is not None
         assert (found.orchestrator, found.outcome) == (row.orchestrator, "failed")
         text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)

@@ -117,7 +117,7 @@ def test_an_edited_interval_comes_into_force(project: Project) -> None:
     assert project.metric("jobtester_tick_interval_seconds") == 5
     block_until(lambda: _by_schedule(project), "a tick by the new interval", timeout_s=30)
     config.write_text(config.read_text().replace('interval = "5s"', 'interval = "nonsense"'))
-    block_until(lambda: project.log("config_refused"), "the refusal", timeout_s=15)
+    block_until(lambda: project.log("config_rejected"), "the refusal", timeout_s=15)
     assert project.metric("jobtester_tick_interval_seconds") == 5
     config.write_text(config.read_text().replace('interval = "nonsense"', 'interval = "2h"'))
     block_until(lambda: project.metric("jobtester_tick_interval_seconds") == 7200, "the next change", timeout_s=15)

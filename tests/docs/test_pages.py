@@ -385,7 +385,7 @@ def test_outbox_states_are_listed() -> None:
 def test_keys_that_need_a_restart_are_listed() -> None:
     """Nobody waits for a change that does not come."""
     part = pages.page_of("configuration.md").text.split("These need a restart", 1)[1].split("\n\n", 1)[0]
-    assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(config_watcher._FIXED)
+    assert set(re.findall(r"`(\w+\.\w+)`", part)) == set(config_watcher._RESTART_KEYS)
 
 
 def test_parts_of_the_bench_are_listed() -> None:

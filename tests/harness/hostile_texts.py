@@ -77,9 +77,9 @@ async def hostile_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, d
         for number, (name, text) in enumerate(MARKED.items(), 1):
             result = hostile_result(number, text)
             stat = Stat.from_result(hostile_result(number, "harmless"), "FRA")
-            assert await daemon.results.record(result, stat, not_before=time.time() + 3600)
+            assert await daemon.coordinator.results.record(result, stat, not_before=time.time() + 3600)
             ids[name] = result.id
-            await daemon.results.record_external(
+            await daemon.coordinator.results.record_external(
                 text.encode(), text[:200], [ExternalResult(kind=text[:200], stat=stat, fields={"model": text})]
             )
         for entry in await daemon.outbox.entries():

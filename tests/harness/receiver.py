@@ -80,7 +80,7 @@ class ReceivingTester:
 
     def received_count(self, outcome: str) -> float:
         """Return jobtester_results_received_total of an outcome."""
-        return float(self.tester.daemon.metrics.results_received.labels(outcome)._value.get())
+        return float(self.tester.daemon.coordinator.metrics.results_received.labels(outcome)._value.get())
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.daemon.daemon import Daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.network import Network
@@ -58,7 +59,7 @@ class SimulatedTester:
 
     async def results(self, tick: str = "") -> list[ResultRow]:
         """Return every stored result."""
-        return await self.daemon.results.page(ResultFilters(tick=tick), limit=100_000)
+        return await self.daemon.coordinator.results.page(ResultFilters(tick=tick), limit=100_000)
 
 
 def config_tables(

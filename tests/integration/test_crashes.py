@@ -107,7 +107,7 @@ def scenario() -> Scenario:
 
 def errors(tester: SimulatedTester, component: str) -> float:
     """Return how many internal errors a component has had."""
-    return float(tester.daemon.metrics.internal_errors.labels(component)._value.get())
+    return float(tester.daemon.coordinator.metrics.internal_errors.labels(component)._value.get())
 
 
 async def wait_for_error(tester: SimulatedTester, component: str) -> None:
@@ -139,7 +139,7 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
             "cleanup": (daemon, "database", "write"),
             "delivery": (daemon.delivery, "outbox", "next_due"),
             "probe": (daemon.health, "database", "check_writable"),
-            "event": (daemon, "coordinator", "weigh_late_event"),
+            "event": (daemon.events, "coordinator", "weigh_late_event"),
             "lookup": (daemon.delivery.reconciler, "reader", "look_up"),
             "notification": (daemon.notifier, "settings", ""),
             "reload": (daemon.coordinator, "before_tick", ""),
@@ -154,7 +154,7 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
             setattr(owner, name, broken if method else broken._fail)
         async with tester.serving() as serving:
             if seam == "event":
-                daemon.enqueue_event(None, None)  # type: ignore[arg-type]
+                daemon.events.enqueue(None, None)  # type: ignore[arg-type]
             if seam == "notification":
                 daemon.notifier._reports.put_nowait(TickReport("t", "test", 0.0))
             if seam == "loop":
@@ -198,7 +198,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
             "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
             "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
         ]  # fmt: skip
-        whole = (conductor.settings, conductor.gateways, database.read, daemon.health.scheduler)
+        whole = (daemon.configuration.current, conductor.gateways, database.read, daemon.health.scheduler)
         async with tester.serving() as serving:
             base = f"http://127.0.0.1:{daemon.port}"
             async with aiohttp.ClientSession() as session:
@@ -207,7 +207,9 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                     async with session.request(method, base + path, data=b"{}") as response:
                         return response.status, await response.text()
 
-                conductor.settings = conductor.gateways = Explosive()  # type: ignore[assignment]
+                assert (await ask("GET", "/healthz"))[0] == 200, "it serves before anything is broken"
+                conductor.gateways = Explosive()  # type: ignore[assignment]
+                daemon.configuration.current = Explosive()  # type: ignore[assignment]
                 daemon.health.scheduler = Explosive()  # type: ignore[assignment]
                 database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
                 before = errors(tester, "request")
@@ -219,7 +221,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                     assert text.count("\n") <= 1, text
                     assert "purpose" not in text
                 assert errors(tester, "request") - before == len(asked)
-                conductor.settings, conductor.gateways, database.read, daemon.health.scheduler = whole  # type: ignore[method-assign]
+                daemon.configuration.current, conductor.gateways, database.read, daemon.health.scheduler = whole  # type: ignore[method-assign]
                 for path in paths:
                     assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
             assert not serving.done()

@@ -35,7 +35,7 @@ async def read_health(tester: SimulatedTester, path: str = "/healthz") -> tuple[
 
 @asynccontextmanager
 async def serving_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, asyncio.Task[None]]]:
-    """Start a daemon whose parts all run."""
+    """Start a daemon whose components all run."""
     async with simulated_tester(SCENARIO, folder) as tester:
         serving = asyncio.create_task(tester.daemon.serve())
 
@@ -51,10 +51,10 @@ async def serving_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, a
 
 
 async def test_every_check_is_listed_and_well(tmp_path: Path) -> None:
-    """Event loop, parts, store and clock alone make /healthz; /readyz has each peer besides."""
+    """Event loop, components, store and clock alone make /healthz; /readyz has each peer besides."""
     async with serving_tester(tmp_path) as (tester, serving):
         status, checks = await read_health(tester)
-        assert (status, set(checks)) == (200, {"event_loop", "parts", "store", "clock"})
+        assert (status, set(checks)) == (200, {"event_loop", "components", "store", "clock"})
         assert checks["clock"]["next_tick_at"] > time.time()
         status, peers = await read_health(tester, "/readyz")
         assert (status, set(peers) - set(checks)) == (200, {"gateway gateway", "discovery", "leaderboard"})
@@ -71,33 +71,34 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
         assert conductor.progress is not None
         assert conductor.progress.report.state == "failed"
         status, checks = await read_health(tester)
-        assert (status, checks["parts"]) == (200, {"ok": True})
+        assert (status, checks["components"]) == (200, {"ok": True})
         status, checks = await read_health(tester, "/readyz")
         assert status == 503
         assert {name for name, check in checks.items() if not check["ok"]} >= {"gateway gateway", "discovery"}
 
 
-@pytest.mark.parametrize("part", ["vitals", "cleanup", "events", "delivery", "notification"])
-async def test_a_part_that_runs_no_more_is_named(part: str, tmp_path: Path) -> None:
-    """A part that is gone without a word, which nothing else would tell of, makes the tester unhealthy."""
+@pytest.mark.parametrize("component", ["health", "cleanup", "events", "delivery", "notification"])
+async def test_a_component_that_has_ended_is_named(component: str, tmp_path: Path) -> None:
+    """A component that ended without an error, which nothing else reports, makes the tester unhealthy."""
     async with serving_tester(tmp_path) as (tester, _):
-        task = next(task for task in asyncio.all_tasks() if task.get_name() == part)
+        task = next(task for task in asyncio.all_tasks() if task.get_name() == component)
         task.cancel()
         await asyncio.wait({task})
         status, checks = await read_health(tester)
         assert status == 503
-        assert checks["parts"] == {"ok": False, "problem": f"no longer running: {part}"}
+        assert checks["components"] == {"ok": False, "problem": f"no longer running: {component}"}
 
 
-async def test_a_part_that_dies_stops_the_tester_and_is_named(tmp_path: Path) -> None:
-    """Half dead is worse than dead: the daemon ends with an error that says which part it was."""
+async def test_a_component_that_crashes_stops_the_tester_and_is_named(tmp_path: Path) -> None:
+    """A tester that runs in part is worse than one that ended: the error names the component."""
     async with serving_tester(tmp_path) as (tester, serving):
-        queue, tester.daemon._events = tester.daemon._events, None  # type: ignore[assignment]
+        events = tester.daemon.events
+        queue, events._events = events._events, None  # type: ignore[assignment]
         queue.put_nowait((None, None))  # type: ignore[arg-type]  # one bad event is survived, a lost queue is not
         await asyncio.wait({serving}, timeout=60)
         error = serving.exception()
         assert isinstance(error, JobTesterError)
-        assert "the events part died" in str(error)
+        assert "the component events crashed" in str(error)
 
 
 @pytest.mark.slow
@@ -127,15 +128,15 @@ async def test_a_clock_overdue_by_two_intervals_is_unhealthy(tmp_path: Path) -> 
         tester.daemon.health.wall = lambda: due + 121 * 60
         status, checks = await read_health(tester)
         assert status == 503
-        assert checks["clock"] == {"ok": False, "problem": "overdue by 7260 s", "next_tick_at": due}
+        assert checks["clock"] == {"ok": False, "problem": "the next tick is overdue by 7260 s", "next_tick_at": due}
 
 
 async def test_an_event_loop_that_is_held_up_is_unhealthy(tmp_path: Path) -> None:
     """The heartbeat is of its own time: when it is late, the tester says so to whoever can still ask."""
     async with serving_tester(tmp_path) as (tester, _):
-        next(task for task in asyncio.all_tasks() if task.get_name() == "vitals").cancel()
+        next(task for task in asyncio.all_tasks() if task.get_name() == "health").cancel()
         await asyncio.sleep(0)
         tester.daemon.health.clock = lambda: time.monotonic() + 15
         status, checks = await read_health(tester)
         assert status == 503
-        assert checks["event_loop"]["problem"].startswith("no beat for 1")
+        assert checks["event_loop"]["problem"].startswith("no heartbeat for 1")

@@ -68,7 +68,7 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
     )
     async with simulated_tester(scenario, tmp_path) as tester, aiohttp.ClientSession() as session:
         await tester.tick()
-        tester.daemon.metrics.answer_notes.labels(
+        tester.daemon.coordinator.metrics.answer_notes.labels(
             "chat", "usage"
         ).inc()  # the simulated runner answers without oddities
         async with session.get(f"http://127.0.0.1:{tester.daemon.port}/metrics") as answer:

@@ -35,7 +35,7 @@ async def record_results(tester: SimulatedTester) -> list[Result]:
     """Record the results."""
     found = results()
     for each in found:
-        assert await tester.daemon.results.record(each, None, not_before=0)
+        assert await tester.daemon.coordinator.results.record(each, None, not_before=0)
     return found
 
 

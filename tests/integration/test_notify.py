@@ -51,7 +51,7 @@ async def bot(*statuses: int) -> AsyncIterator[Bot]:
 
 async def assert_posts(one: Bot, how: NotifySettings, *, count: int) -> None:
     """Announce one tick and wait until the server has so many posts, and no more."""
-    notifier = Notifier(lambda: how, first_pause_s=0.01, tries=4)
+    notifier = Notifier(lambda: how, first_pause_s=0.01, max_attempts=4)
     running = asyncio.ensure_future(notifier.run())
     notifier.enqueue(TickReport("t1", "test", 1.0))
     await until(lambda: len(one.got) >= count, f"{count} posts")

@@ -85,7 +85,7 @@ async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_pat
     """Results are kept over updates, and a code may go: its page still shows the rest."""
     old = replace(hostile_result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
     async with hostile_tester(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
-        assert await tester.daemon.results.record(replace(old, job=replace(old.job, id="old")), None)
+        assert await tester.daemon.coordinator.results.record(replace(old, job=replace(old.job, id="old")), None)
         for path in ("/r/old", "/api/results/old"):
             async with session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer:
                 source = await answer.text()

@@ -112,7 +112,7 @@ async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) ->
                 batch += [completed_event("", "", orchestrator_info=one) | {"gateway": named} for one in infos]
                 async with session.post(url, data=json.dumps(batch)) as response:
                     assert response.status == 204
-        counted = tester.daemon.metrics.events
+        counted = tester.daemon.coordinator.metrics.events
         batch_size = len(STRANGE) + 4
         assert counted.labels("used")._value.get() == 2 * batch_size, "the one gateway of ours, in any case"
         assert counted.labels("ignored")._value.get() == 6 * batch_size

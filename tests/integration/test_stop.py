@@ -129,7 +129,7 @@ async def test_a_job_that_never_left_is_not_in_flight(tmp_path: Path) -> None:
         report = await asyncio.wait_for(running, 60)
         assert dict(report.skipped) == {"stopped": 3}
         assert progress.in_flight == {}
-        assert tester.daemon.metrics.in_flight._value.get() == 0
+        assert tester.daemon.coordinator.metrics.in_flight._value.get() == 0
 
 
 async def test_a_job_whose_connection_does_not_stand_yet_is_not_sent(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import open_daemon
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.results import ResultFilters
 from jobtester.store.rows import ResultRow
@@ -188,7 +188,7 @@ async def hostile(folder: Path) -> AsyncIterator[list[ResultRow]]:
     try:
         async with open_daemon(Configuration.from_tables(content, origin="test")) as running:
             await running.run_once("test")
-            yield await running.results.page(ResultFilters(), limit=1000)
+            yield await running.coordinator.results.page(ResultFilters(), limit=1000)
     finally:
         await runner.cleanup()
 

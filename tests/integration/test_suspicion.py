@@ -14,7 +14,8 @@ import pytest
 import tomli_w
 
 from jobtester.configuration import Configuration
-from jobtester.daemon.daemon import Daemon, open_daemon
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.daemon.daemon import Daemon
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
@@ -102,7 +103,7 @@ async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_pa
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
             assert await outbox_counts(one) == {"delivered": 12}
             for tick in (report.tick, again.tick):
-                rows = await one.results.page(ResultFilters(tick=tick), limit=100)
+                rows = await one.coordinator.results.page(ResultFilters(tick=tick), limit=100)
                 assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
         assert sorted(posted_rates(net)) == [0] * 6 + [1] * 6
 
@@ -171,7 +172,7 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
             ticking = asyncio.ensure_future(one.run_once("test"))
 
             async def failures_recorded(one: Daemon = one, failing: int = failing) -> bool:
-                return len(await one.results.page(ResultFilters(), limit=100)) >= failing
+                return len(await one.coordinator.results.page(ResultFilters(), limit=100)) >= failing
 
             await until(failures_recorded, "the failures are recorded")
             assert await outbox_counts(one) == {"held": failing}

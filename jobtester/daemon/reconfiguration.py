@@ -1,0 +1,87 @@
+"""Bring a changed configuration into force while the daemon runs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from jobtester.configuration import Configuration
+from jobtester.gateway.gateway import Gateway
+from jobtester.leaderboard.delivery import Delivery
+from jobtester.settings.model import Settings
+from jobtester.settings.sections import GatewaySettings
+from jobtester.tick.coordinator import TickCoordinator
+from jobtester.tick.scheduler import TickScheduler
+
+
+@dataclass(slots=True)
+class ConfigurationInForce:
+    """Holds the configuration in force, and a newer one until no tick runs."""
+
+    current: Configuration
+    pending: Configuration | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self.current.settings
+
+
+@dataclass(slots=True)
+class Reconfiguration:
+    """Applies a changed configuration: schedule and log at once, everything else between ticks."""
+
+    in_force: ConfigurationInForce
+    coordinator: TickCoordinator
+    scheduler: TickScheduler
+    delivery: Delivery | None
+    _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def request(self, changed: Configuration) -> None:
+        """Apply what may change at once, and the rest now or, if a tick runs, before the next one."""
+        changed.apply_log_settings(show_warnings=False)
+        if changed.settings.schedule != self.scheduler.settings:
+            self.scheduler.reconfigure(changed.settings.schedule)
+        self.in_force.pending = changed
+        if not self.coordinator.is_running:
+            await self.apply_pending()
+
+    async def apply_pending(self) -> None:
+        """Apply the configuration that waits, if there is one. To be called while no job runs.
+
+        A gateway whose settings are the same stays as it is: its connections, its trust and what it knows about
+        orchestrators are worth more than a fresh start.
+        """
+        # A reload and the start of a tick may both come here; the second finds nothing left to apply.
+        async with self._applying:
+            changed, self.in_force.pending = self.in_force.pending, None
+            if changed is None:
+                return
+            before = self.coordinator.gateways
+            after = [
+                next((gateway for gateway in before if gateway.settings == settings), None)
+                or await open_gateway(settings)
+                for settings in changed.settings.gateways
+            ]
+            self.in_force.current = changed
+            self.coordinator.reconfigure(changed.settings, changed.catalogue, changed.assets, after)
+            if self.delivery is not None:
+                delivery = changed.settings.delivery
+                self.delivery.reconfigure(
+                    region=changed.settings.region,
+                    uncertain=delivery.uncertain,
+                    max_age_s=delivery.max_age,
+                    parallel=delivery.parallel,
+                    miss_after_s=delivery.miss_after,
+                    audit_per_tick=delivery.audit,
+                )
+            for gateway in before:
+                if gateway not in after:
+                    await gateway.client.close()
+
+
+async def open_gateway(settings: GatewaySettings) -> Gateway:
+    """Build a gateway and open its client."""
+    gateway = Gateway.from_settings(settings)
+    await gateway.client.open()
+    return gateway
