@@ -1,4 +1,4 @@
-"""Flights: one job's request on its way, timed where its bytes pass, however busy the event loop is."""
+"""Time one job's request where its bytes pass, however busy the event loop is."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from aiohttp.abc import AbstractStreamWriter
 
 from jobtester.domain.exchanges import Ending
 
-_NOW: ContextVar[RequestTimer] = ContextVar("flight")
+# aiohttp opens sockets through a factory that knows nothing of requests. This variable tells it whose socket it opens:
+# every job has a connection of its own, which is opened in the task of its request or in one that this task starts.
+_CURRENT: ContextVar[RequestTimer] = ContextVar("request_timer")
 
 
 @dataclass(slots=True)
 class RequestTimer:
-    """A request on its way, and the scope that ends it.
+    """The clock and the deadline of one request.
 
-    `left` is when its first bytes went out, `heard` when bytes last came in, both monotonic seconds, None before.
+    `sent_at` is when its first bytes went out and `last_byte_at` when bytes last came in, both in monotonic seconds and
+    None before. `scope` ends the request `timeout_s` seconds after it was sent. `ending` and `detail` are set where the
+    tester itself ends it.
     """
 
     scope: asyncio.Timeout
@@ -30,18 +34,19 @@ class RequestTimer:
     last_byte_at: float | None = None
     ending: Ending | None = None
     detail: str = ""
-    _before: Token[RequestTimer] = field(init=False, repr=False)
+    _token: Token[RequestTimer] = field(init=False, repr=False)
 
     def __enter__(self) -> RequestTimer:
-        """Have the sockets that this task opens from now on tell this flight."""
-        self._before = _NOW.set(self)
+        """Time the sockets that this task opens from now on."""
+        self._token = _CURRENT.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _NOW.reset(self._before)  # else task and flight would hold each other for the garbage collector to find
+        # Without this, task and timer would hold each other until the garbage collector runs.
+        _CURRENT.reset(self._token)
 
     def start(self) -> None:
-        """Note that the first bytes are about to be written: from now on the job's own limit counts.
+        """Start the job's own time limit, because its first bytes are about to be written.
 
         Raises ConnectionAbortedError where the request has been ended meanwhile: nothing may leave then.
         """
@@ -52,46 +57,58 @@ class RequestTimer:
 
 
 class TimedBody(aiohttp.payload.BytesPayload):
-    """A request's body that says when it leaves: the connection stands then, and a busy loop has come to it."""
+    """A request body that starts the timer when it is written.
 
-    def __init__(self, content: bytes, flight: RequestTimer) -> None:
-        """Carry `content` for a flight."""
+    By then the connection is open and the event loop has come to this request, so neither name resolution, connecting
+    and TLS nor a busy tester are charged to the orchestrator.
+    """
+
+    def __init__(self, content: bytes, timer: RequestTimer) -> None:
         super().__init__(content)
-        self._flight = flight
+        self._timer = timer
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the content, and note when."""
-        self._flight.start()
+        """Start the timer and write the content."""
+        self._timer.start()
         await super().write_with_length(writer, content_length)
 
 
 class TimestampingSocket(socket.socket):
-    """A socket that notes when bytes came: whoever waits for them may get his turn only later."""
+    """A socket that records when bytes were received.
 
-    def __init__(self, family: int, kind: int, protocol: int, flight: RequestTimer) -> None:
+    The event loop calls recv() as soon as bytes are there. From then on the response passes through transport, TLS,
+    parser and a task that waits for its turn; with many jobs in flight that takes long enough to falsify a round trip.
+    So the time is taken here, at the last place before all of them.
+    """
+
+    def __init__(self, family: int, kind: int, protocol: int, timer: RequestTimer) -> None:
         super().__init__(family, kind, protocol)
-        self._flight: RequestTimer | None = flight
+        self._timer: RequestTimer | None = timer
 
-    def recv(self, *given: Any) -> bytes:
-        content = super().recv(*given)
-        self._on_bytes(len(content))
+    def recv(self, *args: Any) -> bytes:
+        """Receive bytes, as plain connections do."""
+        content = super().recv(*args)
+        self._on_received(len(content))
         return content
 
-    def recv_into(self, *given: Any) -> int:  # as with TLS
-        count = super().recv_into(*given)
-        self._on_bytes(count)
+    def recv_into(self, *args: Any) -> int:
+        """Receive bytes into a buffer, as connections with TLS do."""
+        count = super().recv_into(*args)
+        self._on_received(count)
         return count
 
     def close(self) -> None:
+        """Close the socket and drop the timer."""
         super().close()
-        self._flight = None  # asyncio leaves closed sockets to the garbage collector; what they hold would stay, too
+        # asyncio leaves closed sockets to the garbage collector; whatever they refer to would stay as well.
+        self._timer = None
 
-    def _on_bytes(self, count: int) -> None:
-        if count and self._flight is not None:
-            self._flight.last_byte_at = time.monotonic()
+    def _on_received(self, count: int) -> None:
+        if count and self._timer is not None:  # the empty read at the end of a connection is no byte
+            self._timer.last_byte_at = time.monotonic()
 
 
 def open_timed_socket(info: tuple[Any, ...]) -> socket.socket:
-    """Open a socket for the flight that has begun in this task; `info` is as getaddrinfo gives it."""
+    """Open a socket for the request that is timed in this task; `info` is an entry of getaddrinfo()."""
     family, kind, protocol, *_ = info
-    return TimestampingSocket(family, kind, protocol, _NOW.get())
+    return TimestampingSocket(family, kind, protocol, _CURRENT.get())
