@@ -32,7 +32,7 @@ from jobtester.store.queries import Queries
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
 from jobtester.tick.coordinator import TickCoordinator
-from jobtester.tick.ports import TickObserver
+from jobtester.tick.progress import TickObserver
 from jobtester.tick.scheduler import TickScheduler
 from jobtester.web.app import listen, make_app
 from jobtester.web.context import WebContext

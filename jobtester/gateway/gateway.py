@@ -1,4 +1,4 @@
-"""Gateways: one gateway with everything that belongs to it, as the runner drives it."""
+"""One gateway with everything that belongs to it, as a tick drives it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.client import GatewayClient
@@ -15,15 +16,46 @@ from jobtester.gateway.gateway_events import EventLog
 from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
 from jobtester.gateway.targeting import ByocTargeting, QueryTargeting, Targeting, WebhookTargeting
-from jobtester.gateway.trust import TrustCounter
 from jobtester.settings.sections import GatewaySettings
+
+TESTER_FLAGS = "-aiTesterGateway=true -aiSessionTimeout=0 -webhookRefreshInterval=0"
+_MIN_PROOFS = 3
+_MIN_STRIKES = 3
+
+
+@dataclass(slots=True)
+class TrustCounter:
+    """Counts one tick's attributions on a gateway, which say whether it uses the orchestrator it is told to."""
+
+    proven: int = 0
+    presumed: int = 0
+    missing: int = 0
+    refuted: int = 0
+
+    def count(self, kind: AttributionKind) -> bool:
+        """Count one; return True if this is the first sign that the gateway does not follow."""
+        is_first = self.missing + self.refuted == 0
+        setattr(self, kind.value, getattr(self, kind.value) + 1)
+        return is_first and kind in (AttributionKind.MISSING, AttributionKind.REFUTED)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the gateway does not follow, so that nothing it answers is worth sending for."""
+        bad = self.missing + self.refuted
+        return bad >= _MIN_STRIKES and bad > self.proven + self.presumed
+
+    @property
+    def is_earned(self) -> bool:
+        """Whether jobs of one (pipeline, model) may run side by side: they were told apart well before."""
+        # A presumption says less than a proof, so four times as many are asked for.
+        return self.proven >= _MIN_PROOFS or self.proven + self.presumed >= 4 * _MIN_PROOFS
 
 
 @dataclass(slots=True)
 class Gateway:
-    """One gateway: how it is aimed, what proves who served, and whether it can be trusted in this tick.
+    """One gateway: how it is targeted, what proves who served, and whether it can be trusted in this tick.
 
-    `aimed` counts the jobs it has taken that are not answered, by pair, `leaving` those that still wait for their turn.
+    `in_flight` counts the jobs that it has taken and not answered, `waiting_to_send` those that wait for their turn.
     """
 
     settings: GatewaySettings
@@ -37,7 +69,7 @@ class Gateway:
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Self:
-        """Build the gateway of a configured gateway; its client is not open yet."""
+        """Build a configured gateway; its client is not open yet."""
         client = GatewayClient(
             name=settings.name,
             url=settings.url,
@@ -49,9 +81,8 @@ class Gateway:
         targeting: Targeting
         if settings.targeting == "webhook":
             timing = LeaseTiming(settings.retry_window, settings.settle, settings.after_disconnect, settings.min_asks)
-            targeting = WebhookTargeting(
-                Lease(timing, overlap=settings.overlap), client, first_question_s=settings.first_ask
-            )
+            lease = Lease(timing, overlap=settings.overlap)
+            targeting = WebhookTargeting(lease, client, first_question_s=settings.first_ask)
         elif settings.targeting == "query":
             targeting = QueryTargeting(settings.retry_window)
         else:
@@ -65,81 +96,85 @@ class Gateway:
 
     @property
     def name(self) -> str:
-        """Give the gateway's name."""
+        """The configured name."""
         return self.settings.name
 
     @property
+    def lease(self) -> Lease | None:
+        """The lease of a webhook gateway; None for any other."""
+        return self.targeting.lease if isinstance(self.targeting, WebhookTargeting) else None
+
+    @property
     def is_serial(self) -> bool:
-        """Tell whether one orchestrator's jobs have to be over before the next one's begin."""
-        return isinstance(self.targeting, WebhookTargeting) and not self.targeting.lease.overlap
+        """Whether one orchestrator's jobs have to be over before the next one's begin."""
+        return self.lease is not None and not self.lease.overlap
 
     @property
     def is_overlapping(self) -> bool:
-        """Tell whether the lease may move on while jobs compute."""
-        return isinstance(self.targeting, WebhookTargeting) and self.targeting.lease.overlap
+        """Whether the lease may move on while jobs compute."""
+        return self.lease is not None and self.lease.overlap
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether it makes sense to send anything through this gateway now."""
+        """Whether it makes sense to send anything through this gateway now."""
         return not self.is_down and not self.trust.is_lost
-
-    def accepts(self, job: Job) -> bool:
-        """Tell whether this job may go through this gateway now: the same for all jobs of its pair.
-
-        Where proof is needed, jobs of one (pipeline, model) do not run side by side: nobody could tell them apart.
-        """
-        if self.targeting.kind == "byoc" and not job.capability.byoc:
-            return False
-        if job.capability.byoc:
-            return True
-        careful = self.is_overlapping or (
-            self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
-        )
-        if not careful:
-            return True
-        return not self.in_flight[job.pipeline_model] and self.evidence.is_distinguishable(job.pipeline_model)
 
     @property
     def has_waiting_job(self) -> bool:
-        """Tell whether a job waits for the lease already; taking another one would only bind it too early."""
+        """Whether a job waits for the lease already; taking another one would only bind it too early."""
         return self.is_overlapping and self.waiting_to_send > 0
 
+    def accepts(self, job: Job) -> bool:
+        """Return True if this job may go through this gateway now; the same for all jobs of its pipeline and model."""
+        if job.capability.byoc:
+            return True
+        if self.targeting.kind == "byoc":
+            return False
+        if not self._requires_proof():
+            return True
+        # Metrics name a pipeline and a model, not a job: of two side by side nobody could tell who served which.
+        return not self.in_flight[job.pipeline_model] and self.evidence.is_distinguishable(job.pipeline_model)
+
     def on_taken(self, job: Job) -> None:
-        """Note that a job will go through this gateway."""
+        """Count a job that will go through this gateway."""
         self.in_flight[job.pipeline_model] += 1
         self.waiting_to_send += 1
 
     def on_sent(self) -> None:
-        """Note that a job that waited has left."""
+        """Count a job that no longer waits for its turn."""
         self.waiting_to_send -= 1
 
     def on_answered(self, job: Job) -> None:
-        """Note that a job has its answer."""
+        """Count a job that has its answer."""
         self.in_flight[job.pipeline_model] -= 1
 
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
-        """Start a tick on this gateway."""
+        """Begin a tick in which these orchestrators may be named."""
         self.trust, self.is_down = TrustCounter(), False
         self.in_flight.clear()
         self.waiting_to_send = 0
         await self.evidence.begin_tick(orchestrators)
-        if isinstance(self.targeting, WebhookTargeting):
-            lease = self.targeting.lease
-            lease.set_candidates(orchestrators)
-            lease.overlap = self.settings.overlap and self.evidence.is_available
-            lease.begin_tick()
+        if self.lease is not None:
+            self.lease.set_candidates(orchestrators)
+            self.lease.overlap = self.settings.overlap and self.evidence.is_available
+            self.lease.begin_tick()
 
     def update_overlap(self) -> None:
-        """Stop overlapping where the evidence that it needs has gone away."""
+        """Stop overlapping if the evidence that it needs has gone away."""
         if self.is_overlapping and not self.evidence.is_available:
             self.disable_overlap()
 
     def disable_overlap(self) -> None:
-        """Stop overlapping for the rest of the tick: what was set aside runs again, and its answer counts."""
-        if isinstance(self.targeting, WebhookTargeting):
-            self.targeting.lease.overlap = False
+        """Stop overlapping for the rest of the tick: unproven jobs run again, and their answers count."""
+        if self.lease is not None:
+            self.lease.overlap = False
 
     def end_tick(self) -> None:
-        """End the tick on this gateway."""
-        if isinstance(self.targeting, WebhookTargeting):
-            self.targeting.lease.end_tick()
+        """End the tick: every candidate is named again."""
+        if self.lease is not None:
+            self.lease.end_tick()
+
+    def _requires_proof(self) -> bool:
+        """Return True while jobs of one pipeline and model may not run side by side."""
+        is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
+        return self.is_overlapping or is_new_query

@@ -1,4 +1,9 @@
-"""The lease: who a webhook gateway may select, and when that may change. Pure rules of time; no I/O, no waiting."""
+"""Decide whom a webhook gateway may select, and when that may change. Pure rules of time: no I/O, no waiting.
+
+A gateway asks the webhook some times before each attempt of a job, and takes whoever is named just then. Nothing in its
+question says for which job it asks. So the tester keeps one orchestrator named until no question can follow for a job
+that was meant for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass, field
 
 from jobtester.domain.orchestrators import Orchestrator
 
-_MOST_REMEMBERED = 2_000  # instants of questions of one job; a gateway that asks on and on is read from these
+_MAX_QUESTION_TIMES = 2_000  # of one job; a gateway that asks on and on is read from these
 QUESTIONS_BEFORE_JOB = 5  # a tester gateway asks about this often before a job leaves (docs/targeting.md)
 
 
@@ -23,9 +28,10 @@ class LeaseTiming:
 
 @dataclass(slots=True)
 class LeasedJob:
-    """One job in the air: since when, and how often and when the gateway has asked in its lifetime.
+    """One job in flight: since when, and how often and when the gateway has asked in its lifetime.
 
-    `alone` means that no question of another job can be among them.
+    `was_overlapped` means that somebody else was named meanwhile, `was_alone` that no question of another job can be
+    among those of this one.
     """
 
     job: str
@@ -38,13 +44,12 @@ class LeasedJob:
 
 
 class Lease:
-    """Says whom `/orchestrators` names. Every method takes the time, in seconds on one monotonic clock.
+    """Holds the one orchestrator that `/orchestrators` names. Every method takes a monotonic time in seconds.
 
     Outside a tick all candidates are named. In a tick the holder alone is named, and nobody between two holders.
     """
 
     def __init__(self, timing: LeaseTiming, *, overlap: bool = False) -> None:
-        """Start with nobody known and no tick running."""
         self.timing = timing
         self.overlap = overlap
         self.holder: Orchestrator | None = None
@@ -52,52 +57,57 @@ class Lease:
         self.last_question_at = float("-inf")
         self._in_tick = False
         self._candidates: tuple[Orchestrator, ...] = ()
-        self._stray_since: float | None = None
+        self._disconnected_at: float | None = None
         self._unclaimed = 0
 
     def set_candidates(self, candidates: Sequence[Orchestrator]) -> None:
-        """Take over who may be named while no tick runs."""
-        self._candidates = tuple(one for one in candidates if one.service_uri)
+        """Replace those who are named while no tick runs."""
+        self._candidates = tuple(candidate for candidate in candidates if candidate.service_uri)
 
     def begin_tick(self) -> None:
-        """Begin to name leaseholders only."""
+        """Name lease holders only, from now on."""
         self._in_tick, self.holder = True, None
 
     def end_tick(self) -> None:
-        """Go back to naming all candidates."""
+        """Name all candidates again."""
         self._in_tick, self.holder = False, None
 
     def answer_webhook(self, now: float) -> tuple[Orchestrator, ...]:
-        """Answer one call of the webhook: whom the gateway may select now."""
+        """Answer one call of the webhook: return those whom the gateway may select now."""
         self.last_question_at = now
         if self.jobs:
             self._unclaimed += 1
-        for flight in self.jobs.values():
-            flight.questions += 1
-            if len(flight.question_times) < _MOST_REMEMBERED:
-                flight.question_times.append(now)
+        for leased in self.jobs.values():
+            leased.questions += 1
+            if len(leased.question_times) < _MAX_QUESTION_TIMES:
+                leased.question_times.append(now)
         if not self._in_tick:
             return self._candidates
         return (self.holder,) if self.holder is not None else ()
 
     def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
-        """Say from when on the lease may name this orchestrator; None if that depends on jobs or calls to come."""
+        """Return when the lease may name this orchestrator; None if that depends on jobs or questions to come."""
         if self.holder is not None and self.holder.target == orchestrator.target:
             return now
         earliest = now
-        if self._stray_since is not None:
-            earliest = max(self._stray_since, self.last_question_at) + self.timing.after_disconnect
-        for flight in self.jobs.values():
+        if self._disconnected_at is not None:
+            # The gateway goes on with a job after the tester has left, and may still ask for it: a new name would
+            # send the rest of its attempts to somebody else.
+            earliest = self._quiet_at(self._disconnected_at)
+        for leased in self.jobs.values():
             if not self.overlap:
                 return None
-            if self.holder is None or flight.orchestrator.target != self.holder.target:
+            if self.holder is None or leased.orchestrator.target != self.holder.target:
                 continue
-            if flight.questions < QUESTIONS_BEFORE_JOB:
+            # With overlap the name may change while the holder's job computes, but not before the gateway has
+            # selected it: it has asked as often as it does before a job leaves, can no longer try again, and has
+            # been quiet for a moment.
+            if leased.questions < QUESTIONS_BEFORE_JOB:
                 return None
             earliest = max(
-                earliest, flight.sent_at + self.timing.retry_window, self.last_question_at + self.timing.settle
+                earliest, leased.sent_at + self.timing.retry_window, self.last_question_at + self.timing.settle
             )
-        return earliest
+        return max(earliest, now)
 
     def grant(self, orchestrator: Orchestrator, now: float) -> None:
         """Give the lease to an orchestrator. Raises RuntimeError where the rules do not allow it yet."""
@@ -106,46 +116,48 @@ class Lease:
             raise RuntimeError("the lease may not move yet")
         if self.holder is not None and self.holder.target == orchestrator.target:
             return
-        self._stray_since = None
+        self._disconnected_at = None
         self.holder = orchestrator
         if self.jobs:
-            for flight in self.jobs.values():
-                flight.was_overlapped = True
+            for leased in self.jobs.values():
+                leased.was_overlapped = True
         else:
-            self._unclaimed = 0
+            self._unclaimed = 0  # questions that no job claimed belong to jobs that are over
 
     def release(self, now: float) -> None:
-        """Name nobody any more, unless a job is in the air or calls may still follow a dropped one."""
-        stray = self._stray_since is not None and (
-            max(self._stray_since, self.last_question_at) + self.timing.after_disconnect > now
-        )
-        if not self.jobs and not stray:
+        """Name nobody any more, unless a job is in flight or questions may still follow one that was left."""
+        if not self.jobs and not self._expects_strays(now):
             self.holder = None
 
     def on_sent(self, job: str, now: float) -> LeasedJob:
-        """Note that a job of the holder leaves now."""
+        """Begin a job of the holder, which is sent now."""
         assert self.holder is not None, "a job needs the lease"
-        others = any(one.orchestrator.target != self.holder.target for one in self.jobs.values())
-        strays = self._stray_since is not None and (
-            max(self._stray_since, self.last_question_at) + self.timing.after_disconnect > now
-        )
-        for flight in self.jobs.values():
-            flight.was_alone = False
-        alone = not self.jobs and not strays
-        flight = self.jobs[job] = LeasedJob(job, self.holder, now, was_overlapped=others, was_alone=alone)
-        return flight
+        is_overlapped = any(leased.orchestrator.target != self.holder.target for leased in self.jobs.values())
+        is_alone = not self.jobs and not self._expects_strays(now)
+        for other in self.jobs.values():
+            other.was_alone = False
+        leased = self.jobs[job] = LeasedJob(job, self.holder, now, was_overlapped=is_overlapped, was_alone=is_alone)
+        return leased
 
     def on_ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
-        """Note that a job was answered, or that we left before its answer (then calls may still follow)."""
-        flight = self.jobs.pop(job)
+        """End a job: answered, or `disconnected` because the tester left first and questions may still follow."""
+        leased = self.jobs.pop(job)
         if disconnected:
-            self._stray_since = now
-        return flight
+            self._disconnected_at = now
+        return leased
 
-    def claim_questions(self, flight: LeasedJob) -> bool:
-        """Tell whether the gateway asked for this job; each call counts for one job only."""
+    def claim_questions(self, leased: LeasedJob) -> bool:
+        """Return True if the gateway asked often enough for this job; each question counts for one job only."""
         needed = self.timing.min_asks
-        if flight.questions < needed or self._unclaimed < needed:
+        if leased.questions < needed or self._unclaimed < needed:
             return False
         self._unclaimed -= needed
         return True
+
+    def _quiet_at(self, disconnected_at: float) -> float:
+        """Return when a gateway that was left with a job has surely ended it."""
+        return max(disconnected_at, self.last_question_at) + self.timing.after_disconnect
+
+    def _expects_strays(self, now: float) -> bool:
+        """Return True if questions for a job that the tester left may still come."""
+        return self._disconnected_at is not None and self._quiet_at(self._disconnected_at) > now

@@ -1,34 +1,35 @@
-"""Trial: one job on one gateway, from aiming to a judged result."""
+"""Carry one job through one gateway: name its orchestrator, send it, and judge what came back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import orjson
 
-from jobtester.checks.checker import AnswerChecker
+from jobtester.checks.checker import AnswerChecker, CheckedAnswer
 from jobtester.domain.attempts import AttemptPattern, Attempts
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.judgement import judge
-from jobtester.domain.reasons import Finding, Note, Outcome, Verdict
+from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.results import Result
-from jobtester.gateway.byoc import BYOC_PREFIX, byoc_timeout_s
+from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.evidence import CollectedEvidence, JobTrace
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.result_files import ResultFile
+from jobtester.gateway.targeting import BYOC_PREFIX, TargetingResult, byoc_timeout_s
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.request import Request, Requests
 from jobtester.pipelines.token_limits import TokenLimits
 
-_ARTIFACT_TIMEOUT_S = 30.0
-_KEPT_RESPONSE = 16 * 1024
-_NOBODY_FOUND = ("not_selected", "unclear", "capacity_unknown")
+_FILE_TIMEOUT_S = 30.0
+_MAX_KEPT_RESPONSE = 16 * 1024  # bytes
+_NOBODY_SELECTED = ("not_selected", "unclear", "capacity_unknown")
 _LOST = (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT, Ending.TIMEOUT)  # as a gateway that is gone leaves a job
 
 
@@ -42,24 +43,23 @@ class SizeLimits:
 
 @dataclass(frozen=True, slots=True)
 class SentJob:
-    """A job that has its answer, not judged yet."""
+    """A job that has its answer and is not judged yet."""
 
     job: Job
     request: Request
     exchange: Exchange
-    attribution: Attribution
-    was_overlapped: bool
+    targeting: TargetingResult
     trace: JobTrace
-    attempts: Attempts
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedJob:
-    """A judged job.
+    """A judged job, with what decides whether its result is recorded now.
 
-    `ownerless` means that it ran beside others, and nothing proves that its orchestrator served it. `runner_refusal` is
-    what the job came to if the gateway turns out to serve llm at all: it answers a runner's 400 with 500, as it does
-    its own faults. `is_unclear` means that running it once more alone may show whether it reached its orchestrator.
+    `is_unattributed` means that it ran beside others, and nothing proves that its orchestrator served it.
+    `runner_refusal` is its verdict if the gateway turns out to serve llm at all: it answers a runner's 400 with 500, as
+    it does its own faults. `is_unclear` means that running it once more alone may show whether it reached its
+    orchestrator.
     """
 
     result: Result
@@ -72,7 +72,7 @@ class JudgedJob:
 
 @dataclass(slots=True)
 class JobAttempt:
-    """Carries jobs of one tick through sending and judging; keeps nothing between them."""
+    """Sends and judges the jobs of one tick; keeps nothing of one job for the next but the raised token limits."""
 
     catalogue: Catalogue
     requests: Requests
@@ -81,90 +81,127 @@ class JobAttempt:
     token_limits: TokenLimits = field(default_factory=TokenLimits)
     connection_probe: ConnectionProbe = field(default_factory=lambda: ConnectionProbe(()))
 
-    async def send(self, job: Job, gateway: Gateway, leaves: Callable[[], None]) -> SentJob:
-        """Aim and send one job, and wait for its answer; `leaves` is called when it goes. The network never raises."""
-        definition = self.catalogue[job.pipeline]
-        request = self.requests.build(definition, job.model)
-        external = job.capability.byoc
-        async with gateway.targeting.acquire(job) as aim:
-            leaves()
-            life = gateway.evidence.on_sent(job, asyncio.get_running_loop().time())
+    async def send(self, job: Job, gateway: Gateway, on_leaving: Callable[[], None]) -> SentJob:
+        """Send a job when its turn comes, and wait for its answer; `on_leaving` is called when its turn has come.
+
+        Never raises for what the network does: the exchange says how it ended.
+        """
+        request = self.requests.build(self.catalogue[job.pipeline], job.model)
+        is_byoc = job.capability.byoc
+        async with gateway.targeting.acquire(job) as lease:
+            on_leaving()
+            trace = gateway.evidence.on_sent(job, asyncio.get_running_loop().time())
             try:
                 exchange = await gateway.client.send(
-                    BYOC_PREFIX + request.path if external else request.path,
+                    BYOC_PREFIX + request.path if is_byoc else request.path,
                     request.body,
                     job_id=job.id,
-                    timeout_s=byoc_timeout_s(job.timeout_s) if external else job.timeout_s,
+                    timeout_s=byoc_timeout_s(job.timeout_s) if is_byoc else job.timeout_s,
                     content_type=request.content_type,
-                    query=aim.query,
-                    headers=aim.headers,
+                    query=lease.query,
+                    headers=lease.headers,
                     max_bytes=self.limits.max_response,
                     first_token=request.first_token,
                 )
             except Exception:
-                gateway.evidence.forget(life)
+                gateway.evidence.forget(trace)
                 raise
-            gateway.evidence.on_ended(life, exchange)
-            aim.exchange = exchange
-        return SentJob(job, request, exchange, aim.attribution, aim.was_overlapped, life, aim.attempts)
+            gateway.evidence.on_ended(trace, exchange)
+            targeting = lease.finish(exchange)
+        return SentJob(job, request, exchange, targeting, trace)
 
-    async def judge(self, sent: SentJob, gateway: Gateway, *, deferred: int = 0) -> JudgedJob:
-        """Look at an answer and at the evidence, and judge."""
-        job, exchange = sent.job, sent.exchange
-        definition = self.catalogue[job.pipeline]
-        alive = True
-        if exchange.ending in _LOST:
-            alive = await gateway.client.is_alive()
-        gathering = asyncio.ensure_future(gateway.evidence.collect(sent.trace, exchange))
-        findings: tuple[Finding, ...] = ()
-        artifact_s = None
-        response = ""
-        measures: Mapping[str, float] = {}
-        notes: tuple[Note, ...] = ()
+    async def judge(self, sent: SentJob, gateway: Gateway, *, busy_retries: int = 0) -> JudgedJob:
+        """Check an answer, collect the evidence of who served it, and judge; `busy_retries` is kept in the result."""
+        exchange = sent.exchange
+        is_alive = await gateway.client.is_alive() if exchange.ending in _LOST else True
+        checked, evidence = await self._check_and_collect(sent, gateway)
+        verdict, attribution = await self._find_verdict(sent, gateway, checked, evidence, is_alive=is_alive)
+        verdict, attribution = _consider_trust(verdict, attribution, gateway)
+        result = self._make_result(sent, gateway, checked, verdict, attribution, busy_retries=busy_retries)
+        is_unproven = sent.targeting.was_overlapped and attribution.kind is not AttributionKind.PROVEN
+        is_disowned = (verdict.scored and verdict.code != "unreachable") or verdict.code == "refuted"
+        refusal = None if gateway.trust.refuted else _find_runner_refusal(sent, verdict, attribution)
+        is_llm_500 = gateway.lease is not None and sent.job.pipeline == "llm" and verdict.code == "500"
+        return JudgedJob(
+            result,
+            is_unattributed=is_unproven and (is_disowned or refusal is not None),
+            is_gateway_alive=is_alive,
+            was_never_sent=exchange.ending is Ending.REFUSED,
+            runner_refusal=refusal,
+            is_unclear=verdict.code == "unclear" or (is_llm_500 and _is_unread(sent) and refusal is None),
+        )
+
+    async def _check_and_collect(self, sent: SentJob, gateway: Gateway) -> tuple[CheckedAnswer, CollectedEvidence]:
+        """Check an answer that the gateway calls a success, while the gateway's metrics are read."""
+        exchange, job = sent.exchange, sent.job
+        collecting = asyncio.ensure_future(gateway.evidence.collect(sent.trace, exchange))
+        checked = CheckedAnswer()
         try:
             if exchange.gateway_reports_success:
-                examined = await self.checker.check(
-                    sent.request.expectation, exchange.body, fetch=self._fetcher(gateway)
-                )
-                findings, artifact_s, notes = examined.findings, examined.artifact_s, examined.notes
-                self.token_limits.learn(definition, job.model, notes)
-                measures = examined.measures(exchange.round_trip_s, exchange.first_token_s)
-            gathered = await gathering
+                fetch = partial(_fetch_file, gateway.client, self.limits.max_artifact)
+                checked = await self.checker.check(sent.request.expectation, exchange.body, fetch=fetch)
+                self.token_limits.learn(self.catalogue[job.pipeline], job.model, checked.notes)
+            evidence = await collecting
         finally:
-            if not gathering.done():  # its reading may take seconds, and nobody waits for it any more
-                gathering.cancel()
-                await asyncio.wait({gathering})
-        gathered = await gateway.evidence.add_events(sent.trace, gathered, wait=_awaits_event(sent, gathered))
-        attribution = gathered.apply_to(sent.attribution)
-        cause = gathered.cause
-        attempts = None if job.capability.byoc else sent.attempts
-        unread = attempts is None or attempts.pattern is AttemptPattern.UNCLEAR
-        if not cause and job.capability.is_busy and unread and not exchange.gateway_reports_success:
+            if not collecting.done():  # its reading may take seconds, and nobody waits for it any more
+                collecting.cancel()
+                await asyncio.wait({collecting})
+        awaits_event = _awaits_event(sent, evidence)
+        return checked, await gateway.evidence.add_events(sent.trace, evidence, wait=awaits_event)
+
+    async def _find_verdict(
+        self,
+        sent: SentJob,
+        gateway: Gateway,
+        checked: CheckedAnswer,
+        evidence: CollectedEvidence,
+        *,
+        is_alive: bool,
+    ) -> tuple[Verdict, Attribution]:
+        """Judge, and connect to the orchestrator itself where nothing else tells whether it can be reached."""
+        job, exchange, targeting = sent.job, sent.exchange, sent.targeting
+        attribution = evidence.apply_to(targeting.attribution)
+        attempts = _attempts(sent)
+        cause = evidence.cause
+        if not cause and job.capability.is_busy and _is_unread(sent) and not exchange.gateway_reports_success:
             cause = "insufficient capacity: every slot was advertised as taken"
-        judge_with = partial(
+        has_followed = targeting.attribution.kind is not AttributionKind.MISSING
+        find_verdict = partial(
             judge,
             exchange,
-            findings,
+            checked.findings,
             byoc=job.capability.byoc,
             cause=cause,
-            gateway_alive=alive and not gathered.gateway_restarted,
-            gateway_followed=sent.attribution.kind is not AttributionKind.MISSING
-            or attribution.kind is AttributionKind.PROVEN,
+            gateway_alive=is_alive and not evidence.gateway_restarted,
+            gateway_followed=has_followed or attribution.kind is AttributionKind.PROVEN,
+            attempts=attempts,
         )
-        verdict = judge_with(attribution, attempts=attempts)
+        verdict = find_verdict(attribution)
         if attempts is not None and not exchange.gateway_reports_success:
             attribution = _with_line(attribution, attempts.summary)
             if verdict.code == "unclear" or (gateway.targeting.kind == "query" and verdict.code == "503"):
                 connection = await self.connection_probe.probe(job.target.service_uri)
                 attribution = _with_line(attribution, connection.summary)
-                verdict = judge_with(attribution, attempts=attempts, connection=connection)
-        verdict, attribution = _as_the_gateway_follows(verdict, attribution, gateway)
-        if definition.capture_response or verdict.outcome is not Outcome.PASSED:
-            response = _kept_response(exchange.body)
-        disowned = (verdict.scored and verdict.code != "unreachable") or verdict.code == "refuted"
-        ownerless = sent.was_overlapped and disowned and attribution.kind is not AttributionKind.PROVEN
-        result = Result(
-            job=job,
+                verdict = find_verdict(attribution, connection=connection)
+        return verdict, attribution
+
+    def _make_result(
+        self,
+        sent: SentJob,
+        gateway: Gateway,
+        checked: CheckedAnswer,
+        verdict: Verdict,
+        attribution: Attribution,
+        *,
+        busy_retries: int,
+    ) -> Result:
+        exchange = sent.exchange
+        keeps_response = self.catalogue[sent.job.pipeline].capture_response or verdict.outcome is not Outcome.PASSED
+        measures: Mapping[str, float] = {}
+        if exchange.gateway_reports_success:
+            measures = checked.measures(exchange.round_trip_s, exchange.first_token_s)
+        return Result(
+            job=sent.job,
             verdict=verdict,
             attribution=attribution,
             gateway=gateway.name,
@@ -172,76 +209,74 @@ class JobAttempt:
             started_at=exchange.started_at,
             round_trip_s=exchange.round_trip_s,
             status=exchange.status,
-            artifact_s=artifact_s,
+            artifact_s=checked.artifact_s,
             request=orjson.dumps(sent.request.parameters).decode(),
-            response=response,
+            response=_shorten_response(exchange.body) if keeps_response else "",
             measures=measures,
-            deferred=deferred,
-            notes=notes,
+            deferred=busy_retries,
+            notes=checked.notes,
         )
-        refusal = None if gateway.trust.refuted else _runner_refusal(sent, verdict, attribution)
-        if refusal is not None:
-            ownerless = sent.was_overlapped and attribution.kind is not AttributionKind.PROVEN
-        unread_llm = gateway.targeting.kind == "webhook" and unread and job.pipeline == "llm" and verdict.code == "500"
-        is_unclear = verdict.code == "unclear" or (unread_llm and refusal is None)
-        return JudgedJob(result, ownerless, alive, exchange.ending is Ending.REFUSED, refusal, is_unclear)
-
-    def _fetcher(self, gateway: Gateway) -> Callable[[str], Awaitable[ResultFile]]:
-        async def fetch(url: str) -> ResultFile:
-            return await gateway.client.fetch(url, timeout_s=_ARTIFACT_TIMEOUT_S, max_bytes=self.limits.max_artifact)
-
-        return fetch
 
 
-def _awaits_event(sent: SentJob, gathered: CollectedEvidence) -> bool:
-    """Tell whether an event of the gateway's would change what a job comes to, by its proof or by its cause."""
+async def _fetch_file(client: GatewayClient, max_bytes: int, url: str) -> ResultFile:
+    return await client.fetch(url, timeout_s=_FILE_TIMEOUT_S, max_bytes=max_bytes)
+
+
+def _attempts(sent: SentJob) -> Attempts | None:
+    """Return what is known of the gateway's attempts; None for BYOC, where the gateway asks by header alone."""
+    return None if sent.job.capability.byoc else sent.targeting.attempts
+
+
+def _is_unread(sent: SentJob) -> bool:
+    """Return True if nothing says how far the gateway's attempts came."""
+    attempts = _attempts(sent)
+    return attempts is None or attempts.pattern is AttemptPattern.UNCLEAR
+
+
+def _awaits_event(sent: SentJob, evidence: CollectedEvidence) -> bool:
+    """Return True if an event of the gateway's would change the verdict, by its proof or by its cause."""
     if sent.exchange.ending in (Ending.ABORTED, Ending.REFUSED):
         return False
-    if sent.was_overlapped and not gathered.is_proof:
+    if sent.targeting.was_overlapped and not evidence.is_proof:
         return True
-    return not sent.exchange.gateway_reports_success and not gathered.cause
+    return not sent.exchange.gateway_reports_success and not evidence.cause
 
 
 def _with_line(attribution: Attribution, line: str) -> Attribution:
-    return (
-        attribution.with_evidence(attribution.kind, line) if line and line not in attribution.evidence else attribution
-    )
+    """Add a line of evidence that changes nothing about the kind of attribution."""
+    if not line or line in attribution.evidence:
+        return attribution
+    return attribution.with_evidence(attribution.kind, line)
 
 
-def _runner_refusal(sent: SentJob, verdict: Verdict, attribution: Attribution) -> Verdict | None:
+def _find_runner_refusal(sent: SentJob, verdict: Verdict, attribution: Attribution) -> Verdict | None:
     """Return the runner's 400 where a gateway's 500 to an llm job may be one: the job has reached its orchestrator."""
-    reached = sent.attempts.pattern is AttemptPattern.REACHED or attribution.kind is AttributionKind.PROVEN
+    is_proven = attribution.kind is AttributionKind.PROVEN
+    is_reached = sent.targeting.attempts.pattern is AttemptPattern.REACHED or is_proven
     body = sent.exchange.body.strip()
-    if verdict.code != "500" or sent.job.pipeline != "llm" or not (reached and attribution.is_scorable):
+    if verdict.code != "500" or sent.job.pipeline != "llm" or not (is_reached and attribution.is_scorable):
         return None
-    if body[:1] == b"<":  # a proxy's own
+    if body[:1] == b"<":  # HTML is a proxy's own
         return None
     text = body[:200].decode("utf-8", "replace")
     return Verdict.from_code("400", f"The runner refused the input, which the gateway answers with 500: {text}")
 
 
-def _as_the_gateway_follows(
-    verdict: Verdict, attribution: Attribution, gateway: Gateway
-) -> tuple[Verdict, Attribution]:
-    """Return what a job came to in the light of what its gateway has done in this tick so far."""
-    presumed = attribution.kind is AttributionKind.PRESUMED
-    if presumed and verdict.scored and gateway.trust.refuted:
+def _consider_trust(verdict: Verdict, attribution: Attribution, gateway: Gateway) -> tuple[Verdict, Attribution]:
+    """Return verdict and attribution in the light of what the gateway has done in this tick so far."""
+    is_presumed = attribution.kind is AttributionKind.PRESUMED
+    if is_presumed and verdict.scored and gateway.trust.refuted:
         line = "In this tick the gateway has used another orchestrator than the one it was told to"
         return Verdict.from_code("unproven", f"{line}, so what nothing proves is not scored."), attribution
-    if presumed and gateway.trust.missing and verdict.code in _NOBODY_FOUND:
+    if is_presumed and gateway.trust.missing and verdict.code in _NOBODY_SELECTED:
         line = "the gateway chooses orchestrators by itself"
         return Verdict.from_code("not_targeted"), attribution.with_evidence(AttributionKind.MISSING, line)
     return verdict, attribution
 
 
-def unattributed(result: Result) -> Result:
-    """Make the result of a job whose answer nobody could be shown to have given."""
-    return replace(result, verdict=Verdict.from_code("unproven"))
-
-
-def _kept_response(body: bytes) -> str:
-    """Give what is kept of an answer: the whole if it is short JSON, else its beginning, wrapped as JSON."""
-    if len(body) <= _KEPT_RESPONSE:
+def _shorten_response(body: bytes) -> str:
+    """Return what is kept of an answer: the whole if it is short JSON, else its beginning, wrapped as JSON."""
+    if len(body) <= _MAX_KEPT_RESPONSE:
         try:
             orjson.loads(body)
         except orjson.JSONDecodeError:

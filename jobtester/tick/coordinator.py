@@ -34,8 +34,7 @@ from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
 from jobtester.tick.attempt import JobAttempt, SizeLimits
 from jobtester.tick.job_runner import JobLimits, JobRunner
-from jobtester.tick.ports import TickObserver
-from jobtester.tick.progress import TickProgress
+from jobtester.tick.progress import TickObserver, TickProgress
 from jobtester.tick.recorder import PostingRules, ResultRecorder
 
 log = structlog.get_logger()

@@ -1,7 +1,12 @@
-"""The board: which job a gateway takes next. Pure; longest chains first, one gateway per orchestrator at a time."""
+"""Choose which job a gateway takes next, and let gateways wait for each other without polling.
+
+The orchestrator with the most expected work left comes first: its jobs run one after the other, so no tick can be
+shorter than they take, and whatever begins late ends late.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,151 +29,177 @@ class _OrchestratorJobs:
 
 
 class JobQueue:
-    """Holds a tick's jobs until they are settled: recorded, skipped, or set aside.
+    """Holds a tick's jobs until they are settled: recorded, skipped, or put off to the tick's end.
 
-    A job is taken, then answered (its orchestrator is free again), then settled or put back.
+    A job is taken, then answered (its orchestrator is free again), then settled, deferred or requeued. No two gateways
+    test the same orchestrator at the same time: it would compete with itself, and evidence would name it for both.
     """
 
     def __init__(self, jobs: Iterable[Job], *, per_orchestrator: int) -> None:
-        """Take over the jobs; chains with the longest expected work come first, equals in the given order."""
-        self._cap = per_orchestrator
+        """Queue the jobs; orchestrators with equal work keep the order of the jobs."""
+        self._per_orchestrator = per_orchestrator
         self._by_target: dict[Target, _OrchestratorJobs] = {}
         self._heap: list[tuple[float, int, Target]] = []
-        self._held: dict[str, Target] = {}
-        self._waiting: list[tuple[float, int, Job]] = []
+        self._held_targets: dict[str, Target] = {}
+        self._deferred: list[tuple[float, int, Job]] = []
         self._unsettled = 0
-        self._count = 0
+        self._defer_count = 0
         for job in jobs:
-            self._add(job)
+            self._unsettled += 1
+            self._enqueue(job, front=False)
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether nothing is left to do and nothing can come back."""
+        """Whether nothing is left to do and nothing can come back."""
         return self._unsettled == 0
 
     @property
     def next_due_at(self) -> float | None:
-        """Say when the next deferred job may be tried, None if none waits."""
-        return self._waiting[0][0] if self._waiting else None
+        """When the next deferred job may be tried, in the caller's seconds; None if none waits."""
+        return self._deferred[0][0] if self._deferred else None
 
     def take(self, gateway: str, *, now: float, is_serial: bool, accepts: Callable[[Job], bool]) -> Job | None:
-        """Give the next job for a gateway; None if there is none that may begin now.
+        """Return the next job for a gateway; None if there is none that may begin now.
 
-        A serial gateway keeps to one orchestrator until all its jobs are answered. `suits` is asked once for each pair.
+        A serial gateway keeps to one orchestrator until all its jobs are answered. `accepts` is asked once for each
+        pipeline and model, since its answer is the same for all their jobs.
         """
-        known: dict[PipelineModel, bool] = {}
+        answers: dict[PipelineModel, bool] = {}
 
-        def fits(job: Job) -> bool:
-            answer = known.get(job.pipeline_model)
+        def is_accepted(job: Job) -> bool:
+            answer = answers.get(job.pipeline_model)
             if answer is None:
-                answer = known[job.pipeline_model] = accepts(job)
+                answer = answers[job.pipeline_model] = accepts(job)
             return answer
 
-        while self._waiting and self._waiting[0][0] <= now:
-            self._enqueue(heapq.heappop(self._waiting)[2], front=False)
-        if is_serial and gateway in self._held:
-            chain = self._by_target[self._held[gateway]]
-            job = self._pick(chain, fits) if chain.in_flight < self._cap else None
+        while self._deferred and self._deferred[0][0] <= now:
+            self._enqueue(heapq.heappop(self._deferred)[2], front=False)
+        if is_serial and gateway in self._held_targets:
+            held = self._by_target[self._held_targets[gateway]]
+            job = self._first(held, is_accepted) if held.in_flight < self._per_orchestrator else None
             if job is not None:
-                return self._taken(chain, job, gateway)
-            if chain.in_flight:
+                return self._begin(held, job, gateway)
+            if held.in_flight:
                 return None
-            self._free(gateway)
-        passed_over = []
-        found = None
-        while self._heap and found is None:
-            entry = heapq.heappop(self._heap)
-            chain = self._by_target[entry[2]]
-            if -entry[0] != chain.remaining_s or not chain.jobs or chain.in_flight >= self._cap:
-                chain.is_queued = False
-                self._offer(entry[2], chain)
-                continue
-            mine = chain.gateway in ("", gateway)
-            job = self._pick(chain, fits) if mine else None
-            if job is None:
-                passed_over.append(entry)
-                continue
-            chain.is_queued = False
-            if is_serial:
-                self._held[gateway] = entry[2]
-            found = self._taken(chain, job, gateway)
-            self._offer(entry[2], chain)
-        for entry in passed_over:
-            heapq.heappush(self._heap, entry)
-        return found
+            self.release(gateway)
+        return self._take_from_heap(gateway, is_serial, is_accepted)
 
     def bring_forward(self, until: float) -> None:
         """Try deferred jobs again at `until` at the latest, if they are all that is left."""
-        if len(self._waiting) == self._unsettled:
-            self._waiting = [(min(due, until), number, job) for due, number, job in self._waiting]
-            heapq.heapify(self._waiting)
+        if len(self._deferred) == self._unsettled:
+            self._deferred = [(min(due, until), number, job) for due, number, job in self._deferred]
+            heapq.heapify(self._deferred)
 
     def on_answered(self, job: Job) -> None:
-        """Note that a job has its answer: its orchestrator may get another one."""
-        chain = self._by_target[job.target]
-        chain.in_flight -= 1
-        if chain.in_flight == 0 and job.target not in self._held.values():
-            chain.gateway = ""
-        self._offer(job.target, chain)
+        """Free the orchestrator of a job that has its answer."""
+        queued = self._by_target[job.target]
+        queued.in_flight -= 1
+        if queued.in_flight == 0 and job.target not in self._held_targets.values():
+            queued.gateway = ""
+        self._offer(job.target, queued)
 
     def release(self, gateway: str) -> None:
-        """Free the orchestrator that a gateway holds, since the gateway can take nothing more now."""
-        if gateway in self._held:
-            self._free(gateway)
+        """Free the orchestrator that a serial gateway holds, so that any gateway may have its remaining jobs."""
+        target = self._held_targets.pop(gateway, None)
+        if target is not None:
+            queued = self._by_target[target]
+            queued.gateway = ""
+            self._offer(target, queued)
 
     def on_settled(self, _job: Job) -> None:
-        """Note that a job is done with, one way or another."""
+        """Count a job that is done with, one way or another."""
         self._unsettled -= 1
 
     def requeue(self, job: Job) -> None:
-        """Take back a job that was never sent."""
+        """Take back a job that was never sent; it comes first again."""
         self._enqueue(job, front=True)
 
     def defer(self, job: Job, until: float) -> None:
         """Try a job again from `until` on."""
-        self._count += 1
-        heapq.heappush(self._waiting, (until, self._count, job))
+        self._defer_count += 1
+        heapq.heappush(self._deferred, (until, self._defer_count, job))
 
     def drain(self) -> list[Job]:
-        """Give up all jobs that have not begun, deferred ones included."""
-        left = [job for chain in self._by_target.values() for job in chain.jobs] + [job for *_, job in self._waiting]
-        for chain in self._by_target.values():
-            chain.jobs.clear()
-            chain.remaining_s = 0.0
-        self._waiting.clear()
-        self._unsettled -= len(left)
-        return left
+        """Remove and return all jobs that have not begun, deferred ones included."""
+        jobs = [job for queued in self._by_target.values() for job in queued.jobs]
+        jobs += [job for *_, job in self._deferred]
+        for queued in self._by_target.values():
+            queued.jobs.clear()
+            queued.remaining_s = 0.0
+        self._deferred.clear()
+        self._unsettled -= len(jobs)
+        return jobs
 
-    def _add(self, job: Job) -> None:
-        self._unsettled += 1
-        self._enqueue(job, front=False)
+    def _take_from_heap(self, gateway: str, is_serial: bool, is_accepted: Callable[[Job], bool]) -> Job | None:
+        passed_over = []
+        taken = None
+        while self._heap and taken is None:
+            entry = heapq.heappop(self._heap)
+            queued = self._by_target[entry[2]]
+            # An entry is not removed when its orchestrator's work changes; it is out of date and offered anew.
+            if -entry[0] != queued.remaining_s or not queued.jobs or queued.in_flight >= self._per_orchestrator:
+                queued.is_queued = False
+                self._offer(entry[2], queued)
+                continue
+            job = self._first(queued, is_accepted) if queued.gateway in ("", gateway) else None
+            if job is None:
+                passed_over.append(entry)
+                continue
+            queued.is_queued = False
+            if is_serial:
+                self._held_targets[gateway] = entry[2]
+            taken = self._begin(queued, job, gateway)
+            self._offer(entry[2], queued)
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return taken
 
     def _enqueue(self, job: Job, *, front: bool) -> None:
-        chain = self._by_target.setdefault(job.target, _OrchestratorJobs(len(self._by_target)))
-        chain.jobs.appendleft(job) if front else chain.jobs.append(job)
-        chain.remaining_s += job.expected_s
-        chain.is_queued = False
-        self._offer(job.target, chain)
+        queued = self._by_target.setdefault(job.target, _OrchestratorJobs(len(self._by_target)))
+        queued.jobs.appendleft(job) if front else queued.jobs.append(job)
+        queued.remaining_s += job.expected_s
+        queued.is_queued = False
+        self._offer(job.target, queued)
 
-    def _offer(self, target: Target, chain: _OrchestratorJobs) -> None:
-        """Put a chain on the heap if it can give a job; entries that became untrue are dropped when met."""
-        if chain.jobs and chain.in_flight < self._cap and not chain.is_queued:
-            chain.is_queued = True
-            heapq.heappush(self._heap, (-chain.remaining_s, chain.order, target))
+    def _offer(self, target: Target, queued: _OrchestratorJobs) -> None:
+        """Push an orchestrator that can begin another job."""
+        if queued.jobs and queued.in_flight < self._per_orchestrator and not queued.is_queued:
+            queued.is_queued = True
+            heapq.heappush(self._heap, (-queued.remaining_s, queued.order, target))
 
-    def _pick(self, chain: _OrchestratorJobs, fits: Callable[[Job], bool]) -> Job | None:
-        return next((job for job in chain.jobs if fits(job)), None)
+    def _first(self, queued: _OrchestratorJobs, is_accepted: Callable[[Job], bool]) -> Job | None:
+        return next((job for job in queued.jobs if is_accepted(job)), None)
 
-    def _taken(self, chain: _OrchestratorJobs, job: Job, gateway: str) -> Job:
-        chain.jobs.remove(job)
-        chain.in_flight += 1
-        chain.gateway = gateway
-        chain.remaining_s = chain.remaining_s - job.expected_s if chain.jobs else 0.0
+    def _begin(self, queued: _OrchestratorJobs, job: Job, gateway: str) -> Job:
+        queued.jobs.remove(job)
+        queued.in_flight += 1
+        queued.gateway = gateway
+        # Set to zero at the end: a sum of floats that were subtracted one by one may come out a little off.
+        queued.remaining_s = queued.remaining_s - job.expected_s if queued.jobs else 0.0
         return job
 
-    def _free(self, gateway: str) -> None:
-        """Let a serial gateway go of its orchestrator, so that any gateway may have its remaining jobs."""
-        target = self._held.pop(gateway)
-        chain = self._by_target[target]
-        chain.gateway = ""
-        self._offer(target, chain)
+
+class Broadcast:
+    """Wakes everybody who waits whenever something has changed."""
+
+    def __init__(self) -> None:
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Wake all who wait now."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the next change, or `timeout_s` seconds."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._waiters.discard(waiter)

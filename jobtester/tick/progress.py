@@ -1,10 +1,11 @@
-"""Progress: the running tick as anybody may look at it, told to those who listen."""
+"""The running tick as others see it: its report, the jobs in flight, the metrics, and those who observe it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
@@ -12,12 +13,35 @@ from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
 from jobtester.metrics import Metrics
-from jobtester.tick.ports import TickObserver
+
+
+class TickObserver(Protocol):
+    """Observes a running tick; nothing it does may fail or wait."""
+
+    def on_planned(self, plan: Plan) -> None:
+        """Called with the plan before the first job."""
+        ...
+
+    def on_sent(self, job: Job, gateway: str) -> None:
+        """Called when a job is sent."""
+        ...
+
+    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
+        """Called when a job is deferred to later in the tick."""
+        ...
+
+    def on_recorded(self, result: Result) -> None:
+        """Called when a result is recorded."""
+        ...
+
+    def on_skipped(self, skip: Skip) -> None:
+        """Called when a planned job will not be sent."""
+        ...
 
 
 @dataclass(slots=True)
 class TickProgress:
-    """Follows one tick: its report so far, what is in the air on which gateway, and the metrics."""
+    """Follows one tick: its report so far, its jobs in flight by id as (job, gateway, sent at), and the metrics."""
 
     report: TickReport
     metrics: Metrics
@@ -26,27 +50,27 @@ class TickProgress:
     clock: Callable[[], float] = time.time
 
     def on_planned(self, plan: Plan) -> None:
-        """Take over the plan."""
+        """Count what is planned and what is skipped."""
         self.report.set_plan(plan)
         for skip in plan.skipped:
             self.metrics.skipped.labels(skip.reason).inc()
-        for watcher in self.observers:
-            watcher.on_planned(plan)
+        for observer in self.observers:
+            observer.on_planned(plan)
 
     def on_sent(self, job: Job, gateway: str) -> None:
-        """Note that a job is on its way."""
+        """Add a job to those in flight."""
         self.in_flight[job.id] = (job, gateway, self.clock())
         self.metrics.in_flight.set(len(self.in_flight))
-        for watcher in self.observers:
-            watcher.on_sent(job, gateway)
+        for observer in self.observers:
+            observer.on_sent(job, gateway)
 
     def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
-        """Note that a job is put off."""
+        """Count a job that is deferred."""
         self._remove_in_flight(job)
         self.report.deferred[reason] += 1
         self.metrics.deferred.labels(reason).inc()
-        for watcher in self.observers:
-            watcher.on_deferred(job, gateway, reason)
+        for observer in self.observers:
+            observer.on_deferred(job, gateway, reason)
 
     def on_recorded(self, result: Result) -> None:
         """Count a result."""
@@ -66,18 +90,18 @@ class TickProgress:
             metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
         else:
             metrics.failures.labels(job.pipeline, verdict.code).inc()
-        for watcher in self.observers:
-            watcher.on_recorded(result)
+        for observer in self.observers:
+            observer.on_recorded(result)
 
     def on_skipped(self, skip: Skip) -> None:
         """Count a planned job that will not be sent."""
         self.report.add_skips([skip])
         self.metrics.skipped.labels(skip.reason).inc()
-        for watcher in self.observers:
-            watcher.on_skipped(skip)
+        for observer in self.observers:
+            observer.on_skipped(skip)
 
     def finish(self) -> None:
-        """Take every job out of the air: the tick is over, also for those that could not be recorded."""
+        """End the tick, also for jobs that could not be recorded: none is in flight any more."""
         self.in_flight.clear()
         self.metrics.in_flight.set(0)
 

@@ -1,4 +1,8 @@
-"""Recording: a result goes into the store together with what has to be posted of it, and when."""
+"""Record a tick's results in the store, each together with the stat that has to be posted, and when.
+
+A pass is posted at once. A failure waits until something has passed through the same gateway: where nearly everything
+fails alike, the fault is more likely on the way to the orchestrators than with all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import structlog
 
@@ -18,12 +22,45 @@ from jobtester.domain.stats import Stat, UnpostableError
 from jobtester.domain.suspect_detection import SuspectDetector
 from jobtester.errors import StoreError
 from jobtester.gateway.evidence import EvidenceItem
+from jobtester.gateway.gateway import Gateway
 from jobtester.store.results import Results
 
 log = structlog.get_logger()
 
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 T = TypeVar("T")
+
+
+class Recorder(Protocol):
+    """Records results; each call returns when the result cannot be lost any more."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether results wait because the store cannot be written: then no job should begin."""
+        ...
+
+    def give_up(self) -> None:
+        """Stop waiting: from now on a result that cannot be written raises StoreError."""
+        ...
+
+    async def record(self, result: Result) -> None:
+        """Record one result and the stat that has to be posted of it."""
+        ...
+
+    async def add_evidence(self, job_id: str, item: EvidenceItem) -> bool:
+        """Add evidence that came too late for a result; return True if the result was found."""
+        ...
+
+
+async def add_late_evidence(recorder: Recorder, gateway: Gateway, job_id: str, item: EvidenceItem) -> bool:
+    """Add evidence that came after a job was judged, and let the gateway's trust know of a refutation.
+
+    Returns True if it changed a recorded result.
+    """
+    is_found = await recorder.add_evidence(job_id, item)
+    if is_found and item.kind is AttributionKind.REFUTED:
+        gateway.trust.count(AttributionKind.REFUTED)
+    return is_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +76,7 @@ class PostingRules:
 
 @dataclass(slots=True)
 class ResultRecorder:
-    """Records one tick's results. A pass is posted at once; a failure waits until the path is known to work.
-
-    While the store cannot be written, e.g. because the disk is full, results wait and are tried again.
-    """
+    """Records one tick's results; while the store cannot be written they wait and are tried again."""
 
     results: Results
     posting: PostingRules
@@ -55,72 +89,81 @@ class ResultRecorder:
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether results wait because the store cannot be written now."""
+        """Whether results wait because the store cannot be written now."""
         return bool(self._waiting)
 
     def give_up(self) -> None:
-        """Wait no longer: what cannot be written raises StoreError."""
+        """Stop waiting: from now on a result that cannot be written raises StoreError."""
         self._given_up.set()
 
     async def record(self, result: Result) -> None:
-        """Keep a result and its stat in one transaction. Raises StoreError only after give_up()."""
-        suspicion = self._detectors.setdefault(result.gateway, SuspectDetector())
-        passed, waited = result.verdict.outcome is Outcome.PASSED, suspicion.should_hold
-        first = passed and suspicion.passed == 0
-        suspicion.add_result(result)
+        """Record a result and its stat in one transaction. Raises StoreError only after give_up()."""
+        detector = self._detectors.setdefault(result.gateway, SuspectDetector())
+        is_passed, was_holding = result.verdict.outcome is Outcome.PASSED, detector.should_hold
+        is_first_pass = is_passed and detector.passed == 0
+        detector.add_result(result)
         stat = self._stat(result)
-        held = stat is not None and suspicion.should_hold and not passed
-        wait = self.posting.evidence_wait_s.get(result.gateway, 0.0)
-        not_before = self.clock() + wait if wait else 0.0
-        state: Literal["held", "pending"] = "held" if held else "pending"
+        is_held = stat is not None and detector.should_hold and not is_passed
+        wait_s = self.posting.evidence_wait_s.get(result.gateway, 0.0)
+        # Evidence that refutes a result may come shortly after it: the stat of such a gateway is not posted before.
+        not_before = self.clock() + wait_s if wait_s else 0.0
+        state: Literal["held", "pending"] = "held" if is_held else "pending"
         await self._write_with_retry(partial(self.results.record, result, stat, state=state, not_before=not_before))
-        _log(result)
-        if first:
+        _log_job(result)
+        if is_first_pass:  # the path works now; it did not when an earlier tick held its failures back
             await self._write_with_retry(partial(self.results.unscore_suspects, result.gateway))
-        if waited and not suspicion.should_hold:
+        if was_holding and not detector.should_hold:
             await self._write_with_retry(partial(self.results.release_held, self.tick, result.gateway))
-        if stat is not None and not held:
+        if stat is not None and not is_held:
             self.on_recorded()
 
-    async def add_evidence(self, job_id: str, testimony: EvidenceItem) -> bool:
-        """Add evidence that came too late for a result; tell whether the result was found."""
-        kind = testimony.kind or AttributionKind.PRESUMED
-        found = await self._write_with_retry(partial(self.results.add_evidence, job_id, kind, testimony.line))
-        if found and kind is AttributionKind.REFUTED:
-            log.error("refuted", tick=self.tick, job=job_id, evidence=testimony.line)
-        return found
+    async def add_evidence(self, job_id: str, item: EvidenceItem) -> bool:
+        """Add evidence that came too late for a result; return True if the result was found."""
+        kind = item.kind or AttributionKind.PRESUMED
+        is_found = await self._write_with_retry(partial(self.results.add_evidence, job_id, kind, item.line))
+        if is_found and kind is AttributionKind.REFUTED:
+            log.error("attribution_refuted", tick=self.tick, job=job_id, evidence=item.line)
+        return is_found
 
     async def finish(self) -> bool:
-        """Settle what is still held at the tick's end; tell whether some of it is suspect."""
-        suspect = False
-        for gateway, suspicion in self._detectors.items():
-            if suspicion.is_suspect and not self.posting.suspect:
-                suspect = True
+        """Release or hold back what waits at the tick's end; return True if some of it is suspect."""
+        is_suspect = False
+        for gateway, detector in self._detectors.items():
+            if detector.is_suspect and not self.posting.suspect:
+                is_suspect = True
                 await self._write_with_retry(partial(self.results.suspect_held, self.tick, gateway))
                 log.error(
-                    "tick_suspect", tick=self.tick, gateway=gateway, jobs=suspicion.jobs, passed=suspicion.passed,
-                    reason=next(iter(suspicion.reasons)),
+                    "tick_suspect",
+                    tick=self.tick,
+                    gateway=gateway,
+                    jobs=detector.jobs,
+                    passed=detector.passed,
+                    reason=next(iter(detector.reasons)),
                     problem="nearly all failed alike, so nothing of it is posted; if true: jobtester tick release",
-                )  # fmt: skip
+                )
             else:
                 await self._write_with_retry(partial(self.results.release_held, self.tick, gateway))
         self.on_recorded()
-        return suspect
+        return is_suspect
 
     async def _write_with_retry(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write, again and again until it goes well; give what came of it. Raises StoreError only after give_up()."""
+        """Write until it succeeds, and return what was written. Raises StoreError only after give_up()."""
         try:
             while True:
                 try:
-                    return await write()
+                    written = await write()
                 except StoreError as error:
                     if self._given_up.is_set():
                         raise
                     if not self._waiting:
-                        log.error("tick_waits", tick=self.tick, problem=str(error))
+                        log.error("store_write_blocked", tick=self.tick, problem=str(error))
                     self._waiting.add(write)
+                else:
+                    if write in self._waiting and len(self._waiting) == 1:
+                        log.info("store_write_recovered", tick=self.tick)
+                    return written
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._given_up.wait(), _AGAIN_S)
+                    await asyncio.wait_for(self._given_up.wait(), _RETRY_S)
         finally:
             self._waiting.discard(write)
 
@@ -130,12 +173,12 @@ class ResultRecorder:
         try:
             return Stat.from_result(result, self.posting.region)
         except UnpostableError as error:
-            log.error("unpostable", tick=self.tick, job=result.id, problem=str(error))
+            log.error("stat_unpostable", tick=self.tick, job=result.id, problem=str(error))
             return None
 
 
-def _log(result: Result) -> None:
-    """Write the one canonical line of a job."""
+def _log_job(result: Result) -> None:
+    """Log the one canonical line of a job."""
     job, verdict = result.job, result.verdict
     log.info(
         "job_done",
