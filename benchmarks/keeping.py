@@ -22,7 +22,9 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
+from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.store.database import Database
 from jobtester.store.outbox import Outbox
 from jobtester.store.results import Results
@@ -79,7 +81,8 @@ async def _kept(remote: Remote) -> list[Row]:
                         *(results.record(one, Stat.from_result(one, "FRA")) for one in todo[start : start + _IN_FLIGHT])
                     )
                 recording = _RESULTS / (time.perf_counter() - began)
-            delivery = Delivery(outbox, url=remote.leaderboard, secret="demo-secret", region="FRA")
+            client = LeaderboardClient(remote.leaderboard, "demo-secret")
+            delivery = Delivery.create(outbox, client, DeliveryOptions("FRA"))
             await delivery.open()
             stop = asyncio.Event()
             began = time.perf_counter()

@@ -22,7 +22,9 @@ from jobtester.domain.plan import Selection
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, PortInUseError, StoreError
 from jobtester.health import HealthMonitor
+from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.settings.model import Settings
@@ -154,21 +156,11 @@ async def open_daemon(
 
 
 def _make_delivery(settings: Settings, outbox: Outbox, crashes: CrashBoundary) -> Delivery:
-    leaderboard, delivery = settings.leaderboard, settings.delivery
-    assert leaderboard.url is not None
-    assert leaderboard.secret is not None
-    return Delivery(
-        outbox,
-        url=leaderboard.url,
-        secret=leaderboard.secret.get_secret_value(),
-        region=settings.region,
-        uncertain=delivery.uncertain,
-        max_age_s=delivery.max_age,
-        parallel=delivery.parallel,
-        miss_after_s=delivery.miss_after,
-        audit_per_tick=delivery.audit,
-        crashes=crashes,
-    )
+    url, secret = settings.leaderboard.url, settings.leaderboard.secret
+    assert url is not None
+    assert secret is not None
+    client = LeaderboardClient(url, secret.get_secret_value())
+    return Delivery.create(outbox, client, DeliveryOptions.from_settings(settings, url), crashes=crashes)
 
 
 async def _close_gateways(coordinator: TickCoordinator) -> None:

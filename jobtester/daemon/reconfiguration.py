@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from jobtester.configuration import Configuration
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import GatewaySettings
 from jobtester.tick.coordinator import TickCoordinator
@@ -66,15 +67,8 @@ class Reconfiguration:
             self.in_force.current = changed
             self.coordinator.reconfigure(changed.settings, changed.catalogue, changed.assets, after)
             if self.delivery is not None:
-                delivery = changed.settings.delivery
-                self.delivery.reconfigure(
-                    region=changed.settings.region,
-                    uncertain=delivery.uncertain,
-                    max_age_s=delivery.max_age,
-                    parallel=delivery.parallel,
-                    miss_after_s=delivery.miss_after,
-                    audit_per_tick=delivery.audit,
-                )
+                options = DeliveryOptions.from_settings(changed.settings, self.delivery.client.url)
+                self.delivery.reconfigure(options)
             for gateway in before:
                 if gateway not in after:
                     await gateway.client.close()

@@ -1,28 +1,47 @@
-"""The look-up: finds out whether a stat whose post had no sure answer was stored."""
+"""Decide whether a stat whose post had no sure answer was stored.
+
+A row that is shown is stored: a hit is final. The reverse does not hold: `200 {}` also comes where the query failed,
+and a list may end early. So three questions come before a stat counts as absent:
+
+1. Was the answer complete? Rows come newest first. If it shows a *control* row, which was stored before the stat was
+   first sent, then everything newer is in it as well.
+2. Can the stat still arrive? A statement may wait for a lock long after the server that sent it died. PostgreSQL grants
+   a lock in the order in which it was asked for, so a stat that was sent later and is stored shows that none sent
+   earlier still waits. Without one, only a longer time helps.
+3. Without a control row nothing is proved. Then the evidence is weighed: the answer was the same several times, and a
+   *witness*, any stored stat, was shown before and after it; all that twice, a while apart. Where the control row is
+   gone, as from a database that was re-created, it takes more such look-ups.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
 from jobtester.errors import CrashBoundary, LeaderboardError
-from jobtester.leaderboard.client import LeaderboardClient
-from jobtester.leaderboard.proof import Completeness, LookUp, StatProof, conclude, counts_as_evidence
+from jobtester.leaderboard.options import OptionsHolder
 from jobtester.leaderboard.region_check import RegionCheck
-from jobtester.leaderboard.stat_reader import StatReader
+from jobtester.leaderboard.stat_reader import Completeness, LookUp, StatReader
 from jobtester.leaderboard.status import LeaderboardStatus
 from jobtester.store.outbox import Outbox, OutboxEntry, StateChange
 
 log = structlog.get_logger()
 
-_AT_ONCE = 40
-_AGAIN_S = 15.0
-_SOON_S = 1.0
+LATER_SETTLED_S = 5.0  # between the release of a lock and the commits of those that waited for it
+LOOK_UPS_WITHOUT_CONTROL = 2
+LOOK_UPS_WITH_CONTROL_GONE = 4  # an answer that ends early is likelier than a re-created database
+ORPHAN_FACTOR = (
+    10 / 3
+)  # 300 s where a miss counts after 90 s: a statement outlived its server by 200 s in an experiment
+SLOW_ANSWER_S = 5.0  # an empty answer after a time limit (20 s by default) is a failed query
+_BATCH = 40
+_NEXT_LOOK_UP_S = 15.0
+_MIN_NEXT_LOOK_UP_S = 1.0
 _UNPROVEN = {
     Completeness.CONTROL_MISSING: "the answer lacks an older stat that was stored, so it may lack this one too",
     Completeness.WITNESS_MISSING: "the answers do not show a stat that was stored, so they prove nothing",
@@ -32,93 +51,125 @@ _UNPROVEN = {
 }
 
 
+class StatProof(StrEnum):
+    """What a look-up proves about a stat."""
+
+    STORED = "stored"
+    ABSENT = "absent"
+    TOO_EARLY = "too early"
+    UNPROVEN = "unproven"
+
+
+def conclude(look_up: LookUp, miss_after_s: float, *, accept_without_comparison: bool = False) -> StatProof:
+    """Return what a look-up proves. `miss_after_s`: how long the server itself may take to store a stat, in seconds.
+
+    `accept_without_comparison` lets a stat count as absent where no stat was ever stored with which to compare.
+    """
+    if look_up.rows:
+        return StatProof.STORED
+    orphan_s = miss_after_s * ORPHAN_FACTOR
+    if look_up.age_s < miss_after_s:
+        return StatProof.TOO_EARLY
+    was_overtaken = look_up.later_stored_s is not None and look_up.later_stored_s >= LATER_SETTLED_S
+    if not was_overtaken and look_up.age_s < orphan_s:
+        return StatProof.TOO_EARLY
+    if look_up.completeness is Completeness.CONTROL_SHOWN:
+        return StatProof.ABSENT
+    has_evidence = look_up.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE) or (
+        accept_without_comparison and look_up.completeness is Completeness.NOTHING_TO_COMPARE
+    )
+    if not has_evidence or look_up.duration_s >= SLOW_ANSWER_S:
+        return StatProof.UNPROVEN
+    if look_up.age_s < orphan_s:
+        return StatProof.TOO_EARLY
+    is_control_gone = look_up.completeness is Completeness.CONTROL_GONE
+    needed = LOOK_UPS_WITH_CONTROL_GONE if is_control_gone else LOOK_UPS_WITHOUT_CONTROL
+    return StatProof.ABSENT if look_up.look_ups + 1 >= needed else StatProof.UNPROVEN
+
+
+def counts_as_evidence(look_up: LookUp, miss_after_s: float) -> bool:
+    """Return True if a look-up is one of those that are needed where there is no control row."""
+    return (
+        look_up.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE, Completeness.NOTHING_TO_COMPARE)
+        and look_up.duration_s < SLOW_ANSWER_S
+        and look_up.age_s >= miss_after_s * ORPHAN_FACTOR
+    )
+
+
 @dataclass(slots=True)
 class Reconciler:
-    """Looks for uncertain stats among the rows that the Leaderboard gives out.
-
-    `miss_after_s`: a stat that is not found is believed lost only this long after it was sent, since the server may
-    still be storing it. Where nothing can be read back for `give_up_s` more, or nothing that is read proves anything,
-    `uncertain` says what to do.
-    """
+    """Look up uncertain stats, and move each to where it belongs."""
 
     outbox: Outbox
-    client: LeaderboardClient
+    reader: StatReader
     region_check: RegionCheck
     status: LeaderboardStatus
-    uncertain: Literal["resend", "hold"]
-    parallel: int
-    miss_after_s: float
-    give_up_s: float
+    options: OptionsHolder
     clock: Callable[[], float] = time.time
     crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
-    reader: StatReader = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Prepare the reader."""
-        self.reader = StatReader(self.outbox, self.client, self.clock)
 
     async def run_due(self) -> bool:
-        """Look for what is due; tell whether there was anything."""
+        """Look up the stats that are due; return True if there were any."""
         if self.status.open_for_s:
             return False
-        entries = await self.outbox.due_look_ups(_AT_ONCE)
+        entries = await self.outbox.due_look_ups(_BATCH)
         if not entries:
             return False
-        slots = asyncio.Semaphore(self.parallel)
-        moves = await asyncio.gather(*(self._look_safely(entry, slots) for entry in entries))
-        await self.outbox.apply(moves)
+        slots = asyncio.Semaphore(self.options.current.parallel)
+        changes = await asyncio.gather(*(self._look_up_safely(entry, slots) for entry in entries))
+        await self.outbox.apply(changes)
         return True
 
-    async def _look_safely(self, entry: OutboxEntry, slots: asyncio.Semaphore) -> StateChange:
+    async def _look_up_safely(self, entry: OutboxEntry, slots: asyncio.Semaphore) -> StateChange:
         with self.crashes.unit("lookup", result=entry.result) as crash:
-            return await self._look(entry, slots)
-        return StateChange(entry.seq, "uncertain", self.clock() + _AGAIN_S, crash.message)
+            async with slots:
+                return await self._look_up(entry)
+        return StateChange(entry.seq, "uncertain", self.clock() + _NEXT_LOOK_UP_S, crash.message)
 
-    async def _look(self, entry: OutboxEntry, slots: asyncio.Semaphore) -> StateChange:
-        """Look for one stat and say where it belongs now."""
-        async with slots:
-            age_s = self.clock() - (entry.last_sent_at or entry.created_at)
-            try:
-                look = await self.reader.look_up(entry, decisive=age_s >= self.miss_after_s)
-                self.status.on_read_back("")
-            except LeaderboardError as error:
-                self.status.on_read_back(str(error))
-                return self._unreadable(entry, str(error))
+    async def _look_up(self, entry: OutboxEntry) -> StateChange:
+        """Look for one stat and return where it belongs now."""
+        options = self.options.current
+        age_s = self.clock() - (entry.last_sent_at or entry.created_at)
+        try:
+            look_up = await self.reader.look_up(entry, decisive=age_s >= options.miss_after_s)
+            self.status.on_read("")
+        except LeaderboardError as error:
+            self.status.on_read(str(error))
+            return self._unreadable(entry, str(error))
         now = self.clock()
-        match conclude(look, self.miss_after_s, guess=self.uncertain == "resend"):
+        match conclude(look_up, options.miss_after_s, accept_without_comparison=options.uncertain == "resend"):
             case StatProof.STORED:
-                self.status.last_stored_at = now
-                log.info("stat_found", result=entry.result, rows=look.rows)
+                log.info("stat_found", result=entry.result, rows=look_up.rows)
                 return StateChange(entry.seq, "delivered")
             case StatProof.TOO_EARLY:
-                due_at = now + min(max(self.miss_after_s - look.age_s, _SOON_S), _AGAIN_S)
-                return StateChange(entry.seq, "uncertain", due_at, entry.problem)
+                # A look-up is cheap for us but not for the server, which reads days of rows for it. So the next one
+                # waits until a miss would count, yet not long: a hit lets the stat go at once.
+                wait_s = min(max(options.miss_after_s - look_up.age_s, _MIN_NEXT_LOOK_UP_S), _NEXT_LOOK_UP_S)
+                return StateChange(entry.seq, "uncertain", now + wait_s, entry.problem)
             case StatProof.UNPROVEN:
-                return self._unproven(entry, look, now)
+                look_ups = look_up.look_ups + counts_as_evidence(look_up, options.miss_after_s)
+                return StateChange(
+                    entry.seq, "uncertain", now + _NEXT_LOOK_UP_S, _UNPROVEN[look_up.completeness], look_ups=look_ups
+                )
             case StatProof.ABSENT:
-                return await self._absent(entry, look, now)
+                return await self._absent(entry, look_up)
 
-    def _unproven(self, entry: OutboxEntry, look: LookUp, now: float) -> StateChange:
-        """Keep a stat uncertain, with what the look is worth."""
-        looks = look.look_ups + 1 if counts_as_evidence(look, self.miss_after_s) else look.look_ups
-        return StateChange(entry.seq, "uncertain", now + _AGAIN_S, _UNPROVEN[look.completeness], look_ups=looks)
-
-    async def _absent(self, entry: OutboxEntry, look: LookUp, now: float) -> StateChange:
-        """Let a stat be posted again, if its region would keep it: one that was dropped looks like one that was
-        lost."""
-        if not await self.region_check.is_usable(afresh=True):
-            return StateChange(entry.seq, "uncertain", now + _AGAIN_S, entry.problem, look_ups=look.look_ups)
-        log.warning("stat_resent", result=entry.result, proof=look.completeness.value, age_s=round(look.age_s))
-        why = f"sent again, since it was not found ({look.completeness.value}): {entry.problem}"
-        return StateChange(
-            entry.seq, "pending", problem=why, maybe_double=look.completeness is Completeness.NOTHING_TO_COMPARE
-        )
+    async def _absent(self, entry: OutboxEntry, look_up: LookUp) -> StateChange:
+        """Return an absent stat to those that are posted, if its region keeps it: a dropped one looks just like it."""
+        if not await self.region_check.is_usable(refresh=True):
+            due_at = self.clock() + _NEXT_LOOK_UP_S
+            return StateChange(entry.seq, "uncertain", due_at, entry.problem, look_ups=look_up.look_ups)
+        proof = look_up.completeness.value
+        log.warning("stat_resent", result=entry.result, proof=proof, age_s=round(look_up.age_s))
+        problem = f"sent again, since it was not found ({proof}): {entry.problem}"
+        maybe_double = look_up.completeness is Completeness.NOTHING_TO_COMPARE
+        return StateChange(entry.seq, "pending", problem=problem, maybe_double=maybe_double)
 
     def _unreadable(self, entry: OutboxEntry, problem: str) -> StateChange:
-        """Keep a stat that cannot be looked for; in the end do with it what is configured."""
-        now = self.clock()
+        """Keep a stat uncertain that cannot be looked up; in the end do with it what is configured."""
+        now, options = self.clock(), self.options.current
         age_s = now - (entry.last_sent_at or entry.created_at)
-        if self.uncertain == "hold" or age_s < self.give_up_s + self.miss_after_s:
-            return StateChange(entry.seq, "uncertain", now + _AGAIN_S, problem, look_ups=entry.look_ups)
-        log.warning("resent_unseen", result=entry.result, problem="it cannot be read back and may be counted twice")
+        if options.uncertain == "hold" or age_s < options.give_up_reading_s + options.miss_after_s:
+            return StateChange(entry.seq, "uncertain", now + _NEXT_LOOK_UP_S, problem, look_ups=entry.look_ups)
+        log.warning("stat_resent", result=entry.result, proof="none, rows cannot be read", age_s=round(age_s))
         return StateChange(entry.seq, "pending", problem=problem, maybe_double=True)

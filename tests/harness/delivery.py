@@ -14,7 +14,9 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
+from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.database import Database
@@ -73,8 +75,8 @@ class DeliveryHarness:
     async def run(self, seconds: float = 0.0) -> None:
         """Advance the clock, and let delivery do all that is due then."""
         self.clock.advance(seconds)
-        while await self.delivery.run_once() or self.delivery.in_flight.late_count:
-            await self.delivery.in_flight.finish()
+        while await self.delivery.run_once() or self.delivery.poster.in_flight.late_count:
+            await self.delivery.poster.in_flight.finish()
 
     async def states(self) -> dict[str, int]:
         """Count entries by state."""
@@ -120,20 +122,21 @@ def make_result(number: int, started_at: float) -> Result:
 
 
 @asynccontextmanager
-async def delivery_harness(folder: Path, *, region: str = "FRA", **settings: Any) -> AsyncIterator[DeliveryHarness]:
-    """Open everything; `settings` are fields of Delivery. Nothing is posted until `run()`."""
-    times = ManualClock()
+async def delivery_harness(
+    folder: Path, *, region: str = "FRA", timeout_s: float = 30.0, **options: Any
+) -> AsyncIterator[DeliveryHarness]:
+    """Open everything; `options` are fields of DeliveryOptions. Nothing is posted until `run()`."""
+    clock = ManualClock()
     async with (
         open_database(folder / "jobtester.db") as database,
-        Leaderboard(secret=SECRET, clock=times.wall) as board,
+        Leaderboard(secret=SECRET, clock=clock.wall) as leaderboard,
     ):
-        outbox = Outbox(database, times.wall)
-        delivery = Delivery(
-            outbox, board.url, SECRET, region,
-            clock=times.wall, monotonic=times.monotonic, **{"parallel": 1, **settings},
-        )  # fmt: skip
+        outbox = Outbox(database, clock.wall)
+        client = LeaderboardClient(leaderboard.url, SECRET, timeout_s=timeout_s, clock=clock.wall)
+        delivery_options = DeliveryOptions(region, **{"parallel": 1, **options})
+        delivery = Delivery.create(outbox, client, delivery_options, clock=clock.wall, monotonic=clock.monotonic)
         await delivery.open()
         try:
-            yield DeliveryHarness(database, Results(database, times.wall), outbox, delivery, board, times)
+            yield DeliveryHarness(database, Results(database, clock.wall), outbox, delivery, leaderboard, clock)
         finally:
             await delivery.close()

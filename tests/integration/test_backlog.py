@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobtester.domain.stats import Stat
+from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.delivery import Delivery
+from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.store.outbox import Outbox
@@ -37,9 +39,9 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
             result = make_result(number, time.time() - 1)
             assert await results.record(result, Stat.from_result(result, "FRA"))
         async with Leaderboard(secret=SECRET, seed=1) as board:
-            delivery = Delivery(
-                outbox, board.url, SECRET, "FRA", miss_after_s=MISS_AFTER_S, answer_within_s=ANSWER_WITHIN_S
-            )
+            client = LeaderboardClient(board.url, SECRET, timeout_s=ANSWER_WITHIN_S)
+            options = DeliveryOptions("FRA", miss_after_s=MISS_AFTER_S)
+            delivery = Delivery.create(outbox, client, options)
             await delivery.open()
 
             async def all_posted() -> bool:
@@ -74,4 +76,4 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
             assert (await outbox.counts())["delivered"] == BACKLOG
             assert first_s < 10
             # Were slots held by posts that hang, so many of those would take this long by themselves.
-            assert posted_s < 0.15 * BACKLOG * ANSWER_WITHIN_S / delivery.parallel
+            assert posted_s < 0.15 * BACKLOG * ANSWER_WITHIN_S / options.parallel

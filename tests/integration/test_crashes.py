@@ -51,7 +51,7 @@ def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
         "check": (daemon.coordinator, "checker", "check"),
         "record": (daemon.coordinator, "results", "record"),
         "plan": (daemon.coordinator, "results", "durations"),
-        "post": (daemon.delivery, "client", "post"),
+        "post": (daemon.delivery.poster.sender, "client", "post"),
     }[seam]
     setattr(owner, name, Broken(getattr(owner, name), *methods))
     return owner, name
@@ -147,7 +147,8 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
         }[seam]
         working = getattr(owner, name)
         if seam == "lookup":
-            daemon.delivery.client = Broken(daemon.delivery.client, "post")  # type: ignore[assignment]
+            sender = daemon.delivery.poster.sender
+            sender.client = Broken(sender.client, "post")  # type: ignore[assignment]
             await tester.daemon.coordinator.run_tick("test")
         if seam != "loop":
             broken = Broken(working, method)
@@ -164,7 +165,7 @@ async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam:
             await wait_for_error(tester, seam)
             setattr(owner, name, working)
             if seam == "lookup":
-                daemon.delivery.client = daemon.delivery.client._working  # type: ignore[attr-defined]
+                sender.client = sender.client._working  # type: ignore[attr-defined]
             before = len(tester.network.leaderboard.rows)
             await until(lambda: daemon.scheduler.request_tick("test"))
             await until(lambda: len(tester.network.leaderboard.rows) > before)

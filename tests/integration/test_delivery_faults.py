@@ -76,7 +76,7 @@ async def test_nothing_listens(tmp_path: Path) -> None:
 
 async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> None:
     """A post that is given up while the server is still storing is not sent again, and is found afterwards."""
-    async with delivery_harness(tmp_path, answer_within_s=0.2) as harness:
+    async with delivery_harness(tmp_path, timeout_s=0.2) as harness:
         harness.set_faults(slow_insert_s=1.5)
         await harness.record()
         await harness.run()
@@ -92,7 +92,7 @@ async def test_an_answer_that_comes_too_late_is_looked_for(tmp_path: Path) -> No
 
 async def test_a_stat_that_waited_for_its_turn_is_not_believed_lost_too_early(tmp_path: Path) -> None:
     """A miss counts from when the stat left, not from when it was claimed: slow ones may have been before it."""
-    async with delivery_harness(tmp_path, answer_within_s=0.5) as harness:
+    async with delivery_harness(tmp_path, timeout_s=0.5) as harness:
         harness.set_faults(slow_insert_s=0.1)
         await harness.record(2)
         working = asyncio.ensure_future(harness.run())
@@ -526,7 +526,7 @@ async def test_a_leaderboard_that_never_answers_keeps_nobody_from_stopping(tmp_p
         writer.close()
 
     async with (
-        delivery_harness(tmp_path, answer_within_s=600) as harness,
+        delivery_harness(tmp_path, timeout_s=600) as harness,
         await asyncio.start_server(take, "127.0.0.1", 0) as server,
     ):
         harness.delivery.client.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -18,7 +18,8 @@ from jobtester.domain.plan import Selection, make_plan
 from jobtester.errors import DiscoveryError, LeaderboardError
 from jobtester.gateway import discovery
 from jobtester.gateway.client import GatewayClient as GatewayClient
-from jobtester.leaderboard.client import ExpectedRow, LeaderboardClient
+from jobtester.leaderboard.client import LeaderboardClient
+from jobtester.leaderboard.stat_reader import ExpectedRow
 from jobtester.pipelines.request import Requests
 
 DOCUMENTS = 16_000

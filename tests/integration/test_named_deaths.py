@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from jobtester.gateway.client import GatewayClient as GatewayClient
-from jobtester.leaderboard.answers import PostResult
-from jobtester.leaderboard.client import LeaderboardClient
+from jobtester.leaderboard.client import LeaderboardClient, PostResult
 
 
 async def test_a_post_that_is_answered_with_a_large_page_is_uncertain() -> None:
@@ -20,7 +19,7 @@ async def test_a_post_that_is_answered_with_a_large_page_is_uncertain() -> None:
     async with await asyncio.start_server(portal, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with LeaderboardClient(url, "s") as client:
-            assert (await client.post(b"{}")).result is PostResult.UNKNOWN
+            assert (await client.post(b"{}")).result is PostResult.UNCERTAIN
 
 
 async def test_a_gateway_that_a_reload_took_away_does_not_answer() -> None:

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.leaderboard.circuit_breaker import CircuitBreaker
+from jobtester.leaderboard.status import CircuitBreaker
 
 
 def test_a_sound_leaderboard_gets_as_many_posts_as_there_may_be() -> None:
@@ -30,7 +30,7 @@ def test_posts_that_fail_together_count_as_one_failure() -> None:
     """Four in flight when it goes down: one line in the log, and the first pause stays a first pause."""
     breaker = CircuitBreaker()
     assert [breaker.on_failure(100.0 + at / 1000) for at in range(4)] == [True, False, False, False]
-    assert breaker.failures == 1
+    assert breaker.pauses == 1
     assert breaker.open_until <= 101.0
 
 

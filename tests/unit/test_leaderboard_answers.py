@@ -9,49 +9,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.leaderboard.answers import PostAnswer, PostResult, classify_answer, parse_retry_after
+from jobtester.leaderboard.client import PostAnswer, PostResult, parse_retry_after
 
 CASES = [
     (200, "ok", PostResult.STORED),
-    (200, "okay", PostResult.UNKNOWN),
-    (200, "", PostResult.UNKNOWN),
-    (200, "<html>Please log in</html>", PostResult.UNKNOWN),
-    (201, "ok", PostResult.UNKNOWN),
-    (204, "", PostResult.UNKNOWN),
+    (200, "okay", PostResult.UNCERTAIN),
+    (200, "", PostResult.UNCERTAIN),
+    (200, "<html>Please log in</html>", PostResult.UNCERTAIN),
+    (201, "ok", PostResult.UNCERTAIN),
+    (204, "", PostResult.UNCERTAIN),
     (301, "", PostResult.REFUSED),
     (308, "", PostResult.REFUSED),
-    (400, '{"error":"invalid region"}', PostResult.REGION),
+    (400, '{"error":"invalid region"}', PostResult.REGION_REJECTED),
     (400, '{"error":"json: cannot unmarshal number 1.5"}', PostResult.REFUSED),
     (403, '{"error":"request can not be authenticated"}', PostResult.REFUSED),
     (404, "404 page not found\n", PostResult.REFUSED),
-    (408, "", PostResult.UNKNOWN),
+    (408, "", PostResult.UNCERTAIN),
     (413, "FUNCTION_PAYLOAD_TOO_LARGE", PostResult.REFUSED),
-    (429, "", PostResult.LATER),
-    (500, '{"error":"connection refused"}ok', PostResult.UNKNOWN),
-    (500, '{"error":"connection refused"}\nok', PostResult.UNKNOWN),
-    (500, "ok", PostResult.UNKNOWN),
+    (429, "", PostResult.NOT_STORED),
+    (500, '{"error":"connection refused"}ok', PostResult.UNCERTAIN),
+    (500, '{"error":"connection refused"}\nok', PostResult.UNCERTAIN),
+    (500, "ok", PostResult.UNCERTAIN),
     (500, '{"error":"ERROR: unsupported Unicode escape sequence (SQLSTATE 22P05)"}ok', PostResult.REFUSED),
     (500, '{"error":"ERROR: value too long (SQLSTATE 22001)"}\nok', PostResult.REFUSED),
     (500, '{"error":"ERROR: index row size (SQLSTATE 54000)"}ok', PostResult.REFUSED),
-    (502, "<html>Bad Gateway</html>", PostResult.UNKNOWN),
-    (503, '{"error":"postgres is not configured"}', PostResult.LATER),
-    (503, "<html>Service Unavailable</html>", PostResult.UNKNOWN),
-    (504, "", PostResult.UNKNOWN),
+    (502, "<html>Bad Gateway</html>", PostResult.UNCERTAIN),
+    (503, '{"error":"postgres is not configured"}', PostResult.NOT_STORED),
+    (503, "<html>Service Unavailable</html>", PostResult.UNCERTAIN),
+    (504, "", PostResult.UNCERTAIN),
 ]
 
 
-@pytest.mark.parametrize(("status", "text", "fate"), CASES)
-def test_an_answer_has_its_fate(status: int, text: str, fate: PostResult) -> None:
+@pytest.mark.parametrize(("status", "text", "result"), CASES)
+def test_an_answer_has_one_result(status: int, text: str, result: PostResult) -> None:
     """Only `200 ok` is stored; what may have been stored is never simply sent again or given up."""
-    answer = classify_answer(status, text)
-    assert answer.result is fate
-    assert (answer.problem == "") is (fate is PostResult.STORED)
+    answer = PostAnswer.from_response(status, text)
+    assert answer.result is result
+    assert (answer.problem == "") is (result is PostResult.STORED)
 
 
 @given(st.integers(100, 599), st.text(max_size=50))
 def test_only_200_ok_counts_as_stored(status: int, text: str) -> None:
     """Whatever comes, nothing else is taken for a success, and there is always a reason."""
-    answer = classify_answer(status, text)
+    answer = PostAnswer.from_response(status, text)
     if (status, text) != (200, "ok"):
         assert answer.result is not PostResult.STORED
         assert str(status) in answer.problem
@@ -60,13 +60,13 @@ def test_only_200_ok_counts_as_stored(status: int, text: str) -> None:
 @pytest.mark.parametrize(("status", "word"), [(403, "secret"), (404, "url"), (308, "redirects"), (413, "large")])
 def test_a_refusal_says_what_to_check(status: int, word: str) -> None:
     """The person who reads it knows which key to look at."""
-    assert word in classify_answer(status, "no").problem
+    assert word in PostAnswer.from_response(status, "no").problem
 
 
 @pytest.mark.parametrize(("status", "everybody"), [(400, False), (413, False), (403, True), (404, True), (301, True)])
 def test_a_refusal_tells_whether_it_concerns_everybody(status: int, everybody: bool) -> None:
     """A wrong secret or address stops all stats, a bad stat only itself."""
-    assert classify_answer(status, "no").affects_all_stats is everybody
+    assert PostAnswer.from_response(status, "no").affects_all_stats is everybody
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
@@ -96,9 +96,9 @@ def test_no_header_is_a_surprise(text: str) -> None:
 @pytest.mark.parametrize("status", [400, 429, 500, 502, 503])
 def test_retry_after_is_kept_where_something_is_sent_again(status: int) -> None:
     """Whatever is tried again is tried no sooner than asked for."""
-    assert classify_answer(status, "invalid region" if status == 400 else "", "77").retry_after_s == 77
+    assert PostAnswer.from_response(status, "invalid region" if status == 400 else "", "77").retry_after_s == 77
 
 
 def test_an_answer_without_a_status_is_nobodys_refusal() -> None:
     """A failure to connect says nothing about the secret."""
-    assert not PostAnswer(PostResult.LATER, "no connection").affects_all_stats
+    assert not PostAnswer(PostResult.NOT_STORED, "no connection").affects_all_stats

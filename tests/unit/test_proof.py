@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.leaderboard.proof import Completeness, LookUp, StatProof, conclude
+from jobtester.leaderboard.reconciliation import StatProof, conclude
+from jobtester.leaderboard.stat_reader import Completeness, LookUp
 
 C = Completeness
 
