@@ -1,4 +1,4 @@
-"""What a gateway's attempts at one job came to, as the tester can tell it without the gateway's own account."""
+"""Attempts: how far a gateway came with one job, as its webhook calls and the tester's own connection show it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class AttemptPattern(StrEnum):
     ANSWERED = "answered"  # the named orchestrator was asked, and the gateway passed an answer on
     REACHED = "reached"  # at least one attempt left for the orchestrator and failed there
     BUSY = "busy"  # every attempt was refused for want of a free slot
-    NOBODY = "nobody"  # attempt after attempt found nobody to select
-    DOWN = "down"  # the gateway waited for the orchestrator and never heard of it
-    NOT_FOLLOWING = "not_following"  # the gateway did not ask whom to use
-    UNCLEAR = "unclear"
+    NOBODY = "nobody"  # attempt after attempt found no orchestrator to select
+    DOWN = "down"  # the gateway waited for the orchestrator, which never answered its discovery
+    NOT_FOLLOWING = "not_following"  # the gateway did not ask which orchestrator to use
+    UNCLEAR = "unclear"  # the calls fit several of these, or none
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """A pattern, how many attempts left for the orchestrator (≥ 0), and a sentence for people."""
+    """A pattern, how many attempts left for the orchestrator (`tries` ≥ 0), and a sentence for people."""
 
     pattern: AttemptPattern
     tries: int = 0
@@ -28,7 +28,7 @@ class Attempts:
 
     @property
     def never_reached(self) -> bool:
-        """Whether no attempt ever left for the orchestrator."""
+        """Return True if no attempt ever left for the orchestrator."""
         return self.pattern in (AttemptPattern.NOBODY, AttemptPattern.DOWN)
 
 
@@ -36,7 +36,7 @@ UNKNOWN_ATTEMPTS = Attempts(AttemptPattern.UNCLEAR)
 
 
 class ConnectionState(StrEnum):
-    """What the tester found when it connected to a service URI itself."""
+    """What came of the tester's own connection to a service URI."""
 
     REACHABLE = "reachable"
     UNREACHABLE = "unreachable"  # refused or silent, twice, while other orchestrators answered

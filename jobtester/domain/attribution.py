@@ -1,4 +1,4 @@
-"""Attribution: what is known about who really served a job."""
+"""Attribution: which orchestrator served a job, and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from enum import StrEnum
 class AttributionKind(StrEnum):
     """How sure it is that the orchestrator under test served the job."""
 
-    PROVEN = "proven"
-    PRESUMED = "presumed"
-    MISSING = "missing"
-    REFUTED = "refuted"
+    PROVEN = "proven"  # evidence names it
+    PRESUMED = "presumed"  # the gateway was told to use it, and nothing contradicts
+    MISSING = "missing"  # evidence was due and did not come
+    REFUTED = "refuted"  # evidence names another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Attribution:
 
     @property
     def is_scorable(self) -> bool:
-        """Tell whether a result so attributed may be scored."""
+        """Return True if a result with this attribution may be scored."""
         return self.kind in (AttributionKind.PROVEN, AttributionKind.PRESUMED)
 
     def with_evidence(self, kind: AttributionKind, line: str) -> Attribution:
-        """Add evidence: anything outweighs a presumption, proof outweighs missing proof, nothing a refutation."""
+        """Return the attribution with one more line of evidence, and the stronger of both kinds."""
+        # Weakest first. Proof outweighs missing proof, which is only silence. A refutation outweighs proof, because
+        # a result that is charged to the wrong orchestrator is worse than one that is not scored.
         order = (AttributionKind.PRESUMED, AttributionKind.MISSING, AttributionKind.PROVEN, AttributionKind.REFUTED)
         stronger = max(self.kind, kind, key=order.index)
         return Attribution(stronger, (*self.evidence, line))

@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_FROM_A_PROXY = (502, 504)  # no gateway answers so: a proxy before it gave it up
+_PROXY_STATUSES = (502, 504)  # no gateway sends them: a proxy before it gave up waiting
 
 
 class Ending(StrEnum):
-    """How an exchange ended on the wire; one that was withdrawn never got there."""
+    """How an exchange ended."""
 
-    ANSWERED = "answered"
+    ANSWERED = "answered"  # the body came to its end, whatever the status
     TIMEOUT = "timeout"
-    NO_REPLY = "no_reply"
-    CUT_SHORT = "cut_short"
-    REFUSED = "refused"
+    NO_REPLY = "no_reply"  # the gateway closed the connection without an answer
+    CUT_SHORT = "cut_short"  # the connection broke, or the answer is not HTTP
+    REFUSED = "refused"  # there was no connection to the gateway
     TOO_LARGE = "too_large"
-    ABORTED = "aborted"
-    WITHDRAWN = "withdrawn"
+    ABORTED = "aborted"  # the tester stops
+    WITHDRAWN = "withdrawn"  # the tester took the job back before it was sent
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One request to a gateway and its answer.
 
-    `started_at` is UTC in Unix seconds. `sent` and `ended` are monotonic seconds. The round trip runs from handing the
-    request to the socket to the last byte of the body; it is positive, also where nothing came back. `headers` are
-    lower-case and only those that matter. `detail` explains an ending that is not an answer.
-    `first_token_s` is set for streamed answers only, in seconds from `sent`.
+    `started_at` is UTC in Unix seconds. `sent_monotonic` is when the request was handed to the socket,
+    `ended_monotonic` when the last byte of the body arrived, both in monotonic seconds. `headers` are lower-case, and
+    only those that matter. `detail` explains an ending that is not an answer. `first_token_s` is set for streamed
+    answers only, in seconds from `sent_monotonic`.
     """
 
     ending: Ending
@@ -44,26 +44,27 @@ class Exchange:
 
     @property
     def round_trip_s(self) -> float:
-        """Give the round trip in seconds, at least a microsecond: a zero would break the Leaderboard's scores."""
+        """Return the round trip in seconds, at least a microsecond, also where nothing came back."""
+        # The Leaderboard divides by the round trip, so a zero would break its scores.
         return max(self.ended_monotonic - self.sent_monotonic, 1e-6)
 
     @property
     def gateway_reports_success(self) -> bool:
-        """Whether the gateway itself took the job for a success, whatever its content is worth."""
+        """Return True if the gateway itself counts the job as a success, whatever the content is worth."""
         if self.ending is not Ending.ANSWERED or self.status is None or not 200 <= self.status < 300:
             return False
         return self.body.strip() not in (b"", b"null") if len(self.body) < 16 else True
 
     @property
     def tries_exhausted(self) -> bool:
-        """Whether this is how a gateway ends when its tries run out: 503, `null`, or closed without an answer."""
+        """Return True if a gateway ends so when its tries run out: 503, `null`, or closed without an answer."""
         if self.ending is Ending.NO_REPLY:
             return True
-        null = self.status == 200 and len(self.body) < 16 and self.body.strip() == b"null"
-        return self.ending is Ending.ANSWERED and (self.status == 503 or null)
+        is_null = self.status == 200 and len(self.body) < 16 and self.body.strip() == b"null"
+        return self.ending is Ending.ANSWERED and (self.status == 503 or is_null)
 
     @property
     def gateway_may_continue(self) -> bool:
-        """Tell whether the gateway may still be at work for this request: we, or a proxy, left before its answer."""
+        """Return True if the gateway may still work on this request: the tester or a proxy left before its answer."""
         left = (Ending.TIMEOUT, Ending.TOO_LARGE, Ending.ABORTED, Ending.CUT_SHORT)
-        return self.ending in left or self.status in _FROM_A_PROXY
+        return self.ending in left or self.status in _PROXY_STATUSES

@@ -1,4 +1,4 @@
-"""Jobs: one orchestrator × pipeline × model, tested once in a tick."""
+"""Jobs: what is tested in a tick, each on one orchestrator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrat
 
 
 class PipelineModel(NamedTuple):
-    """One (pipeline, model): what gateways name in their metrics and events."""
+    """One (pipeline, model), by which gateways label their metrics and events."""
 
     pipeline: str
     model: str
@@ -20,9 +20,9 @@ class Job:
     """One orchestrator × pipeline × model to be tested once in a tick.
 
     `id` is unique for ever and travels as X-Request-ID. `pipeline` is the slug (for BYOC the capability's name),
-    `pipeline_name` what the Leaderboard gets. `timeout_s` > 0 seconds from handing the request over to the last byte
-    of the answer. `price_wei` is the estimate, None where unknown. `expected_s` is how long it probably takes.
-    `pair` is under what the gateway speaks of the job, `target` whom it is aimed at.
+    `pipeline_name` what the Leaderboard gets. `timeout_s` > 0 runs from handing the request to the socket to the last
+    byte of the answer. `price_wei` is the estimate, None where unknown. `expected_s` is the probable duration.
+    `pipeline_model` is how the gateway's metrics and events name the job, `target` where the gateway sends it.
     """
 
     id: str
@@ -37,18 +37,18 @@ class Job:
     target: Target = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Make once what is asked for all the time."""
+        # The job queue compares these for every waiting job, so they are made once.
         object.__setattr__(self, "pipeline_model", PipelineModel(self.capability.pipeline, self.capability.model))
         object.__setattr__(self, "target", self.orchestrator.target)
 
     @property
     def pipeline(self) -> str:
-        """Give the pipeline's slug."""
+        """Return the pipeline's slug."""
         return self.capability.pipeline
 
     @property
     def model(self) -> str:
-        """Give the model's id, exactly as advertised."""
+        """Return the model's id, exactly as advertised."""
         return self.capability.model
 
     @property
@@ -58,5 +58,5 @@ class Job:
 
     @property
     def warm(self) -> bool:
-        """Tell whether the model is advertised as loaded; unknown counts as cold."""
+        """Return True if the model is advertised as loaded; unknown counts as cold."""
         return bool(self.capability.warm)

@@ -1,4 +1,4 @@
-"""Orchestrators: who can be tested, at which service URI, and for what."""
+"""Orchestrators: their addresses, service URIs, capabilities and prices, each in one normal form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Target(NamedTuple):
-    """One (address, service URI): what a gateway is aimed at. An address with several URIs is several targets."""
+    """One (address, service URI), where a gateway sends a job. An address with several URIs is several targets."""
 
     address: str
     service_uri: str
@@ -32,7 +32,7 @@ class CapabilityKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an orchestrator asks: `wei_per_unit` wei for each `units` of the pipeline's own unit."""
+    """An orchestrator's price: `wei_per_unit` wei for each `units` of the pipeline's own unit."""
 
     wei_per_unit: int
     units: int = 1
@@ -43,7 +43,7 @@ class Capability:
     """One (pipeline, model) that an orchestrator advertises.
 
     `pipeline` is the slug, for BYOC the external capability's name. `capacity` counts free slots, `in_use` taken
-    ones; both 0 means unknown. `warm` is None where the source does not tell.
+    ones; both 0 means unknown. `warm` is None where discovery does not say.
     """
 
     pipeline: str
@@ -56,7 +56,7 @@ class Capability:
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether every advertised slot is taken."""
+        """Return True if every advertised slot is taken."""
         return self.capacity == 0 and self.in_use > 0
 
 
@@ -72,20 +72,20 @@ class Orchestrator:
 
     @property
     def target(self) -> Target:
-        """Give what a gateway is aimed at."""
+        """Return where a gateway sends the orchestrator's jobs."""
         return Target(self.address, self.service_uri)
 
 
 def normalize_address(text: str) -> str:
-    """Bring an Ethereum address to the one form used here: lower-case, no blanks around it."""
+    """Return an Ethereum address in the one form used here: lower-case, no blanks around it."""
     return text.strip().lower()
 
 
 @lru_cache(maxsize=16_384)
 def parse_endpoint(uri: str) -> tuple[str, int] | None:
-    """Give (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
+    """Return (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 
-    A scheme may be missing, as in what an orchestrator says of itself. Path, user and a dot at the end make no
+    A scheme may be missing, as in what an orchestrator reports of itself. Path, user and a dot at the end make no
     difference; an IPv6 literal and an international name are brought to one form each.
     """
     text = uri.strip()
@@ -101,33 +101,33 @@ def parse_endpoint(uri: str) -> tuple[str, int] | None:
 
 
 def _normalize_host(host: str) -> str:
-    """Bring a host in lower case to the form in which equal ones are equal texts, and no different ones are."""
+    # `host` is lower-case; two hosts are the same exactly if the returned texts are equal.
     if ":" in host:
         with suppress(ValueError):
             return str(ipaddress.ip_address(host))
     if host.isascii():
         return host
     labels = unicodedata.normalize("NFC", host).split(".")
-    return ".".join(one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels)
+    return ".".join(label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in labels)
 
 
 def slug_from_name(name: str) -> str:
-    """Turn a display name (`Text to image`) into the slug of its route (`text-to-image`)."""
+    """Return the slug of a route (`text-to-image`) for a display name (`Text to image`)."""
     slug = name.strip().lower().replace(" ", "-")
     return "llm" if slug == "large-language-model" else slug
 
 
 def display_name(slug: str) -> str:
-    """Turn a slug into go-livepeer's display name, under which the Leaderboard groups; BYOC names stay as they are."""
+    """Return go-livepeer's display name for a slug, under which the Leaderboard groups; BYOC names stay as they are."""
     return slug if slug == BYOC else (slug[:1].upper() + slug[1:]).replace("-", " ")
 
 
 def slug_from_capability(capability: int) -> str | None:
-    """Give the slug of a go-livepeer capability number of the batch kind, None for any other."""
-    return _BATCH.get(capability)
+    """Return the slug for a go-livepeer capability number of the batch kind, None for any other."""
+    return _BATCH_SLUGS.get(capability)
 
 
-_BATCH = {
+_BATCH_SLUGS = {
     27: "text-to-image",
     28: "image-to-image",
     29: "image-to-video",

@@ -1,4 +1,4 @@
-"""Outcomes: the one table of reasons, and the judgement that picks from it."""
+"""Reasons: the one table of what a job can come to, and the findings and verdicts that refer to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobtester.domain.untrusted_text import clean_prose
 
 
 class Outcome(StrEnum):
-    """What a result says of the orchestrator; `unscored` says nothing of it."""
+    """Whether the orchestrator did the job; `unscored` results do not count for or against it."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -19,7 +19,7 @@ class Outcome(StrEnum):
 
 
 class Fault(StrEnum):
-    """At whose door the outcome lies."""
+    """Who caused the outcome."""
 
     NOBODY = "nobody"
     ORCHESTRATOR = "orchestrator"
@@ -30,7 +30,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One row of the table: `code` as stored and posted, a plain sentence, and what an operator can do about it."""
+    """One row of the table: `code` as stored and posted, its meaning in a sentence, and advice for the operator."""
 
     code: str
     outcome: Outcome
@@ -40,7 +40,7 @@ class Reason:
 
     @property
     def scored(self) -> bool:
-        """Tell whether a result with this reason counts at the Leaderboard."""
+        """Return True if a result with this reason counts at the Leaderboard."""
         return self.outcome is not Outcome.UNSCORED
 
 
@@ -166,7 +166,7 @@ REASONS: Mapping[str, Reason] = {
     )
 }  # fmt: skip
 
-_LONGEST_MESSAGE = 4_000  # characters
+_MAX_MESSAGE_CHARS = 4_000
 _OTHER_STATUS = Reason(
     "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy before it, answered with this HTTP status.",
     "500 means that the gateway could not fetch or keep the result; the others come from a proxy.",
@@ -174,7 +174,7 @@ _OTHER_STATUS = Reason(
 
 
 def find_reason(code: str) -> Reason:
-    """Give the table's row for a code, `check:<name>` and other HTTP statuses included.
+    """Return the table's row for a code, `check:<name>` and other HTTP statuses included.
 
     Raises KeyError for a code that is in no row.
     """
@@ -188,16 +188,33 @@ def find_reason(code: str) -> Reason:
 
 
 def all_reasons() -> tuple[Reason, ...]:
-    """Give every row, for documentation."""
+    """Return every row, for documentation."""
     return (*REASONS.values(), _OTHER_STATUS)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check says of an answer: `problem` is a short code within the check, empty when it passed.
+class Note:
+    """An oddity of an answer that changes no outcome, such as token counts that do not add up.
 
-    `fault` is the orchestrator's but for artifacts that the gateway does not give out and for the tester's own limits.
-    `notes` are oddities, which change no outcome.
+    `check` is the check that found it, `code` one of a bounded set, `message` a sentence for people.
+
+    The code is a label of the metrics, so it is written in the program and never taken from an answer.
+    """
+
+    check: str
+    code: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the note as plain values, as the store keeps it and the API shows it."""
+        return {"check": self.check, "note": self.code, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check of an answer: `problem` is a short code within the check, empty when it passed.
+
+    `fault` is the orchestrator's but for result files that the gateway does not serve and for the tester's own limits.
     """
 
     check: str
@@ -208,7 +225,7 @@ class Finding:
 
     @property
     def passed(self) -> bool:
-        """Tell whether the check found nothing wrong."""
+        """Return True if the check found no problem."""
         return not self.problem
 
 
@@ -222,35 +239,17 @@ class Verdict:
 
     @classmethod
     def from_code(cls, code: str, message: str = "") -> Self:
-        """Return the verdict that the table has for a code; without a message the table's sentence is used.
-
-        What a message quotes comes from outside; here it is made fit to be shown.
-        """
+        """Return the verdict that the table has for a code; without a message the row's meaning is used."""
+        # A message may quote an answer from the network: here it is made fit to be shown, once for every page and log.
         row = find_reason(code)
-        return cls(row.outcome, code, clean_prose(message, _LONGEST_MESSAGE) or row.meaning)
+        return cls(row.outcome, code, clean_prose(message, _MAX_MESSAGE_CHARS) or row.meaning)
 
     @property
     def scored(self) -> bool:
-        """Tell whether the verdict counts at the Leaderboard."""
+        """Return True if the verdict counts at the Leaderboard."""
         return self.outcome is not Outcome.UNSCORED
 
     @property
     def fault(self) -> Fault:
-        """Tell at whose door the outcome lies."""
+        """Return who caused the outcome."""
         return find_reason(self.code).fault
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """One oddity: the check that saw it, a short `code` from a bounded set, and a sentence for people.
-
-    The code is a label of the metrics, so it is written in the program and never taken from an answer.
-    """
-
-    check: str
-    code: str
-    message: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return the note as plain values, as the store keeps it and the API shows it."""
-        return {"check": self.check, "note": self.code, "message": self.message}

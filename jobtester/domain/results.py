@@ -1,4 +1,4 @@
-"""Results: a job with its outcome, timings and evidence."""
+"""Results: a job with its verdict, timings and evidence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from jobtester.domain.units import format_wei
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one job came to.
+    """The result of one job.
 
     `started_at` and `recorded_at` are UTC in Unix seconds. `round_trip_s` > 0; `artifact_s` is the time to fetch what
     the answer names, None where nothing was fetched. `request` and `response` are JSON texts, size-capped and free of
-    secrets. `measures` are numbers by name (`first_token_s`, `tokens_per_s`). `deferred` counts how often a busy
-    orchestrator sent the job away before. `notes` are oddities of the answer that are held against nobody.
+    secrets. `measures` are numbers by name (`first_token_s`, `tokens_per_s`). `deferred` counts how often the job was
+    retried because the orchestrator was busy. `notes` are oddities of the answer that change no outcome.
+
+    This is one row of the store, so it has as many fields as that has columns.
     """
 
     job: Job
@@ -40,11 +42,11 @@ class Result:
 
     @property
     def id(self) -> str:
-        """Give the result's id, which is its job's: one job, one result."""
+        """Return the result's id, which is its job's: one job, one result."""
         return self.job.id
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values, the price as decimal text."""
+        """Return everything as plain values, the price as decimal text."""
         job = self.job
         return {
             "id": self.id,

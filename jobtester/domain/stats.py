@@ -1,4 +1,4 @@
-"""Stats: the JSON object the Leaderboard accepts, made from a result, and the rules it must keep."""
+"""Stats: the JSON object that the Leaderboard accepts, made from a result, and the rules that it must keep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnpostableError(JobTesterError):
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The exact bytes to post, and the fields by which the row is found again."""
+    """The exact bytes to post, and the fields by which the stored row is found again."""
 
     body: bytes
     region: str
@@ -36,16 +36,14 @@ class Stat:
 
     @classmethod
     def from_result(cls, result: Result, region: str) -> Self:
-        """Make the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one.
-
-        The round trip is not rounded: with the timestamp it is the key by which a row is found again.
-        """
+        """Return the stat of a result. Raises UnpostableError where the Leaderboard's rules do not allow one."""
         job = result.job
         passed = result.verdict.outcome is Outcome.PASSED
         fields = {
             "region": region,
             "orchestrator": job.orchestrator.address,
             "success_rate": 1 if passed else 0,
+            # Not rounded: with the timestamp it is the key by which the row is found again.
             "round_trip_time": result.round_trip_s,
             "errors": []
             if passed
@@ -72,20 +70,20 @@ class Stat:
 
 
 def failure_payload(result: Result) -> str:
-    """Give what people see of a failure, as JSON text: the reason first, then the beginning of the answer."""
-    shown = {
+    """Return what people see of a failure, as JSON text: the reason first, then the beginning of the answer."""
+    payload = {
         "outcome": result.verdict.outcome,
         "reason": result.verdict.code,
         "message": _clean(result.verdict.message)[:1000],
         "job": result.id,
     }
     if result.response:
-        shown["answer"] = _clean(result.response)[:2000]
-    return orjson.dumps(shown).decode()
+        payload["answer"] = _clean(result.response)[:2000]
+    return orjson.dumps(payload).decode()
 
 
 def find_problem(fields: Mapping[str, object]) -> str:
-    """Say what makes an AI stat unfit to be posted, empty if nothing."""
+    """Return what makes an AI stat unfit to be posted, empty if nothing."""
     for key in ("region", "orchestrator", "model", "pipeline"):
         value = fields.get(key)
         if not isinstance(value, str) or not value.strip():
@@ -96,8 +94,13 @@ def find_problem(fields: Mapping[str, object]) -> str:
         return f"orchestrator is longer than {MAX_ADDRESS_CHARS} characters"
     if len(str(fields["model"]).encode()) > 1024 or len(str(fields["pipeline"]).encode()) > 1024:
         return "model or pipeline is longer than 1024 bytes"
-    trip = fields.get("round_trip_time")
-    if not isinstance(trip, int | float) or isinstance(trip, bool) or not math.isfinite(trip) or not 0 < trip < 86_400:
+    round_trip_s = fields.get("round_trip_time")
+    if (
+        not isinstance(round_trip_s, int | float)
+        or isinstance(round_trip_s, bool)
+        or not math.isfinite(round_trip_s)
+        or not 0 < round_trip_s < 86_400
+    ):
         return "round_trip_time has to be a positive number of seconds below a day"
     if fields.get("success_rate") not in (0, 1) or isinstance(fields.get("success_rate"), bool):
         return "success_rate has to be 0 or 1"
@@ -105,7 +108,7 @@ def find_problem(fields: Mapping[str, object]) -> str:
 
 
 def _payload(text: str) -> str:
-    """Give a payload string of valid JSON, capped: what is too long or not JSON is wrapped as a message."""
+    # A reader of the Leaderboard parses every payload, so it must be valid JSON, however long or odd the text is.
     text = _clean(text)
     if not text:
         return "{}"
@@ -119,5 +122,5 @@ def _payload(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Remove what the Leaderboard's database refuses: U+0000, and lone surrogates."""
+    # The Leaderboard's database refuses U+0000, also where JSON escapes it, and lone surrogates.
     return text.replace("\0", "").replace("\\u0000", "").encode("utf-8", "replace").decode()

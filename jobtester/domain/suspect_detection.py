@@ -1,4 +1,4 @@
-"""Suspicion: whether a tick's failures speak of the orchestrators, or of the path to them."""
+"""Suspect detection: decide whether a tick's failures show a broken path and not broken orchestrators."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 
 MIN_JOBS = 10
-JOBS_PER_PASS = 5  # of so many jobs one at least passes where the path is well
+JOBS_PER_PASS = 5  # at least one in so many jobs passes where the path works
 
 
 @dataclass(slots=True)
 class SuspectDetector:
-    """Watches one gateway through one tick. Pure."""
+    """Counts the results of one gateway in one tick.
+
+    A broken path (a gateway without funds, a firewall, a bad test input) fails every job in the same way. Orchestrators
+    have nothing in common, so when many of them fail alike and hardly any passes, the path is the likelier cause.
+    """
 
     jobs: int = 0
     passed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add_result(self, result: Result) -> None:
-        """Count a result that came through the gateway."""
+        """Count a result of the gateway; an unscored one counts as a job that did not pass."""
         self.jobs += 1
         if result.verdict.outcome is Outcome.PASSED:
             self.passed += 1
@@ -30,11 +34,11 @@ class SuspectDetector:
 
     @property
     def is_suspect(self) -> bool:
-        """Tell whether failures are to be held back as things stand: nearly all of ten or more failed, all alike."""
-        few = self.passed * JOBS_PER_PASS < self.jobs
-        return self.jobs >= MIN_JOBS and few and len(self.reasons) == 1
+        """Return True if fewer than one in five of ten or more jobs passed, and all failures have one reason."""
+        few_passed = self.passed * JOBS_PER_PASS < self.jobs
+        return self.jobs >= MIN_JOBS and few_passed and len(self.reasons) == 1
 
     @property
     def should_hold(self) -> bool:
-        """Tell whether a failure is to wait now: nothing has passed yet, or so little that the path may be broken."""
+        """Return True if a failure has to wait before it is posted: nothing has passed yet, or the tick is suspect."""
         return self.passed == 0 or self.is_suspect

@@ -1,4 +1,4 @@
-"""The job report: what one tick came to, in numbers."""
+"""The tick report: count the jobs of one tick by outcome, reason, pipeline and attribution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from jobtester.domain.units import format_wei
 
 @dataclass(slots=True)
 class TickReport:
-    """Counts a tick while it runs. Times in seconds, `started_at` Unix seconds, prices in wei."""
+    """Counts a tick while it runs. Times in seconds, `started_at` Unix seconds, prices in wei.
+
+    It has a field for each number that the pages and the notification show.
+    """
 
     tick: str
     trigger: str
@@ -38,12 +41,12 @@ class TickReport:
     problem: str = ""
 
     def set_plan(self, plan: Plan) -> None:
-        """Take over what is planned."""
+        """Record how many jobs are planned, and what is skipped."""
         self.seed, self.planned, self.price_wei = plan.seed, len(plan.jobs), plan.price_wei
         self.add_skips(plan.skipped)
 
     def add_skips(self, skips: Iterable[Skip]) -> None:
-        """Count what is not tested."""
+        """Count jobs that are not tested, by reason."""
         self.skipped.update(skip.reason for skip in skips)
 
     def add_result(self, result: Result) -> None:
@@ -60,16 +63,16 @@ class TickReport:
 
     @property
     def settled(self) -> int:
-        """Give how many jobs have a result."""
+        """Return how many jobs have a result."""
         return sum(self.outcomes.values())
 
     @property
     def longest_orchestrator_s(self) -> float:
-        """Give the longest time that one orchestrator's jobs took one after the other: no tick can be shorter."""
+        """Return the longest sum of round trips on one orchestrator in seconds, below which no tick can be."""
         return max(self.work_us_by_target.values(), default=0) / 1_000_000
 
     def as_json(self) -> dict[str, Any]:
-        """Give everything as plain values, the price as decimal text."""
+        """Return everything as plain values, the price as decimal text."""
         return {
             "tick": self.tick,
             "trigger": self.trigger,
