@@ -1,4 +1,4 @@
-"""Discovery takes whatever gateways say, and loses nothing that can be tested."""
+"""Discovery accepts whatever gateways report, and loses nothing that can be tested."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, Price, display_name, parse_endpoint, slug_from_name
+from jobtester.errors import DiscoveryError
 from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.discovery import (
     NO_ADDRESS,
@@ -26,19 +27,24 @@ SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 
 
 def sample(name: str) -> Any:
-    """Read a recorded answer, or skip where the samples are not at hand."""
+    """Return a recorded response; skip the test where the samples are not present."""
     path = SAMPLES / name
     if not path.exists():
-        pytest.skip(f"the sample {name} is not at hand")
+        pytest.skip(f"the sample {name} is not present")
     return json.loads(path.read_text())
 
 
 def test_the_batch_and_byoc_sample_parses_completely() -> None:
-    """Every advertised batch and BYOC pair of the recorded network is found, with price and state."""
+    """Every advertised batch and BYOC capability of the recorded network is found, with price and state."""
     document = sample("network-capabilities-batch-byoc.json")
-    found = merge_duplicates(parse_network_capabilities(document))
-    assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
-    pairs = {(one.address, capability.pipeline, capability.model) for one in found for capability in one.capabilities}
+    orchestrators = merge_duplicates(parse_network_capabilities(document))
+    targets = {(entry["address"].lower(), entry["orch_uri"]) for entry in document["orchestrators"]}
+    assert len(orchestrators) == len(targets)
+    offers = {
+        (orchestrator.address, capability.pipeline, capability.model)
+        for orchestrator in orchestrators
+        for capability in orchestrator.capabilities
+    }
     expected = set()
     for entry in document["orchestrators"]:
         constraints = ((entry.get("capabilities") or {}).get("constraints") or {}).get("PerCapability") or {}
@@ -50,35 +56,42 @@ def test_the_batch_and_byoc_sample_parses_completely() -> None:
             if price["capability"] == 37:
                 model = entry["capability_options"][price["constraint"]][0]["model"]
                 expected.add((entry["address"].lower(), price["constraint"], model))
-    assert pairs == expected
-    byoc = [one for orchestrator in found for one in orchestrator.capabilities if one.byoc]
-    assert {one.price for one in byoc} == {Price(2500), Price(1000), Price(5000)}
-    assert all(one.address == one.address.lower() for one in found)
+    assert offers == expected
+    prices = {
+        capability.price
+        for orchestrator in orchestrators
+        for capability in orchestrator.capabilities
+        if capability.byoc
+    }
+    assert prices == {Price(2500), Price(1000), Price(5000)}
+    assert all(orchestrator.address == orchestrator.address.lower() for orchestrator in orchestrators)
 
 
 def test_the_live_sample_parses_completely() -> None:
     """Entries that mean the same target are one; different service URIs of one address are several."""
     document = sample("network-capabilities-live.json")
-    found = merge_duplicates(parse_network_capabilities(document))
-    assert len(found) == len({(one["address"].lower(), one["orch_uri"]) for one in document["orchestrators"]})
-    busy = [c for one in found for c in one.capabilities if c.is_busy]
-    assert busy, "the sample has orchestrators whose every slot is taken"
+    orchestrators = merge_duplicates(parse_network_capabilities(document))
+    targets = {(entry["address"].lower(), entry["orch_uri"]) for entry in document["orchestrators"]}
+    assert len(orchestrators) == len(targets)
+    assert any(capability.is_busy for orchestrator in orchestrators for capability in orchestrator.capabilities), (
+        "the sample has orchestrators whose every slot is taken"
+    )
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [None, [], "x", 3, {}, {"orchestrators": None}, {"orchestrators": [None, 1, "x", {}]},
      {"orchestrators": [{"address": None, "orch_uri": 3, "capabilities": "x"}]},
      {"orchestrators": [{"address": "0x" + "0" * 40, "orch_uri": "https://a"}]}],
 )  # fmt: skip
-def test_nothing_usable_is_nobody(answer: object) -> None:
-    """Nulls, wrong types and orchestrators without parameters on the chain are passed over."""
-    assert list(parse_network_capabilities(answer)) == []
+def test_a_response_without_usable_entries_is_empty(response: object) -> None:
+    """Nulls, wrong types and orchestrators without parameters on the chain are skipped."""
+    assert list(parse_network_capabilities(response)) == []
 
 
 def test_null_sections_and_unknown_numbers_do_no_harm() -> None:
     """Missing parts mean zero; capability numbers that are no batch pipeline are not jobs."""
-    (one,) = parse_network_capabilities(
+    (orchestrator,) = parse_network_capabilities(
         {
             "orchestrators": [
                 {
@@ -93,18 +106,18 @@ def test_null_sections_and_unknown_numbers_do_no_harm() -> None:
             ]
         }
     )  # fmt: skip
-    assert one.service_uri == "https://a:1"
-    assert [(c.pipeline, c.model, c.warm, c.capacity) for c in one.capabilities] == [
+    assert orchestrator.service_uri == "https://a:1"
+    assert [(c.pipeline, c.model, c.warm, c.capacity) for c in orchestrator.capabilities] == [
         ("text-to-image", "m", False, 0),
         ("text-to-image", "warm", True, 2),
     ]
 
 
-def test_names_too_long_to_be_any_are_none() -> None:
+def test_names_that_are_too_long_are_dropped() -> None:
     """An orchestrator may call its model whatever it likes, but not fill logs, labels and the store with it."""
     long = "m" * 1_001
     models: dict[str, Any] = {long: {}, long[:1_000]: {}}
-    (one,) = parse_network_capabilities(
+    (orchestrator,) = parse_network_capabilities(
         {
             "orchestrators": [
                 {
@@ -115,17 +128,22 @@ def test_names_too_long_to_be_any_are_none() -> None:
             ]
         }
     )  # fmt: skip
-    assert one.service_uri == ""
-    assert [(c.pipeline, len(c.model)) for c in one.capabilities] == [("text-to-image", 0), ("text-to-image", 1_000)]
+    assert orchestrator.service_uri == ""
+    assert [(c.pipeline, len(c.model)) for c in orchestrator.capabilities] == [
+        ("text-to-image", 0),
+        ("text-to-image", 1_000),
+    ]
 
 
 def test_byoc_without_a_known_model_uses_its_own_name() -> None:
     """The Leaderboard needs a model; go-livepeer itself takes the capability's name for one."""
-    (one,) = parse_network_capabilities(
+    (orchestrator,) = parse_network_capabilities(
         {"orchestrators": [{"address": "0x" + "1" * 40, "orch_uri": "https://a", "capabilities_prices": [
             {"capability": 37, "constraint": "text-reversal", "pricePerUnit": 5, "pixelsPerUnit": 1}]}]}
     )  # fmt: skip
-    assert [(c.pipeline, c.model, c.byoc) for c in one.capabilities] == [("text-reversal", "text-reversal", True)]
+    assert [(c.pipeline, c.model, c.byoc) for c in orchestrator.capabilities] == [
+        ("text-reversal", "text-reversal", True)
+    ]
 
 
 def test_registered_is_joined_by_address_whatever_its_case() -> None:
@@ -139,17 +157,17 @@ def test_registered_is_joined_by_address_whatever_its_case() -> None:
         + '","ServiceURI":"https://c","Active":false},'
         '{"Address":"0x' + "d" * 40 + '","ServiceURI":"https://d","Active":true}]'
     )
-    known = list(parse_registered(registry))
-    assert [one.address for one in known] == ["0x" + "a" * 40, "0x" + "d" * 40]
+    registered = list(parse_registered(registry))
+    assert [orchestrator.address for orchestrator in registered] == ["0x" + "a" * 40, "0x" + "d" * 40]
     joined = join_capabilities(
-        known,
+        registered,
         {"orchestrators": [
             {"address": "0x" + "Aa" * 20, "pipelines": [
                 {"type": "Text to image", "models": [{"name": "m", "status": {"Cold": 0, "Warm": 1}}]},
                 {"type": "Large language model", "models": [{"name": "l", "status": {"Cold": 1, "Warm": 0}}]}]},
             {"address": "0x" + "0" * 40, "pipelines": [{"type": "Upscale", "models": [{"name": "u"}]}]}]},
     )  # fmt: skip
-    assert [(one.address, [(c.pipeline, c.model, c.warm) for c in one.capabilities]) for one in joined] == [
+    assert [(entry.address, [(c.pipeline, c.model, c.warm) for c in entry.capabilities]) for entry in joined] == [
         ("0x" + "a" * 40, [("text-to-image", "m", True), ("llm", "l", False)])
     ]
 
@@ -181,7 +199,7 @@ def test_names_and_slugs_are_two_forms_of_one() -> None:
     assert display_name("byoc") == "byoc"
 
 
-def test_one_node_said_twice_is_tested_once() -> None:
+def test_a_node_that_is_listed_twice_is_tested_once() -> None:
     """However its URI is written the second time, and whoever says so; another operator at that place is another."""
     twice = [
         Orchestrator("0xa", "https://o.example:8935/", (Capability("llm", "m"),)),
@@ -190,8 +208,8 @@ def test_one_node_said_twice_is_tested_once() -> None:
         Orchestrator("0xa", "http://o.example:8936", (Capability("llm", "m"),)),
         Orchestrator("0xa", "", (Capability("llm", "m"),)),
     ]
-    found = merge_duplicates(twice)
-    assert [(one.address, one.service_uri, len(one.capabilities)) for one in found] == [
+    merged = merge_duplicates(twice)
+    assert [(entry.address, entry.service_uri, len(entry.capabilities)) for entry in merged] == [
         ("0xa", "https://o.example:8935/", 2),
         ("0xb", "https://o.example:8935", 1),
         ("0xa", "http://o.example:8936", 1),
@@ -200,7 +218,7 @@ def test_one_node_said_twice_is_tested_once() -> None:
 
 
 async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
-    """Asking again changes nothing, so the reason is told at once, and what to do."""
+    """Asking again changes nothing, so the error comes at once and says what to do."""
     asked: list[str] = []
 
     async def registered(_: web.Request) -> web.Response:
@@ -233,5 +251,56 @@ async def test_a_gateway_whose_lists_share_no_address_is_asked_once() -> None:
 
 async def test_static_orchestrators_are_merged_as_well() -> None:
     """A table written twice in config.toml does not send each job twice."""
-    one = Orchestrator("0xa", "https://o.example:8935", (Capability("llm", "m"),))
-    assert await discover([], source="static", static=[one, one]) == [one]
+    entry = Orchestrator("0xa", "https://o.example:8935", (Capability("llm", "m"),))
+    assert await discover([], source="static", static=[entry, entry]) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("entry", "price"),
+    [
+        ({"pricePerUnit": 5}, Price(5)),
+        ({"pricePerUnit": 5, "pixelsPerUnit": 0}, Price(5)),
+        ({"pricePerUnit": 5, "pixelsPerUnit": 3}, Price(5, 3)),
+        ({"pricePerUnit": 10**80, "pixelsPerUnit": 1}, Price(2**256 - 1)),
+        ({"pricePerUnit": -1}, None),
+        ({"pricePerUnit": True}, None),
+        ({"pricePerUnit": float("inf")}, None),
+        ({"pricePerUnit": "5"}, None),
+        ({}, None),
+    ],
+)
+def test_prices_are_numbers_that_the_chain_can_carry(entry: dict[str, Any], price: Price | None) -> None:
+    """Anything else is no price, and costs nobody a job."""
+    prices = [{"capability": 37, "constraint": "c", **entry}]
+    listed = {"orchestrators": [{"address": "0x" + "1" * 40, "orch_uri": "https://a", "capabilities_prices": prices}]}
+    (orchestrator,) = parse_network_capabilities(listed)
+    assert [capability.price for capability in orchestrator.capabilities] == [price]
+
+
+@pytest.mark.parametrize("has_answer", [True, False])
+async def test_patience_ends(has_answer: bool) -> None:
+    """A gateway that knows nobody is asked until patience ends, and is no error; one that fails is."""
+    pauses: list[float] = []
+
+    async def capabilities(_: web.Request) -> web.Response:
+        return web.json_response({"orchestrators": []}) if has_answer else web.Response(status=500, text="not yet")
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    app = web.Application()
+    app.router.add_get("/getNetworkCapabilities", capabilities)
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        client = GatewayClient(name="g", url=url, cli_url=url)
+        await client.open()
+        asking = discover([client], source="network", patience_s=6.0, pause_s=2.0, sleep=sleep, now=lambda: sum(pauses))
+        try:
+            if has_answer:
+                assert await asking == []
+            else:
+                with pytest.raises(DiscoveryError, match="500 not yet"):
+                    await asking
+        finally:
+            await client.close()
+    assert pauses == [2.0, 2.0, 2.0]
