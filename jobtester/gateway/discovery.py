@@ -120,7 +120,7 @@ async def discover(
 async def _discover_network(client: GatewayClient, announce: Announce) -> list[Orchestrator]:
     body = await _get(client, _NETWORK_PATH, _NETWORK_TIMEOUT_S)
     orchestrators = await asyncio.to_thread(
-        lambda: list(parse_network_capabilities(_parse_json(client, _NETWORK_PATH, body)))
+        lambda: list(parse_network_capabilities(parse_json(client, _NETWORK_PATH, body)))
     )
     announce(orchestrators)
     return orchestrators
@@ -128,10 +128,10 @@ async def _discover_network(client: GatewayClient, announce: Announce) -> list[O
 
 async def _discover_tester(client: GatewayClient, announce: Announce) -> list[Orchestrator]:
     body = await _get(client, _REGISTERED_PATH, _REGISTERED_TIMEOUT_S)
-    registered = await asyncio.to_thread(lambda: list(parse_registered(_parse_json(client, _REGISTERED_PATH, body))))
+    registered = await asyncio.to_thread(lambda: list(parse_registered(parse_json(client, _REGISTERED_PATH, body))))
     announce(registered)
     body = await _get(client, _AI_PATH, _AI_TIMEOUT_S)
-    response = await asyncio.to_thread(_parse_json, client, _AI_PATH, body)
+    response = await asyncio.to_thread(parse_json, client, _AI_PATH, body)
     orchestrators = await asyncio.to_thread(join_capabilities, registered, response)
     count = len(_objects(_object(response).get("orchestrators")))
     if registered and count and not orchestrators:
@@ -276,7 +276,8 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
-def _parse_json(client: GatewayClient, path: str, body: bytes) -> object:
+def parse_json(client: GatewayClient, path: str, body: bytes) -> object:
+    """Parse a response of the CLI port. Raises DiscoveryError for what is not JSON."""
     # orjson is many times faster, which counts with megabytes, but it rounds integers beyond 64 bits, and prices and
     # stakes may have more. So long numbers, and what orjson does not accept, go to the slow parser.
     try:

@@ -215,7 +215,9 @@ class EvidenceCollector:
                 wait=wait,
             )
             if len(events) == 1 and self._find_trace(events[0]) is trace:
-                collected = replace(collected, items=(*collected.items, *self._weigh_event(trace, events[0])))
+                collected = replace(
+                    collected, items=(*collected.items, *_weigh_event(events[0], trace.job.target, self.index))
+                )
         trace.is_weighed = True
         return collected
 
@@ -236,7 +238,7 @@ class EvidenceCollector:
         # A job that is not weighed yet will be weighed with this event, which is in the log by now.
         if trace is None or not trace.is_weighed or event.arrived_at - trace.ended_at >= window_s:
             return None
-        trace.late_items += self._weigh_event(trace, event)
+        trace.late_items += _weigh_event(event, trace.job.target, self.index)
         if not trace.is_recorded or not trace.late_items:
             return None
         return trace.job.id, trace.late_items.pop()
@@ -317,12 +319,14 @@ class EvidenceCollector:
         ]
         return candidates[0] if len(candidates) == 1 else None
 
-    def _weigh_event(self, trace: JobTrace, event: JobCompletedEvent) -> list[EvidenceItem]:
-        cause = "" if event.is_success or _MEANINGLESS_ERROR in event.error.lower() else event.error
-        if event.service_uri or event.address:
-            meant = self.index.find(event.service_uri, event.address)
-            return [_weigh_name(meant, trace.job.target, f"event: served by {event.service_uri}", cause)]
-        return [EvidenceItem(None, f"event: {cause}", cause)] if cause else []
+
+def _weigh_event(event: JobCompletedEvent, target: Target, index: OrchestratorIndex) -> list[EvidenceItem]:
+    """Weigh an event that is certainly about a job of this target."""
+    cause = "" if event.is_success or _MEANINGLESS_ERROR in event.error.lower() else event.error
+    if event.service_uri or event.address:
+        meant = index.find(event.service_uri, event.address)
+        return [_weigh_name(meant, target, f"event: served by {event.service_uri}", cause)]
+    return [EvidenceItem(None, f"event: {cause}", cause)] if cause else []
 
 
 def _weigh_name(meant: frozenset[Target], target: Target, line: str, cause: str = "") -> EvidenceItem:

@@ -110,14 +110,14 @@ def test_hostile_discovery_documents() -> None:
             if number % 2:
                 found = list(
                     discovery.parse_network_capabilities(
-                        discovery._json(client, "/", write_badly(spoil(NETWORK, random), random))
+                        discovery.parse_json(client, "/", write_badly(spoil(NETWORK, random), random))
                     )
                 )
             else:
                 known = discovery.parse_registered(
-                    discovery._json(client, "/", write_badly(spoil(REGISTERED, random), random))
+                    discovery.parse_json(client, "/", write_badly(spoil(REGISTERED, random), random))
                 )
-                answer = discovery._json(client, "/", write_badly(spoil(AI, random), random))
+                answer = discovery.parse_json(client, "/", write_badly(spoil(AI, random), random))
                 found = discovery.join_capabilities(list(known), answer)
         except DiscoveryError as error:
             str(error).encode()
