@@ -13,12 +13,12 @@ from benchmarks.network import network
 from benchmarks.rows import Row, row
 from benchmarks.tester import Lag, tester
 from jobtester.domain.stats import Stat
-from jobtester.store.rows import COLUMNS
+from jobtester.store.results import RESULT_COLUMNS
 
 _BASE = 2_000
 _COPIES = 500
 _RUNS = 7
-_FRESH = tuple(name for name in COLUMNS if name not in ("seq", "id", "started_at", "recorded_at"))
+_FRESH = tuple(name for name in RESULT_COLUMNS if name not in ("seq", "id", "started_at", "recorded_at"))
 
 
 async def measure() -> list[Row]:

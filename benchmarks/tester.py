@@ -16,8 +16,8 @@ from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.daemon.daemon import Daemon
 from jobtester.domain.tick_report import TickReport
-from jobtester.store.results import ResultFilters
-from jobtester.store.rows import ResultRow
+from jobtester.store.queries import Queries, ResultFilters
+from jobtester.store.results import ResultRow
 
 SHORT = {"after_disconnect": "300ms", "first_ask": "5s", "retry_window": "50ms", "settle": "20ms"}
 
@@ -70,7 +70,7 @@ class Tester:
 
     async def results(self) -> list[ResultRow]:
         """Give every result."""
-        return await self.daemon.coordinator.results.page(ResultFilters(), limit=1_000_000)
+        return await Queries(self.daemon.database).page(ResultFilters(), limit=1_000_000)
 
 
 @asynccontextmanager

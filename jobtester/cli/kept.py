@@ -23,9 +23,8 @@ from jobtester.errors import StoreError, UsageError
 from jobtester.settings.model import Settings
 from jobtester.store.database import Database
 from jobtester.store.outbox import STATES, Outbox, OutboxEntry, RetryCounts
-from jobtester.store.queries import ExternalResultRow, Queries
-from jobtester.store.results import ResultFilters, Results
-from jobtester.store.rows import ResultRow
+from jobtester.store.queries import ExternalResultRow, Queries, ResultFilters
+from jobtester.store.results import ResultRow, Results
 from jobtester.store.ticks import Ticks
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ def results(options: argparse.Namespace) -> int:
             wanted["tick"] = await _tick(database, wanted["tick"])
         rows: dict[str, ResultRow] = {}
         for target in await _targets(database, options.orchestrator or []):
-            page = await Results(database).page(ResultFilters(**wanted, **target), limit=options.limit)
+            page = await Queries(database).page(ResultFilters(**wanted, **target), limit=options.limit)
             rows |= {row.id: row for row in page}
         return sorted(rows.values(), key=lambda row: -row.seq)[: options.limit]
 
@@ -169,7 +168,7 @@ async def _targets(database: Database, wanted: list[str]) -> list[dict[str, str]
     """Return the filters for each orchestrator that is meant by address or service URI; one without any for all."""
     if not wanted:
         return [{}]
-    known = await Results(database).targets() if any("://" in value for value in wanted) else []
+    known = await Queries(database).targets() if any("://" in value for value in wanted) else []
     return [
         *({"orchestrator": normalize_address(value)} for value in wanted if "://" not in value),
         *(

@@ -15,7 +15,7 @@ from jobtester.cli.tables import plain, short
 from jobtester.domain.units import format_duration
 from jobtester.store.outbox import OutboxEntry
 from jobtester.store.queries import ExternalResultRow
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 
 _WIDE = 130
 _NUMBERS = ("number", "tries", "success", "round trip", "round trip, state")

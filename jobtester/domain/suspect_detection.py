@@ -25,12 +25,16 @@ class SuspectDetector:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add_result(self, result: Result) -> None:
-        """Count a result of the gateway; an unscored one counts as a job that did not pass."""
-        self.jobs += 1
-        if result.verdict.outcome is Outcome.PASSED:
-            self.passed += 1
-        elif result.verdict.outcome is Outcome.FAILED:
-            self.reasons[result.verdict.code] += 1
+        """Count a result of the gateway."""
+        self.add(result.verdict.outcome, result.verdict.code)
+
+    def add(self, outcome: Outcome, reason: str, jobs: int = 1) -> None:
+        """Count jobs with an outcome and a reason; unscored ones count as jobs that did not pass."""
+        self.jobs += jobs
+        if outcome is Outcome.PASSED:
+            self.passed += jobs
+        elif outcome is Outcome.FAILED:
+            self.reasons[reason] += jobs
 
     @property
     def is_suspect(self) -> bool:

@@ -1,1 +1,1 @@
-"""What is kept: results and outbox in one SQLite file."""
+"""SQLite storage of results, ticks and the outbox."""

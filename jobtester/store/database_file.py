@@ -1,4 +1,4 @@
-"""The file itself: claimed, opened, brought up to date, and set aside where it is damaged."""
+"""Claim, open, check and migrate the store's file, and move a damaged one out of the way."""
 
 from __future__ import annotations
 
@@ -19,29 +19,37 @@ from jobtester.store.migrations import migrate, refuse_newer
 
 log = structlog.get_logger()
 
-_BUSY_S = 5.0
-_CHECKED_BYTES = 64 * 2**20  # larger files would take too long to check at every start, unless there is suspicion
-_ROOM = 512 * 1024
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_TOO = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # what SQLite says where it is a file beside the store
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Busy handling. The daemon's writer never competes with itself, but commands such as `outbox retry` write to the same
+# file, each for milliseconds. SQLite waits this long for the lock before it reports SQLITE_BUSY; whoever still holds it
+# then is another program with an open transaction, which only a person can end.
+_BUSY_TIMEOUT_S = 5.0
+_MAX_CHECKED_BYTES = 64 * 2**20  # to check a larger file at every start takes too long; see mark_suspect
+_FREE_BYTES = 512 * 1024
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# On a full disk SQLite fails with SQLITE_FULL if the file itself cannot grow, but with one of these if it is the WAL or
+# the shared-memory file beside it. They have other causes too, so has_room() decides.
+_POSSIBLY_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# The result codes that are the fault of the file or its disk, and what a person can do about each. An error with any
+# other code is the fault of one statement.
 _ADVICE = {
-    sqlite3.SQLITE_FULL: "make room on the disk; what is recorded stays, and it goes on by itself",
-    sqlite3.SQLITE_IOERR: "look at the disk; what is recorded stays, and it goes on by itself",
-    sqlite3.SQLITE_READONLY: "the file, its folder or its disk may only be read",
-    sqlite3.SQLITE_BUSY: "another program holds it locked; stop that, or set another path",
-    sqlite3.SQLITE_LOCKED: "another program holds it locked; stop that, or set another path",
-    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and may be written",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; at the next start it is set aside and a new one begun",
-    sqlite3.SQLITE_NOTADB: "it is damaged; at the next start it is set aside and a new one begun",
+    sqlite3.SQLITE_FULL: "make room on the disk; recorded results are safe, and writing resumes by itself",
+    sqlite3.SQLITE_IOERR: "check the disk; recorded results are safe, and writing resumes by itself",
+    sqlite3.SQLITE_READONLY: "the file, its folder or its disk is read-only",
+    sqlite3.SQLITE_BUSY: "another program holds it locked; stop that program, or set another path",
+    sqlite3.SQLITE_LOCKED: "another program holds it locked; stop that program, or set another path",
+    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; the next start moves it aside and creates a new one",
+    sqlite3.SQLITE_NOTADB: "it is damaged; the next start moves it aside and creates a new one",
     sqlite3.SQLITE_NOMEM: "",
     sqlite3.SQLITE_PROTOCOL: "",
 }
+_TOUCH = "INSERT OR REPLACE INTO pulse VALUES (1, ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedDatabase:
-    """The connection that may write, what file it writes, the owner's lock, and where a damaged file went."""
+    """The writing connection, the device and inode of its file, the owner's lock, and where a damaged file went."""
 
     writer: sqlite3.Connection
     path: Path
@@ -50,25 +58,25 @@ class OpenedDatabase:
     damaged_copy: Path | None
 
     def require_in_place(self) -> None:
-        """Raise sqlite3.Error where the file's name no longer leads to it: what is written then would be lost."""
+        """Raise sqlite3.Error if the path no longer leads to the open file: what is written then would be lost."""
         try:
-            found = _identity(self.path)
+            identity = _identity(self.path)
         except OSError:
-            found = None
-        if found != self.identity:
+            identity = None
+        if identity != self.identity:
             error = sqlite3.OperationalError("it was moved, deleted or replaced under the running program")
             error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
             raise error
 
     def close(self) -> None:
-        """Close the connection and let go of the lock."""
+        """Close the connection and release the lock."""
         self.writer.close()
         if self.lock is not None:
             os.close(self.lock)
 
 
 def open_database(path: Path, *, owner: bool) -> OpenedDatabase:
-    """Open the file for writing, making or migrating it; the owner sets a damaged one aside. Raises StoreError."""
+    """Open the file for writing, and create or migrate it; the owner moves a damaged one aside. Raises StoreError."""
     lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +84,10 @@ def open_database(path: Path, *, owner: bool) -> OpenedDatabase:
         try:
             return OpenedDatabase(_connect(path), path, _identity(path), lock, None)
         except sqlite3.DatabaseError as error:
-            if not owner or _code(error) not in _DAMAGE:
+            if not owner or _code(error) not in _DAMAGED:
                 raise
-            aside = _put_aside(path, error)
-            _word(path).unlink(missing_ok=True)
+            aside = _move_aside(path, error)
+            _suspect_mark(path).unlink(missing_ok=True)
             return OpenedDatabase(_connect(path), path, _identity(path), lock, aside)
     except (sqlite3.Error, OSError, StoreError) as error:
         if lock is not None:
@@ -90,64 +98,68 @@ def open_database(path: Path, *, owner: bool) -> OpenedDatabase:
 
 
 def store_error(path: Path, use: str, error: sqlite3.Error | OSError) -> StoreError:
-    """Return the error to raise where the file cannot be `use`d: one of its own where the disk is full."""
+    """Return the error to raise if the file cannot be `use`d; it is a DiskFullError if the disk is full."""
     message = f"store.path: {path} cannot be {use}: {explain(error)}"
     if isinstance(error, sqlite3.Error):
-        full = _code(error) == sqlite3.SQLITE_FULL or (_code(error) in _FULL_TOO and not has_room(path.parent))
+        full = _code(error) == sqlite3.SQLITE_FULL or (_code(error) in _POSSIBLY_FULL and not has_room(path.parent))
     else:
-        full = error.errno in _FULL
+        full = error.errno in _DISK_FULL
     if not full:
         return StoreError(message)
     return DiskFullError(message if "make room" in message else f"{message}; make room on the disk")
 
 
 def has_room(folder: Path) -> bool:
-    """Return whether a little can be written in a folder, enough for the store to begin."""
+    """Return True if a folder takes the few bytes with which a store begins."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            file.write(bytes(_ROOM))
+            file.write(bytes(_FREE_BYTES))
             os.fsync(file.fileno())
     except OSError as error:
-        return error.errno not in _FULL
+        return error.errno not in _DISK_FULL
     return True
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file for reading only."""
+    """Open the file read-only."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, isolation_level=None, timeout=_BUSY_S
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        check_same_thread=False,
+        isolation_level=None,
+        timeout=_BUSY_TIMEOUT_S,
     )
     connection.execute("PRAGMA query_only = 1")
     return connection
 
 
 def touch(connection: sqlite3.Connection) -> None:
-    """Write a little, to see whether writing works."""
-    connection.execute("INSERT OR REPLACE INTO pulse VALUES (1, ?)", (time.time(),))
+    """Write one small row, to check that writing works."""
+    connection.execute(_TOUCH, (time.time(),))
 
 
 def is_file_error(error: sqlite3.Error) -> bool:
-    """Tell whether the file or its disk is the cause, rather than the one statement."""
+    """Return True if the file or its disk is at fault, rather than one statement."""
     return _code(error) in _ADVICE
 
 
 def mark_suspect(path: Path, error: sqlite3.Error) -> None:
-    """Leave word that the file met damage, so that the next start checks all of it, however large it is."""
-    if _code(error) in _DAMAGE:
+    """Mark the file if an error is a sign of damage, so that the next start checks it however large it is."""
+    if _code(error) in _DAMAGED:
         with contextlib.suppress(OSError):
-            _word(path).touch()
+            _suspect_mark(path).touch()
 
 
 def explain(error: Exception) -> str:
-    """Say what an error means and what to do about it."""
+    """Return an error's text with what to do about it."""
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
-        return f"{error}; put it back, or start the program again to go on with what is there now"
+        return f"{error}; put it back, or restart the program to use the file that is there now"
     advice = _ADVICE.get(_code(error), "") if isinstance(error, sqlite3.Error) else ""
     return f"{error}; {advice}" if advice else str(error)
 
 
 def _claim(path: Path) -> int:
-    """Hold the file as its only owner, until this process ends however it ends."""
+    # The kernel releases a flock when the process ends, however it ends, so a crash leaves no stale lock behind.
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,18 +170,22 @@ def _claim(path: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
     try:
         refuse_newer(writer, str(path))
-        # Checked before anything that may write: a damaged file is kept as it is.
-        if _word(path).exists() or path.stat().st_size < _CHECKED_BYTES:
-            found = writer.execute("PRAGMA quick_check(1)").fetchone()
-            if found != ("ok",):
-                raise _damaged(str(found[0]))
-            _word(path).unlink(missing_ok=True)
-        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("PRAGMA synchronous = FULL")
+        # Damage detection comes before anything that may write: a damaged file is kept as it is, for a person to
+        # recover results from it. quick_check reads the whole file, hence the limit; damage in a larger file is met
+        # by a later read or write, which leaves the mark that makes the next start check it after all.
+        if _suspect_mark(path).exists() or path.stat().st_size < _MAX_CHECKED_BYTES:
+            (finding,) = writer.execute("PRAGMA quick_check(1)").fetchone()
+            if finding != "ok":
+                error = sqlite3.DatabaseError(finding)
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+            _suspect_mark(path).unlink(missing_ok=True)
+        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only works before the first table exists
+        writer.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not block each other
+        writer.execute("PRAGMA synchronous = FULL")  # with WAL, the default would lose commits in a power cut
         migrate(writer)
         touch(writer)
     except BaseException:
@@ -178,37 +194,30 @@ def _connect(path: Path) -> sqlite3.Connection:
     return writer
 
 
-def _put_aside(path: Path, error: Exception) -> Path:
-    """Rename a damaged file, and what belongs to it, to a dated name that nothing has yet."""
+def _move_aside(path: Path, error: Exception) -> Path:
+    """Rename a damaged file, its WAL and its shared memory to a dated name that is not taken."""
     name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    aside, again = path.with_name(name), 1
+    aside, number = path.with_name(name), 1
     while aside.exists():
-        again += 1
-        aside = path.with_name(f"{name}-{again}")
+        number += 1
+        aside = path.with_name(f"{name}-{number}")
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    log.error("store_damaged", path=str(path), kept_as=str(aside), problem=f"{error}; a new file was begun")
+    log.error("store_damaged", path=str(path), kept_as=str(aside), problem=f"{error}; a new file was created")
     return aside
 
 
-def _damaged(found: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(found)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
-
-
-def _word(path: Path) -> Path:
-    """Name the file beside it that says, by being there, that damage was met."""
+def _suspect_mark(path: Path) -> Path:
+    """Return the path of the file whose existence says that damage was met."""
     return path.with_name(f"{path.name}.suspect")
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Give what tells a file from every other, whatever it is called."""
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Give SQLite's primary result code, 0 where there is none."""
+    """Return SQLite's primary result code, 0 if there is none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

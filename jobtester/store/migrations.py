@@ -1,10 +1,24 @@
-"""The schema and its migrations, one step per version; PRAGMA user_version says how far a file is."""
+"""Create the tables and migrate earlier files, one step per version; PRAGMA user_version holds a file's version."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from jobtester.errors import StoreError
+
+# Shipped steps never change: files out there have been through exactly these. A change is a new step behind them.
+#
+# Why each column is indexed (`address` became `orchestrator` in step 6):
+# - ticks.started_at: the pages and the API list the newest ticks.
+# - results (tick, seq), (orchestrator, pipeline, model, seq), (reason, seq), (outcome, seq), (pipeline, seq) and
+#   (model, seq): the filters of a page of results. Each ends in `seq`, the order of a page, which saves the sort.
+# - results.recorded_at, received.received_at: retention deletes by age, and the daily budget sums today's prices.
+# - outbox (state, due_at) finds what is due; (state, seq) claims the oldest first; (tick, gateway, state) moves the
+#   held stats of one gateway; (orchestrator, state, settled_at) finds a control for a look-up.
+# - received (digest, received_at) recognizes a body that was posted twice.
+#
+# `latest` repeats, for each capability, its newest result, its usual duration and its run of unscored results. The
+# overview and every plan need them, and to search all of `results` for them would take seconds after a few months.
 
 _V1 = """
 CREATE TABLE ticks (
@@ -82,23 +96,20 @@ VERSION = len(STEPS)
 
 
 def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
-    """Raise StoreError for a file that is newer than the program; nothing of it is touched."""
+    """Raise StoreError if the file is newer than the program; the file is not touched."""
     if (version := _version(connection)) > VERSION:
         raise StoreError(
-            f"store.path: {path} has version {version}, this program knows {VERSION}; "
+            f"store.path: {path} has version {version}, this program supports up to {VERSION}; "
             "use the newer program, or set another path"
         )
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file to this program's version.
-
-    Each step is one transaction; where another process is about to take the same, one of both finds it taken.
-    """
+    """Bring a file to this program's version, each step in one transaction."""
     for step in range(_version(connection), VERSION):
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if _version(connection) == step:
+            if _version(connection) == step:  # otherwise another process has just taken the same step
                 for statement in STEPS[step].split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {step + 1}")

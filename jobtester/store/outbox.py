@@ -1,39 +1,35 @@
-"""The outbox: stats on their way to the Leaderboard, and how far each got."""
+"""Move stats from state to state on their way to the Leaderboard."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from jobtester.domain.suspect_detection import JOBS_PER_PASS, MIN_JOBS
-from jobtester.store.database import Database
+from jobtester.domain.reasons import Outcome
+from jobtester.domain.suspect_detection import SuspectDetector
+from jobtester.store.database import Database, select_statement
 
 STATES = ("held", "suspect", "pending", "sending", "uncertain", "delivered", "refused", "expired", "dropped")
-_OPEN = ("pending", "sending", "uncertain")
-# Nothing waits so long to be posted, or to be looked for, on purpose: the clock has been set back since.
-_BOGUS_WAIT_S = 7200.0
-_BOGUS_LOOK_S = 60.0
-_SUSPECT = (
-    "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND (tick, gateway) IN (SELECT tick, gateway"
-    " FROM results WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway"
-    f" HAVING count(*) >= {MIN_JOBS} AND sum(outcome = 'passed') * {JOBS_PER_PASS} < count(*)"
-    " AND count(DISTINCT CASE WHEN outcome = 'failed' THEN reason END) = 1)"
-)
+# No entry waits longer than this on purpose, to be posted or to be looked up. One that would has a due time from before
+# the clock was set back, so it is due now.
+_MAX_WAIT_S = 7200.0
+_MAX_LOOK_UP_WAIT_S = 60.0
+_MAX_AUDITS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
     """One stat: the exact bytes, the fields by which its row is found again, and what happened so far.
 
-    Instants are Unix seconds; `due_at` is when it may be tried next. `first_sent_at` and `last_sent_at` enclose every
-    instant at which it can have been sent. `maybe_double` says that it was posted again
-    without anybody having been able to look whether it was there. `look_ups` counts the look-ups in a row that missed it
-    without a stat to compare with; `audited_at` is when it was read back after its delivery.
+    Its fields are the columns of the table. Instants are Unix seconds; `due_at` is when it may be tried next.
+    `first_sent_at` and `last_sent_at` enclose every instant at which it can have been sent. `maybe_double` is True if
+    it was posted again although no look-up could show whether it was stored. `look_ups` counts the look-ups in a row
+    that missed it without a stat to compare with; `audited_at` is when it was read back after its delivery.
     """
 
     seq: int
@@ -62,7 +58,7 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What became of one entry: its new state, when it is due again, and why."""
+    """The new state of one entry, when it is due again, and why."""
 
     seq: int
     state: Literal["delivered", "refused", "pending", "uncertain"]
@@ -73,15 +69,14 @@ class StateChange:
 
 
 class DueTimes(NamedTuple):
-    """When the next entry may be posted, and when the next is to be looked for, in Unix seconds; None if none waits."""
+    """When the next entry may be posted, and when the next is looked up, in Unix seconds; None if none waits."""
 
     posted: float | None
     looked_up: float | None
 
 
 class RetryCounts(NamedTuple):
-    """How many entries a person let be posted again: at once, after a look-up, and of those at once how many may be
-    counted twice."""
+    """How many entries are posted again at once, how many after a look-up; of the first, how many may count twice."""
 
     posted: int
     looked_up: int
@@ -101,127 +96,182 @@ class Neighbors(NamedTuple):
 
 
 _COLUMNS = tuple(OutboxEntry.__dataclass_fields__)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM outbox"
+_SELECT = select_statement(_COLUMNS, "outbox")
+_LIST = "(SELECT value FROM json_each(?))"  # a list of any length as one value, so that statements are constants
+_SELECT_OTHER_DELIVERED = f"{_SELECT} WHERE state = 'delivered' AND seq != :seq"
+_COUNT_HELD_OUTCOMES = """
+    SELECT tick, gateway, outcome, reason, count(*) FROM results
+    WHERE tick IN (SELECT tick FROM outbox WHERE state = 'held') GROUP BY tick, gateway, outcome, reason
+"""
+_SUSPECT_HELD = "UPDATE outbox SET state = 'suspect' WHERE state = 'held' AND tick = ? AND gateway = ?"
+_RELEASE_HELD = "UPDATE outbox SET state = 'pending' WHERE state = 'held'"
+_DOUBT_SENDING = """
+    UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending', last_sent_at = ?
+    WHERE state = 'sending'
+"""
+# `+due_at` keeps the index of due times out of the choice: the oldest first is the order of `seq`.
+_CLAIM = """
+    UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = :now,
+        first_sent_at = coalesce(min(first_sent_at, :now), :now)
+    WHERE seq IN (
+        SELECT seq FROM outbox WHERE state = 'pending' AND +due_at NOT BETWEEN :soon AND :too_late
+        ORDER BY seq LIMIT :limit
+    )
+    RETURNING seq
+"""
+_SELECT_CLAIMED = f"{_SELECT} WHERE seq IN {_LIST} ORDER BY seq"
+_APPLY = """
+    UPDATE outbox SET state = :state, due_at = :due_at, problem = :problem, look_ups = :look_ups,
+        maybe_double = maybe_double OR :maybe_double,
+        settled_at = iif(:state IN ('delivered', 'refused'), :now, NULL),
+        first_sent_at = min(first_sent_at, :now),
+        last_sent_at = iif(state = 'sending', :now, min(last_sent_at, :now))
+    WHERE seq = :seq AND state != 'dropped'
+"""
+_SELECT_DUE_LOOK_UPS = f"""
+    {_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?
+"""
+_SELECT_CONTROL = f"""
+    {_SELECT_OTHER_DELIVERED} AND orchestrator = :orchestrator AND settled_at <= :first
+    AND pipeline = :pipeline AND model = :model ORDER BY settled_at DESC LIMIT 1
+"""
+_SELECT_OTHER_CONTROL = f"""
+    {_SELECT_OTHER_DELIVERED} AND orchestrator = :orchestrator AND settled_at <= :first
+    AND model != '' ORDER BY settled_at DESC LIMIT 1
+"""
+_SELECT_WITNESS = f"{_SELECT_OTHER_DELIVERED} AND model != '' ORDER BY seq DESC LIMIT 1"
+_SELECT_LATER = """
+    SELECT settled_at FROM outbox WHERE state = 'delivered' AND seq != :seq AND first_sent_at > :last
+    ORDER BY seq DESC LIMIT 1
+"""
+_RANKED_IN_TICK = """(
+    SELECT *, row_number() OVER (PARTITION BY tick ORDER BY audited_at IS NULL, random()) AS place
+    FROM outbox WHERE state = 'delivered' AND settled_at BETWEEN ? AND ?
+)"""
+_SELECT_DUE_AUDITS = select_statement(_COLUMNS, _RANKED_IN_TICK) + " WHERE place <= ? AND audited_at IS NULL LIMIT ?"
+_MARK_AUDITED = "UPDATE outbox SET audited_at = ? WHERE seq = ?"
+_REPOST_LOST = """
+    UPDATE outbox SET state = 'pending', due_at = 0, settled_at = NULL, created_at = ?, problem = ?, audited_at = NULL
+    WHERE seq = ? AND state = 'delivered'
+"""
+_EXPIRE = """
+    UPDATE outbox SET state = 'expired', settled_at = ?, problem = 'older than delivery.max_age'
+    WHERE state = 'pending' AND created_at < ?
+"""
+_SELECT_NEXT_DUE = """
+    SELECT (SELECT min(due_at) FROM outbox WHERE state = 'pending'),
+        (SELECT min(due_at) FROM outbox WHERE state = 'uncertain')
+"""
+_COUNT_WAITING = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"
+_SELECT_OLDEST_WAITING = "SELECT min(created_at) FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')"
+_COUNT_STATES = "SELECT state, count(*) FROM outbox GROUP BY state"
+_COUNT_STATES_OF_TICK = "SELECT state, count(*) FROM outbox WHERE tick = ? GROUP BY state"
+_SELECT_IN_STATES = f"{_SELECT} WHERE state IN {_LIST} AND seq > ? ORDER BY seq LIMIT ?"
+_RETRY_UNCERTAIN = """
+    UPDATE outbox SET state = 'pending', maybe_double = 1, due_at = :now, created_at = :now, settled_at = NULL,
+        problem = ''
+    WHERE state = 'uncertain' AND seq IN (SELECT value FROM json_each(:seqs))
+"""
+_RETRY_SENT = """
+    UPDATE outbox SET state = 'uncertain', due_at = :now, created_at = :now, settled_at = NULL, problem = ''
+    WHERE state = 'dropped' AND attempts > 0 AND (:seqs IS NULL OR seq IN (SELECT value FROM json_each(:seqs)))
+"""
+_RETRY_REST = """
+    UPDATE outbox SET state = 'pending', due_at = :now, created_at = :now, settled_at = NULL, problem = ''
+    WHERE state IN ('refused', 'expired', 'dropped')
+        AND (:seqs IS NULL OR seq IN (SELECT value FROM json_each(:seqs)))
+"""
+_DROP = """
+    UPDATE outbox SET state = 'dropped', settled_at = :now
+    WHERE state NOT IN ('delivered', 'sending', 'dropped')
+        AND (:seqs IS NULL OR seq IN (SELECT value FROM json_each(:seqs)))
+"""
 
 
 class Outbox:
-    """Moves entries from state to state; every move is one transaction."""
+    """Holds the stats that are to be posted; every change of state is one transaction.
+
+    It has more than 15 methods because delivery, reconciliation, audit and commands change the same states.
+    """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        """Work on an open database; the clock gives Unix seconds."""
+        """Work on an open database; the clock returns Unix seconds."""
         self._database = database
         self._clock = clock
 
     async def recover(self, *, hold: bool = True) -> int:
-        """Make uncertain what an earlier process was sending when it died, and settle what it held; count the former.
+        """Make uncertain what an earlier process was sending when it died, and return the number of these entries.
 
-        A tick that died is judged like one that ended, by the rule of `Suspicion.holds`: its held stats are suspect, or
-        may be posted. `hold` False says that they always may.
+        What it held becomes suspect or pending, by the same rule as at the end of a tick. If `hold` is False, all of it
+        becomes pending.
         """
         now = self._clock()
 
         def work(db: sqlite3.Connection) -> int:
+            detectors: dict[tuple[str, str], SuspectDetector] = {}
+            for tick, gateway, outcome, reason, jobs in db.execute(_COUNT_HELD_OUTCOMES).fetchall():
+                detectors.setdefault((tick, gateway), SuspectDetector()).add(Outcome(outcome), reason, jobs)
             if hold:
-                db.execute(_SUSPECT)
-            db.execute("UPDATE outbox SET state = 'pending' WHERE state = 'held'")
-            return db.execute(
-                "UPDATE outbox SET state = 'uncertain', due_at = 0, problem = 'the tester died while sending',"
-                " last_sent_at = ? WHERE state = 'sending'",
-                (now,),
-            ).rowcount
+                db.executemany(_SUSPECT_HELD, [key for key, detector in detectors.items() if detector.is_suspect])
+            db.execute(_RELEASE_HELD)
+            return db.execute(_DOUBT_SENDING, (now,)).rowcount
 
         return await self._database.write(work)
 
     async def claim(self, limit: int) -> list[OutboxEntry]:
-        """Take the oldest due entries and mark them as being sent, before any byte of them leaves."""
+        """Mark the oldest due entries as being sent, before any byte of them leaves, and return them."""
         now = self._clock()
+        values = {"now": now, "soon": now + 1e-6, "too_late": now + _MAX_WAIT_S, "limit": limit}
 
-        def work(db: sqlite3.Connection) -> list[OutboxEntry]:
-            found = db.execute(
-                "UPDATE outbox SET state = 'sending', attempts = attempts + 1, last_sent_at = ?,"
-                " first_sent_at = coalesce(min(first_sent_at, ?), ?) WHERE seq IN (SELECT seq FROM outbox"
-                " WHERE state = 'pending' AND +due_at NOT BETWEEN ? AND ? ORDER BY seq LIMIT ?)"
-                f" RETURNING {', '.join(_COLUMNS)}",
-                (now, now, now, now + 1e-6, now + _BOGUS_WAIT_S, limit),
-            ).fetchall()
-            return sorted((_entry(row) for row in found), key=lambda entry: entry.seq)
+        def work(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            seqs = [seq for (seq,) in db.execute(_CLAIM, values).fetchall()]
+            return db.execute(_SELECT_CLAIMED, (_json(seqs),)).fetchall()
 
-        return await self._database.write(work)
+        return [_entry(row) for row in await self._database.write(work)]
 
-    async def apply(self, moves: Sequence[StateChange]) -> None:
-        """Note what became of entries, all in one transaction.
-
-        What was being sent had left by now at the latest: a claimed stat may wait for its turn, so only this instant
-        says from when on a miss can be believed. Sending instants are never later than now, even after the clock was
-        set back: what was sent is looked for from there on. What a person has dropped meanwhile stays so.
-        """
+    async def apply(self, changes: Sequence[StateChange]) -> None:
+        """Change the states of entries, but not of those that a person has dropped in the meantime."""
+        # What was being sent has left by now at the latest: a claimed stat may wait for its turn, so only this instant
+        # says from when on a miss can be believed. A sending instant later than now is from before the clock was set
+        # back; the stat is looked for from now on.
         now = self._clock()
-
-        alike: dict[StateChange, list[int]] = {}  # nearly all are delivered
-        for move in moves:
-            alike.setdefault(replace(move, seq=0), []).append(move.seq)
-
-        def work(db: sqlite3.Connection) -> None:
-            for move, seqs in alike.items():
-                db.execute(
-                    "UPDATE outbox SET state = ?, due_at = ?, problem = ?, maybe_double = maybe_double OR ?, look_ups = ?,"
-                    " settled_at = ?, first_sent_at = min(first_sent_at, ?),"
-                    " last_sent_at = iif(state = 'sending', ?, min(last_sent_at, ?))"
-                    " WHERE seq IN (SELECT value FROM json_each(?)) AND state != 'dropped'",
-                    (
-                        move.state, move.due_at, move.problem, int(move.maybe_double), move.look_ups,
-                        now if move.state in ("delivered", "refused") else None, now, now, now,
-                        orjson.dumps(seqs).decode(),
-                    ),
-                )  # fmt: skip
-
-        await self._database.write(work)
+        values = [asdict(change) | {"now": now} for change in changes]
+        await self._database.write(lambda db: db.executemany(_APPLY, values))
 
     async def due_look_ups(self, limit: int) -> list[OutboxEntry]:
-        """Give uncertain entries that are due to be looked for, the longest due first."""
+        """Return uncertain entries that are due to be looked up, the longest due first."""
         now = self._clock()
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"{_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?",
-                (now + 1e-6, now + _BOGUS_LOOK_S, limit),
-            ).fetchall()
-        )
-        return [_entry(row) for row in found]
+        return await self._read(_SELECT_DUE_LOOK_UPS, now + 1e-6, now + _MAX_LOOK_UP_WAIT_S, limit)
 
     async def neighbors(self, entry: OutboxEntry) -> Neighbors:
-        """Return the delivered stats against which an answer about `entry` can be held.
+        """Return the delivered stats against which an answer about `entry` is checked.
 
         A control was delivered before `entry` was first sent, so every complete answer that could show `entry` shows it
         too, and further down, since rows come newest first. One of the same capability is preferred: the question about
         it is smaller.
         """
-        first = entry.first_sent_at or entry.created_at
-        last = entry.last_sent_at or entry.created_at
-        columns = ", ".join(_COLUMNS)
+        values = {
+            "seq": entry.seq,
+            "orchestrator": entry.orchestrator,
+            "pipeline": entry.pipeline,
+            "model": entry.model,
+            "first": entry.first_sent_at or entry.created_at,
+            "last": entry.last_sent_at or entry.created_at,
+        }
 
         def work(db: sqlite3.Connection) -> Neighbors:
-            def one(where: str, *values: Any) -> OutboxEntry | None:
-                row = db.execute(
-                    f"SELECT {columns} FROM outbox WHERE state = 'delivered' AND seq != ? AND {where} LIMIT 1",
-                    (entry.seq, *values),
-                ).fetchone()
-                return _entry(row) if row is not None else None
-
-            older = "orchestrator = ? AND settled_at <= ?"
-            control = one(
-                f"{older} AND pipeline = ? AND model = ? ORDER BY settled_at DESC",
-                entry.orchestrator, first, entry.pipeline, entry.model,
-            )  # fmt: skip
+            control = db.execute(_SELECT_CONTROL, values).fetchone()
             if control is None and entry.model:
-                control = one(f"{older} AND model != '' ORDER BY settled_at DESC", entry.orchestrator, first)
-            witness = one("model != '' ORDER BY seq DESC")
-            # Only what was answered tells that the database takes rows; `settled_at` of a look-up's find is later.
-            later = db.execute(
-                "SELECT settled_at FROM outbox WHERE state = 'delivered' AND seq != ? AND first_sent_at > ?"
-                " ORDER BY seq DESC LIMIT 1",
-                (entry.seq, last),
-            ).fetchone()
-            return Neighbors(control, witness, later[0] if later is not None else None)
+                control = db.execute(_SELECT_OTHER_CONTROL, values).fetchone()
+            witness = db.execute(_SELECT_WITNESS, values).fetchone()
+            # Only a stat that was answered shows that the database takes rows; the `settled_at` of one that a look-up
+            # found is later than its storing, which errs on the safe side.
+            later = db.execute(_SELECT_LATER, values).fetchone()
+            return Neighbors(
+                _entry(control) if control is not None else None,
+                _entry(witness) if witness is not None else None,
+                later[0] if later is not None else None,
+            )
 
         return await self._database.read(work)
 
@@ -231,134 +281,75 @@ class Outbox:
         Only those delivered more than `older_s` and less than `newer_s` seconds ago.
         """
         now = self._clock()
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM (SELECT *, row_number() OVER (PARTITION BY tick"
-                " ORDER BY audited_at IS NULL, random()) AS place FROM outbox WHERE state = 'delivered'"
-                " AND settled_at BETWEEN ? AND ?) WHERE place <= ? AND audited_at IS NULL LIMIT 40",
-                (now - newer_s, now - older_s, per_tick),
-            ).fetchall()
-        )
-        return [_entry(row) for row in found]
+        return await self._read(_SELECT_DUE_AUDITS, now - newer_s, now - older_s, per_tick, _MAX_AUDITS)
 
     async def record_audit(self, seq: int, *, lost: str = "") -> None:
-        """Record that a delivered stat was read back; where it is `lost`, and why, let it be posted once more.
+        """Record that a delivered stat was read back; if it is `lost`, and why, make it pending once more.
 
         After that it is to be read back anew.
         """
         now = self._clock()
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE outbox SET audited_at = ? WHERE seq = ?", (now, seq))
-            if lost:
-                db.execute(
-                    "UPDATE outbox SET state = 'pending', due_at = 0, settled_at = NULL, created_at = ?, problem = ?,"
-                    " audited_at = NULL"
-                    " WHERE seq = ? AND state = 'delivered'",
-                    (now, lost, seq),
-                )
-
-        await self._database.write(work)
+        statement, values = (_REPOST_LOST, (now, lost, seq)) if lost else (_MARK_AUDITED, (now, seq))
+        await self._database.write(lambda db: db.execute(statement, values))
 
     async def expire(self, max_age_s: float) -> int:
-        """Give up posting stats that are too old: the Leaderboard would date them by their arrival."""
+        """Give up pending stats older than `max_age_s` seconds, and return their number."""
+        # The Leaderboard would date them by their arrival.
         now = self._clock()
-        return await self._database.write(
-            lambda db: (
-                db.execute(
-                    "UPDATE outbox SET state = 'expired', settled_at = ?, problem = 'older than delivery.max_age'"
-                    " WHERE state = 'pending' AND created_at < ?",
-                    (now, now - max_age_s),
-                ).rowcount
-            )
-        )
+        return await self._database.write(lambda db: db.execute(_EXPIRE, (now, now - max_age_s)).rowcount)
 
     async def next_due(self) -> DueTimes:
-        """Give when the next entries are due."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT (SELECT min(due_at) FROM outbox WHERE state = 'pending'),"
-                " (SELECT min(due_at) FROM outbox WHERE state = 'uncertain')"
-            ).fetchone()
-        )
-        return DueTimes(*found)
+        """Return when the next entries are due."""
+        (row,) = await self._database.read_rows(_SELECT_NEXT_DUE)
+        return DueTimes(*row)
 
     async def count_waiting(self) -> int:
-        """Count what may still be posted without anybody's help."""
-        found = await self._database.read(
-            lambda db: db.execute(f"SELECT count(*) FROM outbox WHERE state IN {_OPEN}").fetchone()
-        )
-        return int(found[0])
+        """Return the number of entries that may still be posted without a person's help."""
+        ((count,),) = await self._database.read_rows(_COUNT_WAITING)
+        return int(count)
 
     async def counts(self, tick: str = "") -> dict[str, int]:
         """Return the number of entries by state, every state included; of one tick, or of all."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"SELECT state, count(*) FROM outbox {'WHERE tick = ?' if tick else ''} GROUP BY state",
-                (tick,) if tick else (),
-            ).fetchall()
-        )
-        return dict.fromkeys(STATES, 0) | dict(found)
+        rows = await self._database.read_rows(*(_COUNT_STATES_OF_TICK, (tick,)) if tick else (_COUNT_STATES, ()))
+        return dict.fromkeys(STATES, 0) | dict(rows)
 
     async def oldest_age_s(self, now: float) -> float:
-        """Give the age in seconds of the oldest stat that waits, 0 if none does."""
-        found = await self._database.read(
-            lambda db: db.execute(f"SELECT min(created_at) FROM outbox WHERE state IN {_OPEN}").fetchone()
-        )
-        return max(0.0, now - found[0]) if found[0] is not None else 0.0
+        """Return the age in seconds of the oldest stat that waits, 0 if none does."""
+        ((created_at,),) = await self._database.read_rows(_SELECT_OLDEST_WAITING)
+        return max(0.0, now - created_at) if created_at is not None else 0.0
 
-    async def entries(self, states: tuple[str, ...] = (), limit: int = 200) -> list[OutboxEntry]:
-        """Give entries in these states (empty: all that are not delivered), oldest first."""
-        wanted = states or tuple(state for state in STATES if state != "delivered")
-        marks = ", ".join("?" * len(wanted))
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"{_SELECT} WHERE state IN ({marks}) ORDER BY seq LIMIT ?",
-                (*wanted, limit),
-            ).fetchall()
-        )
-        return [_entry(row) for row in found]
+    async def entries(self, states: tuple[str, ...] = (), limit: int = 200, *, after: int = 0) -> list[OutboxEntry]:
+        """Return entries in these states (empty: all but delivered) with a seq above `after`, oldest first."""
+        states = states or tuple(state for state in STATES if state != "delivered")
+        return await self._read(_SELECT_IN_STATES, _json(states), after, limit)
 
     async def retry(self, seqs: list[int] | None = None) -> RetryCounts:
-        """Let refused, expired or dropped entries be posted again, because a person says so.
+        """Let refused, expired or dropped entries be posted again, because a person decided so; None means all.
 
-        A dropped one that had been sent is looked for first. An uncertain one is posted at once where it is named: the
-        person knows that it may then be counted twice.
+        A dropped one that had been sent is looked up first. An uncertain one is posted at once if it is in `seqs`: the
+        person accepts that it may then count twice.
         """
-        now = self._clock()
-        again = "due_at = ?, created_at = ?, settled_at = NULL, problem = ''"
-        double = 0
-        if seqs is not None:
-            double = await self._pick(
-                f"UPDATE outbox SET state = 'pending', maybe_double = 1, {again} WHERE state = 'uncertain'",
-                (now, now),
-                seqs,
-            )
-        looked_up = await self._pick(
-            f"UPDATE outbox SET state = 'uncertain', {again} WHERE state = 'dropped' AND attempts > 0", (now, now), seqs
-        )
-        posted = await self._pick(
-            f"UPDATE outbox SET state = 'pending', {again} WHERE state IN ('refused', 'expired', 'dropped')",
-            (now, now),
-            seqs,
-        )
-        return RetryCounts(posted + double, looked_up, double)
+        values = {"now": self._clock(), "seqs": _json(seqs) if seqs is not None else None}
 
-    async def drop(self, seqs: list[int] | None = None) -> int:
-        """Give up posting entries, because a person says so; their results stay."""
-        return await self._pick(
-            "UPDATE outbox SET state = 'dropped', settled_at = ? WHERE state NOT IN ('delivered', 'sending', 'dropped')",
-            (self._clock(),),
-            seqs,
-        )
-
-    async def _pick(self, statement: str, values: tuple[Any, ...], seqs: list[int] | None) -> int:
-        def work(db: sqlite3.Connection) -> int:
-            if seqs is None:
-                return db.execute(statement, values).rowcount
-            return sum(db.execute(f"{statement} AND seq = ?", (*values, seq)).rowcount for seq in seqs)
+        def work(db: sqlite3.Connection) -> RetryCounts:
+            double = db.execute(_RETRY_UNCERTAIN, values).rowcount if seqs is not None else 0
+            looked_up = db.execute(_RETRY_SENT, values).rowcount
+            posted = db.execute(_RETRY_REST, values).rowcount
+            return RetryCounts(posted + double, looked_up, double)
 
         return await self._database.write(work)
+
+    async def drop(self, seqs: list[int] | None = None) -> int:
+        """Give up entries, because a person decided so, and return their number; None means all. Their results stay."""
+        values = {"now": self._clock(), "seqs": _json(seqs) if seqs is not None else None}
+        return await self._database.write(lambda db: db.execute(_DROP, values).rowcount)
+
+    async def _read(self, statement: str, *values: Any) -> list[OutboxEntry]:
+        return [_entry(row) for row in await self._database.read_rows(statement, values)]
+
+
+def _json(values: Sequence[int] | Sequence[str]) -> str:
+    return orjson.dumps(values).decode()
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:

@@ -1,20 +1,76 @@
-"""Views: what the pages show, read in few and light queries however many results are kept."""
+"""Read results for pages, the API and commands, in few and light queries however many there are."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from jobtester.store.database import Database
-from jobtester.store.outbox import STATES, OutboxEntry
+from jobtester.store.database import Database, select_statement
+from jobtester.store.results import RESULT_COLUMNS, ResultRow
 
 _RECENT = 12
-_ENTRY = tuple(OutboxEntry.__dataclass_fields__)
+# The filters, those with the fewest rows per value first.
+_BY_SELECTIVITY = ("tick", "orchestrator", "model", "reason", "outcome", "pipeline", "service_uri")
+_COLUMNS_OF_INDEX = {"orchestrator": ("orchestrator", "pipeline", "model")}  # others have one and `seq`
+
+_SELECT_RESULTS = select_statement([f"r.{name}" for name in RESULT_COLUMNS], "results r")
+_SELECT_LATEST = (
+    select_statement(["l.unscored_streak", *(f"r.{name}" for name in RESULT_COLUMNS)], "results r")
+    + " JOIN latest l ON l.seq = r.seq ORDER BY r.orchestrator, r.service_uri, r.pipeline, r.model"
+)
+_SELECT_TARGETS = "SELECT DISTINCT orchestrator, service_uri FROM latest"
+_SELECT_MATRIX = """
+    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak
+    FROM latest l JOIN results r ON r.seq = l.seq
+"""
+_SELECT_WHOLE_MATRIX = f"{_SELECT_MATRIX} ORDER BY 1, 2, 3, 4"
+_SELECT_ONE_ORCHESTRATOR = f"{_SELECT_MATRIX} WHERE l.orchestrator = :address ORDER BY 1, 2, 3, 4"
+_SELECT_SOME_ORCHESTRATORS = """
+    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak
+    FROM latest l JOIN results r ON r.seq = l.seq
+    WHERE :pipeline IN ('', l.pipeline) AND l.orchestrator IN (
+        SELECT DISTINCT l.orchestrator FROM latest l JOIN results r ON r.seq = l.seq
+        WHERE l.orchestrator > :after AND :pipeline IN ('', l.pipeline) ORDER BY 1 LIMIT :limit
+    )
+    ORDER BY 1, 2, 3, 4
+"""
+_SELECT_POINTS = """
+    SELECT id, started_at, round_trip_s, outcome, reason FROM results
+    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? ORDER BY seq DESC LIMIT ?
+"""
+_SELECT_EXTERNAL = """
+    SELECT r.rowid, r.id, r.received_at, r.source, r.kind, r.stat, coalesce(o.state, '')
+    FROM received r LEFT JOIN outbox o ON o.result = r.id WHERE r.rowid < ? ORDER BY r.rowid DESC LIMIT ?
+"""
+_SELECT_NEWEST_EXTERNAL = "SELECT received_at, source, kind, stat FROM received ORDER BY received_at DESC LIMIT ?"
+_SELECT_SLOWEST = """
+    SELECT id, orchestrator, pipeline, model, round_trip_s FROM results WHERE tick = ?
+    ORDER BY round_trip_s DESC LIMIT ?
+"""
+_SELECT_TIMELINE = """
+    SELECT id, gateway, pipeline, started_at, round_trip_s, outcome FROM results WHERE tick = ?
+    ORDER BY started_at LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFilters:
+    """Which results to return; an empty field accepts any value."""
+
+    tick: str = ""
+    orchestrator: str = ""
+    service_uri: str = ""
+    pipeline: str = ""
+    model: str = ""
+    outcome: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultPoint:
-    """One result as a dot: when, how long, and how it went."""
+    """One result as a dot of a chart: when it started, how long it took, and its outcome."""
 
     id: str
     started_at: float
@@ -25,7 +81,7 @@ class ResultPoint:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityRow:
-    """One capability of one orchestrator: its newest result and the ones before, oldest first."""
+    """One capability of one orchestrator, with its recent results, oldest first."""
 
     orchestrator: str
     service_uri: str
@@ -37,15 +93,15 @@ class CapabilityRow:
 
     @property
     def newest(self) -> ResultPoint:
-        """Give the newest result."""
+        """The newest result."""
         return self.recent[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalResultRow:
-    """Another tester's result, its stat as JSON; `seq` is the key for paging, `state` how far its stat got.
+    """Another tester's result, its stat as JSON; `seq` orders pages, `state` is the outbox state of its stat.
 
-    `state` is empty where the stat's way has been forgotten already.
+    `state` is empty if the outbox entry has been deleted.
     """
 
     seq: int
@@ -58,111 +114,85 @@ class ExternalResultRow:
 
 
 class Queries:
-    """Reads for pages and the API."""
+    """Reads results, capabilities and other testers' results; it changes nothing."""
 
     def __init__(self, database: Database) -> None:
         """Work on an open database."""
         self._database = database
 
+    async def page(self, filters: ResultFilters, *, before: int | None = None, limit: int = 100) -> list[ResultRow]:
+        """Return results, newest first, recorded before the one with seq `before`."""
+        rows = await self._database.read_rows(*build_page_query(filters, before, limit))
+        return [ResultRow.from_sql(row) for row in rows]
+
+    async def get(self, job_id: str) -> ResultRow | None:
+        """Return the result of a job, None if there is none."""
+        rows = await self._database.read_rows(f"{_SELECT_RESULTS} WHERE r.id = ?", (job_id,))
+        return ResultRow.from_sql(rows[0]) if rows else None
+
+    async def latest(self) -> list[tuple[ResultRow, int]]:
+        """Return the newest result of each capability, with the length of its run of unscored results."""
+        return [(ResultRow.from_sql(row[1:]), row[0]) for row in await self._database.read_rows(_SELECT_LATEST)]
+
+    async def targets(self) -> list[tuple[str, str]]:
+        """Return every (address, service URI) that has a result."""
+        return await self._database.read_rows(_SELECT_TARGETS)
+
     async def matrix(self, address: str = "", *, recent: int = _RECENT) -> list[CapabilityRow]:
-        """Give every capability with its newest results, of one orchestrator or of all."""
-
-        def work(db: sqlite3.Connection) -> list[CapabilityRow]:
-            where = "WHERE l.orchestrator = ?" if address else ""
-            known = db.execute(
-                f"SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak FROM latest l"
-                f" JOIN results r ON r.seq = l.seq {where} ORDER BY 1, 2, 3, 4",
-                (address,) if address else (),
-            ).fetchall()
-            return [
-                CapabilityRow(
-                    one, uri, pipeline, model, bool(warm), streak, _points(db, one, pipeline, model, uri, recent)
-                )
-                for one, uri, pipeline, model, warm, streak in known
-            ]
-
-        return [cell for cell in await self._database.read(work) if cell.recent]
+        """Return the capabilities of one orchestrator, or of all, each with its recent results."""
+        statement = _SELECT_ONE_ORCHESTRATOR if address else _SELECT_WHOLE_MATRIX
+        return await self._capabilities(statement, {"address": address}, recent)
 
     async def capabilities(
         self, *, after: str, limit: int, pipeline: str = "", recent: int = _RECENT
     ) -> list[CapabilityRow]:
-        """Give the capabilities of at most `limit` orchestrators whose addresses come after one, in their order."""
-
-        def work(db: sqlite3.Connection) -> list[CapabilityRow]:
-            where = " AND l.pipeline = ?" if pipeline else ""
-            wanted = (after, pipeline) if pipeline else (after,)
-            known = db.execute(
-                "SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak FROM latest l"
-                f" JOIN results r ON r.seq = l.seq WHERE l.orchestrator > ?{where} AND l.orchestrator IN (SELECT DISTINCT"
-                f" l.orchestrator FROM latest l JOIN results r ON r.seq = l.seq WHERE l.orchestrator > ?{where}"
-                " ORDER BY 1 LIMIT ?) ORDER BY 1, 2, 3, 4",
-                (*wanted, *wanted, limit),
-            ).fetchall()
-            return [
-                CapabilityRow(one, uri, slug, model, bool(warm), streak, _points(db, one, slug, model, uri, recent))
-                for one, uri, slug, model, warm, streak in known
-            ]
-
-        return [cell for cell in await self._database.read(work) if cell.recent]
-
-    async def entries(self, states: tuple[str, ...], *, after: int, limit: int) -> list[OutboxEntry]:
-        """Give outbox entries in these states (empty: all that are not delivered) after a number, oldest first."""
-        wanted = states or tuple(state for state in STATES if state != "delivered")
-        marks = ", ".join("?" * len(wanted))
-        found = await self._database.read(
-            lambda db: db.execute(
-                f"SELECT {', '.join(_ENTRY)} FROM outbox WHERE state IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?",
-                (*wanted, after, limit),
-            ).fetchall()
-        )
-        return [OutboxEntry(**dict(zip(_ENTRY, row, strict=True)) | {"maybe_double": bool(row[-1])}) for row in found]
+        """Return the capabilities of at most `limit` orchestrators whose addresses come after one, in their order."""
+        values = {"after": after, "limit": limit, "pipeline": pipeline}
+        return await self._capabilities(_SELECT_SOME_ORCHESTRATORS, values, recent)
 
     async def external_results(self, *, before: int | None, limit: int) -> list[ExternalResultRow]:
-        """Give results of other testers, newest first, received before the one with seq `before`."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT r.rowid, r.id, r.received_at, r.source, r.kind, r.stat, coalesce(o.state, '') FROM received r"
-                " LEFT JOIN outbox o ON o.result = r.id WHERE r.rowid < ? ORDER BY r.rowid DESC LIMIT ?",
-                (before if before is not None else 2**62, limit),
-            ).fetchall()
-        )
-        return [ExternalResultRow(*row) for row in found]
-
-    async def slowest(self, tick: str, limit: int = 10) -> list[tuple[str, str, str, str, float]]:
-        """Give the slowest results of a tick as (id, address, pipeline, model, seconds)."""
-        return await self._database.read(
-            lambda db: db.execute(
-                "SELECT id, orchestrator, pipeline, model, round_trip_s FROM results WHERE tick = ?"
-                " ORDER BY round_trip_s DESC LIMIT ?",
-                (tick, limit),
-            ).fetchall()
-        )
-
-    async def timeline(self, tick: str, limit: int = 3000) -> list[tuple[str, str, str, float, float, str]]:
-        """Give a tick's jobs as (id, gateway, pipeline, began, took, outcome), in their order."""
-        return await self._database.read(
-            lambda db: db.execute(
-                "SELECT id, gateway, pipeline, started_at, round_trip_s, outcome FROM results WHERE tick = ?"
-                " ORDER BY started_at LIMIT ?",
-                (tick, limit),
-            ).fetchall()
-        )
+        """Return results of other testers, newest first, received before the one with seq `before`."""
+        rows = await self._database.read_rows(_SELECT_EXTERNAL, (before if before is not None else 2**62, limit))
+        return [ExternalResultRow(*row) for row in rows]
 
     async def newest_external(self, limit: int = 50) -> list[tuple[float, str, str, str]]:
-        """Give the newest results of other testers as (when, source, kind, stat as JSON)."""
-        return await self._database.read(
-            lambda db: db.execute(
-                "SELECT received_at, source, kind, stat FROM received ORDER BY received_at DESC LIMIT ?", (limit,)
-            ).fetchall()
-        )
+        """Return the newest results of other testers as (received at, source, kind, stat as JSON)."""
+        return await self._database.read_rows(_SELECT_NEWEST_EXTERNAL, (limit,))
+
+    async def slowest(self, tick: str, limit: int = 10) -> list[tuple[str, str, str, str, float]]:
+        """Return the slowest results of a tick as (id, address, pipeline, model, seconds)."""
+        return await self._database.read_rows(_SELECT_SLOWEST, (tick, limit))
+
+    async def timeline(self, tick: str, limit: int = 3000) -> list[tuple[str, str, str, float, float, str]]:
+        """Return a tick's jobs as (id, gateway, pipeline, started at, round trip, outcome), in their order."""
+        return await self._database.read_rows(_SELECT_TIMELINE, (tick, limit))
+
+    async def _capabilities(self, statement: str, values: dict[str, Any], recent: int) -> list[CapabilityRow]:
+        def work(db: sqlite3.Connection) -> list[CapabilityRow]:
+            capabilities = []
+            for address, uri, pipeline, model, warm, streak in db.execute(statement, values).fetchall():
+                points = db.execute(_SELECT_POINTS, (address, uri, pipeline, model, recent)).fetchall()
+                # Retention may delete the results between the two queries.
+                if points:
+                    oldest_first = tuple(ResultPoint(*point) for point in reversed(points))
+                    row = CapabilityRow(address, uri, pipeline, model, bool(warm), streak, oldest_first)
+                    capabilities.append(row)
+            return capabilities
+
+        return await self._database.read(work)
 
 
-def _points(
-    db: sqlite3.Connection, address: str, pipeline: str, model: str, uri: str, recent: int
-) -> tuple[ResultPoint, ...]:
-    found = db.execute(
-        "SELECT id, started_at, round_trip_s, outcome, reason FROM results"
-        " WHERE orchestrator = ? AND pipeline = ? AND model = ? AND service_uri = ? ORDER BY seq DESC LIMIT ?",
-        (address, pipeline, model, uri, recent),
-    ).fetchall()
-    return tuple(ResultPoint(*row) for row in reversed(found))
+def build_page_query(filters: ResultFilters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
+    """Return the statement for a page of results, and its values."""
+    conditions = {name: value for name in _BY_SELECTIVITY if (value := getattr(filters, name))}
+    where = "".join(f" AND {column} = ?" for column in _columns(conditions))
+    values = (before if before is not None else 2**62, *conditions.values(), limit)
+    return f"{_SELECT_RESULTS} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
+
+
+def _columns(conditions: Mapping[str, str]) -> list[str]:
+    # Without statistics SQLite picks any index that fits. A `+` before a column keeps its index out of the choice, so
+    # only the most selective condition is left. Most results pass, so `outcome = 'passed'` selects next to nothing.
+    selective = [name for name in conditions if (name, conditions[name]) != ("outcome", "passed")] or list(conditions)
+    indexed = _COLUMNS_OF_INDEX.get(selective[0], (selective[0],)) if selective else ()
+    return [f"r.{name}" if name in indexed else f"+r.{name}" for name in conditions]

@@ -1,13 +1,13 @@
-"""Results: kept together with what has to be posted of them, in one transaction."""
+"""Record results, each with its stat in one transaction, and change them when more is known."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -17,34 +17,123 @@ from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
-from jobtester.store.database import Database
-from jobtester.store.recording import NewResult, insert_outbox_rows, insert_results, outbox_row
-from jobtester.store.rows import SELECT, ResultRow, storable_text
+from jobtester.store.database import Database, insert_statement
 
 REPEAT_S = 86_400.0
-_NEWEST = 5000  # results that are looked through for a note
+_MAX_SEARCHED = 5000  # results that are searched for a note
 _SENT = ("sending", "uncertain", "delivered")
-_BY_FEWNESS = ("tick", "orchestrator", "model", "reason", "outcome", "pipeline")
 
 
 @dataclass(frozen=True, slots=True)
-class ResultFilters:
-    """Which results to give; empty means any."""
+class ResultRow:
+    """One recorded result. Its fields are the columns of the table; `seq` grows with every record and orders pages."""
 
-    tick: str = ""
-    orchestrator: str = ""
-    service_uri: str = ""
-    pipeline: str = ""
-    model: str = ""
-    outcome: str = ""
-    reason: str = ""
+    seq: int
+    id: str
+    tick: str
+    orchestrator: str
+    service_uri: str
+    pipeline: str
+    pipeline_name: str
+    model: str
+    warm: bool
+    outcome: str
+    reason: str
+    message: str
+    attribution: str
+    evidence: tuple[str, ...]
+    gateway: str
+    targeting: str
+    started_at: float
+    recorded_at: float
+    round_trip_s: float
+    artifact_s: float | None
+    status: int | None
+    measures: dict[str, float]
+    deferred: int
+    estimated_price_wei: int | None
+    request: str
+    response: str
+    notes: tuple[dict[str, str], ...] = ()
+
+    @classmethod
+    def from_sql(cls, row: tuple[Any, ...]) -> Self:
+        """Return the result of a row with all columns in their order."""
+        values = dict(zip(RESULT_COLUMNS, row, strict=True))
+        price = values["estimated_price_wei"]
+        return cls(
+            **values
+            | {
+                "warm": bool(values["warm"]),
+                "evidence": tuple(orjson.loads(values["evidence"])),
+                "notes": tuple(orjson.loads(values["notes"])),
+                "measures": orjson.loads(values["measures"]),
+                "estimated_price_wei": int(price) if price is not None else None,
+            }
+        )
+
+
+RESULT_COLUMNS = tuple(ResultRow.__dataclass_fields__)
+
+_INSERT_RESULT = insert_statement("results", RESULT_COLUMNS[1:]) + " ON CONFLICT (id) DO NOTHING"
+# Recent results weigh more in the usual duration: each passed job moves it by three tenths of the difference.
+_UPDATE_LATEST = """
+    INSERT INTO latest (orchestrator, service_uri, pipeline, model, seq, mean_s, unscored_streak)
+    SELECT orchestrator, service_uri, pipeline, model, seq, iif(outcome = 'passed', round_trip_s, NULL),
+        outcome = 'unscored'
+    FROM results WHERE seq = ?
+    ON CONFLICT DO UPDATE SET seq = excluded.seq,
+        mean_s = CASE WHEN excluded.mean_s IS NULL THEN mean_s WHEN mean_s IS NULL THEN excluded.mean_s
+            ELSE mean_s + 0.3 * (excluded.mean_s - mean_s) END,
+        unscored_streak = CASE WHEN excluded.unscored_streak THEN unscored_streak + 1 ELSE 0 END
+"""
+_INSERT_STAT = insert_statement(
+    "outbox",
+    (
+        "result", "tick", "gateway", "state", "body", "region", "orchestrator", "pipeline", "model", "timestamp",
+        "round_trip_s", "created_at", "due_at",
+    ),
+)  # fmt: skip
+_INSERT_RECEIVED = "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)"
+_FIND_RECEIVED = "SELECT 1 FROM received WHERE digest = ? AND received_at > ?"
+_SELECT_EVIDENCE = """
+    SELECT r.seq, r.outcome, r.attribution, r.evidence, o.state
+    FROM results r LEFT JOIN outbox o ON o.result = r.id WHERE r.id = ?
+"""
+_UPDATE_EVIDENCE = "UPDATE results SET attribution = ?, evidence = ? WHERE seq = ?"
+_DELETE_STAT = "DELETE FROM outbox WHERE result = ?"
+_MOVE_HELD = "UPDATE outbox SET state = ? WHERE state = 'held' AND tick = ? AND gateway = ?"
+_RELEASE_SUSPECTS = "UPDATE outbox SET state = 'pending', created_at = ? WHERE state = 'suspect' AND tick = ?"
+_SELECT_SUSPECTS = """
+    SELECT r.seq FROM outbox o JOIN results r ON r.id = o.result WHERE o.state = 'suspect' AND o.gateway = ?
+"""
+_DELETE_SUSPECTS = "DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?"
+_UNSCORE = "UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE seq = ?"
+_LENGTHEN_STREAK = "UPDATE latest SET unscored_streak = unscored_streak + 1 WHERE seq = ?"
+_SELECT_STREAKS = """
+    SELECT r.orchestrator, r.pipeline, r.model, l.unscored_streak
+    FROM results r JOIN latest l ON l.seq = r.seq WHERE r.tick = ?
+"""
+_SELECT_DURATIONS = "SELECT orchestrator, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
+_SELECT_PRICES = """
+    SELECT estimated_price_wei FROM results WHERE recorded_at >= ? AND estimated_price_wei IS NOT NULL
+"""
+_SELECT_TESTED = """
+    SELECT DISTINCT orchestrator, service_uri, pipeline, model FROM results
+    WHERE recorded_at >= ? AND outcome != 'unscored'
+"""
+_SELECT_NOTED = """
+    SELECT DISTINCT pipeline, model, request
+    FROM (SELECT pipeline, model, request, notes FROM results WHERE reason = ? ORDER BY seq DESC LIMIT ?)
+    WHERE instr(notes, ?) > 0
+"""
 
 
 class Results:
-    """Keeps results and gives them back."""
+    """Records results with their stats, moves held stats, and answers what planning a tick asks of past results."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        """Work on an open database; the clock gives Unix seconds."""
+        """Work on an open database; the clock returns Unix seconds."""
         self._database = database
         self._clock = clock
 
@@ -56,214 +145,181 @@ class Results:
         state: Literal["pending", "held"] = "pending",
         not_before: float = 0.0,
     ) -> bool:
-        """Keep a result, and its stat in the outbox; False if the job has a result already, which then stands."""
+        """Record a result, and its stat in the outbox, to be posted at `not_before` (Unix seconds) at the earliest.
+
+        Returns False if the job has a result already, which then stands.
+        """
         now = self._clock()
-        row = None
+        row = _result_values(result, now)
+        stat_row = None
         if stat is not None:
-            row = outbox_row(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
-        return await self._database.write_grouped(insert_results, NewResult(result, now, row))
+            stat_row = _stat_values(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
+
+        def work(db: sqlite3.Connection) -> bool:
+            inserted = db.execute(_INSERT_RESULT, row)
+            if not inserted.rowcount:
+                return False
+            db.execute(_UPDATE_LATEST, (inserted.lastrowid,))
+            if stat_row is not None:
+                db.execute(_INSERT_STAT, stat_row)
+            return True
+
+        return await self._database.write(work)
 
     async def add_evidence(self, job_id: str, kind: AttributionKind, line: str) -> bool:
-        """Add evidence that came after the result was recorded; tell whether the result was found.
+        """Add evidence that came after the result was recorded, and return True if there is such a result.
 
-        Until its stat is sent, a refutation makes the result unscored and withdraws the stat. Later nothing about it
-        can be taken back, and the evidence is kept as a note.
+        Until its stat is sent, a refutation makes the result unscored and withdraws the stat. After that nothing can be
+        taken back, so only the line of evidence is added.
         """
 
         def work(db: sqlite3.Connection) -> bool:
-            found = db.execute(
-                "SELECT r.seq, r.outcome, r.attribution, r.evidence, o.state FROM results r"
-                " LEFT JOIN outbox o ON o.result = r.id WHERE r.id = ?",
-                (job_id,),
-            ).fetchone()
-            if found is None:
+            row = db.execute(_SELECT_EVIDENCE, (job_id,)).fetchone()
+            if row is None:
                 return False
-            seq, came_to, before, evidence, state = found
-            after = Attribution(AttributionKind(before), tuple(orjson.loads(evidence))).with_evidence(
-                kind, storable_text(line)
-            )
-            db.execute(
-                "UPDATE results SET attribution = ?, evidence = ? WHERE seq = ?",
-                (before if state in _SENT else after.kind.value, orjson.dumps(after.evidence).decode(), seq),
-            )
+            seq, outcome, attribution, evidence, state = row
+            before = Attribution(AttributionKind(attribution), tuple(orjson.loads(evidence)))
+            after = before.with_evidence(kind, storable_text(line))
+            shown = before if state in _SENT else after
+            db.execute(_UPDATE_EVIDENCE, (shown.kind.value, orjson.dumps(after.evidence).decode(), seq))
             if after.kind is AttributionKind.REFUTED and state not in _SENT:
-                db.execute("DELETE FROM outbox WHERE result = ?", (job_id,))
-                if came_to != Outcome.UNSCORED:
+                db.execute(_DELETE_STAT, (job_id,))
+                if outcome != Outcome.UNSCORED:
                     _unscore(db, seq, "refuted", line)
             return True
 
         return await self._database.write(work)
 
     async def release_held(self, tick: str, gateway: str) -> int:
-        """Let the held stats of a gateway in a tick be posted: something has passed, so the path works."""
-        return await self._move("pending", "held", tick, gateway)
+        """Make the held stats of a gateway in a tick pending, and return their number."""
+        return await self._update(_MOVE_HELD, "pending", tick, gateway)
 
     async def suspect_held(self, tick: str, gateway: str) -> int:
-        """Hold back the stats of a gateway in a tick: nearly all failed alike."""
-        return await self._move("suspect", "held", tick, gateway)
+        """Make the held stats of a gateway in a tick suspect, and return their number."""
+        return await self._update(_MOVE_HELD, "suspect", tick, gateway)
 
     async def release_suspects(self, tick: str) -> int:
-        """Post a held-back tick after all, because a person says so; give how many stats that were."""
-        return await self._database.write(
-            lambda db: (
-                db.execute(
-                    "UPDATE outbox SET state = 'pending', created_at = ? WHERE state = 'suspect' AND tick = ?",
-                    (self._clock(), tick),
-                ).rowcount
-            )
-        )
+        """Make the suspect stats of a tick pending, because a person decided so, and return their number."""
+        return await self._update(_RELEASE_SUSPECTS, self._clock(), tick)
 
     async def unscore_suspects(self, gateway: str) -> int:
-        """Make held-back results of earlier ticks unscored: something passed through the same gateway since."""
+        """Make results unscored whose stats are suspect, and return their number.
+
+        A job has passed through the same gateway since, so what failed before was the path, not the orchestrators.
+        """
 
         def work(db: sqlite3.Connection) -> int:
-            found = db.execute(
-                "SELECT r.seq FROM outbox o JOIN results r ON r.id = o.result WHERE o.state = 'suspect' AND o.gateway = ?",
-                (gateway,),
-            ).fetchall()
-            for (seq,) in found:
+            rows = db.execute(_SELECT_SUSPECTS, (gateway,)).fetchall()
+            for (seq,) in rows:
                 _unscore(db, seq, "tick_suspect", find_reason("tick_suspect").meaning)
-            db.execute("DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?", (gateway,))
-            return len(found)
+            db.execute(_DELETE_SUSPECTS, (gateway,))
+            return len(rows)
 
         return await self._database.write(work)
 
-    async def record_external(self, body: bytes, source: str, found: Sequence[ExternalResult]) -> bool:
-        """Keep other testers' results and forward them; False, and nothing done, for a body that came within a day."""
+    async def record_external(self, body: bytes, source: str, results: Sequence[ExternalResult]) -> bool:
+        """Record other testers' results and queue their stats; return False for a body that came within a day."""
         now, digest = self._clock(), hashlib.sha256(body).hexdigest()
+        received, stats = [], []
+        for number, result in enumerate(results):
+            row_id = f"received-{digest[:32]}-{now:.6f}-{number}"
+            received.append((digest, now, row_id, source, result.kind, orjson.dumps(result.fields).decode()))
+            stats.append(_stat_values(result.stat, row_id, "", source, "pending", now, 0.0))
 
         def work(db: sqlite3.Connection) -> bool:
-            before = db.execute(
-                "SELECT 1 FROM received WHERE digest = ? AND received_at > ?", (digest, now - REPEAT_S)
-            ).fetchone()
-            if before is not None:
+            if db.execute(_FIND_RECEIVED, (digest, now - REPEAT_S)).fetchone() is not None:
                 return False
-            for number, one in enumerate(found):
-                job_id = f"received-{digest[:32]}-{now:.6f}-{number}"
-                db.execute(
-                    "INSERT INTO received (digest, received_at, id, source, kind, stat) VALUES (?, ?, ?, ?, ?, ?)",
-                    (digest, now, job_id, source, one.kind, orjson.dumps(one.fields).decode()),
-                )
-                insert_outbox_rows(db, [outbox_row(one.stat, job_id, "", source, "pending", now, 0.0)])
+            db.executemany(_INSERT_RECEIVED, received)
+            db.executemany(_INSERT_STAT, stats)
             return True
 
         return await self._database.write(work)
 
-    async def page(self, filters: ResultFilters, *, before: int | None = None, limit: int = 100) -> list[ResultRow]:
-        """Give results, newest first, recorded before the one with seq `before`."""
-        statement, values = build_page_query(filters, before, limit)
-        found = await self._database.read(lambda db: db.execute(statement, values).fetchall())
-        return [ResultRow.from_sql(row) for row in found]
-
-    async def get(self, job_id: str) -> ResultRow | None:
-        """Give one result by its id."""
-        found = await self._database.read(lambda db: db.execute(f"{SELECT} WHERE r.id = ?", (job_id,)).fetchone())
-        return ResultRow.from_sql(found) if found is not None else None
-
-    async def latest(self) -> list[tuple[ResultRow, int]]:
-        """Give the newest result of every orchestrator × pipeline × model, with its run of unscored ones."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                SELECT.replace("SELECT ", "SELECT l.unscored_streak, ", 1)
-                + " JOIN latest l ON l.seq = r.seq ORDER BY r.orchestrator, r.service_uri, r.pipeline, r.model"
-            ).fetchall()
-        )
-        return [(ResultRow.from_sql(row[1:]), int(row[0])) for row in found]
-
     async def unscored_streaks(self, tick: str) -> list[tuple[str, str, str, int]]:
-        """Return (address, pipeline, model, ticks in a row without a score) of what a tick has tested last."""
-        return await self._database.read(
-            lambda db: db.execute(
-                "SELECT r.orchestrator, r.pipeline, r.model, l.unscored_streak FROM results r JOIN latest l ON l.seq = r.seq"
-                " WHERE r.tick = ?",
-                (tick,),
-            ).fetchall()
-        )
-
-    async def targets(self) -> list[tuple[str, str]]:
-        """Return every (address, service URI) that has a result."""
-        return await self._database.read(
-            lambda db: db.execute("SELECT DISTINCT orchestrator, service_uri FROM latest").fetchall()
-        )
-
-    async def history(self, address: str, *, limit: int = 500) -> list[ResultRow]:
-        """Give the newest results of one orchestrator, newest first."""
-        return await self.page(ResultFilters(orchestrator=address), limit=limit)
+        """Return (address, pipeline, model, ticks in a row without a score) of the capabilities a tick tested last."""
+        return await self._database.read_rows(_SELECT_STREAKS, (tick,))
 
     async def durations(self) -> dict[CapabilityKey, float]:
-        """Give how long passed jobs of each capability took of late, in seconds."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT orchestrator, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
-            ).fetchall()
-        )
-        return {CapabilityKey(*row[:4]): row[4] for row in found}
+        """Return the usual duration of passed jobs by capability, in seconds."""
+        return {CapabilityKey(*row[:4]): row[4] for row in await self._database.read_rows(_SELECT_DURATIONS)}
 
     async def spent_wei(self, since: float) -> int:
-        """Sum the estimated prices of jobs that began since an instant, in wei."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT estimated_price_wei FROM results WHERE recorded_at >= ? AND estimated_price_wei IS NOT NULL",
-                (since,),
-            ).fetchall()
-        )
-        return sum(int(price) for (price,) in found)
+        """Return the sum of the estimated prices of jobs recorded since an instant, in wei."""
+        # Prices exceed SQLite's 64-bit integers, so they are stored as text and added up here.
+        return sum(int(price) for (price,) in await self._database.read_rows(_SELECT_PRICES, (since,)))
 
     async def tested_since(self, since: float) -> set[CapabilityKey]:
-        """Give the capabilities (address, service URI, pipeline, model) that have a scored result since an instant."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT DISTINCT orchestrator, service_uri, pipeline, model FROM results"
-                " WHERE recorded_at >= ? AND outcome != 'unscored'",
-                (since,),
-            ).fetchall()
-        )
-        return {CapabilityKey(*row) for row in found}
+        """Return the capabilities with a scored result since an instant."""
+        return {CapabilityKey(*row) for row in await self._database.read_rows(_SELECT_TESTED, (since,))}
 
     async def requests_with_note(self, reason: str, code: str) -> list[tuple[str, str, str]]:
         """Return pipeline, model and request of the newest results that have a reason and the note with a code."""
-        found = await self._database.read(
-            lambda db: db.execute(
-                "SELECT DISTINCT pipeline, model, request FROM"
-                " (SELECT pipeline, model, request, notes FROM results WHERE reason = ? ORDER BY seq DESC LIMIT ?)"
-                " WHERE instr(notes, ?) > 0",
-                (reason, _NEWEST, f'"note":"{code}"'),
-            ).fetchall()
-        )
-        return [(pipeline, model, request) for pipeline, model, request in found]
+        return await self._database.read_rows(_SELECT_NOTED, (reason, _MAX_SEARCHED, f'"note":"{code}"'))
 
-    async def _move(self, to: str, of: str, tick: str, gateway: str) -> int:
-        return await self._database.write(
-            lambda db: (
-                db.execute(
-                    "UPDATE outbox SET state = ? WHERE state = ? AND tick = ? AND gateway = ?", (to, of, tick, gateway)
-                ).rowcount
-            )
-        )
+    async def _update(self, statement: str, *values: Any) -> int:
+        return await self._database.write(lambda db: db.execute(statement, values).rowcount)
 
 
-def build_page_query(filters: ResultFilters, before: int | None, limit: int) -> tuple[str, tuple[str | int, ...]]:
-    """Write the query for a page of results, and its values."""
-    wanted = {name: value for name in _BY_FEWNESS if (value := getattr(filters, name))}
-    where = "".join(f" AND {column} = ?" for column in _columns(wanted))
-    values = (before if before is not None else 2**62, *wanted.values(), limit)
-    return f"{SELECT} WHERE r.seq < ?{where} ORDER BY r.seq DESC LIMIT ?", values
+def storable_text(text: str) -> str:
+    """Return a text with lone surrogates replaced: some answers contain them, and UTF-8 has no bytes for them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _columns(wanted: Mapping[str, str]) -> list[str]:
-    """Name the columns that filter, so that the one with the fewest rows of a value is looked up and the rest checked.
+def _result_values(result: Result, now: float) -> dict[str, Any]:
+    job, verdict = result.job, result.verdict
+    evidence = [storable_text(line) for line in result.attribution.evidence]
+    notes = [{key: storable_text(value) for key, value in note.as_json().items()} for note in result.notes]
+    return {
+        "id": result.id,
+        "tick": job.tick,
+        "orchestrator": job.orchestrator.address,
+        "service_uri": job.target.service_uri,
+        "pipeline": job.pipeline,
+        "pipeline_name": job.pipeline_name,
+        "model": job.model,
+        "warm": int(job.warm),
+        "outcome": verdict.outcome.value,
+        "reason": verdict.code,
+        "message": storable_text(verdict.message),
+        "attribution": result.attribution.kind.value,
+        "evidence": orjson.dumps(evidence).decode(),
+        "gateway": result.gateway,
+        "targeting": result.targeting,
+        "started_at": result.started_at,
+        "recorded_at": now,
+        "round_trip_s": result.round_trip_s,
+        "artifact_s": result.artifact_s,
+        "status": result.status,
+        "measures": orjson.dumps(dict(result.measures)).decode(),
+        "deferred": result.deferred,
+        "estimated_price_wei": str(job.price_wei) if job.price_wei is not None else None,
+        "request": storable_text(result.request),
+        "response": storable_text(result.response),
+        "notes": orjson.dumps(notes).decode(),
+    }
 
-    SQLite would pick any; a `+` keeps it from a column's index. Most results pass, so that outcome finds little.
-    """
-    few = [name for name in wanted if (name, wanted[name]) != ("outcome", "passed")] or list(wanted)
-    looked_up = {"orchestrator", "pipeline", "model"} if few[:1] == ["orchestrator"] else set(few[:1])
-    return [f"r.{name}" if name in looked_up else f"+r.{name}" for name in wanted]
+
+def _stat_values(
+    stat: Stat, result_id: str, tick: str, gateway: str, state: str, now: float, due_at: float
+) -> dict[str, Any]:
+    return {
+        "result": result_id,
+        "tick": tick,
+        "gateway": gateway,
+        "state": state,
+        "body": stat.body,
+        "region": stat.region,
+        "orchestrator": stat.orchestrator,
+        "pipeline": stat.pipeline,
+        "model": stat.model,
+        "timestamp": stat.timestamp,
+        "round_trip_s": stat.round_trip_s,
+        "created_at": now,
+        "due_at": due_at,
+    }
 
 
 def _unscore(db: sqlite3.Connection, seq: int, code: str, message: str) -> None:
-    """Make a scored result unscored, and count it so among its capability's newest."""
-    db.execute(
-        "UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE seq = ?",
-        (code, storable_text(message), seq),
-    )
-    db.execute("UPDATE latest SET unscored_streak = unscored_streak + 1 WHERE seq = ?", (seq,))
+    """Make a scored result unscored, and lengthen the streak of its capability if it is the newest."""
+    db.execute(_UNSCORE, (code, storable_text(message), seq))
+    db.execute(_LENGTHEN_STREAK, (seq,))

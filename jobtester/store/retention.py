@@ -1,81 +1,72 @@
-"""Clean-up: what is older than store.keep goes, a little at a time, and its room is given back."""
+"""Delete what is older than store.keep, a little at a time, and give its room back to the disk."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 
 from jobtester.store.database import Database
 from jobtester.store.results import REPEAT_S
 
+# Small batches, so that results and stats are written in between.
 _BATCH = 500
 _PAGES = 256
 
+_DELETE_SETTLED = """
+    DELETE FROM outbox WHERE seq IN (
+        SELECT seq FROM outbox
+        WHERE settled_at < ? AND state IN ('delivered', 'refused', 'expired', 'dropped') LIMIT ?
+    )
+"""
+# A result stays as long as the outbox has its stat: what has not been settled at the Leaderboard is never deleted.
+_DELETE_RESULTS = """
+    DELETE FROM results WHERE seq IN (
+        SELECT seq FROM results WHERE recorded_at < ? AND id NOT IN (SELECT result FROM outbox) LIMIT ?
+    )
+"""
+_DELETE_RECEIVED = """
+    DELETE FROM received WHERE rowid IN (
+        SELECT rowid FROM received WHERE received_at < ? AND id NOT IN (SELECT result FROM outbox) LIMIT ?
+    )
+"""
+_DELETE_TICKS = "DELETE FROM ticks WHERE started_at < ? AND id NOT IN (SELECT tick FROM results)"
+_DELETE_LATEST = "DELETE FROM latest WHERE seq NOT IN (SELECT seq FROM results)"
+_COUNT_FREE_PAGES = "PRAGMA freelist_count"
+_SHRINK = f"PRAGMA incremental_vacuum({_PAGES})"
+
 
 class Retention:
-    """Deletes old rows; never what has not been settled at the Leaderboard."""
+    """Deletes old rows, but never a stat that has not been settled, nor its result."""
 
     def __init__(self, database: Database) -> None:
         """Work on an open database."""
         self._database = database
 
     async def run(self, *, keep_s: float, now: float) -> int:
-        """Delete what is older than `keep_s` seconds, give the room back, and tell how many results that were."""
+        """Delete what is older than `keep_s` seconds, shrink the file, and return the number of deleted results."""
         horizon = now - keep_s
-        await self._all(_entries, horizon)
-        total = await self._all(_results, horizon)
-        await self._all(_received, min(horizon, now - REPEAT_S))  # by them a repeat is known
-        await self._database.write(lambda db: _rest(db, horizon))
+        await self._delete(_DELETE_SETTLED, horizon)
+        results = await self._delete(_DELETE_RESULTS, horizon)
+        await self._delete(_DELETE_RECEIVED, min(horizon, now - REPEAT_S))  # the last day's recognize repeats
+        await self._database.write(lambda db: _delete_rest(db, horizon))
         while await self._database.write(_shrink):
             pass
-        return total
+        return results
 
-    async def _all(self, delete: Callable[[sqlite3.Connection, float], int], horizon: float) -> int:
-        """Delete batch after batch, so that others may write in between; give how many rows."""
+    async def _delete(self, statement: str, horizon: float) -> int:
         total = 0
-        while deleted := await self._database.write(lambda db: delete(db, horizon)):
+        while deleted := await self._database.write(lambda db: db.execute(statement, (horizon, _BATCH)).rowcount):
             total += deleted
         return total
 
 
-def _entries(db: sqlite3.Connection, horizon: float) -> int:
-    """Forget one batch of stats that have been settled for long."""
-    return db.execute(
-        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE settled_at < ?"
-        " AND state IN ('delivered', 'refused', 'expired', 'dropped') LIMIT ?)",
-        (horizon, _BATCH),
-    ).rowcount
-
-
-def _results(db: sqlite3.Connection, horizon: float) -> int:
-    """Delete one batch of old results whose stat, if any, has been forgotten."""
-    return db.execute(
-        "DELETE FROM results WHERE seq IN (SELECT seq FROM results WHERE recorded_at < ?"
-        " AND id NOT IN (SELECT result FROM outbox) LIMIT ?)",
-        (horizon, _BATCH),
-    ).rowcount
-
-
-def _received(db: sqlite3.Connection, horizon: float) -> int:
-    """Delete one batch of other testers' old results in the same way."""
-    return db.execute(
-        "DELETE FROM received WHERE rowid IN (SELECT rowid FROM received WHERE received_at < ?"
-        " AND id NOT IN (SELECT result FROM outbox) LIMIT ?)",
-        (horizon, _BATCH),
-    ).rowcount
-
-
-def _rest(db: sqlite3.Connection, horizon: float) -> None:
-    db.execute("DELETE FROM ticks WHERE started_at < ? AND id NOT IN (SELECT tick FROM results)", (horizon,))
-    db.execute("DELETE FROM latest WHERE seq NOT IN (SELECT seq FROM results)")
+def _delete_rest(db: sqlite3.Connection, horizon: float) -> None:
+    db.execute(_DELETE_TICKS, (horizon,))
+    db.execute(_DELETE_LATEST)
 
 
 def _shrink(db: sqlite3.Connection) -> bool:
-    """Give a little room back to the disk; tell whether there is more to give."""
-    before = _free(db)
-    db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
-    return 0 < _free(db) < before
-
-
-def _free(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA freelist_count").fetchone()[0])
+    """Shrink the file a little, and return True if it can shrink further."""
+    (before,) = db.execute(_COUNT_FREE_PAGES).fetchone()
+    db.execute(_SHRINK).fetchall()
+    (after,) = db.execute(_COUNT_FREE_PAGES).fetchone()
+    return 0 < int(after) < int(before)

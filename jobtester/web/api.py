@@ -13,7 +13,7 @@ from aiohttp import web
 from jobtester import __version__
 from jobtester.domain.reasons import Outcome
 from jobtester.store.outbox import STATES
-from jobtester.store.results import ResultFilters
+from jobtester.store.queries import ResultFilters
 from jobtester.web import shapes
 from jobtester.web.bearer import has_token
 from jobtester.web.context import CONTEXT, WebContext
@@ -93,7 +93,7 @@ async def results(request: web.Request) -> web.Response:
         reason=given.reason(),
     )
     limit = given.limit()
-    rows = await request.app[CONTEXT].results.page(filters, before=given.cursor(), limit=limit + 1)
+    rows = await request.app[CONTEXT].queries.page(filters, before=given.cursor(), limit=limit + 1)
     return await _page(rows, limit, lambda row: str(row.seq), shapes.result)
 
 
@@ -101,7 +101,7 @@ async def results(request: web.Request) -> web.Response:
 async def result(request: web.Request) -> web.Response:
     """Give one result with its evidence, request and answer."""
     parse_query(request.query, ())
-    row = await request.app[CONTEXT].results.get(_id(request))
+    row = await request.app[CONTEXT].queries.get(_id(request))
     if row is None:
         raise web.HTTPNotFound(text="no result of this id is kept")
     return _json(shapes.whole_result(row))
@@ -162,7 +162,7 @@ async def outbox(request: web.Request) -> web.Response:
     given = parse_query(request.query, ("limit", "cursor", "state"))
     limit, parts = given.limit(), request.app[CONTEXT]
     state = given.one_of("state", STATES)
-    found = await parts.queries.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
+    found = await parts.outbox.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
     counts = await parts.outbox.counts()
     return await _page(found, limit, lambda one: str(one.seq), shapes.entry, counts=counts)
 

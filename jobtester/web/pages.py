@@ -17,8 +17,8 @@ from aiohttp import web
 from jobtester import __version__
 from jobtester.domain.reasons import Outcome
 from jobtester.errors import CrashBoundary
-from jobtester.store.results import ResultFilters
-from jobtester.store.rows import ResultRow
+from jobtester.store.queries import ResultFilters
+from jobtester.store.results import ResultRow
 from jobtester.store.ticks import TickRow
 from jobtester.web.charts import SHAPES, latency, timeline
 from jobtester.web.context import CONTEXT, WebContext
@@ -85,7 +85,7 @@ async def orchestrator(request: web.Request) -> web.Response:
             "The address may be mistyped, no gateway may know it, or none of its jobs has been tested yet.",
         )
     before = _number(request.query.get("before"))
-    recent = await parts.results.page(ResultFilters(orchestrator=address), before=before, limit=_ON_A_PAGE)
+    recent = await parts.queries.page(ResultFilters(orchestrator=address), before=before, limit=_ON_A_PAGE)
     plotted = await asyncio.to_thread(lambda: [(cell, latency(cell.recent)) for cell in cells])
     return await _page(
         request,
@@ -97,7 +97,7 @@ async def orchestrator(request: web.Request) -> web.Response:
 @routes.get("/r/{id}")
 async def result(request: web.Request) -> web.Response:
     """Show one result with everything behind it."""
-    found = await request.app[CONTEXT].results.get(request.match_info["id"])
+    found = await request.app[CONTEXT].queries.get(request.match_info["id"])
     if found is None:
         return await _missing(request, "No such result is kept.", _DELETED)
     return await _page(request, "result.html", {"result": found, "row": explained(found)})
@@ -112,7 +112,7 @@ async def tick(request: web.Request) -> web.Response:
         return await _missing(request, "No such tick is kept.", _DELETED)
     chosen = {name: request.query.get(name, "") for name in ("outcome", "reason")}
     before = _number(request.query.get("before"))
-    recent = await parts.results.page(ResultFilters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
+    recent = await parts.queries.page(ResultFilters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
     jobs = await parts.queries.timeline(found.id)
     return await _page(
         request,

@@ -22,7 +22,7 @@ from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.outbox import STATES, OutboxEntry
 from jobtester.store.queries import CapabilityRow, ExternalResultRow
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 from jobtester.store.ticks import TickRow
 from jobtester.web.context import ProgressView
 

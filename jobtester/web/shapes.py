@@ -11,7 +11,7 @@ from jobtester.domain.reasons import Fault, Outcome, Reason, find_reason
 from jobtester.domain.units import format_wei
 from jobtester.store.outbox import OutboxEntry
 from jobtester.store.queries import CapabilityRow, ExternalResultRow, ResultPoint
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 from jobtester.store.ticks import TickRow
 from jobtester.web.context import ProgressView
 

@@ -13,6 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.store.queries import Queries
 from tests.harness.browser import console
 from tests.harness.hostile_texts import TICK, hostile_tester
 from tests.harness.simulated import SimulatedTester, simulated_tester
@@ -141,7 +142,7 @@ async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdrive
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         row = next(row for row in await tester.results() if row.outcome == "failed")
         found_id = await asyncio.to_thread(find_evidence, browser, base, row.orchestrator, width)
-        found = await tester.daemon.coordinator.results.get(found_id)
+        found = await Queries(tester.daemon.database).get(found_id)
         assert found is not None
         assert (found.orchestrator, found.outcome) == (row.orchestrator, "failed")
         text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)

@@ -17,8 +17,8 @@ from jobtester.domain.tick_report import TickReport
 from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
-from jobtester.store.results import ResultFilters
-from jobtester.store.rows import ResultRow
+from jobtester.store.queries import Queries, ResultFilters
+from jobtester.store.results import ResultRow
 from tests.harness.waiting import TIMEOUT_S, until
 
 BATCH_PIPELINES = (
@@ -59,7 +59,7 @@ class SimulatedTester:
 
     async def results(self, tick: str = "") -> list[ResultRow]:
         """Return every stored result."""
-        return await self.daemon.coordinator.results.page(ResultFilters(tick=tick), limit=100_000)
+        return await Queries(self.daemon.database).page(ResultFilters(tick=tick), limit=100_000)
 
 
 def config_tables(

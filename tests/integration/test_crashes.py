@@ -295,15 +295,10 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
     def work(_: object) -> NoReturn:
         raise error("broken on purpose")
 
-    def too_few(_: object, _items: object) -> list[int]:
-        return []
-
     async with open_database(tmp_path / "store.db") as database:
         async with asyncio.timeout(60):
             with pytest.raises((StoreError, error)):
                 await database.write(work)
-            with pytest.raises(RuntimeError):
-                await database.write_grouped(too_few, 1)
             assert await database.write(lambda _: 7) == 7
         assert database.is_writable
 

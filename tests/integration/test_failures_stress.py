@@ -12,7 +12,7 @@ import pytest
 
 from jobtester.simulator.job_log import LoggedJob
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 
 pytestmark = pytest.mark.slow

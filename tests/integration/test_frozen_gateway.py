@@ -10,7 +10,7 @@ import pytest
 
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
-from jobtester.store.results import ResultFilters
+from jobtester.store.queries import Queries, ResultFilters
 
 
 @pytest.mark.parametrize(
@@ -51,5 +51,5 @@ async def test_silence_is_judged_by_whether_the_gateway_lives(alive: bool, reaso
         }
         async with open_daemon(Configuration.from_tables(content, origin="test")) as running:
             await running.run_once("test")
-            (row,) = await running.coordinator.results.page(ResultFilters())
+            (row,) = await Queries(running.database).page(ResultFilters())
         assert (row.reason, jobs) == (reason, 1)

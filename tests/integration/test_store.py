@@ -29,11 +29,10 @@ from jobtester.store import database_file
 from jobtester.store.database import Database
 from jobtester.store.migrations import STEPS, VERSION
 from jobtester.store.outbox import STATES, Outbox, OutboxEntry, StateChange
-from jobtester.store.queries import Queries
-from jobtester.store.results import ResultFilters, Results, build_page_query
+from jobtester.store.queries import Queries, ResultFilters, build_page_query
+from jobtester.store.results import RESULT_COLUMNS, ResultRow, Results
 from jobtester.store.retention import Retention
-from jobtester.store.rows import COLUMNS
-from jobtester.store.ticks import Ticks
+from jobtester.store.ticks import TickRow, Ticks
 from tests.harness.receiver import AI_STAT
 from tests.harness.store import open_database
 
@@ -104,7 +103,7 @@ def write_earlier_version(path: Path, version: int) -> None:
             db.execute("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         came = [("passed", "ok"), ("failed", "503"), ("failed", "check:image"), ("unscored", "busy")]
         for number, (how, why) in enumerate(came * 3):
-            names = columns_before("results", COLUMNS, version)
+            names = columns_before("results", RESULT_COLUMNS, version)
             db.execute(
                 f"INSERT INTO results ({names}) VALUES (?, ?, 't0', ?, 'https://a', 'llm', 'Llm', ?, 1,"
                 " ?, ?, 'm', 'proven', '[\"line\"]', 'g', 'query', 1.5, 2.5, 0.1, NULL, NULL,"
@@ -145,14 +144,15 @@ async def test_an_earlier_file_is_brought_up_to_date(version: int, tmp_path: Pat
     async with open_database(tmp_path / "new.db"):
         pass
     async with open_database(path) as database:
-        results, outbox, ticks, views = Results(database), Outbox(database), Ticks(database), Queries(database)
-        assert len(await results.page(ResultFilters())) == (12 if version else 0)
+        results, queries = Results(database), Queries(database)
+        outbox, ticks = Outbox(database), Ticks(database)
+        assert len(await queries.page(ResultFilters())) == (12 if version else 0)
         assert sum((await outbox.counts()).values()) == (len(STATES) if version else 0)
         assert len(await ticks.newest(10)) == (5 if version else 0)
-        assert len(await views.external_results(before=None, limit=9)) == (2 if version else 0)
-        assert len(await results.latest()) == (4 if version else 0)
+        assert len(await queries.external_results(before=None, limit=9)) == (2 if version else 0)
+        assert len(await queries.latest()) == (4 if version else 0)
         await results.record(make_result(), Stat.from_result(make_result(), "FRA"))
-        assert len(await results.page(ResultFilters(model="m", outcome="passed"))) == 1
+        assert len(await queries.page(ResultFilters(model="m", outcome="passed"))) == 1
         await results._database.write(lambda db: db.execute("DELETE FROM results WHERE model = 'm'"))
         await results._database.write(lambda db: db.execute("DELETE FROM latest WHERE model = 'm'"))
         await results._database.write(lambda db: db.execute("DELETE FROM outbox WHERE timestamp > 1"))
@@ -168,9 +168,9 @@ async def test_notes_are_kept_with_their_result(tmp_path: Path) -> None:
     """They come back as they were, lone halves of characters replaced."""
     note = Note("chat", "usage", "3 + 4 is not \ud800 8")
     async with open_database(tmp_path / "new.db") as database:
-        results = Results(database)
+        results, queries = Results(database), Queries(database)
         await results.record(replace(make_result(), notes=(note,)), None)
-        (row,) = await results.page(ResultFilters())
+        (row,) = await queries.page(ResultFilters())
     assert row.notes == ({"check": "chat", "note": "usage", "message": "3 + 4 is not ? 8"},)
 
 
@@ -213,7 +213,7 @@ async def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     for owner in (True, False):
         with pytest.raises(StoreError) as caught:
             await Database(path).open(owner=owner)
-        known = f"{path} has version {VERSION + 1}, this program knows {VERSION}"
+        known = f"{path} has version {VERSION + 1}, this program supports up to {VERSION}"
         assert known in str(caught.value)
         assert "use the newer program" in str(caught.value)
     assert path.read_bytes() == before
@@ -248,7 +248,7 @@ async def test_only_what_is_old_and_settled_goes(tmp_path: Path) -> None:
                 await Ticks(database).start(found.job.tick, NOW - age * DAY, 1, "clock")
                 await record_results(database, NOW - age * DAY, found, state=state)
         assert await Retention(database).run(keep_s=30 * DAY, now=NOW) == len(settled)
-        left = {row.tick for row in await Results(database).page(ResultFilters())}
+        left = {row.tick for row in await Queries(database).page(ResultFilters())}
         assert left == {f"1-{state}" for state in ("", *STATES)} | {f"40-{state}" for state in {*STATES} - {*settled}}
         assert {tick.id for tick in await Ticks(database).newest(100)} == left
         assert len(await Outbox(database).entries(STATES)) == len(left) - 1
@@ -321,15 +321,15 @@ async def test_a_file_that_cannot_shrink_does_not_hang(tmp_path: Path) -> None:
 async def test_the_newest_results_stay_right(tmp_path: Path) -> None:
     """Capabilities whose results are all gone disappear; of others newest, usual duration and streak stay the same."""
     async with open_database(tmp_path / "a.db") as database:
-        results = Results(database)
+        results, queries = Results(database), Queries(database)
         await record_results(database, NOW - 40 * DAY, make_result(who=1))
         await record_results(database, NOW - 40 * DAY, make_result(who=2))
         for code in ("busy", "busy", "ok", "busy"):
             await record_results(database, NOW - DAY, make_result(code, who=2))
-        before = {row.orchestrator: (row, streak) for row, streak in await results.latest()}
+        before = {row.orchestrator: (row, streak) for row, streak in await queries.latest()}
         took = await results.durations()
         await Retention(database).run(keep_s=30 * DAY, now=NOW)
-        after = {row.orchestrator: (row, streak) for row, streak in await results.latest()}
+        after = {row.orchestrator: (row, streak) for row, streak in await queries.latest()}
         two = f"0x{2:040x}"
         assert after == {two: before[two]}
         assert after[two][1] == 1
@@ -357,15 +357,15 @@ async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> Non
     """Filters, alone and together, give exactly their rows, page by page, by the index with the fewest of a value."""
     codes = ("ok", "ok", "503", "busy", "check:image")
     async with open_database(tmp_path / "a.db") as database:
-        results = Results(database)
+        results, queries = Results(database), Queries(database)
         for number in range(300):
             one = make_result(codes[number % 5], who=number % 7, model=f"m{number % 3}", tick=f"t{number % 2}")
             await results.record(one, None)
-        everything = await results.page(ResultFilters(), limit=1_000)
+        everything = await queries.page(ResultFilters(), limit=1_000)
         for wanted, index in FILTERS:
             expected = [row.seq for row in everything if all(getattr(row, key) == wanted[key] for key in wanted)]
             found: list[int] = []
-            while page := await results.page(ResultFilters(**wanted), before=found[-1] if found else None, limit=9):
+            while page := await queries.page(ResultFilters(**wanted), before=found[-1] if found else None, limit=9):
                 found += [row.seq for row in page]
             assert found == expected, wanted
             if wanted:
@@ -377,19 +377,43 @@ async def test_filters_find_what_they_name_and_look_it_up(tmp_path: Path) -> Non
                 assert "TEMP B-TREE" not in str(plan) or "orchestrator" in wanted, (wanted, plan)
 
 
+async def test_a_page_of_one_service_uri(tmp_path: Path) -> None:
+    """An address may have several service URIs; the filter tells them apart, alone and beside other filters."""
+    async with open_database(tmp_path / "a.db") as database:
+        results, queries = Results(database), Queries(database)
+        first, second = make_result(who=1), make_result(who=1)
+        moved = replace(first.job.orchestrator, service_uri="https://moved.example:8935")
+        second = replace(second, job=replace(second.job, orchestrator=moved))
+        for result in (first, second):
+            await results.record(result, None)
+        for filters in ({}, {"orchestrator": moved.address}):
+            rows = await queries.page(ResultFilters(service_uri=moved.service_uri, **filters))
+            assert [row.id for row in rows] == [second.id]
+
+
+def test_rows_have_the_columns_of_their_tables(tmp_path: Path) -> None:
+    """A dataclass is the only list of a table's columns in the code, and it agrees with the migrated table."""
+    path = tmp_path / "a.db"
+    database_file.open_database(path, owner=True).close()
+    with closing(sqlite3.connect(path)) as db:
+        for table, row_type in (("results", ResultRow), ("outbox", OutboxEntry), ("ticks", TickRow)):
+            columns = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+            assert columns == set(row_type.__dataclass_fields__), table
+
+
 async def test_results_kept_together_are_each_kept_once(tmp_path: Path) -> None:
     """Of those that come at once, a job's first stands, its stat is posted once, and capabilities remember in order."""
     codes = ("ok", "busy", "busy", "ok", "busy", "503")
     given = [make_result(code, who=number % 3 + 1) for number in range(12) for code in codes]
     again = [replace(one, verdict=Verdict.from_code("503")) for one in given[::5]]
     async with open_database(tmp_path / "s.db") as database:
-        results = Results(database, clock=lambda: NOW)
+        results, queries = Results(database, clock=lambda: NOW), Queries(database)
         kept = await asyncio.gather(
             *(results.record(one, Stat.from_result(one, "FRA")) for one in [*given, *again, *given])
         )
         assert kept == [True] * len(given) + [False] * (len(again) + len(given))
-        newest = {row.orchestrator: (row, streak) for row, streak in await results.latest()}
-        page = await results.page(ResultFilters(), limit=1_000)
+        newest = {row.orchestrator: (row, streak) for row, streak in await queries.latest()}
+        page = await queries.page(ResultFilters(), limit=1_000)
         entries = await Outbox(database).entries()
     assert [row.id for row in reversed(page)] == [one.id for one in given]
     assert [row.reason for row in reversed(page)] == [one.verdict.code for one in given]
@@ -403,9 +427,9 @@ async def test_one_that_cannot_be_kept_does_not_spoil_the_others(tmp_path: Path)
     given = [make_result() for _ in range(9)]
     given[4] = replace(given[4], status=2**70)
     async with open_database(tmp_path / "s.db") as database:
-        results = Results(database, clock=lambda: NOW)
+        results, queries = Results(database, clock=lambda: NOW), Queries(database)
         came = await asyncio.gather(*(results.record(one, None) for one in given), return_exceptions=True)
-        page = await results.page(ResultFilters(), limit=100)
+        page = await queries.page(ResultFilters(), limit=100)
     assert [one is True for one in came] == [number != 4 for number in range(9)]
     assert isinstance(came[4], OverflowError)
     assert [row.id for row in reversed(page)] == [one.id for one in given if one is not given[4]]

@@ -139,7 +139,7 @@ async def test_a_disk_that_may_only_be_read_is_told(small_disk: Path) -> None:
     await first.close()
     before = path.read_bytes()
     await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StoreError, match=r"store\.path: .*(may only be read|Read-only file system)"):
+    with pytest.raises(StoreError, match=r"store\.path: .*(is read-only|Read-only file system)"):
         await Database(path).open()
     assert path.read_bytes() == before
     assert names(small_disk) == ["jobtester.db", "jobtester.db.lock"]
@@ -154,7 +154,7 @@ async def test_a_file_that_may_only_be_read_is_told(tmp_path: Path) -> None:
     path.chmod(0o444)
     if os.access(path, os.W_OK):
         pytest.skip("root may write every file; see the test of a disk that may only be read")
-    with pytest.raises(StoreError, match=r"store\.path: .*may only be read"):
+    with pytest.raises(StoreError, match=r"store\.path: .*is read-only"):
         await Database(path).open()
 
 
@@ -262,7 +262,7 @@ async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(t
     second, third = Database(path), Database(path)
     await second.open()
     assert second.damaged_copy is None
-    with pytest.raises(StoreError, match="at the next start it is set aside"):
+    with pytest.raises(StoreError, match="the next start moves it aside"):
         await second.read(lambda db: db.execute("SELECT message FROM results").fetchone())
     await second.close()
     await third.open()

@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.results import ResultFilters
-from jobtester.store.rows import ResultRow
+from jobtester.store.queries import Queries, ResultFilters
+from jobtester.store.results import ResultRow
 from tests.harness.simulated import simulated_tester
 
 LLM, BYOC = "llm", "openai-chat-completions"
@@ -188,7 +188,7 @@ async def hostile(folder: Path) -> AsyncIterator[list[ResultRow]]:
     try:
         async with open_daemon(Configuration.from_tables(content, origin="test")) as running:
             await running.run_once("test")
-            yield await running.coordinator.results.page(ResultFilters(), limit=1000)
+            yield await Queries(running.database).page(ResultFilters(), limit=1000)
     finally:
         await runner.cleanup()
 

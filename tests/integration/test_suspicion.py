@@ -25,7 +25,8 @@ from jobtester.domain.stats import Stat
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.outbox import Outbox
-from jobtester.store.results import ResultFilters, Results
+from jobtester.store.queries import Queries, ResultFilters
+from jobtester.store.results import Results
 from tests.harness.simulated import config_tables, connect_gateways
 from tests.harness.store import open_database
 from tests.harness.waiting import until
@@ -103,7 +104,7 @@ async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_pa
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
             assert await outbox_counts(one) == {"delivered": 12}
             for tick in (report.tick, again.tick):
-                rows = await one.coordinator.results.page(ResultFilters(tick=tick), limit=100)
+                rows = await Queries(one.database).page(ResultFilters(tick=tick), limit=100)
                 assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
         assert sorted(posted_rates(net)) == [0] * 6 + [1] * 6
 
@@ -172,7 +173,7 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
             ticking = asyncio.ensure_future(one.run_once("test"))
 
             async def failures_recorded(one: Daemon = one, failing: int = failing) -> bool:
-                return len(await one.coordinator.results.page(ResultFilters(), limit=100)) >= failing
+                return len(await Queries(one.database).page(ResultFilters(), limit=100)) >= failing
 
             await until(failures_recorded, "the failures are recorded")
             assert await outbox_counts(one) == {"held": failing}

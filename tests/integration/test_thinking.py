@@ -10,7 +10,7 @@ import pytest
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 from tests.harness.simulated import simulated_tester
 
 LLM, BYOC = "llm", "openai-chat-completions"

@@ -16,7 +16,7 @@ from jobtester.domain.reasons import Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import CapabilityRow, ResultPoint
-from jobtester.store.rows import ResultRow
+from jobtester.store.results import ResultRow
 from jobtester.store.ticks import TickRow
 from jobtester.web import schemas
 
