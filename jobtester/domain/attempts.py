@@ -18,23 +18,6 @@ class AttemptPattern(StrEnum):
     UNCLEAR = "unclear"  # the calls fit several of these, or none
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """A pattern, how many attempts left for the orchestrator (`tries` ≥ 0), and a sentence for people."""
-
-    pattern: AttemptPattern
-    tries: int = 0
-    summary: str = ""
-
-    @property
-    def never_reached(self) -> bool:
-        """Return True if no attempt ever left for the orchestrator."""
-        return self.pattern in (AttemptPattern.NOBODY, AttemptPattern.DOWN)
-
-
-UNKNOWN_ATTEMPTS = Attempts(AttemptPattern.UNCLEAR)
-
-
 class ConnectionState(StrEnum):
     """What came of the tester's own connection to a service URI."""
 
@@ -49,3 +32,24 @@ class Connection:
 
     state: ConnectionState
     summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """A pattern, how many attempts left for the orchestrator (`tries` ≥ 0), and a sentence for people.
+
+    `connection` is what the tester's own connection to the service URI showed, None before there was one.
+    """
+
+    pattern: AttemptPattern
+    tries: int = 0
+    summary: str = ""
+    connection: Connection | None = None
+
+    @property
+    def never_reached(self) -> bool:
+        """Return True if no attempt ever left for the orchestrator."""
+        return self.pattern in (AttemptPattern.NOBODY, AttemptPattern.DOWN)
+
+
+UNKNOWN_ATTEMPTS = Attempts(AttemptPattern.UNCLEAR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from jobtester.domain.attempts import AttemptPattern, Attempts, Connection, ConnectionState
+from jobtester.domain.attempts import AttemptPattern, Attempts, ConnectionState
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.reasons import REASONS, Fault, Finding, Verdict, find_reason
@@ -44,7 +44,6 @@ def judge(
     gateway_alive: bool = True,
     gateway_followed: bool = True,
     attempts: Attempts | None = None,
-    connection: Connection | None = None,
 ) -> Verdict:
     """Return the verdict on a job. The same arguments always give the same verdict.
 
@@ -57,9 +56,8 @@ def judge(
             an unlisted orchestrator from a failing one.
         gateway_alive: False if the gateway did not answer even a health request just after a lost connection.
         gateway_followed: False if the gateway chose the orchestrator by itself.
-        attempts: how far the gateway came with the job; None where that is not known and does not matter.
-        connection: what the tester's own connection to the service URI showed, None before there was one; where that
-            could decide, the verdict is `unclear`.
+        attempts: how far the gateway came with the job; None where that is not known and does not matter. Where a
+            connection of the tester's own could decide and there was none yet, the verdict is `unclear`.
     """
     if (early := _judge_without_answer(exchange, gateway_alive)) is not None:
         return early
@@ -69,7 +67,7 @@ def judge(
     verdict = _judge_answer(exchange, findings, byoc)
     verdict = _apply_cause(verdict, cause, is_proven=is_proven)
     if attempts is not None:
-        verdict = _apply_attempts(verdict, attempts, connection, is_proven=is_proven)
+        verdict = _apply_attempts(verdict, attempts, is_proven=is_proven)
     if not verdict.scored:
         return verdict
     # A score needs an orchestrator that it belongs to.
@@ -224,7 +222,7 @@ def _apply_cause(verdict: Verdict, cause: str, *, is_proven: bool) -> Verdict:
     return Verdict(verdict.outcome, verdict.code, f"{verdict.message.rstrip('.')}. The gateway says: {cause}")
 
 
-def _apply_attempts(verdict: Verdict, attempts: Attempts, connection: Connection | None, *, is_proven: bool) -> Verdict:
+def _apply_attempts(verdict: Verdict, attempts: Attempts, *, is_proven: bool) -> Verdict:
     """Return the verdict, unscored where a failure cannot be held against the orchestrator.
 
     It can only if the job reached the orchestrator, or if nobody can reach it.
@@ -232,6 +230,7 @@ def _apply_attempts(verdict: Verdict, attempts: Attempts, connection: Connection
     left_too_early = verdict.code == "timeout" and attempts.never_reached
     if is_proven or not (verdict.code in _TRIES_EXHAUSTED_CODES or left_too_early):
         return verdict
+    connection = attempts.connection
     state = connection.state if connection is not None else None
     line = connection.summary if connection is not None else ""
     match attempts.pattern:

@@ -1,9 +1,9 @@
-"""The plan of a tick: which jobs, in which order, and what is skipped for which reason."""
+"""Plan a tick: which jobs in which order, what is skipped for which reason, and what the budget allows."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -13,14 +13,14 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, normalize_address, parse_endpoint
 
 SKIP_REASONS: Mapping[str, str] = {
-    "no_service_uri": "the orchestrator advertises no service URI, so no gateway can be aimed at it",
+    "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
     "excluded": "discovery.include or discovery.exclude leaves the orchestrator out",
     "filtered": "the command's own filters leave it out",
     "no_definition": "no pipeline of this name is defined; add a [pipelines.<name>] table to test it",
     "no_model": "the orchestrator names no model for the capability",
     "disabled": "pipelines.<name>.enabled is false",
     "model_filtered": "pipelines.<name>.models does not name the model",
-    "no_targeting": "no configured gateway can aim at an orchestrator for this pipeline",
+    "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
     "price": "the job would cost more than budget.max_price_per_job",
     "budget": "the budget is used up",
     "deadline": "the tick's deadline passed before the job could begin",
@@ -34,39 +34,52 @@ class PipelineRules(Protocol):
     """What planning needs to know of a pipeline's definition."""
 
     @property
-    def slug(self) -> str: ...
+    def name(self) -> str:
+        """Return the name that the Leaderboard gets."""
+
     @property
-    def name(self) -> str: ...
+    def byoc(self) -> bool:
+        """Return True for an external capability."""
+
     @property
-    def byoc(self) -> bool: ...
+    def enabled(self) -> bool:
+        """Return True if the pipeline is tested at all."""
+
     @property
-    def enabled(self) -> bool: ...
+    def models(self) -> Collection[str]:
+        """Return the patterns of the models that are tested."""
+
     @property
-    def models(self) -> Collection[str]: ...
+    def timeout_s(self) -> float:
+        """Return the time limit for a warm model in seconds."""
+
     @property
-    def timeout_s(self) -> float: ...
-    @property
-    def cold_timeout_s(self) -> float: ...
+    def cold_timeout_s(self) -> float:
+        """Return the time limit for a model that may have to be loaded, in seconds."""
 
     def estimate_price_wei(self, capability: Capability) -> int | None:
-        """Estimate what one job costs in wei; None where it cannot be known."""
-        ...
+        """Return what one job probably costs in wei; None where that cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of the discovered to test. Empty means all; entries are addresses, service URIs, slugs or model ids."""
+    """Which of the discovered capabilities to test.
+
+    Entries are addresses, service URIs, slugs or model ids; an empty list means all. Jobs that cost more than
+    `max_price_wei` are left out.
+    """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     orchestrators: tuple[str, ...] = ()
     pipelines: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    max_price_wei: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something that is not tested in this tick, and why: `reason` is one of SKIP_REASONS."""
+    """A capability that is not tested in this tick; `reason` is one of SKIP_REASONS."""
 
     orchestrator: str
     service_uri: str
@@ -86,7 +99,7 @@ class Plan:
 
     @property
     def price_wei(self) -> int:
-        """Sum the estimated price of all jobs in wei; jobs of unknown price count 0."""
+        """Return the estimated price of all jobs in wei; jobs of unknown price count 0."""
         return sum(job.price_wei or 0 for job in self.jobs)
 
 
@@ -99,74 +112,94 @@ def make_plan(
     seed: int,
     new_id: Callable[[], str],
     can_target: Callable[[bool], bool] = lambda _byoc: True,
-    max_price_wei: int | None = None,
     expected_s: Mapping[CapabilityKey, float] = MappingProxyType({}),
 ) -> Plan:
     """Plan one job per orchestrator × pipeline × model, and explain everything that is left out.
 
-    `aimable(byoc)` says whether any gateway can aim such a job. `expected_s` gives a recorded duration in seconds or
-    None. The order is shuffled by `seed`; the runner puts the longest chains first and keeps this order among equals.
+    `can_target(byoc)` returns True if any gateway can send such a job to a named orchestrator. `expected_s` holds
+    recorded durations in seconds. The order is shuffled by `seed`.
     """
     jobs: list[Job] = []
     skipped: list[Skip] = []
-    for orchestrator, capability, reason in _considered(orchestrators, rules, selection, can_target):
-        rule = rules.get(capability.pipeline)
-        price = rule.estimate_price_wei(capability) if rule else None
-        if not reason and max_price_wei is not None and price is not None and price > max_price_wei:
-            reason = "price"
-        if reason or rule is None:
-            skipped.append(
-                Skip(orchestrator.address, orchestrator.service_uri, capability.pipeline, capability.model, reason)
+    for orchestrator in orchestrators:
+        reason_for_all = _reason_to_skip_orchestrator(orchestrator, selection)
+        if reason_for_all and not orchestrator.capabilities:
+            skipped.append(Skip(*orchestrator.target, "", "", reason_for_all))
+        for capability in orchestrator.capabilities:
+            key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
+            rule = rules.get(capability.pipeline)
+            price_wei = rule.estimate_price_wei(capability) if rule else None
+            reason = (
+                reason_for_all
+                or _reason_to_skip_capability(capability, rule, selection, can_target)
+                or _reason_to_skip_price(price_wei, selection.max_price_wei)
             )
-            continue
-        timeout = rule.timeout_s if capability.warm else rule.cold_timeout_s
-        key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
-        jobs.append(
-            Job(
-                id=new_id(),
-                tick=tick,
-                orchestrator=orchestrator,
-                capability=capability,
-                pipeline_name=rule.name,
-                timeout_s=timeout,
-                expected_s=expected_s.get(key) or timeout,
-                price_wei=price,
+            if reason or rule is None:
+                skipped.append(Skip(*key, reason))
+                continue
+            timeout_s = rule.timeout_s if capability.warm else rule.cold_timeout_s
+            jobs.append(
+                Job(
+                    id=new_id(),
+                    tick=tick,
+                    orchestrator=orchestrator,
+                    capability=capability,
+                    pipeline_name=rule.name,
+                    timeout_s=timeout_s,
+                    expected_s=expected_s.get(key) or timeout_s,
+                    price_wei=price_wei,
+                )
             )
-        )
+    # Shuffled so that no orchestrator is always tested first, or next to the same others. The job queue puts those
+    # with the most work first and keeps this order among equals; with the seed a tick's order can be repeated.
     random.Random(seed).shuffle(jobs)
     return Plan(tick, seed, tuple(jobs), tuple(skipped))
 
 
-def _considered(
-    orchestrators: Iterable[Orchestrator],
-    rules: Mapping[str, PipelineRules],
-    selection: Selection,
-    aimable: Callable[[bool], bool],
-) -> Iterator[tuple[Orchestrator, Capability, str]]:
-    """Give every advertised capability with the reason to skip it, empty for none."""
-    for orchestrator in orchestrators:
-        whole = _reason_for_all(orchestrator, selection)
-        if whole and not orchestrator.capabilities:
-            yield orchestrator, Capability("", ""), whole
-        for capability in orchestrator.capabilities:
-            rule = rules.get(capability.pipeline)
-            yield orchestrator, capability, whole or _reason(capability, rule, selection, aimable)
+def calculate_allowance_wei(per_tick: int | None, per_day: int | None, spent_today: int) -> int | None:
+    """Return how many wei a tick may cost; None where nothing limits it."""
+    limits = [] if per_tick is None else [per_tick]
+    if per_day is not None:
+        limits.append(max(0, per_day - spent_today))
+    return min(limits) if limits else None
 
 
-def _reason_for_all(orchestrator: Orchestrator, selection: Selection) -> str:
+def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[CapabilityKey]) -> Plan:
+    """Return the plan without the jobs that `max_wei` does not pay; `tested` are what today's ticks have tested.
+
+    Jobs of unknown price cost nothing here: their price is what the orchestrator asks in the payment, and
+    `max_price_per_job` cannot limit it either.
+    """
+    if max_wei is None or plan.price_wei <= max_wei:
+        return plan
+    # What was not tested today comes first, so that a small budget still reaches everything in the course of a day.
+    affordable, left_wei = set(), max_wei
+    for job in sorted(plan.jobs, key=lambda job: job.key in tested):
+        price_wei = job.price_wei or 0
+        if price_wei <= left_wei:
+            affordable.add(job.id)
+            left_wei -= price_wei
+    return replace(
+        plan,
+        jobs=tuple(job for job in plan.jobs if job.id in affordable),
+        skipped=plan.skipped + tuple(Skip(*job.key, "budget") for job in plan.jobs if job.id not in affordable),
+    )
+
+
+def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selection) -> str:
     if not orchestrator.service_uri:
         return "no_service_uri"
-    if selection.include and not _named(orchestrator, selection.include):
+    if selection.include and not _is_listed(orchestrator, selection.include):
         return "excluded"
-    if _named(orchestrator, selection.exclude):
+    if _is_listed(orchestrator, selection.exclude):
         return "excluded"
-    if selection.orchestrators and not _named(orchestrator, selection.orchestrators):
+    if selection.orchestrators and not _is_listed(orchestrator, selection.orchestrators):
         return "filtered"
     return ""
 
 
-def _reason(
-    capability: Capability, rule: PipelineRules | None, selection: Selection, aimable: Callable[[bool], bool]
+def _reason_to_skip_capability(
+    capability: Capability, rule: PipelineRules | None, selection: Selection, can_target: Callable[[bool], bool]
 ) -> str:
     if selection.pipelines and capability.pipeline not in selection.pipelines:
         return "filtered"
@@ -178,52 +211,24 @@ def _reason(
         return "disabled"
     if not capability.model:
         return "no_model"
-    if not any(fnmatchcase(capability.model, wanted) for wanted in rule.models):
+    if not any(fnmatchcase(capability.model, pattern) for pattern in rule.models):
         return "model_filtered"
-    if not aimable(capability.byoc):
+    if not can_target(capability.byoc):
         return "no_targeting"
     return ""
 
 
-def _named(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
-    """Tell whether one of the names is the orchestrator's address or means its service URI."""
-    here = parse_endpoint(orchestrator.service_uri)
+def _reason_to_skip_price(price_wei: int | None, max_wei: int | None) -> str:
+    # A job of unknown price is sent: what it costs is settled in the payment, which this limit does not reach.
+    return "price" if price_wei is not None and max_wei is not None and price_wei > max_wei else ""
+
+
+def _is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
+    """Return True if a name is the orchestrator's address, or a way to write its service URI."""
+    endpoint = parse_endpoint(orchestrator.service_uri)
     for name in names:
         if normalize_address(name) == orchestrator.address:
             return True
-        if not name.lower().startswith("0x") and here is not None and parse_endpoint(name) == here:
+        if not name.lower().startswith("0x") and endpoint is not None and parse_endpoint(name) == endpoint:
             return True
     return False
-
-
-def remaining_wei(per_tick: int | None, per_day: int | None, spent_today: int) -> int | None:
-    """Say how many wei a tick may cost; None where nothing bounds it."""
-    bounds = [] if per_tick is None else [per_tick]
-    if per_day is not None:
-        bounds.append(max(0, per_day - spent_today))
-    return min(bounds) if bounds else None
-
-
-def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[CapabilityKey]) -> Plan:
-    """Leave out what `most_wei` does not pay, first of all what was `tested` today already.
-
-    `tested` holds (address, service URI, pipeline, model). Jobs of unknown price cost nothing here: their price is
-    what the orchestrator asks in the payment, and `max_price_per_job` cannot bound it either.
-    """
-    if max_wei is None or plan.price_wei <= max_wei:
-        return plan
-    paid, left = set(), max_wei
-    for job in sorted(plan.jobs, key=lambda job: job.key in tested):
-        price = job.price_wei or 0
-        if price <= left:
-            paid.add(job.id)
-            left -= price
-    return replace(
-        plan,
-        jobs=tuple(job for job in plan.jobs if job.id in paid),
-        skipped=plan.skipped + tuple(_skip(job) for job in plan.jobs if job.id not in paid),
-    )
-
-
-def _skip(job: Job) -> Skip:
-    return Skip(job.orchestrator.address, job.target.service_uri, job.pipeline, job.model, "budget")

@@ -34,7 +34,8 @@ class Settings(Tables, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read secret files and the environment over what is given, which is the file's content."""
+        """Return the sources: secret files and the environment, over the file's content, which is given."""
+        del env_settings, dotenv_settings, file_secret_settings
         return (SecretsAndEnvironment(settings_cls, init_settings()), init_settings)
 
     @classmethod

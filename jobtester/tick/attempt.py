@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import orjson
@@ -182,7 +182,7 @@ class JobAttempt:
             if verdict.code == "unclear" or (gateway.targeting.kind == "query" and verdict.code == "503"):
                 connection = await self.connection_probe.probe(job.target.service_uri)
                 attribution = _with_line(attribution, connection.summary)
-                verdict = find_verdict(attribution, connection=connection)
+                verdict = find_verdict(attribution, attempts=replace(attempts, connection=connection))
         return verdict, attribution
 
     def _make_result(

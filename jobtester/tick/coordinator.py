@@ -16,7 +16,7 @@ import structlog
 from jobtester.checks.checker import AnswerChecker
 from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address
-from jobtester.domain.plan import Plan, Selection, limit_to_budget, make_plan, remaining_wei
+from jobtester.domain.plan import Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
 from jobtester.gateway import discovery
@@ -118,6 +118,7 @@ class TickCoordinator:
             orchestrators=self.selection.orchestrators,
             pipelines=self.selection.pipelines,
             models=self.selection.models,
+            max_price_wei=self.settings.budget.max_price_per_job,
         )
         whole = await asyncio.to_thread(
             make_plan,
@@ -128,7 +129,6 @@ class TickCoordinator:
             seed=seed,
             new_id=lambda: secrets.token_hex(8),
             can_target=lambda byoc: byoc or any(gateway.targeting.kind != "byoc" for gateway in self.gateways),
-            max_price_wei=self.settings.budget.max_price_per_job,
             expected_s=await self.results.durations(),
         )
         bounds = self.settings.budget
@@ -136,7 +136,7 @@ class TickCoordinator:
             return whole
         now = self.clock()
         midnight = now - now % 86_400
-        most = remaining_wei(bounds.per_tick, bounds.per_day, await self.results.spent_wei(midnight))
+        most = calculate_allowance_wei(bounds.per_tick, bounds.per_day, await self.results.spent_wei(midnight))
         return limit_to_budget(whole, most, await self.results.tested_since(midnight))
 
     async def run_tick(self, trigger: str) -> TickReport:

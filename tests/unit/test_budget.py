@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
-from jobtester.domain.plan import Plan, limit_to_budget, remaining_wei
+from jobtester.domain.plan import Plan, calculate_allowance_wei, limit_to_budget
 
 
 def plan(*prices: int | None) -> Plan:
@@ -55,10 +55,10 @@ def test_a_dear_job_does_not_keep_cheap_ones_away() -> None:
 
 def test_the_day_bounds_the_tick() -> None:
     """The smaller of both bounds holds, and a day that is used up leaves nothing."""
-    assert remaining_wei(None, None, 5) is None
-    assert remaining_wei(7, None, 100) == 7
-    assert remaining_wei(7, 10, 5) == 5
-    assert remaining_wei(7, 10, 15) == 0
+    assert calculate_allowance_wei(None, None, 5) is None
+    assert calculate_allowance_wei(7, None, 100) == 7
+    assert calculate_allowance_wei(7, 10, 5) == 5
+    assert calculate_allowance_wei(7, 10, 15) == 0
 
 
 @given(st.lists(st.none() | st.integers(0, 10**20), max_size=12), st.integers(0, 10**20))
