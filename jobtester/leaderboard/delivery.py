@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jobtester.errors import CrashBoundary, LeaderboardError, StoreError
 from jobtester.leaderboard.audit import DeliveryAudit
@@ -104,8 +104,8 @@ class Delivery:
         stopped.add_done_callback(lambda _: self.poster.sender.stop())
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._repeat(self.post, self._post_pause, stopped))
-                group.create_task(self._repeat(self.reconcile, self._look_up_pause, stopped))
+                group.create_task(self._repeat("post", self.post, stopped))
+                group.create_task(self._repeat("look up", self.reconcile, stopped))
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
         finally:
@@ -143,8 +143,8 @@ class Delivery:
 
     async def _repeat(
         self,
+        kind: Literal["post", "look up"],
         work: Callable[[], Coroutine[Any, Any, bool]],
-        pause_s: Callable[[], Coroutine[Any, Any, float]],
         stopped: asyncio.Future[Any],
     ) -> None:
         """Do one kind of work until `stopped`, with pauses where nothing is due."""
@@ -152,7 +152,7 @@ class Delivery:
             pause = _STORE_RETRY_S
             with contextlib.suppress(StoreError), self.crashes.unit("delivery", expected=(StoreError,)):
                 has_more = await self._work_until(work(), stopped)
-                pause = 0.0 if has_more else await pause_s()
+                pause = 0.0 if has_more else await self._pause_s(kind)
             if pause != 0:
                 woken = asyncio.ensure_future(self._woken.wait())
                 await asyncio.wait({woken, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
@@ -170,15 +170,11 @@ class Delivery:
             working.cancel()
             await asyncio.wait({working})
 
-    async def _post_pause(self) -> float:
+    async def _pause_s(self, kind: Literal["post", "look up"]) -> float:
         due = await self.outbox.next_due()
-        if due.posted is None:
+        due_at = due.posted if kind == "post" else due.looked_up
+        if due_at is None:
             return _MAX_PAUSE_S
-        wait_s = max(due.posted - self.clock(), self.status.open_for_s, self.region_check.retry_in_s)
-        return max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, wait_s))
-
-    async def _look_up_pause(self) -> float:
-        due = await self.outbox.next_due()
-        if due.looked_up is None:
-            return _MAX_PAUSE_S
-        return max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, max(due.looked_up - self.clock(), self.status.open_for_s)))
+        # Only posts depend on the region: a row can be read back whatever happened to the region since.
+        region_s = self.region_check.retry_in_s if kind == "post" else 0.0
+        return max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, max(due_at - self.clock(), self.status.open_for_s, region_s)))

@@ -58,7 +58,8 @@ class InFlightPosts:
                 if not task.done() and self._late_in_a_row < _MAX_LATE_IN_A_ROW and len(self._late) < _MAX_LATE:
                     self._late_in_a_row += 1
                     self._late.add(task)
-                    task.add_done_callback(self._on_late_end)
+                    task.add_done_callback(self._late.discard)
+                    task.add_done_callback(lambda _: self.on_late_answer())
                     continue
                 await task
             except asyncio.CancelledError:
@@ -72,7 +73,3 @@ class InFlightPosts:
         if duration_s < _MAX_WAIT_S:  # a longer one says nothing about the usual time
             self._usual_s += (duration_s - self._usual_s) * _NEWEST_WEIGHT
             self._late_in_a_row = 0
-
-    def _on_late_end(self, task: asyncio.Task[None]) -> None:
-        self._late.discard(task)
-        self.on_late_answer()

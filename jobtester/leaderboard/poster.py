@@ -59,7 +59,7 @@ class StatSender:
         if self.status.open_for_s:  # another post of the same batch opened the breaker meanwhile
             return self._retry_later(entry, self.status.problem)
         began = self.status.monotonic()
-        return self._settle(entry, await self._post(entry), began)
+        return self._change_after(entry, await self._post(entry), began)
 
     async def _post(self, entry: OutboxEntry) -> PostAnswer:
         """Post, but not beyond the stop: what has no answer by then may or may not have arrived."""
@@ -73,7 +73,7 @@ class StatSender:
         except TimeoutError:
             return _STOPPED
 
-    def _settle(self, entry: OutboxEntry, answer: PostAnswer, began: float) -> StateChange:
+    def _change_after(self, entry: OutboxEntry, answer: PostAnswer, began: float) -> StateChange:
         """Return where a stat belongs after the answer to its post, which `began` on the monotonic clock."""
         if answer.result is PostResult.STORED:
             self.status.on_stored()

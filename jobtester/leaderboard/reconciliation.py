@@ -67,6 +67,7 @@ def conclude(look_up: LookUp, miss_after_s: float, *, accept_without_comparison:
     """
     if look_up.rows:
         return StatProof.STORED
+    # First the time: while the stat can still arrive, even a complete answer without it proves nothing.
     orphan_s = miss_after_s * ORPHAN_FACTOR
     if look_up.age_s < miss_after_s:
         return StatProof.TOO_EARLY
@@ -75,6 +76,7 @@ def conclude(look_up: LookUp, miss_after_s: float, *, accept_without_comparison:
         return StatProof.TOO_EARLY
     if look_up.completeness is Completeness.CONTROL_SHOWN:
         return StatProof.ABSENT
+    # Without a control row in the answer: evidence instead of proof, from quick answers alone and more than once.
     has_evidence = look_up.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE) or (
         accept_without_comparison and look_up.completeness is Completeness.NOTHING_TO_COMPARE
     )
@@ -135,15 +137,19 @@ class Reconciler:
             self.status.on_read("")
         except LeaderboardError as error:
             self.status.on_read(str(error))
-            return self._unreadable(entry, str(error))
+            if options.uncertain == "hold" or age_s < options.give_up_reading_s + options.miss_after_s:
+                due_at = self.clock() + _NEXT_LOOK_UP_S
+                return StateChange(entry.seq, "uncertain", due_at, str(error), look_ups=entry.look_ups)
+            log.warning("stat_resent", result=entry.result, proof="none, rows cannot be read", age_s=round(age_s))
+            return StateChange(entry.seq, "pending", problem=str(error), maybe_double=True)
         now = self.clock()
         match conclude(look_up, options.miss_after_s, accept_without_comparison=options.uncertain == "resend"):
             case StatProof.STORED:
                 log.info("stat_found", result=entry.result, rows=look_up.rows)
                 return StateChange(entry.seq, "delivered")
             case StatProof.TOO_EARLY:
-                # A look-up is cheap for us but not for the server, which reads days of rows for it. So the next one
-                # waits until a miss would count, yet not long: a hit lets the stat go at once.
+                # Until a miss counts, only a hit can settle the stat, and each look-up costs the server a query. So the
+                # next one waits until then, but never long: the sooner a hit, the fewer stats are uncertain.
                 wait_s = min(max(options.miss_after_s - look_up.age_s, _MIN_NEXT_LOOK_UP_S), _NEXT_LOOK_UP_S)
                 return StateChange(entry.seq, "uncertain", now + wait_s, entry.problem)
             case StatProof.UNPROVEN:
@@ -164,12 +170,3 @@ class Reconciler:
         problem = f"sent again, since it was not found ({proof}): {entry.problem}"
         maybe_double = look_up.completeness is Completeness.NOTHING_TO_COMPARE
         return StateChange(entry.seq, "pending", problem=problem, maybe_double=maybe_double)
-
-    def _unreadable(self, entry: OutboxEntry, problem: str) -> StateChange:
-        """Keep a stat uncertain that cannot be looked up; in the end do with it what is configured."""
-        now, options = self.clock(), self.options.current
-        age_s = now - (entry.last_sent_at or entry.created_at)
-        if options.uncertain == "hold" or age_s < options.give_up_reading_s + options.miss_after_s:
-            return StateChange(entry.seq, "uncertain", now + _NEXT_LOOK_UP_S, problem, look_ups=entry.look_ups)
-        log.warning("stat_resent", result=entry.result, proof="none, rows cannot be read", age_s=round(age_s))
-        return StateChange(entry.seq, "pending", problem=problem, maybe_double=True)

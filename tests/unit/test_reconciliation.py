@@ -1,0 +1,106 @@
+"""What a look-up proves about a stat: a hit is final, an absence needs a complete answer and enough time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobtester.leaderboard.reconciliation import StatProof, conclude, counts_as_evidence
+from jobtester.leaderboard.stat_reader import Completeness, ExpectedRow, LookUp
+
+C = Completeness
+
+
+@pytest.mark.parametrize(
+    ("rows", "completeness", "age_s", "later_stored_s", "duration_s", "look_ups", "proof"),
+    [
+        (1, C.CONTROL_MISSING, 0, None, 20, 0, StatProof.STORED),
+        (0, C.CONTROL_SHOWN, 89, 50, 0, 0, StatProof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 91, 50, 0, 0, StatProof.ABSENT),
+        (0, C.CONTROL_SHOWN, 91, 1, 0, 0, StatProof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 250, None, 0, 0, StatProof.TOO_EARLY),
+        (0, C.CONTROL_SHOWN, 301, None, 0, 0, StatProof.ABSENT),
+        (0, C.CONTROL_MISSING, 10_000, 9000, 0, 9, StatProof.UNPROVEN),
+        (0, C.WITNESS_MISSING, 10_000, 9000, 0, 9, StatProof.UNPROVEN),
+        (0, C.WITNESS_SHOWN, 200, 100, 0, 9, StatProof.TOO_EARLY),
+        (0, C.WITNESS_SHOWN, 301, 100, 0, 0, StatProof.UNPROVEN),
+        (0, C.WITNESS_SHOWN, 301, 100, 0, 1, StatProof.ABSENT),
+        (0, C.WITNESS_SHOWN, 301, 100, 20, 1, StatProof.UNPROVEN),
+        (0, C.CONTROL_GONE, 301, 100, 0, 2, StatProof.UNPROVEN),
+        (0, C.CONTROL_GONE, 301, 100, 0, 3, StatProof.ABSENT),
+        (0, C.CONTROL_GONE, 301, 100, 20, 3, StatProof.UNPROVEN),
+        (0, C.NOTHING_TO_COMPARE, 10_000, None, 0, 9, StatProof.UNPROVEN),
+    ],
+)
+def test_what_a_look_up_proves(
+    rows: int,
+    completeness: Completeness,
+    age_s: float,
+    later_stored_s: float | None,
+    duration_s: float,
+    look_ups: int,
+    proof: StatProof,
+) -> None:
+    """Each row is a case of the contract's 6.1, with 90 s as the time that the server itself may take."""
+    assert conclude(LookUp(rows, completeness, age_s, later_stored_s, duration_s, look_ups), 90.0) is proof
+
+
+@given(
+    st.sampled_from([C.CONTROL_MISSING, C.WITNESS_MISSING, C.NOTHING_TO_COMPARE]),
+    st.floats(0, 1e7), st.none() | st.floats(0, 1e7), st.floats(0, 60), st.integers(0, 100),
+)  # fmt: skip
+def test_no_answer_without_a_stored_row_proves_an_absence(
+    completeness: Completeness, age_s: float, later_stored_s: float | None, duration_s: float, look_ups: int
+) -> None:
+    """However old the stat is and however often it was missed."""
+    assert conclude(LookUp(0, completeness, age_s, later_stored_s, duration_s, look_ups), 90.0) is not StatProof.ABSENT
+
+
+def test_without_anything_to_compare_a_person_may_accept_the_risk() -> None:
+    """`uncertain = "resend"` lets two misses count although no stat was ever stored; `hold` never does."""
+    look_up = LookUp(0, C.NOTHING_TO_COMPARE, 301, None, 0, 1)
+    assert conclude(look_up, 90.0) is StatProof.UNPROVEN
+    assert conclude(look_up, 90.0, accept_without_comparison=True) is StatProof.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("completeness", "age_s", "duration_s", "counts"),
+    [
+        (C.WITNESS_SHOWN, 300, 0, True),
+        (C.CONTROL_GONE, 300, 4.9, True),
+        (C.NOTHING_TO_COMPARE, 300, 0, True),
+        (C.WITNESS_SHOWN, 299, 0, False),
+        (C.WITNESS_SHOWN, 300, 5, False),
+        (C.WITNESS_MISSING, 300, 0, False),
+        (C.CONTROL_MISSING, 300, 0, False),
+    ],
+)
+def test_which_look_ups_count(completeness: Completeness, age_s: float, duration_s: float, counts: bool) -> None:
+    """Only quick answers, after the time in which an orphaned statement can still store the stat."""
+    assert counts_as_evidence(LookUp(0, completeness, age_s, None, duration_s, 0), 90.0) is counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "matches"),
+    [
+        ({}, True),
+        ({"round_trip_time": 1.5000000000000002}, False),
+        ({"round_trip_time": 9.0, "input_parameters": '{"job": "job-1"}'}, True),
+        ({"timestamp": 8}, False),
+        ({"timestamp": 8, "input_parameters": '{"job": "job-1"}'}, False),
+        ({"region": "LAX"}, False),
+    ],
+)
+def test_a_row_is_recognized(changes: dict[str, object], matches: bool) -> None:
+    """By its region and instant, and by its exact round trip or our job."""
+    expected = ExpectedRow("0x1", "llm", "m", "FRA", 7, 1.5, "job-1")
+    row = {"region": "FRA", "timestamp": 7, "round_trip_time": 1.5, "input_parameters": "{}"}
+    assert expected.matches(row | changes) is matches
+
+
+def test_another_testers_row_is_recognized_by_its_values_alone() -> None:
+    """A stat that was forwarded carries no job of ours."""
+    row = {"region": "FRA", "timestamp": 7, "round_trip_time": 9.0, "input_parameters": ""}
+    assert not ExpectedRow("0x1", "llm", "m", "FRA", 7, 1.5).matches(row)
+    assert ExpectedRow("0x1", "llm", "m", "FRA", 7, 9.0).matches(row)
