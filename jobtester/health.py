@@ -146,7 +146,7 @@ class HealthMonitor:
     def _check_discovery(self) -> dict[str, Any]:
         if self.coordinator.problem:
             return _check(self.coordinator.problem)
-        return _check("") if self.coordinator.reports or self.coordinator.orchestrators else _NOT_CHECKED
+        return _check("") if self.coordinator.reports or self.coordinator.planner.orchestrators else _NOT_CHECKED
 
 
 def _check_leaderboard(delivery: Delivery) -> dict[str, Any]:

@@ -118,19 +118,19 @@ async def _webhook(running: Daemon, gateway: Gateway) -> str:
 
 
 async def _discovery(running: Daemon) -> str:
-    found = await running.coordinator.discover(patience_s=0.0)
+    found = await running.coordinator.planner.discover(patience_s=0.0)
     if not found:
         raise JobTesterError("the gateway answers, but knows no orchestrators; one that has just started needs a while")
-    jobs = len((await running.coordinator.plan("check", found)).jobs)
+    jobs = len((await running.coordinator.planner.plan("check", found)).jobs)
     return f"{len(found)} orchestrators, {jobs} jobs to send"
 
 
 async def _probes(running: Daemon) -> list[Line]:
     """Send two real jobs through each gateway, one of them llm, whose form depends on the gateway's build."""
     conductor = running.coordinator
-    if not conductor.orchestrators:
+    if not conductor.planner.orchestrators:
         return [(False, "probe", "nobody was discovered, so there is no job to send")]
-    plan = await conductor.plan("check", conductor.orchestrators)
+    plan = await conductor.planner.plan("check", conductor.planner.orchestrators)
     trial = await conductor.make_attempt(plan.seed)
     lines: list[Line] = []
     wanted = running.configuration.settings.server.port
@@ -141,7 +141,7 @@ async def _probes(running: Daemon) -> list[Line]:
                 f"another program listens on port {wanted}, and the gateway asks that one; stop the daemon first",
             ))  # fmt: skip
             continue
-        await gateway.begin_tick(conductor.orchestrators)
+        await gateway.begin_tick(conductor.planner.orchestrators)
         try:
             lines += [await _probe(trial, gateway, job) for job in _chosen(plan.jobs, gateway)] or [
                 (False, f"probe of {gateway.name}", "no planned job may go through this gateway")

@@ -36,7 +36,8 @@ def plan(options: argparse.Namespace) -> int:
 
 async def _plan(loaded: Configuration, chosen: Selection) -> Plan:
     async with open_daemon(loaded, owner=False, selection=chosen) as running:
-        return await running.coordinator.plan("plan", await running.coordinator.discover())
+        planner = running.coordinator.planner
+        return await planner.plan("plan", await planner.discover())
 
 
 def _document(planned: Plan) -> dict[str, object]:

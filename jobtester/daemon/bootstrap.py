@@ -34,6 +34,7 @@ from jobtester.store.queries import Queries
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
 from jobtester.tick.coordinator import TickCoordinator
+from jobtester.tick.planner import TickInputs, TickPlanner
 from jobtester.tick.progress import TickObserver
 from jobtester.tick.scheduler import TickScheduler
 from jobtester.web.app import listen, make_app
@@ -91,18 +92,19 @@ async def open_daemon(
                 notifier.enqueue(report)
                 collect_garbage()  # now, while no job is being timed
 
+        inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways)
+        planner = TickPlanner(inputs, results, selection or Selection())
         coordinator = TickCoordinator(
-            settings, configuration.catalogue, configuration.assets, gateways, checker, ticks, results, metrics,
+            planner, checker, ticks, results, metrics,
             on_recorded=delivery.wake if delivery is not None else lambda: None,
             is_posting=is_posting,
             observers=observers,
-            selection=selection or Selection(),
             before_tick=apply_changes,
             on_tick_finished=finish_tick,
         )  # fmt: skip
         stack.push_async_callback(_close_gateways, coordinator)
         with contextlib.suppress(StoreError):  # then the limits are learned anew
-            coordinator.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
+            planner.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
         scheduler = TickScheduler(coordinator, settings.schedule, metrics)
         reconfiguration = Reconfiguration(in_force, coordinator, scheduler, delivery)
         watcher = ConfigWatcher(configuration, reconfiguration.request, metrics) if watch_config else None

@@ -12,6 +12,7 @@ from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import GatewaySettings
 from jobtester.tick.coordinator import TickCoordinator
+from jobtester.tick.planner import TickInputs
 from jobtester.tick.scheduler import TickScheduler
 
 
@@ -65,7 +66,7 @@ class Reconfiguration:
                 for settings in changed.settings.gateways
             ]
             self.in_force.current = changed
-            self.coordinator.reconfigure(changed.settings, changed.catalogue, changed.assets, after)
+            self.coordinator.reconfigure(TickInputs(changed.settings, changed.catalogue, changed.assets, after))
             if self.delivery is not None:
                 options = DeliveryOptions.from_settings(changed.settings, self.delivery.client.url)
                 self.delivery.reconfigure(options)

@@ -96,7 +96,7 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
         return time.time() - late_s
 
     async with simulated_tester(network(1000, 1000, 1000), tmp_path, budget=budget) as tester:
-        tester.daemon.coordinator.clock = clock
+        tester.daemon.coordinator.planner.clock = clock
         first = await tester.tick()
         assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
         second = await tester.tick()
@@ -105,7 +105,7 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
     async with simulated_tester(
         network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}
     ) as tester:
-        tester.daemon.coordinator.clock = clock
+        tester.daemon.coordinator.planner.clock = clock
         third = await tester.tick()
         assert (third.settled, third.skipped["budget"]) == (1, 2)
         (row,) = await tester.results(third.tick)

@@ -28,7 +28,7 @@ async def test_cold_models_have_their_own_limit_and_are_told_apart(tmp_path: Pat
     """Three seconds are too long for a warm model and fine for a cold one; told in stat, report, metrics, API, page."""
     pipelines = {"llm": {"timeout": "2500ms", "cold_timeout": "60s"}}
     async with simulated_tester(network(), tmp_path, pipelines=pipelines) as tester, aiohttp.ClientSession() as session:
-        planned = await tester.daemon.coordinator.plan("t", await tester.daemon.coordinator.discover())
+        planned = await tester.daemon.coordinator.planner.plan("t", await tester.daemon.coordinator.planner.discover())
         assert {job.model: job.timeout_s for job in planned.jobs} == {"m0": 2.5, "m1": 2.5, "m2": 60.0}
         report = await tester.tick()
         assert report.as_json()["warmth"] == {"warm": {"passed": 1, "failed": 1}, "cold": {"passed": 1}}

@@ -38,8 +38,8 @@ def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
     assert daemon.delivery is not None
     owner: object
     owner, name, *methods = {
-        "build": (daemon.coordinator, "assets", "get"),
-        "judge": (daemon.coordinator, "token_limits", "learn"),
+        "build": (daemon.coordinator.planner.inputs, "assets", "get"),
+        "judge": (daemon.coordinator.planner, "token_limits", "learn"),
         "look": (daemon.coordinator, "ticks", "start"),
         "keep": (daemon.coordinator, "ticks", "finish"),
         "finish": (daemon.coordinator, "results", "release_held"),
@@ -50,7 +50,7 @@ def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
         "collect": (gateway, "evidence", "collect"),
         "check": (daemon.coordinator, "checker", "check"),
         "record": (daemon.coordinator, "results", "record"),
-        "plan": (daemon.coordinator, "results", "durations"),
+        "plan": (daemon.coordinator.planner, "results", "durations"),
         "post": (daemon.delivery.poster.sender, "client", "post"),
     }[seam]
     setattr(owner, name, Broken(getattr(owner, name), *methods))
@@ -199,7 +199,8 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
             "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
             "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
         ]  # fmt: skip
-        whole = (daemon.configuration.current, conductor.gateways, database.read, daemon.health.scheduler)
+        inputs, read = conductor.planner.inputs, database.read
+        whole = (daemon.configuration.current, inputs.gateways, daemon.health.scheduler)
         async with tester.serving() as serving:
             base = f"http://127.0.0.1:{daemon.port}"
             async with aiohttp.ClientSession() as session:
@@ -209,7 +210,7 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                         return response.status, await response.text()
 
                 assert (await ask("GET", "/healthz"))[0] == 200, "it serves before anything is broken"
-                conductor.gateways = Explosive()  # type: ignore[assignment]
+                inputs.gateways = Explosive()  # type: ignore[assignment]
                 daemon.configuration.current = Explosive()  # type: ignore[assignment]
                 daemon.health.scheduler = Explosive()  # type: ignore[assignment]
                 database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
@@ -222,7 +223,8 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                     assert text.count("\n") <= 1, text
                     assert "purpose" not in text
                 assert errors(tester, "request") - before == len(asked)
-                daemon.configuration.current, conductor.gateways, database.read, daemon.health.scheduler = whole  # type: ignore[method-assign]
+                daemon.configuration.current, inputs.gateways, daemon.health.scheduler = whole
+                database.read = read  # type: ignore[method-assign]
                 for path in paths:
                     assert (await ask("GET", path))[0] in (200, 404) or path == "/readyz", path
             assert not serving.done()

@@ -66,7 +66,7 @@ async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
     await until(not_writable, "the full disk is noticed")
     sent = len(tester.network.logged_jobs)
     await until(all_answered, "all jobs in flight are answered")
-    limit = tester.daemon.coordinator.settings.limits.jobs
+    limit = tester.daemon.coordinator.planner.inputs.settings.limits.jobs
     assert len(tester.network.logged_jobs) - sent <= limit, "only what was in the air"
     return filler
 

@@ -1,0 +1,109 @@
+"""Find out who can be tested, and plan a tick over them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address
+from jobtester.domain.plan import Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
+from jobtester.gateway.discovery import discover
+from jobtester.gateway.gateway import Gateway
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.token_limits import TokenLimits
+from jobtester.settings.model import Settings
+from jobtester.store.results import Results
+
+
+@dataclass(slots=True)
+class TickInputs:
+    """What ticks run with, in one holder: a reload replaces all of it between two ticks."""
+
+    settings: Settings
+    catalogue: Catalogue
+    assets: Assets
+    gateways: Sequence[Gateway]
+
+
+@dataclass(slots=True)
+class TickPlanner:
+    """Discovers orchestrators and plans ticks; `orchestrators` are those of the newest discovery.
+
+    `selection` is what the command line leaves in besides the configuration. `clock` gives Unix seconds.
+    """
+
+    inputs: TickInputs
+    results: Results
+    selection: Selection = Selection()  # noqa: RUF009 - an immutable value
+    clock: Callable[[], float] = time.time
+    token_limits: TokenLimits = field(default_factory=TokenLimits)
+    orchestrators: Sequence[Orchestrator] = ()
+
+    async def discover(self, patience_s: float | None = None) -> Sequence[Orchestrator]:
+        """Ask who is there, and let every webhook gateway name them. Raises DiscoveryError.
+
+        `patience_s` is how long an empty answer is asked for again, in seconds; None for what is configured.
+        """
+        settings = self.inputs.settings.discovery
+        static = [
+            Orchestrator(
+                normalize_address(table.address),
+                table.service_uri,
+                tuple(Capability(entry.pipeline, entry.model, entry.byoc, entry.warm) for entry in table.capabilities),
+            )
+            for table in settings.orchestrators
+        ]
+        orchestrators = await discover(
+            [gateway.client for gateway in self.inputs.gateways],
+            source=settings.source,
+            static=static,
+            patience_s=settings.patience if patience_s is None else patience_s,
+            announce=self.set_candidates,
+        )
+        self.set_candidates(orchestrators)
+        self.orchestrators = orchestrators
+        return orchestrators
+
+    def set_candidates(self, orchestrators: Sequence[Orchestrator]) -> None:
+        """Let every webhook gateway name these while no tick runs.
+
+        Some lists are asked for through the gateways themselves, which know nobody before the webhook has named them.
+        """
+        for gateway in self.inputs.gateways:
+            if gateway.lease is not None:
+                gateway.lease.set_candidates(orchestrators)
+
+    async def plan(self, tick: str, orchestrators: Sequence[Orchestrator]) -> Plan:
+        """Plan a tick over discovered orchestrators, within the budget."""
+        settings = self.inputs.settings
+        seed = secrets.randbits(32)
+        selection = Selection(
+            include=tuple(settings.discovery.include),
+            exclude=tuple(settings.discovery.exclude),
+            orchestrators=self.selection.orchestrators,
+            pipelines=self.selection.pipelines,
+            models=self.selection.models,
+            max_price_wei=settings.budget.max_price_per_job,
+        )
+        whole = await asyncio.to_thread(
+            make_plan,
+            orchestrators,
+            self.token_limits.apply(self.inputs.catalogue),
+            selection,
+            tick=tick,
+            seed=seed,
+            new_id=lambda: secrets.token_hex(8),
+            can_target=lambda byoc: byoc or any(gateway.targeting.kind != "byoc" for gateway in self.inputs.gateways),
+            expected_s=await self.results.durations(),
+        )
+        budget = settings.budget
+        if budget.per_tick is None and budget.per_day is None:
+            return whole
+        now = self.clock()
+        midnight = now - now % 86_400
+        max_wei = calculate_allowance_wei(budget.per_tick, budget.per_day, await self.results.spent_wei(midnight))
+        return limit_to_budget(whole, max_wei, await self.results.tested_since(midnight))
