@@ -105,7 +105,6 @@ class GatewayClient:
         *,
         job_id: str,
         timeout_s: float,
-        content_type: str,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int,
@@ -118,7 +117,7 @@ class GatewayClient:
         exchange also has the time until the first bytes that match it.
         """
         assert self._job_session is not None, "open() comes first"
-        request_headers = {"Content-Type": content_type, "X-Request-ID": job_id, **(headers or {})}
+        request_headers = {"X-Request-ID": job_id, **(headers or {})}
         if self.token:
             request_headers["Authorization"] = f"Bearer {self.token}"
         # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.

@@ -97,9 +97,8 @@ class JobAttempt:
                     request.body,
                     job_id=job.id,
                     timeout_s=byoc_timeout_s(job.timeout_s) if is_byoc else job.timeout_s,
-                    content_type=request.content_type,
                     query=lease.query,
-                    headers=lease.headers,
+                    headers={"Content-Type": request.content_type, **lease.headers},
                     max_bytes=self.limits.max_response,
                     first_token=request.first_token,
                 )

@@ -1,4 +1,4 @@
-"""Who left first: a job's connection that ends without the gateway's own answer, in each of the ways there are."""
+"""How a job's connection ends shows whether the gateway may still work on the job."""
 
 from __future__ import annotations
 
@@ -12,49 +12,47 @@ import pytest
 from jobtester.domain.exchanges import Ending
 from jobtester.gateway.client import GatewayClient
 
-_AT_ONCE = struct.pack("ii", 1, 0)  # linger for no time: the kernel sends a reset
+_NO_LINGER = struct.pack("ii", 1, 0)  # on closing, the kernel sends a reset at once
 
 
-def closes(_writer: asyncio.StreamWriter) -> None:
-    """Close in order without a word, as a gateway does that crashes over a job."""
+def close(_writer: asyncio.StreamWriter) -> None:
+    """Close in order without a response, as a gateway does that crashes over a job."""
 
 
-def resets(writer: asyncio.StreamWriter) -> None:
-    """Break the connection, as the network between does when it has had enough of it."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Reset the connection, as the network may do."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
-def says(status: str) -> Callable[[asyncio.StreamWriter], None]:
-    """Answer with a status."""
+def respond(status: str) -> Callable[[asyncio.StreamWriter], None]:
+    """Return a function that responds with a status."""
     return lambda writer: writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
 
 
 @pytest.mark.parametrize(
-    ("answer", "ending", "at_work"),
+    ("respond_with", "ending", "may_continue"),
     [
-        (closes, Ending.NO_REPLY, False),
-        (resets, Ending.CUT_SHORT, True),
-        (says("200 OK"), Ending.ANSWERED, False),
-        (says("503 Service Unavailable"), Ending.ANSWERED, False),
-        (says("502 Bad Gateway"), Ending.ANSWERED, True),
-        (says("504 Gateway Timeout"), Ending.ANSWERED, True),
+        (close, Ending.NO_REPLY, False),
+        (reset, Ending.CUT_SHORT, True),
+        (respond("200 OK"), Ending.ANSWERED, False),
+        (respond("503 Service Unavailable"), Ending.ANSWERED, False),
+        (respond("502 Bad Gateway"), Ending.ANSWERED, True),
+        (respond("504 Gateway Timeout"), Ending.ANSWERED, True),
     ],
 )
-async def test_a_gateway_may_still_be_at_work_after_what_is_not_its_own(
-    answer: Callable[[asyncio.StreamWriter], None], ending: Ending, at_work: bool
+async def test_a_gateway_may_continue_after_an_end_that_is_not_its_own(
+    respond_with: Callable[[asyncio.StreamWriter], None], ending: Ending, may_continue: bool
 ) -> None:
-    """Then the lease has to stay, since what the gateway was told before may yet take effect."""
+    """Then the lease has to stay, since the gateway may still ask for this job."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b'{"job": 1}')
-        answer(writer)
+        respond_with(writer)
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
-        exchange = await client.send(
-            "/llm", b'{"job": 1}', job_id="j", timeout_s=20, content_type="application/json", max_bytes=1000
-        )
+        exchange = await client.send("/llm", b'{"job": 1}', job_id="j", timeout_s=20, max_bytes=1000)
         await client.close()
-    assert (exchange.ending, exchange.gateway_may_continue) == (ending, at_work)
+    assert (exchange.ending, exchange.gateway_may_continue) == (ending, may_continue)

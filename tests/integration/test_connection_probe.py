@@ -1,4 +1,4 @@
-"""The tester's own look at a service URI: a dead orchestrator is told from a standing one, and from its own network."""
+"""The probe of a service URI tells a dead orchestrator from a live one, and from the tester's own network."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ LISTEN = ("127.0.0.1", 0)
 
 
 @asynccontextmanager
-async def listener(*, talks: bool = True) -> AsyncIterator[str]:
-    """Listen, and answer with what is no TLS, or with nothing at all; give the URI."""
-    gone = asyncio.Event()
+async def listener(*, responds: bool = True) -> AsyncIterator[str]:
+    """Listen, and respond with something other than TLS, or with nothing; yield the URI."""
+    ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if talks:
+        if responds:
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         else:
-            await gone.wait()
+            await ended.wait()
         writer.close()
 
     async with await asyncio.start_server(serve, *LISTEN) as server:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        gone.set()
+        ended.set()
 
 
-def nobody() -> str:
+def dead_uri() -> str:
     """Return a URI at which nobody listens."""
     with socket.socket() as free:
         free.bind(LISTEN)
@@ -40,7 +40,7 @@ def nobody() -> str:
 
 
 def probe(*uris: str, pauses: list[float] | None = None, timeout_s: float = 20.0) -> ConnectionProbe:
-    """Make a probe that does not really pause."""
+    """Return a probe that does not really pause."""
 
     async def sleep(seconds: float) -> None:
         if pauses is not None:
@@ -53,44 +53,44 @@ async def test_refused_while_another_answers() -> None:
     """Twice refused, with a pause between: nobody can reach it."""
     pauses: list[float] = []
     async with listener() as other:
-        dead = nobody()
-        found = await probe(dead, other, pauses=pauses).probe(dead)
-    assert found.state is ConnectionState.UNREACHABLE
-    assert dead in found.summary
-    assert "connection refused" in found.summary
+        dead = dead_uri()
+        connection = await probe(dead, other, pauses=pauses).probe(dead)
+    assert connection.state is ConnectionState.UNREACHABLE
+    assert dead in connection.summary
+    assert "connection refused" in connection.summary
     assert pauses == [2.0]
 
 
 async def test_silent_while_another_answers() -> None:
     """A connection is taken and TLS never begins."""
-    async with listener(talks=False) as silent, listener() as other:
-        found = await probe(silent, other, timeout_s=0.3).probe(silent)
-    assert found.state is ConnectionState.UNREACHABLE
+    async with listener(responds=False) as silent, listener() as other:
+        connection = await probe(silent, other, timeout_s=0.3).probe(silent)
+    assert connection.state is ConnectionState.UNREACHABLE
 
 
 @pytest.mark.parametrize("others", [0, 1, 12])
 async def test_nobody_answers(others: int) -> None:
     """Where nobody at all can be reached it may be the tester's own network."""
-    dead = nobody()
-    found = await probe(dead, *(nobody() for _ in range(others))).probe(dead)
-    assert found.state is ConnectionState.UNKNOWN
+    dead = dead_uri()
+    connection = await probe(dead, *(dead_uri() for _ in range(others))).probe(dead)
+    assert connection.state is ConnectionState.UNKNOWN
 
 
 async def test_the_same_endpoint_is_no_other() -> None:
     """A second spelling of a dead service URI says nothing about the network."""
-    dead = nobody()
+    dead = dead_uri()
     assert (await probe(dead, dead + "/").probe(dead)).state is ConnectionState.UNKNOWN
 
 
-async def test_one_that_stands() -> None:
-    """Whatever it speaks: it is there, so it is no dead one."""
-    async with listener() as standing:
-        assert (await probe(standing).probe(standing)).state is ConnectionState.REACHABLE
+async def test_one_that_responds() -> None:
+    """Whatever it speaks, it is there."""
+    async with listener() as live:
+        assert (await probe(live).probe(live)).state is ConnectionState.REACHABLE
 
 
-async def test_the_second_connection_may_stand() -> None:
+async def test_the_second_attempt_may_succeed() -> None:
     """An orchestrator that comes back in the pause is not held to be dead."""
-    dead = nobody()
+    dead = dead_uri()
     port = int(dead.rpartition(":")[2])
     servers: list[asyncio.Server] = []
 
@@ -101,13 +101,13 @@ async def test_the_second_connection_may_stand() -> None:
     async def sleep(_: float) -> None:
         servers.append(await asyncio.start_server(serve, "127.0.0.1", port))
 
-    found = await ConnectionProbe((dead,), timeout_s=20.0, sleep=sleep).probe(dead)
+    connection = await ConnectionProbe((dead,), timeout_s=20.0, sleep=sleep).probe(dead)
     for server in servers:
         server.close()
-    assert found.state is ConnectionState.REACHABLE
+    assert connection.state is ConnectionState.REACHABLE
 
 
 @pytest.mark.parametrize("uri", ["", "https://", "https://127.0.0.1:99999", "https://[::1", "nonsense://"])
-async def test_what_is_no_address_is_held_against_nobody(uri: str) -> None:
+async def test_what_is_no_address_is_charged_to_nobody(uri: str) -> None:
     """A service URI that cannot be read says nothing of who is behind it."""
     assert (await probe(uri).probe(uri)).state is ConnectionState.UNKNOWN

@@ -1,4 +1,4 @@
-"""Why a connection does not come about is said as it is: real sockets, real certificates, one true sentence each."""
+"""Why a connection fails is reported as it is: real sockets, real certificates, one true sentence each."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def certificate(folder: Path, *, name: str = "localhost", dates: tuple[str, str] = ("", "")) -> ssl.SSLContext:
-    """Make a self-signed certificate with the openssl command; `dates` are its begin and end as YYYYMMDDHHMMSSZ."""
+    """Create a self-signed certificate with the openssl command; `dates` are its begin and end as YYYYMMDDHHMMSSZ."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl command")
-    key, request, made = folder / "key.pem", folder / "request.pem", folder / "certificate.pem"
+    key, request, result = folder / "key.pem", folder / "request.pem", folder / "certificate.pem"
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder, timeout=120)
@@ -49,18 +49,18 @@ def certificate(folder: Path, *, name: str = "localhost", dates: tuple[str, str]
             "policy=p\ncopy_extensions=copy\nunique_subject=no\n[p]\ncommonName=supplied\n"
         )
         openssl("ca", "-batch", "-selfsign", "-config", "ca.cnf", "-keyfile", str(key), "-in", str(request),
-                "-out", str(made), "-startdate", dates[0], "-enddate", dates[1], "-notext")  # fmt: skip
+                "-out", str(result), "-startdate", dates[0], "-enddate", dates[1], "-notext")  # fmt: skip
     else:
-        openssl("x509", "-req", "-in", str(request), "-key", str(key), "-out", str(made), "-days", "30",
+        openssl("x509", "-req", "-in", str(request), "-key", str(key), "-out", str(result), "-days", "30",
                 "-copy_extensions", "copy")  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made, key)
+    context.load_cert_chain(result, key)
     return context
 
 
 @asynccontextmanager
 async def serve_http(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve HTTP on loopback, over TLS with a context; give the port."""
+    """Serve HTTP on loopback, over TLS with a context; yield the port."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.json_response({"regions": []})
@@ -76,7 +76,7 @@ async def serve_http(context: ssl.SSLContext | None = None) -> AsyncIterator[int
 
 @asynccontextmanager
 async def serve_bytes(response: bytes) -> AsyncIterator[int]:
-    """Serve these bytes to whatever comes, then close."""
+    """Send these bytes to every client, then close; yield the port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
@@ -90,7 +90,7 @@ async def serve_bytes(response: bytes) -> AsyncIterator[int]:
 
 
 async def error_messages(url: str) -> list[str]:
-    """Return what each of the tester's ways to a peer says of an address: gateway, CLI port, job, Leaderboard, post."""
+    """Return what each of the tester's clients reports about a URL: gateway, CLI port, job, Leaderboard, post."""
     texts = []
     client = GatewayClient("g", url, url)
     await client.open()
@@ -99,9 +99,7 @@ async def error_messages(url: str) -> list[str]:
         with pytest.raises(GatewayError) as gateway:
             await client.get_cli("/status", timeout_s=60)
         texts.append(str(gateway.value))
-        sent = await client.send(
-            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_bytes=1000
-        )
+        sent = await client.send("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000)
         assert sent.ending is Ending.REFUSED
         texts.append(sent.detail)
     finally:
@@ -123,7 +121,7 @@ async def error_messages(url: str) -> list[str]:
         (("", ""), "somebody.example", True, "is not made out to localhost"),
     ],
 )
-async def test_a_bad_certificate_is_named_for_what_it_is(
+async def test_a_bad_certificate_is_named(
     dates: tuple[str, str], name: str, trusted: bool, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Expired, not yet valid, self-signed, and somebody else's."""
@@ -137,14 +135,14 @@ async def test_a_bad_certificate_is_named_for_what_it_is(
             assert "Nothing" not in text
 
 
-async def test_plain_http_on_a_port_that_the_address_calls_https(tmp_path: Path) -> None:
-    """The address to use instead is in the sentence."""
+async def test_plain_http_where_the_url_says_https(tmp_path: Path) -> None:
+    """The sentence has the URL to use instead."""
     async with serve_http() as port:
         for text in await error_messages(f"https://127.0.0.1:{port}"):
             assert f"does not speak TLS and the address says https; use http://127.0.0.1:{port}" in text
 
 
-async def test_a_tls_port_that_the_address_calls_http(tmp_path: Path) -> None:
+async def test_tls_where_the_url_says_http(tmp_path: Path) -> None:
     """Whether it closes the connection, sends an alert or, as Go and nginx do, explains itself."""
     client_url = "http://127.0.0.1:{}"
     async with serve_http(certificate(tmp_path)) as port:
@@ -181,12 +179,12 @@ def unused_port() -> int:
     ],
 )
 async def test_refused_and_unknown_names(url: Callable[[], str], sentence: str) -> None:
-    """Each is told apart from the others."""
+    """Each has a sentence of its own."""
     for text in await error_messages(url()):
         assert sentence in text
 
 
-async def test_a_silent_peer_is_said_to_be_silent() -> None:
+async def test_a_silent_peer_is_reported_as_silent() -> None:
     """It accepts, and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -262,3 +260,11 @@ def test_no_proxy_is_read_as_go_reads_it(exceptions: str, url: str, proxied: boo
     """Networks, ports, domains with and without a leading dot, any case, IPv6, and the star."""
     proxies = Proxies({"http": "http://proxy:3128", "no": exceptions})
     assert bool(proxies.request_arguments(url)) is proxied
+
+
+async def test_a_gateway_that_a_reload_took_away_does_not_answer() -> None:
+    """The heartbeat and /readyz may still be about to ask it."""
+    client = GatewayClient("g", "http://127.0.0.1:1")
+    await client.open()
+    await client.close()
+    assert not await client.is_alive()

@@ -1,4 +1,4 @@
-"""What a gateway's event sink, or anybody else, may post to us: defined, never a crash, never kept waiting."""
+"""Whatever a gateway's event sink, or anybody else, posts: a defined response, never a crash, never a long wait."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCENARIO = generate(
     pipelines=("llm",),
     gateways=(GatewaySpec("g", mode="query", events=True), GatewaySpec("h", mode="query", events=True)),
 )
-LANES = [{"events": True, "evidence_wait": "300ms"}] * 2
+GATEWAYS = [{"events": True, "evidence_wait": "300ms"}] * 2
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
@@ -34,7 +34,7 @@ JSON = st.recursive(
 
 
 def completed_event(gateway: str, **more: Any) -> dict[str, Any]:
-    """Write the event of a finished job, as a new gateway does."""
+    """Return the event of a finished job, as a new gateway sends it."""
     data = {
         "type": "ai_batch_request_completed", "request_id": "x", "pipeline": "llm", "model_id": "sim/llm-0",
         "success": False, "tries": 1, "duration_ms": 40, "orch_url": "https://nobody.example:8935",
@@ -45,7 +45,7 @@ def completed_event(gateway: str, **more: Any) -> dict[str, Any]:
 
 
 def one_model_each(count: int) -> tuple[OrchestratorSpec, ...]:
-    """Build orchestrators each of which has a model of its own, so that no two jobs are of one pair."""
+    """Return orchestrators with a model of their own each, so that no two jobs share one."""
     return tuple(
         OrchestratorSpec(f"0x{at + 1:040x}", service_uri=f"https://o{at}.example:8935",
                          models=(ModelSpec("llm", f"m{at}", latency_s=(1.0, 1.0)),))
@@ -54,7 +54,7 @@ def one_model_each(count: int) -> tuple[OrchestratorSpec, ...]:
 
 
 async def post(tester: SimulatedTester, body: bytes, **headers: str) -> int:
-    """Post to the webhook and give the status."""
+    """Post to the webhook and return the status."""
     url = f"http://127.0.0.1:{tester.daemon.port}/webhooks/gateway-events"
     async with (
         aiohttp.ClientSession() as session,
@@ -64,9 +64,9 @@ async def post(tester: SimulatedTester, body: bytes, **headers: str) -> int:
         return response.status
 
 
-async def event_count(tester: SimulatedTester, what: str) -> float:
-    """Read how many events were counted so."""
-    return float(tester.daemon.coordinator.metrics.events.labels(what)._value.get())
+async def event_count(tester: SimulatedTester, label: str) -> float:
+    """Return how many events were counted under a label."""
+    return float(tester.daemon.coordinator.metrics.events.labels(label)._value.get())
 
 
 @pytest.mark.parametrize(
@@ -77,23 +77,23 @@ async def event_count(tester: SimulatedTester, what: str) -> float:
         b"[" * 100_000, b'{"data":' * 5_000 + b"1" + b"}" * 5_000,
     ],
 )  # fmt: skip
-async def test_junk_is_taken_and_dropped(body: bytes, tmp_path: Path) -> None:
-    """The sink is told that all is well, so that it never tries again."""
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+async def test_junk_is_accepted_and_dropped(body: bytes, tmp_path: Path) -> None:
+    """The sink gets a success, so that it never tries again."""
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS) as tester:
         assert await post(tester, body) == 204
         assert await event_count(tester, "used") == 0
 
 
 async def test_too_much_at_once_is_refused(tmp_path: Path) -> None:
     """More than a megabyte is not read to its end."""
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS) as tester:
         assert await post(tester, b" " * 2**21) == 413
 
 
 async def test_a_token_keeps_others_out(tmp_path: Path) -> None:
     """In either header; a wrong one of any bytes is a 403."""
     server = {"events_token": "s3cret"}
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES, server=server) as tester:
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS, server=server) as tester:
         assert await post(tester, b"[]") == 403
         assert await post(tester, b"[]", Authorization="Bearer s3creT") == 403
         assert await post(tester, b"[]", Authorization="Bearer ÿ\udcff") == 403
@@ -103,7 +103,7 @@ async def test_a_token_keeps_others_out(tmp_path: Path) -> None:
 
 async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path) -> None:
     """Events for gateways that are not ours are ignored; an orchestrator nobody knows proves and refutes nothing."""
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS) as tester:
         assert await post(tester, json.dumps([completed_event("somebody-else")]).encode()) == 204
         assert (await event_count(tester, "ignored"), await event_count(tester, "used")) == (1, 0)
         await tester.tick()
@@ -115,9 +115,9 @@ async def test_unknown_gateways_and_orchestrators_change_nothing(tmp_path: Path)
 
 @pytest.mark.slow
 async def test_a_million_events(tmp_path: Path) -> None:
-    """They are taken in a bounded space while the daemon goes on answering and ticking."""
+    """They are accepted in bounded memory while the daemon goes on answering and ticking."""
     body = json.dumps([completed_event("g")] * 2_000).encode()
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester:
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS) as tester:
         url = f"http://127.0.0.1:{tester.daemon.port}"
         async with aiohttp.ClientSession() as session:
             for _ in range(500):
@@ -130,15 +130,15 @@ async def test_a_million_events(tmp_path: Path) -> None:
         assert report.outcomes["passed"] == report.planned == 3
 
 
-async def test_many_events_keep_nobody_waiting(tmp_path: Path) -> None:
-    """A batch is taken and weighed a few at a time: it is answered long before all of it is weighed."""
-    async with simulated_tester(SCENARIO, tmp_path, gateways=LANES) as tester, tester.serving(tick=True):
+async def test_many_events_are_answered_at_once(tmp_path: Path) -> None:
+    """A batch is weighed a few events at a time, and answered long before all of it is."""
+    async with simulated_tester(SCENARIO, tmp_path, gateways=GATEWAYS) as tester, tester.serving(tick=True):
         assert await post(tester, json.dumps([completed_event("g")] * 2_000).encode()) == 204
         assert len(tester.daemon.events) > 1_000
 
 
 async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
-    """They come later than the answers; they are waited for, and no job has to run a second time."""
+    """They come later than the responses; the tester waits for them, and no job has to run a second time."""
     scenario = Scenario(
         "apart", 1, (GatewaySpec("g", metrics=False, events=True, retry_window=0.1),), one_model_each(6)
     )
@@ -152,13 +152,13 @@ async def test_overlap_is_proven_by_events_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path: Path) -> None:
-    """The gateway says that somebody else served the job before the result could be kept: it is not scored."""
+async def test_an_event_that_comes_while_a_result_waits_for_the_store_counts(tmp_path: Path) -> None:
+    """The gateway reports that another orchestrator served the job before the result is stored: it is not scored."""
     scenario = Scenario("apart", 1, (GatewaySpec("g", mode="query", metrics=False),), one_model_each(2))
-    async with simulated_tester(scenario, tmp_path, gateways=LANES[:1]) as tester:
-        conductor, database = tester.daemon.coordinator, tester.daemon.database
+    async with simulated_tester(scenario, tmp_path, gateways=GATEWAYS[:1]) as tester:
+        coordinator, database = tester.daemon.coordinator, tester.daemon.database
         async with tester.serving(tick=True):
-            await until(lambda: conductor.progress is not None and len(conductor.progress.in_flight) == 2)
+            await until(lambda: coordinator.progress is not None and len(coordinator.progress.in_flight) == 2)
             lock = sqlite3.connect(database.path, isolation_level=None)
             lock.execute("BEGIN IMMEDIATE")
             await until(lambda: len(tester.network.logged_jobs) == 2)
@@ -181,6 +181,6 @@ async def test_what_comes_while_a_result_waits_for_the_store_is_heeded(tmp_path:
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(batch=JSON | st.lists(JSON.map(lambda value: {"gateway": "g", "data": value})))
-def test_any_json_is_read_without_a_word(batch: Any) -> None:
-    """Whatever it is, reading it gives events or nothing."""
-    assert all(isinstance(one.error, str) for one in parse_events(batch, 1.0))
+def test_any_json_is_parsed(batch: Any) -> None:
+    """Whatever it is, parsing it yields events or nothing."""
+    assert all(isinstance(event.error, str) for event in parse_events(batch, 1.0))

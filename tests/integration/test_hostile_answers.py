@@ -1,4 +1,4 @@
-"""Over twenty thousand hostile documents: discovery, plans, requests and the Leaderboard client survive each one."""
+"""Discovery, plans, requests and the Leaderboard client survive over twenty thousand hostile documents."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jobtester.configuration import Configuration
 from jobtester.domain.plan import Selection, make_plan
 from jobtester.errors import DiscoveryError, LeaderboardError
 from jobtester.gateway import discovery
-from jobtester.gateway.client import GatewayClient as GatewayClient
-from jobtester.leaderboard.client import LeaderboardClient
+from jobtester.gateway.client import GatewayClient
+from jobtester.leaderboard.client import LeaderboardClient, PostResult
 from jobtester.leaderboard.stat_reader import ExpectedRow
 from jobtester.pipelines.request import Requests
 
@@ -97,7 +97,7 @@ def write_badly(document: Any, random: Random) -> bytes:
 
 
 def test_hostile_discovery_documents() -> None:
-    """Each is read, planned and made into requests that can be sent, or refused with a DiscoveryError."""
+    """Each is parsed, planned and made into requests that can be sent, or refused with a DiscoveryError."""
     random = Random(1)
     loaded = Configuration.from_tables(
         {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"name": "g", "url": "http://127.0.0.1:1"}]},
@@ -108,23 +108,23 @@ def test_hostile_discovery_documents() -> None:
     for number in range(DOCUMENTS):
         try:
             if number % 2:
-                found = list(
+                orchestrators = list(
                     discovery.parse_network_capabilities(
                         discovery.parse_json(client, "/", write_badly(spoil(NETWORK, random), random))
                     )
                 )
             else:
-                known = discovery.parse_registered(
+                registered = discovery.parse_registered(
                     discovery.parse_json(client, "/", write_badly(spoil(REGISTERED, random), random))
                 )
-                answer = discovery.parse_json(client, "/", write_badly(spoil(AI, random), random))
-                found = discovery.join_capabilities(list(known), answer)
+                response = discovery.parse_json(client, "/", write_badly(spoil(AI, random), random))
+                orchestrators = discovery.join_capabilities(list(registered), response)
         except DiscoveryError as error:
             str(error).encode()
             refused += 1
             continue
-        whole = make_plan(
-            discovery.merge_duplicates(found),
+        plan = make_plan(
+            discovery.merge_duplicates(orchestrators),
             loaded.catalogue,
             Selection(),
             tick="t",
@@ -133,12 +133,12 @@ def test_hostile_discovery_documents() -> None:
             can_target=lambda _: True,
         )
         requests = Requests(loaded.catalogue, loaded.assets, 1)
-        for job in whole.jobs:
+        for job in plan.jobs:
             orjson.dumps([job.model, job.pipeline, *job.target, job.orchestrator.version])
             if job.pipeline == "llm":
                 assert requests.build(loaded.catalogue[job.pipeline], job.model).body
             planned += 1
-        for skip in whole.skipped:
+        for skip in plan.skipped:
             orjson.dumps([skip.orchestrator, skip.service_uri, skip.pipeline, skip.model, skip.reason])
     assert refused > DOCUMENTS // 50
     assert planned > DOCUMENTS // 2
@@ -172,10 +172,10 @@ async def hostile_server(random: Random) -> AsyncIterator[str]:
 
 @pytest.mark.slow
 async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
-    """A post always has a fate, and what cannot be read is a LeaderboardError; nothing else climbs out."""
+    """A post always has a result, and what cannot be parsed is a LeaderboardError; nothing else is raised."""
     del tmp_path
     random = Random(2)
-    wanted = ExpectedRow("0x1", "p", "m", "FRA", 1, 1.5, "j")
+    expected = ExpectedRow("0x1", "p", "m", "FRA", 1, 1.5, "j")
     async with hostile_server(random) as url, LeaderboardClient(url, "s", timeout_s=5.0) as client:
 
         async def ask(number: int) -> None:
@@ -185,9 +185,23 @@ async def test_hostile_answers_of_a_leaderboard(tmp_path: Path) -> None:
                 elif number % 3 == 1:
                     orjson.dumps(sorted(await client.get_regions()))
                 else:
-                    sum(wanted.matches(row) for row in await client.get_rows("0x1", since=0.0))
+                    sum(expected.matches(row) for row in await client.get_rows("0x1", since=0.0))
             except LeaderboardError as error:
                 str(error).encode()
 
         for start in range(0, ANSWERS, 20):
             await asyncio.gather(*(ask(number) for number in range(start, start + 20)))
+
+
+async def test_a_post_that_is_answered_with_a_large_page_is_uncertain() -> None:
+    """A captive portal sends more than any Leaderboard does."""
+
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + b"a" * 200_000)
+        writer.close()
+
+    async with await asyncio.start_server(portal, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with LeaderboardClient(url, "s") as client:
+            assert (await client.post(b"{}")).result is PostResult.UNCERTAIN

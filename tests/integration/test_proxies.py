@@ -1,4 +1,4 @@
-"""Outgoing proxies of the environment are used, left aside for what NO_PROXY names, and never looked up per request."""
+"""The environment's proxies are used, except for what NO_PROXY names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jobtester.leaderboard.client import LeaderboardClient as Leaderboard
 
 
 class Proxy:
-    """A proxy for plain HTTP that answers everything itself and notes what it was asked."""
+    """A proxy for plain HTTP that responds to everything itself and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self.url = ""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Record method, whole address and credentials."""
+        """Record method, whole URL and credentials."""
         await request.read()
         self.asked.append((request.method, request.path, request.headers.get("Proxy-Authorization", "")))
         return web.json_response({"regions": [{"id": "FRA", "type": "ai"}]})
@@ -30,14 +30,14 @@ class Proxy:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    """Run one on loopback."""
-    made = Proxy()
-    runner = web.ServerRunner(web.Server(made.answer))
+    """Run a proxy on loopback."""
+    running = Proxy()
+    runner = web.ServerRunner(web.Server(running.answer))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    made.url = f"http://user:word@127.0.0.1:{runner.addresses[0][1]}"
-    yield made
+    running.url = f"http://user:word@127.0.0.1:{runner.addresses[0][1]}"
+    yield running
     await runner.cleanup()
 
 
@@ -50,9 +50,7 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
     gateway = GatewayClient("g", "http://gateway.test:8935", "http://gateway.test:7935")
     await gateway.open()
     try:
-        sent = await gateway.send(
-            "/llm", b"{}", job_id="1", timeout_s=60, content_type="application/json", max_bytes=1000
-        )
+        sent = await gateway.send("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000)
         status, _ = await gateway.get_cli("/metrics", timeout_s=60)
         assert await gateway.is_alive()
     finally:
@@ -63,7 +61,7 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
     assert status == 200
     assert regions == {"ai": {"FRA"}}
     assert {path for _, path, _ in proxy.asked} == {"/llm", "/metrics", "/healthz", "/api/regions"}
-    assert {said for *_, said in proxy.asked} == {"Basic " + base64.b64encode(b"user:word").decode()}
+    assert {credentials for *_, credentials in proxy.asked} == {"Basic " + base64.b64encode(b"user:word").decode()}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The clock of a round trip: it stops when the last bytes come in, not when a busy event loop gets round to them."""
+"""The clock of a round trip stops when the last bytes come in, not when a busy event loop gets to them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 _BODY = b'{"images": []}'
 
 
-async def _answers(answer: bytes, *, first_token: re.Pattern[bytes] | None = None) -> tuple[Exchange, float]:
-    """Send a job to a gateway with this answer while the loop is busy; give also when send() returned."""
+async def _send_job(response: bytes, *, first_token: re.Pattern[bytes] | None = None) -> tuple[Exchange, float]:
+    """Send a job to a gateway with this response while the loop is busy; return also when send() returned."""
 
     async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"job body")
-        writer.write(answer)
+        writer.write(response)
         await writer.drain()
         writer.close()
 
     async def busy() -> None:
         while True:
-            time.sleep(_TURN_S)  # noqa: ASYNC251 - this is what is tried
+            time.sleep(_TURN_S)  # noqa: ASYNC251 - a blocked loop is what is tested
             await asyncio.sleep(0)
 
     async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
@@ -36,7 +36,7 @@ async def _answers(answer: bytes, *, first_token: re.Pattern[bytes] | None = Non
         hog = asyncio.ensure_future(busy())
         try:
             exchange = await client.send(
-                "/llm", b"a job body", job_id="j", timeout_s=30, content_type="application/json", max_bytes=2**20,
+                "/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20,
                 first_token=first_token,
             )  # fmt: skip
             return exchange, time.monotonic()
@@ -46,23 +46,23 @@ async def _answers(answer: bytes, *, first_token: re.Pattern[bytes] | None = Non
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         pytest.param(_HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY, id="length"),
         pytest.param(_HEAD + b"Transfer-Encoding: chunked\r\n\r\ne\r\n" + _BODY + b"\r\n0\r\n\r\n", id="chunked"),
         pytest.param(_HEAD + b"\r\n" + _BODY, id="until the connection closes"),
     ],
 )
-async def test_a_busy_loop_does_not_count_after_the_last_bytes(answer: bytes) -> None:
+async def test_a_busy_loop_does_not_count_after_the_last_bytes(response: bytes) -> None:
     """At least one whole turn of the loop lies between the bytes and the task that waits for them."""
-    exchange, returned = await _answers(answer)
+    exchange, returned = await _send_job(response)
     assert (exchange.ending, exchange.body) == (Ending.ANSWERED, _BODY)
     assert exchange.sent_monotonic < exchange.ended_monotonic <= returned - _TURN_S
 
 
-async def test_nor_after_the_first_token() -> None:
-    """The first token has come when its bytes have."""
-    exchange, returned = await _answers(
+async def test_a_busy_loop_does_not_count_after_the_first_token() -> None:
+    """The first token is there when its bytes are."""
+    exchange, returned = await _send_job(
         _HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY, first_token=re.compile(b"images")
     )
     assert exchange.first_token_s is not None

@@ -1,4 +1,4 @@
-"""Files are fetched from where the gateway keeps them, and from nowhere that an answer must not lead the tester to."""
+"""Files are fetched from where the gateway keeps them, and from nowhere that a response must not lead the tester to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWN = "points at an address of the tester itself"
 
 @dataclass
 class FileServer:
-    """A server that keeps what it is asked, and answers what its `pages` say: status, headers, content."""
+    """A server that records requests, and responds with its `pages`: status, headers, content."""
 
     pages: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class FileServer:
         return urlsplit(self.url).port or 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request; an endless page never ends."""
+        """Respond to one request; an endless page never ends."""
         self.asked.append((request.raw_path, dict(request.headers)))
         status, headers, content = self.pages.get(request.path, (404, {}, b"ErrNotFound"))
         if content != b"endless":
@@ -52,51 +52,51 @@ class FileServer:
 
 @asynccontextmanager
 async def file_server(host: str = "127.0.0.1", **pages: tuple[int, dict[str, str], bytes]) -> AsyncIterator[FileServer]:
-    """Start such a server."""
-    one = FileServer({f"/{name}": page for name, page in pages.items()})
+    """Run a file server with these pages."""
+    server = FileServer({f"/{name}": page for name, page in pages.items()})
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", one.handle)
+    app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, 0).start()
-        one.url = f"http://{host}:{runner.addresses[0][1]}"
-        yield one
+        server.url = f"http://{host}:{runner.addresses[0][1]}"
+        yield server
     finally:
         await runner.cleanup()
 
 
-async def fetched(gateway: FileServer, url: str, *, token: str | None = None, most: int = 1000) -> ResultFile:
+async def fetch(gateway: FileServer, url: str, *, token: str | None = None, max_bytes: int = 1000) -> ResultFile:
     """Fetch as the tester does, through its client of the gateway."""
     client = GatewayClient("gateway", gateway.url, token=token)
     await client.open()
     try:
-        return await client.fetch(url, timeout_s=10, max_bytes=most)
+        return await client.fetch(url, timeout_s=10, max_bytes=max_bytes)
     finally:
         await client.close()
 
 
 def own_address() -> str:
-    """Return an address of this machine that is not its loopback's, or skip where it has none."""
+    """Return an address of this machine other than loopback; skip the test where it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.77", 9))  # sends nothing
         except OSError:
-            pytest.skip("this machine has no network but its own")
+            pytest.skip("this machine has no network but loopback")
         address: str = probe.getsockname()[0]
     return address
 
 
-async def test_what_the_gateway_keeps_is_fetched() -> None:
+async def test_the_gateways_files_are_fetched() -> None:
     """Relative and absolute, in any case of the host, and through its own redirections; the token goes along."""
     async with file_server(
         a=(200, {"Content-Type": "image/png"}, PICTURE), b=(302, {"Location": "/a"}, b"")
     ) as gateway:
         for url in ("/a", "/b", f"{gateway.url}/a", f"{gateway.url.replace('http', 'HTTP')}/a", "/a?X-Signature=a%2Fb"):
-            found = await fetched(gateway, url, token="secret")
-            assert (found.problem, found.status, found.body) == ("", 200, PICTURE), url
-            assert found.content_type == "image/png"
-            assert found.seconds > 0
+            file = await fetch(gateway, url, token="secret")
+            assert (file.problem, file.status, file.body) == ("", 200, PICTURE), url
+            assert file.content_type == "image/png"
+            assert file.seconds > 0
         assert {headers["Authorization"] for _, headers in gateway.asked} == {"Bearer secret"}
         assert gateway.asked[-1][0] == "/a?X-Signature=a%2Fb"
 
@@ -105,9 +105,9 @@ async def test_a_gateway_behind_a_path_of_a_proxy_keeps_its_files_there_too() ->
     """What is relative goes on where the gateway's address ends; what is absolute is left as it is."""
     async with file_server() as proxy:
         proxy.pages |= {"/one/stream/a.png": (200, {}, PICTURE), "/b.png": (200, {}, PICTURE)}
-        within = FileServer(url=f"{proxy.url}/one")
-        assert (await fetched(within, "/stream/a.png?x=1")).body == PICTURE
-        assert (await fetched(within, f"{proxy.url}/b.png")).body == PICTURE
+        behind_path = FileServer(url=f"{proxy.url}/one")
+        assert (await fetch(behind_path, "/stream/a.png?x=1")).body == PICTURE
+        assert (await fetch(behind_path, f"{proxy.url}/b.png")).body == PICTURE
         assert [path for path, _ in proxy.asked] == ["/one/stream/a.png?x=1", "/b.png"]
 
 
@@ -127,9 +127,9 @@ async def test_the_testers_own_addresses_are_refused_however_they_are_written(ho
         target = f"http://{host}:{secret.port}/x.png"
         async with file_server(go=(307, {"Location": target}, b"")) as gateway:
             for url in (target, "/go", target.removeprefix("http:")):
-                found = await fetched(gateway, url)
-                assert OWN in found.problem, found.problem
-                assert (found.status, found.body) == (None, b"")
+                file = await fetch(gateway, url)
+                assert OWN in file.problem, file.problem
+                assert (file.status, file.body) == (None, b"")
         assert secret.asked == []
 
 
@@ -138,20 +138,20 @@ async def test_the_machines_other_addresses_are_its_own_too() -> None:
     address = own_address()
     async with file_server(address) as secret, file_server() as gateway:
         for host in (address, f"[::ffff:{address}]", socket.gethostname()):
-            found = await fetched(gateway, f"http://{host}:{secret.port}/x.png")
-            assert OWN in found.problem, (host, found.problem)
+            file = await fetch(gateway, f"http://{host}:{secret.port}/x.png")
+            assert OWN in file.problem, (host, file.problem)
         assert secret.asked == []
 
 
 async def test_the_gateway_may_live_anywhere() -> None:
     """One at an address that would be refused otherwise is asked, at its own port and no other."""
     async with file_server(own_address(), a=(200, {}, PICTURE)) as gateway, file_server(own_address()) as secret:
-        assert (await fetched(gateway, "/a")).body == PICTURE
-        assert OWN in (await fetched(gateway, f"{secret.url}/a")).problem
+        assert (await fetch(gateway, "/a")).body == PICTURE
+        assert OWN in (await fetch(gateway, f"{secret.url}/a")).problem
         assert secret.asked == []
 
 
-async def test_networks_that_the_operator_names_are_asked_too() -> None:
+async def test_networks_that_the_operator_names_are_allowed() -> None:
     """A file store on a private network is used where gateways.artifact_networks names it, and only there."""
     async with (
         file_server(a=(200, {}, PICTURE)) as store,
@@ -162,8 +162,8 @@ async def test_networks_that_the_operator_names_are_asked_too() -> None:
             await client.open()
             try:
                 for url in (f"{store.url}/a", f"http://[::ffff:127.0.0.1]:{store.port}/a", "/b"):
-                    found = await client.fetch(url, timeout_s=10, max_bytes=1000)
-                    assert ("artifact_networks" in found.problem) is not allowed, (url, found.problem)
+                    file = await client.fetch(url, timeout_s=10, max_bytes=1000)
+                    assert ("artifact_networks" in file.problem) is not allowed, (url, file.problem)
             finally:
                 await client.close()
         assert len(store.asked) >= 2
@@ -181,42 +181,44 @@ def test_public_addresses_are_allowed(address: str) -> None:
 async def test_the_gateways_own_files_under_another_name_of_it() -> None:
     """By its address where it is configured by name, at its own port; not at another one."""
     async with file_server(a=(200, {}, PICTURE)) as gateway, file_server(a=(200, {}, PICTURE)) as other:
-        named = FileServer(url=gateway.url.replace("127.0.0.1", "localhost"))
-        assert (await fetched(named, f"{gateway.url}/a")).body == PICTURE
+        by_name = FileServer(url=gateway.url.replace("127.0.0.1", "localhost"))
+        assert (await fetch(by_name, f"{gateway.url}/a")).body == PICTURE
         for url in (f"{other.url}/a", f"{other.url}/a".replace("127.0.0.1", "localhost")):
-            assert OWN in (await fetched(named, url)).problem
+            assert OWN in (await fetch(by_name, url)).problem
         assert other.asked == []
 
 
 class RebindingResolver(AbstractResolver):
-    """A name server that tells somebody else's address first, and ours when it is asked again."""
+    """A name server that returns a foreign address first, and the tester's own when it is asked again."""
 
     def __init__(self) -> None:
         self.answers = chain(["1.1.1.1"], repeat("127.0.0.1"))
-        self.told: list[str] = []
+        self.returned: list[str] = []
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Answer differently each time."""
-        self.told.append(next(self.answers))
-        return [ResolveResult(hostname=host, host=self.told[-1], port=port, family=socket.AF_INET, proto=0, flags=0)]
+        self.returned.append(next(self.answers))
+        return [
+            ResolveResult(hostname=host, host=self.returned[-1], port=port, family=socket.AF_INET, proto=0, flags=0)
+        ]
 
     async def close(self) -> None:
         """Nothing to close."""
 
 
-async def test_a_name_that_changes_its_mind_is_no_way_in() -> None:
-    """The address is looked at again at the moment of connecting, after which nobody asks any more."""
+async def test_a_name_that_resolves_differently_later_is_no_way_in() -> None:
+    """The address is checked again at the moment of connecting, and is not resolved after that."""
     async with file_server() as secret, file_server() as gateway:
-        names = RebindingResolver()
-        files = FileFetcher(gateway.url, resolver=names)
+        resolver = RebindingResolver()
+        fetcher = FileFetcher(gateway.url, resolver=resolver)
         try:
-            found = await files.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_bytes=1000)
+            file = await fetcher.fetch(f"http://store.example:{secret.port}/x.png", timeout_s=10, max_bytes=1000)
         finally:
-            await files.close()
-        assert names.told[:2] == ["1.1.1.1", "127.0.0.1"]
-        assert "the tester itself" in found.problem
+            await fetcher.close()
+        assert resolver.returned[:2] == ["1.1.1.1", "127.0.0.1"]
+        assert "the tester itself" in file.problem
         assert secret.asked == []
 
 
@@ -229,15 +231,15 @@ async def test_a_store_elsewhere_is_asked_without_our_token(monkeypatch: pytest.
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         for _ in range(2):
-            found = await fetched(gateway, "http://store.example/a", token="secret")
-            assert (found.problem, found.body) == ("", PICTURE)
+            file = await fetch(gateway, "http://store.example/a", token="secret")
+            assert (file.problem, file.body) == ("", PICTURE)
         for path, headers in proxy.asked:
             assert path == "http://store.example/a"
             assert not {"Authorization", "Cookie", "Referer"} & set(headers)
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "problem"),
     [("ftp://127.0.0.1/x", "not an http(s) address"), ("file:///etc/passwd", "not an http(s) address"),
      ("gopher://x/", "not an http(s) address"), ("javascript:1", "not an http(s) address"),
      ("data:image/png;base64,AAAA", "not an http(s) address"), ("http://[::1", "GET failed"),
@@ -246,11 +248,11 @@ async def test_a_store_elsewhere_is_asked_without_our_token(monkeypatch: pytest.
      ("http://nowhere.invalid/x", "GET failed"), ("http://127.0.0.1./", "GET failed"),
      ("http://ⓛocalhost/", "GET failed"), ("/x\0y", "not an http(s) address")],
 )  # fmt: skip
-async def test_what_is_no_address_is_said_to_be_none(url: str, says: str) -> None:
+async def test_what_is_no_address_is_reported_as_none(url: str, problem: str) -> None:
     """Odd schemes, odd hosts and odd characters end in a sentence, and in no request."""
     async with file_server() as gateway:
-        found = await fetched(gateway, url)
-        assert says in found.problem
+        file = await fetch(gateway, url)
+        assert problem in file.problem
         assert gateway.asked == []
 
 
@@ -265,27 +267,27 @@ async def test_files_are_read_within_bounds() -> None:
         "empty": (200, {}, b""),
     }
     async with file_server(**pages) as gateway:
-        found = {name: await fetched(gateway, f"/{name}", most=100_000) for name in pages}
-        assert all(one.body == b"" for one in found.values())
-        assert (found["endless"].status, found["endless"].problem) == (200, "larger than 100000 bytes")
-        assert (found["bomb"].status, "gzip" in found["bomb"].problem) == (None, True)
-        assert found["round"].problem == "too many redirects"
-        assert (found["gone"].status, found["gone"].problem) == (404, "GET answered 404")
-        assert found["empty"].problem == ""
+        files = {name: await fetch(gateway, f"/{name}", max_bytes=100_000) for name in pages}
+        assert all(file.body == b"" for file in files.values())
+        assert (files["endless"].status, files["endless"].problem) == (200, "larger than 100000 bytes")
+        assert (files["bomb"].status, "gzip" in files["bomb"].problem) == (None, True)
+        assert files["round"].problem == "too many redirects"
+        assert (files["gone"].status, files["gone"].problem) == (404, "GET answered 404")
+        assert files["empty"].problem == ""
         assert len([path for path, _ in gateway.asked if path == "/round"]) == 4
 
 
-@pytest.mark.parametrize(("host", "unsure"), [("127.0.0.1", False), ("nowhere.invalid", True)])
-async def test_only_a_refused_connection_proves_a_link_dead(host: str, unsure: bool) -> None:
-    """A name that is not found may be the fault of the tester's own DNS."""
+@pytest.mark.parametrize(("host", "is_uncertain"), [("127.0.0.1", False), ("nowhere.invalid", True)])
+async def test_only_a_refused_connection_proves_a_link_dead(host: str, is_uncertain: bool) -> None:
+    """A name that is not file may be the fault of the tester's own DNS."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         client = FileFetcher(f"http://{host}:{taken.getsockname()[1]}")
         try:
-            found = await client.fetch("/a.png", timeout_s=10, max_bytes=1000)
+            file = await client.fetch("/a.png", timeout_s=10, max_bytes=1000)
         finally:
             await client.close()
-    assert (found.status, found.is_uncertain) == (None, unsure), found.problem
+    assert (file.status, file.is_uncertain) == (None, is_uncertain), file.problem
 
 
 async def test_a_link_that_takes_too_long_is_not_proven_dead() -> None:
@@ -295,7 +297,7 @@ async def test_a_link_that_takes_too_long_is_not_proven_dead() -> None:
         silent.listen()
         client = FileFetcher(f"http://127.0.0.1:{silent.getsockname()[1]}")
         try:
-            found = await client.fetch("/a.png", timeout_s=0.2, max_bytes=1000)
+            file = await client.fetch("/a.png", timeout_s=0.2, max_bytes=1000)
         finally:
             await client.close()
-    assert found.is_uncertain, found.problem
+    assert file.is_uncertain, file.problem
