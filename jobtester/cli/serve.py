@@ -14,7 +14,7 @@ from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.errors import DiskFullError
 from jobtester.store.database_file import has_room
-from jobtester.web.waiting import unready
+from jobtester.web.starting import serve_unready
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ async def _stopped_before_room(loaded: Configuration, problem: str) -> bool:
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     try:
-        async with unready(server.host, server.port, problem):
+        async with serve_unready(server.host, server.port, problem):
             while not stop.is_set():
                 try:
                     await asyncio.wait_for(stop.wait(), _ROOM_AGAIN_S)

@@ -37,8 +37,8 @@ from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs, TickPlanner
 from jobtester.tick.progress import TickObserver
 from jobtester.tick.scheduler import TickScheduler
-from jobtester.web.app import listen, make_app
-from jobtester.web.context import WebContext
+from jobtester.web.app import build_app, listen
+from jobtester.web.context import Stores, WebContext
 
 
 @asynccontextmanager
@@ -121,26 +121,21 @@ async def open_daemon(
             gateways=lambda: coordinator.gateways,
             metrics=metrics,
             health=health,
-            results=results,
-            ticks=ticks,
-            outbox=outbox,
-            queries=Queries(database),
+            stores=Stores(ticks, outbox, Queries(database)),
             progress=lambda: coordinator.progress,
             next_tick_at=lambda: scheduler.schedule.next_at,
             start_tick=scheduler.request_tick,
             simulated=configuration.simulated,
-            refresh_metrics=health.refresh_metrics,
             enqueue_event=events.enqueue,
             receive_results=ExternalResultReceiver(results, delivery).receive if delivery is not None else None,
-            refused_edit=config_problem,
         )
         host, wanted_port = settings.server.host, settings.server.port if port is None else port
         try:
-            runner, actual_port = await listen(make_app(context), host, wanted_port)
+            runner, actual_port = await listen(build_app(context), host, wanted_port)
         except PortInUseError:
             if owner:
                 raise
-            runner, actual_port = await listen(make_app(context), host, 0)
+            runner, actual_port = await listen(build_app(context), host, 0)
         stack.push_async_callback(runner.cleanup)
         yield Daemon(
             configuration=in_force,

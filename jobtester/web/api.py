@@ -1,9 +1,10 @@
-"""The API: what the pages show, as JSON for programs, and the order to begin a tick."""
+"""Serve results, ticks and the outbox as JSON for programs, and the order to start a tick."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -11,223 +12,239 @@ import structlog
 from aiohttp import web
 
 from jobtester import __version__
-from jobtester.domain.reasons import Outcome
-from jobtester.store.outbox import STATES
+from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import ResultFilters
-from jobtester.web import shapes
-from jobtester.web.bearer import has_token
 from jobtester.web.context import CONTEXT, WebContext
-from jobtester.web.openapi import DOCUMENT
-from jobtester.web.query_params import QueryError, parse_address, parse_query
+from jobtester.web.openapi import ApiRoutes
+from jobtester.web.query_params import (
+    OrchestratorPageParams,
+    OutboxPageParams,
+    QueryError,
+    QueryParams,
+    ResultPageParams,
+    SequencePageParams,
+    TickPageParams,
+    parse_address,
+)
+from jobtester.web.requests import has_bearer_token
+from jobtester.web.schemas import (
+    AcceptedSchema,
+    ErrorSchema,
+    ExternalResultPageSchema,
+    ExternalResultSchema,
+    OpenApiSchema,
+    OrchestratorPageSchema,
+    OrchestratorSchema,
+    OutboxEntrySchema,
+    OutboxPageSchema,
+    PeerSchema,
+    ProgressSchema,
+    ResultDetailSchema,
+    ResultPageSchema,
+    ResultSchema,
+    Schema,
+    StatusSchema,
+    TickDetailSchema,
+    TickPageSchema,
+    TickSchema,
+)
 
 log = structlog.get_logger()
-routes = web.RouteTableDef()
+api = ApiRoutes()
+routes = api.routes
 
-T = TypeVar("T")
+RowT = TypeVar("RowT")
 PREFIX = "/api/"
 _RECENT = 12
-_MOST_RECENT = 200
+_MAX_RECENT = 200
 _SLOWEST = 10
+_MAX_ID_LENGTH = 200
 
 
-@routes.get("/api/openapi.json")
-async def document(request: web.Request) -> web.Response:
-    """Describe this API."""
-    parse_query(request.query, ())
-    return _json(DOCUMENT)
+@api.get("/api/openapi.json", OpenApiSchema)
+async def document(_: web.Request) -> web.Response:
+    """Return this document."""
+    return _answer(_document())
 
 
-@routes.get("/api/status")
+@api.get("/api/status", StatusSchema)
 async def status(request: web.Request) -> web.Response:
-    """Give the running tick's progress, the next one, the peers and the outbox's counts."""
-    parse_query(request.query, ())
-    parts = request.app[CONTEXT]
+    """Return the running tick's progress, the next tick, the peers and the outbox's counts."""
+    context = request.app[CONTEXT]
+    progress = context.progress()
     return _json(
-        {
-            "version": __version__,
-            "region": parts.settings().region,
-            "simulated": parts.simulated,
-            "next_tick_at": parts.next_tick_at(),
-            "progress": _progress(parts),
-            "peers": parts.health.peers(),
-            "outbox": await parts.outbox.counts(),
-        }
+        StatusSchema(
+            version=__version__,
+            region=context.settings().region,
+            simulated=context.simulated,
+            next_tick_at=context.next_tick_at(),
+            progress=None if progress is None else ProgressSchema.from_progress(progress),
+            peers={name: PeerSchema.model_validate(check) for name, check in context.health.peers().items()},
+            outbox=await context.stores.outbox.counts(),
+        )
     )
 
 
-@routes.get("/api/orchestrators")
-async def orchestrators(request: web.Request) -> web.Response:
-    """Give every orchestrator with its capabilities and their newest results, by address."""
-    given = parse_query(request.query, ("limit", "cursor", "pipeline"))
-    after, limit = given.address("cursor"), given.limit()
-    cells = await request.app[CONTEXT].queries.capabilities(
-        after=after, limit=limit + 1, pipeline=given.text("pipeline"), recent=_RECENT
+@api.get_list("/api/orchestrators", OrchestratorPageSchema, OrchestratorPageParams)
+async def orchestrators(request: web.Request, params: OrchestratorPageParams) -> web.Response:
+    """Return orchestrators with their capabilities and newest results, by address."""
+    rows = await request.app[CONTEXT].stores.queries.capabilities(
+        after=params.cursor, limit=params.limit + 1, pipeline=params.pipeline, recent=_RECENT
     )
-    found = await asyncio.to_thread(shapes.orchestrators, cells)
-    return await _page(found, limit, lambda one: str(one["orchestrator"]), lambda one: one)
+    items = OrchestratorSchema.values_of_rows(rows)
+    return await _page(items, params.limit, lambda item: str(item["orchestrator"]), lambda item: item)
 
 
-@routes.get("/api/orchestrators/{address}")
+@api.get(
+    "/api/orchestrators/{address}",
+    OrchestratorSchema,
+    path_parameter="Ethereum address, in any case",
+    missing="the orchestrator has no recorded result",
+)
 async def orchestrator(request: web.Request) -> web.Response:
-    """Give one orchestrator with each capability's history."""
-    parse_query(request.query, ())
-    address = parse_address(request.match_info["address"], "address")
-    found = shapes.orchestrators(await request.app[CONTEXT].queries.matrix(address, recent=_MOST_RECENT))
-    if not found:
-        raise web.HTTPNotFound(text="no result of this orchestrator is kept")
-    return _json(found[0])
+    """Return one orchestrator with the history of each capability."""
+    try:
+        address = parse_address(request.match_info["address"])
+    except ValueError as error:
+        raise QueryError(f"address: {error}") from error
+    rows = await request.app[CONTEXT].stores.queries.matrix(address, recent=_MAX_RECENT)
+    if not rows:
+        raise web.HTTPNotFound(text="this orchestrator has no recorded result")
+    return _answer(orjson.dumps(OrchestratorSchema.values_of_rows(rows)[0]))
 
 
-@routes.get("/api/results")
-async def results(request: web.Request) -> web.Response:
-    """Give results, newest first."""
-    given = parse_query(
-        request.query, ("limit", "cursor", "tick", "orchestrator", "pipeline", "model", "outcome", "reason")
-    )
-    filters = ResultFilters(
-        tick=given.text("tick"),
-        orchestrator=given.address("orchestrator"),
-        pipeline=given.text("pipeline"),
-        model=given.text("model"),
-        outcome=given.outcome(),
-        reason=given.reason(),
-    )
-    limit = given.limit()
-    rows = await request.app[CONTEXT].queries.page(filters, before=given.cursor(), limit=limit + 1)
-    return await _page(rows, limit, lambda row: str(row.seq), shapes.result)
+@api.get_list("/api/results", ResultPageSchema, ResultPageParams)
+async def results(request: web.Request, params: ResultPageParams) -> web.Response:
+    """Return results, newest first."""
+    filters = ResultFilters(**params.model_dump(exclude={"limit", "cursor"}))
+    rows = await request.app[CONTEXT].stores.queries.page(filters, before=params.cursor, limit=params.limit + 1)
+    return await _page(rows, params.limit, lambda row: str(row.seq), ResultSchema.values_of)
 
 
-@routes.get("/api/results/{id}")
+@api.get(
+    "/api/results/{id}",
+    ResultDetailSchema,
+    path_parameter="the result's id",
+    missing="no result has this id",
+)
 async def result(request: web.Request) -> web.Response:
-    """Give one result with its evidence, request and answer."""
-    parse_query(request.query, ())
-    row = await request.app[CONTEXT].queries.get(_id(request))
+    """Return one result with its evidence, request and answer."""
+    row = await request.app[CONTEXT].stores.queries.get(_path_id(request))
     if row is None:
-        raise web.HTTPNotFound(text="no result of this id is kept")
-    return _json(shapes.whole_result(row))
+        raise web.HTTPNotFound(text="no result has this id")
+    return _json(ResultDetailSchema.from_row(row))
 
 
-@routes.get("/api/ticks")
-async def ticks(request: web.Request) -> web.Response:
-    """Give ticks with their job reports, newest first."""
-    given = parse_query(request.query, ("limit", "cursor"))
-    limit, parts = given.limit(), request.app[CONTEXT]
-    cursor, before = given.text("cursor"), None
-    if cursor:
-        last = await parts.ticks.get(cursor)
+@api.get_list("/api/ticks", TickPageSchema, TickPageParams)
+async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
+    """Return ticks with their job reports, newest first."""
+    context = request.app[CONTEXT]
+    before = None
+    if params.cursor:
+        last = await context.stores.ticks.get(params.cursor)
         if last is None:
-            raise QueryError("cursor: the tick that it names is not kept; begin anew")
+            raise QueryError("cursor: the tick that it names is gone; start again from the first page")
         before = last.started_at
-    found = await parts.ticks.newest(limit + 1, before)
-    running = parts.progress()
-    return await _page(found, limit, lambda one: str(one.id), lambda one: shapes.tick(one, running))
+    rows = await context.stores.ticks.newest(params.limit + 1, before)
+    running = _running_report(context)
+    return await _page(
+        rows, params.limit, lambda row: row.id, lambda row: TickSchema.from_row(row, running).model_dump()
+    )
 
 
-@routes.get("/api/ticks/{id}")
+@api.get(
+    "/api/ticks/{id}",
+    TickDetailSchema,
+    path_parameter="the tick's id; `last` is the newest",
+    missing="no tick has this id",
+)
 async def tick(request: web.Request) -> web.Response:
-    """Give one tick with its job report and slowest results; `last` names the newest."""
-    parse_query(request.query, ())
-    parts = request.app[CONTEXT]
-    found = await parts.ticks.get(_id(request))
-    if found is None:
-        raise web.HTTPNotFound(text="no tick of this id is kept")
-    slowest = [
-        {"id": one, "orchestrator": address, "pipeline": pipeline, "model": model, "round_trip_s": took}
-        for one, address, pipeline, model, took in await parts.queries.slowest(found.id, _SLOWEST)
-    ]
-    return _json({**shapes.tick(found, parts.progress()), "slowest": slowest})
+    """Return one tick with its job report and slowest results."""
+    context = request.app[CONTEXT]
+    row = await context.stores.ticks.get(_path_id(request))
+    if row is None:
+        raise web.HTTPNotFound(text="no tick has this id")
+    slowest = await context.stores.queries.slowest(row.id, _SLOWEST)
+    return _json(TickDetailSchema.from_row(row, _running_report(context), slowest))
 
 
 @routes.post("/api/ticks")
 async def start_tick(request: web.Request) -> web.Response:
-    """Begin a tick now, for whoever has the admin token."""
-    parts = request.app[CONTEXT]
-    token = parts.settings().server.admin_token
+    """Start a tick now, for whoever has the admin token."""
+    context = request.app[CONTEXT]
+    token = context.settings().server.admin_token
     if token is None:
         raise web.HTTPNotFound(text="ticks cannot be started from here: server.admin_token is not set")
-    if not has_token(request, token):
+    if not has_bearer_token(request, token):
         raise web.HTTPUnauthorized(
             text="Authorization: the admin token is missing or wrong", headers={"WWW-Authenticate": "Bearer"}
         )
-    parse_query(request.query, ())
-    if not parts.start_tick("api"):
-        raise web.HTTPConflict(text="a tick runs already, or the tester is stopping")
-    log.info("tick_asked_for", by=request.remote)
-    return _json({"state": "accepted"}, status=202)
+    QueryParams.from_query(request.query)
+    if not context.start_tick("api"):
+        raise web.HTTPConflict(text="a tick is already running, or the tester is stopping")
+    log.info("tick_requested", by=request.remote)
+    return _json(AcceptedSchema(), status=202)
 
 
-@routes.get("/api/outbox")
-async def outbox(request: web.Request) -> web.Response:
-    """Give what is on its way to the Leaderboard, oldest first; without a state, all that is not delivered."""
-    given = parse_query(request.query, ("limit", "cursor", "state"))
-    limit, parts = given.limit(), request.app[CONTEXT]
-    state = given.one_of("state", STATES)
-    found = await parts.outbox.entries((state,) if state else (), after=given.cursor() or 0, limit=limit + 1)
-    counts = await parts.outbox.counts()
-    return await _page(found, limit, lambda one: str(one.seq), shapes.entry, counts=counts)
+@api.get_list("/api/outbox", OutboxPageSchema, OutboxPageParams)
+async def outbox(request: web.Request, params: OutboxPageParams) -> web.Response:
+    """Return stats on their way to the Leaderboard, oldest first."""
+    stores = request.app[CONTEXT].stores
+    states = (params.state,) if params.state else ()
+    rows = await stores.outbox.entries(states, after=params.cursor or 0, limit=params.limit + 1)
+    counts = await stores.outbox.counts()
+    return await _page(rows, params.limit, lambda row: str(row.seq), OutboxEntrySchema.values_of, counts=counts)
 
 
-@routes.get("/api/received")
-async def received(request: web.Request) -> web.Response:
-    """Give results of other testers, newest first."""
-    given = parse_query(request.query, ("limit", "cursor"))
-    limit = given.limit()
-    found = await request.app[CONTEXT].queries.external_results(before=given.cursor(), limit=limit + 1)
-    return await _page(found, limit, lambda one: str(one.seq), shapes.forwarded)
+@api.get_list("/api/received", ExternalResultPageSchema, SequencePageParams)
+async def received(request: web.Request, params: SequencePageParams) -> web.Response:
+    """Return results of other testers, newest first."""
+    rows = await request.app[CONTEXT].stores.queries.external_results(before=params.cursor, limit=params.limit + 1)
+    return await _page(rows, params.limit, lambda row: str(row.seq), ExternalResultSchema.values_of)
 
 
-def problem(status: int, message: str) -> web.Response:
-    """Answer with one clear message."""
-    return _json({"error": message}, status=status)
+def error_response(status: int, message: str) -> web.Response:
+    """Return an error with one clear message."""
+    return _json(ErrorSchema(error=message), status=status)
 
 
-def _progress(parts: WebContext) -> dict[str, Any] | None:
-    running = parts.progress()
-    if running is None:
-        return None
-    report = running.report
-    return {
-        "running": report.finished_at is None,
-        "tick": report.tick,
-        "planned": report.planned,
-        "settled": report.settled,
-        "outcomes": {one.value: report.outcomes[one] for one in Outcome},
-        "in_air": [
-            {
-                "id": job.id,
-                "orchestrator": job.orchestrator.address,
-                "pipeline": job.pipeline,
-                "model": job.model,
-                "gateway": gateway,
-                "sent_at": sent_at,
-            }
-            for job, gateway, sent_at in list(running.in_flight.values())
-        ],
-    }
+@cache
+def _document() -> bytes:
+    return orjson.dumps(api.document())
 
 
-def _id(request: web.Request) -> str:
-    given = request.match_info["id"]
-    if len(given) > 200 or not given.isprintable():
-        raise QueryError("id: not an id")
-    return given
+def _running_report(context: WebContext) -> TickReport | None:
+    progress = context.progress()
+    return None if progress is None else progress.report
+
+
+def _path_id(request: web.Request) -> str:
+    text = request.match_info["id"]
+    if len(text) > _MAX_ID_LENGTH or not text.isprintable():
+        raise QueryError("id: is not an id")
+    return text
 
 
 async def _page(
-    found: Sequence[T], limit: int, key: Callable[[T], str], shape: Callable[[T], Any], **more: Any
+    rows: Sequence[RowT],
+    limit: int,
+    cursor: Callable[[RowT], str],
+    values: Callable[[RowT], dict[str, Any]],
+    **more: Any,
 ) -> web.Response:
-    """Give a page of one more than was asked for, which tells whether another page follows."""
-    shown = found[:limit]
-    following = key(shown[-1]) if len(found) > limit else None
-    return _answer(
-        await asyncio.to_thread(
-            lambda: orjson.dumps({"items": [shape(one) for one in shown], "next": following, **more})
-        )
-    )
+    """Return a page of rows of which one more than `limit` was read: it tells whether another page follows."""
+    shown = rows[:limit]
+    following = cursor(shown[-1]) if len(rows) > limit else None
+
+    def dump(items: Iterable[RowT]) -> bytes:
+        return orjson.dumps({"items": [values(item) for item in items], "next": following, **more})
+
+    # In a thread: hundreds of rows take longer to write than the event loop may be held up.
+    return _answer(await asyncio.to_thread(dump, shown))
 
 
-def _json(content: Any, status: int = 200) -> web.Response:
-    return _answer(orjson.dumps(content), status)
+def _json(content: Schema, status: int = 200) -> web.Response:
+    return _answer(content.to_json(), status)
 
 
 def _answer(body: bytes, status: int = 200) -> web.Response:

@@ -1,50 +1,54 @@
-"""The one web application of the daemon."""
+"""Build and start the daemon's one web application."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from jobtester.errors import PortInUseError, StoreError
-from jobtester.web import api, health, orchestrators, receiver, webhooks
-from jobtester.web.context import CONTEXT, WebContext
-from jobtester.web.pages import set_up
+from jobtester.web import api, health_routes, pages, webhooks
+from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.query_params import QueryError
-from jobtester.web.request_body import server_logger
+from jobtester.web.requests import PEER_ERRORS
 
 log = structlog.get_logger()
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_ROUTING_ERRORS = {404: "no such route; /api/openapi.json lists all", 405: "this method is not allowed here"}
 
 
-def make_app(parts: WebContext) -> web.Application:
-    """Put all routes together."""
-    app = web.Application(middlewares=[_safely], client_max_size=8 * 2**20)
-    app[CONTEXT] = parts
-    for routes in (orchestrators.routes, health.routes, webhooks.routes, receiver.routes, api.routes):
+def build_app(context: WebContext) -> web.Application:
+    """Return the application with all routes."""
+    app = web.Application(middlewares=[_answer_errors], client_max_size=8 * 2**20)
+    app[CONTEXT] = context
+    app[CLOSING] = asyncio.Event()
+    app[webhooks.RATE_LIMITER] = webhooks.RateLimiter()
+    app[pages.KEEPALIVE_S] = 15.0
+    for routes in (health_routes.routes, webhooks.routes, api.routes):
         app.router.add_routes(routes)
-    set_up(app)
-    app.on_shutdown.append(_close)
+    pages.add_pages(app)
+    app.on_shutdown.append(_end_streams)
     return app
 
 
-async def _close(app: web.Application) -> None:
-    """End what would stream for ever."""
-    app[CONTEXT].closing.set()
+async def _end_streams(app: web.Application) -> None:
+    app[CLOSING].set()
 
 
 async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Start to serve and give the runner with the port it got. Raises PortInUseError."""
+    """Start to serve. Return the runner and the port it got. Raises PortInUseError."""
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=server_logger(),
+        logger=_server_logger(),
         shutdown_timeout=2.0,
-        auto_decompress=False,  # what is signed is the body as it was sent
+        auto_decompress=False,  # a signature is over the body as it was sent
     )
     await runner.setup()
     try:
@@ -58,53 +62,72 @@ async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRun
 
 
 @web.middleware
-async def _safely(
+async def _answer_errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Add the headers that every answer carries; an error of ours is logged and answered without its inside.
+    """Add the headers of every answer. Answer an internal error without its inside, which is logged.
 
-    The API answers errors as JSON too.
+    The API answers errors as JSON, the other routes as text.
     """
-    for_programs = request.path.startswith(api.PREFIX)
+    is_api = request.path.startswith(api.PREFIX)
     response: web.StreamResponse
     try:
         response = await handler(request)
     except QueryError as error:
-        response = api.problem(400, str(error))
+        response = api.error_response(400, str(error))
     except web.HTTPException as error:
-        if not for_programs or error.status < 400:
+        if not is_api or error.status < 400:
             error.headers.update(_HEADERS)
-            error.headers.setdefault("Content-Security-Policy", _POLICY)
+            error.headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
             raise
-        response = _as_json(error)
+        response = _error_as_json(error)
     except ConnectionError:
-        raise  # the peer is gone, and the server lets go of it
+        raise  # the peer is gone, and the server releases the connection
     except StoreError as error:
-        log.error("request_not_answered", path=request.path, problem=str(error))
-        response = _failure(503, "the store cannot be read or written just now; /healthz has more", for_programs)
+        log.error("request_failed", path=request.path, problem=str(error))
+        response = _failure(503, "the store cannot be read or written at the moment; /healthz has more", is_api)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            response = _failure(404, "there is no file of such a name", for_programs)
+            response = _failure(404, "no file has such a name", is_api)
         else:
             request.app[CONTEXT].metrics.count_internal_error("request")
             log.exception("request_crashed", path=request.path)
-            response = _failure(500, "something went wrong here; the log has it", for_programs)
+            response = _failure(500, "internal error of the tester; its log has the traceback", is_api)
     if not response.prepared:
         response.headers.update(_HEADERS)
-        response.headers.setdefault("Content-Security-Policy", _POLICY)
+        response.headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
     return response
 
 
-def _as_json(error: web.HTTPException) -> web.Response:
-    routed = {404: "there is nothing here; /api/openapi.json lists what there is", 405: "this is not to be done here"}
-    said = (error.text or "").strip()
-    standard = f"{error.status}: {error.reason}"
-    answer = api.problem(error.status, routed.get(error.status, error.reason) if said == standard else said)
+def _error_as_json(error: web.HTTPException) -> web.Response:
+    text = (error.text or "").strip()
+    if text == f"{error.status}: {error.reason}":  # aiohttp's own words: no handler has said more
+        text = _ROUTING_ERRORS.get(error.status, error.reason)
+    response = api.error_response(error.status, text)
     for name in ("Allow", "WWW-Authenticate"):
         if name in error.headers:
-            answer.headers[name] = error.headers[name]
-    return answer
+            response.headers[name] = error.headers[name]
+    return response
 
 
-def _failure(status: int, message: str, for_programs: bool) -> web.Response:
-    return api.problem(status, message) if for_programs else web.Response(status=status, text=message + "\n")
+def _failure(status: int, message: str, is_api: bool) -> web.Response:
+    return api.error_response(status, message) if is_api else web.Response(status=status, text=message + "\n")
+
+
+def _server_logger() -> logging.Logger:
+    """Return the HTTP server's logger, which does not log as an error what only a broken peer causes."""
+    logger = logging.getLogger("jobtester.http")
+    if not any(isinstance(existing, _PeerErrorFilter) for existing in logger.filters):
+        logger.addFilter(_PeerErrorFilter())
+    return logger
+
+
+class _PeerErrorFilter(logging.Filter):
+    """Drops records about bytes that are not HTTP and about peers that hang up."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if not isinstance(error, (http_exceptions.HttpProcessingError, *PEER_ERRORS)):
+            return True
+        log.debug("request_broken", problem=type(error).__name__)
+        return False

@@ -1,11 +1,10 @@
-"""Parts: what the routes are given to show and to feed."""
+"""Hold what the routes show and feed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -19,62 +18,73 @@ from jobtester.metrics import Metrics
 from jobtester.settings.model import Settings
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
-from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
 
 
 class ProgressView(Protocol):
-    """The newest tick as it goes: its report, and (job, gateway, sent at) of what is in the air by job id."""
+    """The newest tick. A job in flight is (job, gateway, sent at) by job id."""
 
     @property
-    def report(self) -> TickReport: ...
+    def report(self) -> TickReport:
+        """Return the report so far."""
+        ...
+
     @property
-    def in_flight(self) -> Mapping[str, tuple[Job, str, float]]: ...
+    def in_flight(self) -> Mapping[str, tuple[Job, str, float]]:
+        """Return the jobs in flight."""
+        ...
 
 
 class HealthChecks(Protocol):
-    """Knows whether the daemon lives, and how its peers are."""
+    """Knows whether the daemon lives, and how its peers are. A check is `{"ok": bool, …}` by name."""
 
     async def check_liveness(self) -> dict[str, dict[str, Any]]:
-        """Give each check of the daemon itself: `{"ok": bool, …}` by name."""
+        """Check the daemon itself."""
         ...
 
     async def check_readiness(self) -> dict[str, dict[str, Any]]:
-        """Give each peer's state: `{"ok": bool, …}` by name."""
+        """Check the daemon and each peer."""
         ...
 
     def peers(self) -> dict[str, dict[str, Any]]:
-        """Give each peer's state as it was last seen, without asking anybody."""
+        """Return each peer's state as it was last seen, without a request."""
+        ...
+
+    async def refresh_metrics(self) -> None:
+        """Update the metrics that are only looked up when somebody reads them."""
+        ...
+
+    @property
+    def config_problem(self) -> Callable[[], str]:
+        """Return why the changed config.toml is not in force, empty if it is."""
         ...
 
 
-@dataclass(slots=True)
-class WebContext:
-    """Everything routes may use. `settings` is asked anew at each request, since it may change.
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The tables that routes read."""
 
-    `refused_edit` says why the changed config.toml is not in force, empty if it is. `silence_s` is how long in seconds
-    a stream of progress may say nothing.
-    """
+    ticks: Ticks
+    outbox: Outbox
+    queries: Queries
+
+
+@dataclass(frozen=True, slots=True)
+class WebContext:
+    """Everything that routes may use. What may change while the daemon runs is a function, called at each request."""
 
     settings: Callable[[], Settings]
     gateways: Callable[[], Sequence[Gateway]]
     metrics: Metrics
     health: HealthChecks
-    results: Results
-    ticks: Ticks
-    outbox: Outbox
-    queries: Queries
+    stores: Stores
     progress: Callable[[], ProgressView | None]
     next_tick_at: Callable[[], float | None]
     start_tick: Callable[[str], bool]
     simulated: bool
-    refresh_metrics: Callable[[], Awaitable[None]]
     enqueue_event: Callable[[Gateway, JobCompletedEvent], None]
     receive_results: Callable[[bytes, str, list[ExternalResult]], Awaitable[bool]] | None = None
-    refused_edit: Callable[[], str] = lambda: ""
-    silence_s: float = 15.0
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
-    rates: dict[str, deque[float]] = field(default_factory=dict)
 
 
-CONTEXT = web.AppKey("parts", WebContext)
+CONTEXT = web.AppKey("context", WebContext)
+CLOSING = web.AppKey("closing", asyncio.Event)  # set when the server stops, to end what would stream forever

@@ -1,4 +1,4 @@
-"""Status pages for people: rendered here, alive by server-sent events, whole without JavaScript."""
+"""Render the status pages, which server-sent events keep current and which work without JavaScript."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from urllib.parse import urlencode
 
 import aiohttp_jinja2
 import jinja2
-import orjson
 from aiohttp import web
 
 from jobtester import __version__
-from jobtester.domain.reasons import Outcome
 from jobtester.errors import CrashBoundary
-from jobtester.store.queries import ResultFilters
+from jobtester.store.queries import CapabilityRow, ResultFilters
 from jobtester.store.results import ResultRow
-from jobtester.store.ticks import TickRow
-from jobtester.web.charts import SHAPES, latency, timeline
-from jobtester.web.context import CONTEXT, WebContext
-from jobtester.web.shapes import explained
-from jobtester.web.template_filters import FILTERS, abbreviate, instant, shorten_address, show_control_characters
+from jobtester.web.charts import LEGEND_MARKS, latency, timeline
+from jobtester.web.context import CLOSING, CONTEXT, WebContext
+from jobtester.web.schemas import LiveSchema, ProgressSchema, explain_reason
+from jobtester.web.template_filters import FILTERS, show_control_characters
 
 routes = web.RouteTableDef()
 
 _HERE = Path(__file__).parent
-_POLICY = (
+_CONTENT_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_EVERY_S = 1.0
-_ON_A_PAGE = 50
-_DELETED = "It may be older than what store.keep lets stay, or the address may be mistyped."
+_STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_EVENT_INTERVAL_S = 1.0
+_PAGE_SIZE = 50
+_MAX_SHOWN_IN_FLIGHT = 4  # what fits into the box on the overview
+_MISSING_ADVICE = "It may be older than store.keep allows, or the address may be mistyped."
+KEEPALIVE_S = web.AppKey("keepalive_s", float)
 
 
-def set_up(app: web.Application) -> None:
-    """Give an application the templates and static files."""
+def add_pages(app: web.Application) -> None:
+    """Add the pages, their templates and static files to an application."""
     aiohttp_jinja2.setup(
         app,
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
@@ -48,6 +47,7 @@ def set_up(app: web.Application) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         filters=FILTERS,
+        # Texts from outside may hold control characters; this is the one place that every value passes.
         finalize=show_control_characters,
     )
     app.router.add_routes(routes)
@@ -58,176 +58,157 @@ def set_up(app: web.Application) -> None:
 @routes.get("/")
 async def overview(request: web.Request) -> web.Response:
     """Show the running tick, the next one, the peers, and every orchestrator × pipeline."""
-    parts = request.app[CONTEXT]
-    cells, ticks = await parts.queries.matrix(), await parts.ticks.newest(10)
-    pipelines = sorted({cell.pipeline for cell in cells})
-    rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
-    for cell in cells:
-        rows.setdefault((cell.orchestrator, cell.service_uri), {}).setdefault(cell.pipeline, []).append(cell)
-    return await _page(
+    context = request.app[CONTEXT]
+    capabilities, ticks = await context.stores.queries.matrix(), await context.stores.ticks.newest(10)
+    pipelines = sorted({row.pipeline for row in capabilities})
+    rows: dict[tuple[str, str], dict[str, list[CapabilityRow]]] = {}
+    for row in capabilities:
+        rows.setdefault((row.orchestrator, row.service_uri), {}).setdefault(row.pipeline, []).append(row)
+    live = _live(context)
+    # After a restart the newest stored tick stands in until one has run.
+    stored = ProgressSchema.from_row(ticks[0]) if ticks and ticks[0].report else ProgressSchema()
+    return await _render(
         request,
         "overview.html",
-        {"progress": _newest(progress(parts), ticks), "peers": parts.health.peers(), "pipelines": pipelines,
-         "rows": rows, "ticks": ticks},
+        {"progress": live.progress or stored, "next_tick_at": live.next_tick_at, "peers": context.health.peers(),
+         "pipelines": pipelines, "rows": rows, "ticks": ticks},
     )  # fmt: skip
 
 
 @routes.get("/o/{address}")
 async def orchestrator(request: web.Request) -> web.Response:
     """Show one orchestrator: each capability's history, and its newest results."""
-    parts = request.app[CONTEXT]
+    stores = request.app[CONTEXT].stores
     address = request.match_info["address"].lower()
-    cells = await parts.queries.matrix(address, recent=200)
-    if not cells:
-        return await _missing(
+    capabilities = await stores.queries.matrix(address, recent=200)
+    if not capabilities:
+        return await _render_missing(
             request,
-            "No result of this orchestrator is kept.",
+            "This orchestrator has no recorded result.",
             "The address may be mistyped, no gateway may know it, or none of its jobs has been tested yet.",
         )
-    before = _number(request.query.get("before"))
-    recent = await parts.queries.page(ResultFilters(orchestrator=address), before=before, limit=_ON_A_PAGE)
-    plotted = await asyncio.to_thread(lambda: [(cell, latency(cell.recent)) for cell in cells])
-    return await _page(
+    before = _parse_number(request.query.get("before"))
+    results = await stores.queries.page(ResultFilters(orchestrator=address), before=before, limit=_PAGE_SIZE)
+    # In a thread: hundreds of points for each of many capabilities.
+    plotted = await asyncio.to_thread(lambda: [(row, latency(row.recent)) for row in capabilities])
+    return await _render(
         request,
         "orchestrator.html",
-        {"address": address, "cells": plotted, "results": recent, "older": _older(recent), "shapes": SHAPES},
-    )
+        {"address": address, "capabilities": plotted, "results": results, "older": _older_link(results),
+         "marks": LEGEND_MARKS},
+    )  # fmt: skip
 
 
 @routes.get("/r/{id}")
 async def result(request: web.Request) -> web.Response:
     """Show one result with everything behind it."""
-    found = await request.app[CONTEXT].queries.get(request.match_info["id"])
-    if found is None:
-        return await _missing(request, "No such result is kept.", _DELETED)
-    return await _page(request, "result.html", {"result": found, "row": explained(found)})
+    row = await request.app[CONTEXT].stores.queries.get(request.match_info["id"])
+    if row is None:
+        return await _render_missing(request, "No result has this address.", _MISSING_ADVICE)
+    return await _render(request, "result.html", {"result": row, "reason": explain_reason(row.reason, row.outcome)})
 
 
 @routes.get("/t/{id}")
 async def tick(request: web.Request) -> web.Response:
-    """Show one tick: its report, its slowest jobs, what failed and why, and when each gateway did what."""
-    parts = request.app[CONTEXT]
-    found = await parts.ticks.get(request.match_info["id"])
-    if found is None:
-        return await _missing(request, "No such tick is kept.", _DELETED)
-    chosen = {name: request.query.get(name, "") for name in ("outcome", "reason")}
-    before = _number(request.query.get("before"))
-    recent = await parts.queries.page(ResultFilters(tick=found.id, **chosen), before=before, limit=_ON_A_PAGE)
-    jobs = await parts.queries.timeline(found.id)
-    return await _page(
+    """Show one tick: its report, its slowest jobs, what failed and why, and when each gateway worked on what."""
+    stores = request.app[CONTEXT].stores
+    row = await stores.ticks.get(request.match_info["id"])
+    if row is None:
+        return await _render_missing(request, "No tick has this address.", _MISSING_ADVICE)
+    filters = {name: request.query.get(name, "") for name in ("outcome", "reason")}
+    before = _parse_number(request.query.get("before"))
+    results = await stores.queries.page(ResultFilters(tick=row.id, **filters), before=before, limit=_PAGE_SIZE)
+    jobs = await stores.queries.timeline(row.id)
+    return await _render(
         request,
         "tick.html",
-        {"tick": found, "report": found.report, "slowest": await parts.queries.slowest(found.id), "results": recent,
-         "older": _older(recent, chosen), "chosen": chosen, "timeline": await asyncio.to_thread(timeline, jobs)},
+        {"tick": row, "report": row.report, "slowest": await stores.queries.slowest(row.id), "results": results,
+         "older": _older_link(results, filters), "filters": filters,
+         "timeline": await asyncio.to_thread(timeline, jobs)},
     )  # fmt: skip
 
 
 @routes.get("/outbox")
 async def outbox(request: web.Request) -> web.Response:
     """Show what has not reached the Leaderboard, and why."""
-    parts = request.app[CONTEXT]
-    return await _page(
+    stores = request.app[CONTEXT].stores
+    return await _render(
         request,
         "outbox.html",
-        {"counts": await parts.outbox.counts(), "entries": await parts.outbox.entries(limit=200),
-         "received": await parts.queries.newest_external(), "now": time.time()},
+        {"counts": await stores.outbox.counts(), "entries": await stores.outbox.entries(limit=200),
+         "external_results": await stores.queries.newest_external(), "now": time.time()},
     )  # fmt: skip
 
 
 @routes.get("/live")
-async def live(request: web.Request) -> web.StreamResponse:
-    """Stream the running tick's progress, once a second while it changes, and now and then while it does not.
+async def stream_progress(request: web.Request) -> web.StreamResponse:
+    """Stream the newest tick's progress once a second while it changes, and every KEEPALIVE_S while it does not.
 
-    So that no proxy in front takes the silence between ticks for a dead connection, nor keeps what comes for later.
+    The headers and the keep-alive are for proxies in front, which hold back what comes and close what is silent.
     """
-    parts = request.app[CONTEXT]
-    response = web.StreamResponse(headers=_STREAM)
+    context = request.app[CONTEXT]
+    response = web.StreamResponse(headers=_STREAM_HEADERS)
     await response.prepare(request)
-    # The answer has begun, so an error of ours can only end it: the page asks again by itself.
-    with CrashBoundary(parts.metrics.count_internal_error).unit(
+    # The response has begun, so an internal error can only end it: the page connects again by itself.
+    with CrashBoundary(context.metrics.count_internal_error).unit(
         "request", expected=(ConnectionError,), path=request.path
     ):
-        await _stream(parts, response)
+        await _write_events(request.app, response)
     return response
 
 
-async def _stream(parts: WebContext, response: web.StreamResponse) -> None:
-    last, said_at = b"", 0.0
-    while not parts.closing.is_set():
-        now = orjson.dumps(progress(parts))
-        if now != last or time.monotonic() - said_at >= parts.silence_s:
+async def _write_events(app: web.Application, response: web.StreamResponse) -> None:
+    closing = app[CLOSING]
+    last, sent_at = b"", 0.0
+    while not closing.is_set():
+        event = _live(app[CONTEXT]).to_json()
+        if event != last or time.monotonic() - sent_at >= app[KEEPALIVE_S]:
             try:
-                await response.write(b"data: " + now + b"\n\n")
+                await response.write(b"data: " + event + b"\n\n")
             except ConnectionError:
                 break  # the page was closed
-            last, said_at = now, time.monotonic()
+            last, sent_at = event, time.monotonic()
         try:
-            async with asyncio.timeout(_EVERY_S):
-                await parts.closing.wait()
+            async with asyncio.timeout(_EVENT_INTERVAL_S):
+                await closing.wait()
         except TimeoutError:
             continue
 
 
-def progress(parts: WebContext) -> dict[str, Any]:
-    """Give the newest tick's progress as plain values."""
-    running = parts.progress()
-    shown: dict[str, Any] = {"running": False, "tick": "", "planned": 0, "settled": 0, "in_air": [], "outcomes": {}}
-    next_at = parts.next_tick_at()
-    shown["next"] = instant(next_at) if next_at else ""
-    if running is not None:
-        report = running.report
-        shown |= {
-            "running": report.finished_at is None,
-            "tick": report.tick,
-            "planned": report.planned,
-            "settled": report.settled,
-            "outcomes": {one.value: report.outcomes[one] for one in Outcome},
-            "in_air": [
-                {
-                    "orchestrator": shorten_address(job.orchestrator.address),
-                    "pipeline": show_control_characters(abbreviate(job.pipeline)),
-                    "model": show_control_characters(abbreviate(job.model)),
-                    "gateway": gateway,
-                }
-                for job, gateway, _ in list(running.in_flight.values())[:4]
-            ],
-        }
-    return shown
+def _live(context: WebContext) -> LiveSchema:
+    progress = context.progress()
+    return LiveSchema(
+        next_tick_at=context.next_tick_at(),
+        progress=None if progress is None else ProgressSchema.from_progress(progress, _MAX_SHOWN_IN_FLIGHT),
+    )
 
 
-def _newest(shown: dict[str, Any], ticks: Sequence[TickRow]) -> dict[str, Any]:
-    """Show the newest kept tick where none has run since the start."""
-    if shown["tick"] or not ticks or not ticks[0].report:
-        return shown
-    report = ticks[0].report
-    return shown | {"tick": ticks[0].id} | {name: report[name] for name in ("planned", "settled", "outcomes")}
+async def _render_missing(request: web.Request, problem: str, advice: str) -> web.Response:
+    """Return a 404 page. It does not repeat what was asked for, which anybody can put into a link."""
+    return await _render(request, "missing.html", {"problem": problem, "advice": advice}, status=404)
 
 
-async def _missing(request: web.Request, problem: str, advice: str) -> web.Response:
-    """Say on a page that something is not there; what was asked for is not repeated."""
-    return await _page(request, "missing.html", {"problem": problem, "advice": advice}, status=404)
-
-
-async def _page(request: web.Request, template: str, context: Mapping[str, Any], *, status: int = 200) -> web.Response:
+async def _render(request: web.Request, template: str, values: Mapping[str, Any], *, status: int = 200) -> web.Response:
     """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
-    parts = request.app[CONTEXT]
-    shared = {"version": __version__, "simulated": parts.simulated, "region": parts.settings().region,
-              "here": request.path, "refused_edit": parts.refused_edit()}  # fmt: skip
-    text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **context})
+    context = request.app[CONTEXT]
+    shared = {"version": __version__, "simulated": context.simulated, "region": context.settings().region,
+              "path": request.path, "config_problem": context.health.config_problem()}  # fmt: skip
+    text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, {**shared, **values})
     response = web.Response(
-        text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": _POLICY}
+        text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": _CONTENT_POLICY}
     )
     response.enable_compression()
     return response
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
+    # Pages are lenient where the API is strict: who edits an address by hand sees the first page.
     return int(text) if text and text.isdecimal() and len(text) < 18 else None
 
 
-def _older(found: Sequence[ResultRow], chosen: Mapping[str, str] | None = None) -> str:
-    """Give the address of what comes after a full page, with the same choice; empty if there is no more."""
-    if len(found) < _ON_A_PAGE:
+def _older_link(results: Sequence[ResultRow], filters: Mapping[str, str] | None = None) -> str:
+    """Return the address of the next page under the same filters; empty if this page is not full."""
+    if len(results) < _PAGE_SIZE:
         return ""
-    kept = {name: value for name, value in (chosen or {}).items() if value}
-    return f"?{urlencode({**kept, 'before': found[-1].seq})}#results"
+    active = {name: value for name, value in (filters or {}).items() if value}
+    return f"?{urlencode({**active, 'before': results[-1].seq})}#results"

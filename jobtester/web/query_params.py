@@ -1,16 +1,20 @@
-"""Query: reads an API request's parameters, and refuses what it does not know by name."""
+"""Check the parameters of API requests, and name the one that cannot be used."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Annotated, Self
 
-from jobtester.domain import reasons
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from jobtester.domain.reasons import Outcome, find_reason
+from jobtester.store.outbox import STATES
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 100
-_LONGEST = 1_000
+_MAX_LENGTH = 1_000
+_OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
@@ -18,90 +22,140 @@ class QueryError(ValueError):
     """A parameter that cannot be used; the message names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """The parameters of one request, each given at most once and known to the route."""
+class QueryParams(BaseModel):
+    """The parameters of a route, each given at most once. This base is a route without any."""
 
-    values: Mapping[str, str]
+    model_config = ConfigDict(frozen=True)
 
-    def text(self, name: str) -> str:
-        """Give a parameter as it is, empty where it is not given."""
-        return self.values.get(name, "")
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Self:
+        """Return the parameters of a request, whose query may repeat names.
 
-    def limit(self) -> int:
-        """Give how many items a page may have."""
-        given = self.values.get("limit", str(DEFAULT_LIMIT))
-        if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= MAX_LIMIT):
-            raise QueryError(f"limit: a whole number from 1 to {MAX_LIMIT}")
-        return int(given)
-
-    def cursor(self) -> int | None:
-        """Give where a page begins, as an earlier page's `next` said; None for the first page."""
-        given = self.values.get("cursor")
-        if given is None:
-            return None
-        if not (given.isascii() and given.isdecimal() and len(given) < 18):
-            raise QueryError("cursor: give the `next` of an earlier answer, unchanged")
-        return int(given)
-
-    def address(self, name: str) -> str:
-        """Give an orchestrator's address in lower case."""
-        return parse_address(self.text(name), name) if name in self.values else ""
-
-    def outcome(self) -> str:
-        """Give an outcome."""
-        return self.one_of("outcome", [one.value for one in reasons.Outcome])
-
-    def reason(self) -> str:
-        """Give a reason code."""
-        given = self.text("reason")
-        if given:
-            try:
-                reasons.find_reason(given)
-            except KeyError as error:
-                raise QueryError("reason: no such reason code") from error
-        return given
-
-    def one_of(self, name: str, known: Iterable[str]) -> str:
-        """Give a parameter that has only a few values."""
-        given = self.text(name)
-        if name in self.values and given not in known:
-            raise QueryError(f"{name}: one of {', '.join(known)}")
-        return given
+        Raises QueryError for a parameter that is unknown, empty, too long, repeated or not what the route expects.
+        """
+        values: dict[str, str] = {}
+        for name, value in query.items():
+            if name not in cls.model_fields:
+                # The name is cut and stripped of other characters because the message is shown and logged.
+                shown = name[:40].encode("ascii", "replace").decode()
+                raise QueryError(f"{shown}: unknown parameter; this route has {', '.join(cls.model_fields) or 'none'}")
+            if name in values:
+                raise QueryError(f"{name}: given more than once")
+            if not value:
+                raise QueryError(f"{name}: is empty; leave it out to match all")
+            if len(value) > _MAX_LENGTH:
+                raise QueryError(f"{name}: longer than {_MAX_LENGTH} characters")
+            if not _is_storable(value):
+                raise QueryError(f"{name}: is not text")
+            values[name] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise QueryError(f"{first['loc'][0]}: {first['ctx']['error']}") from error
 
 
-def parse_query(given: Mapping[str, str], known: Iterable[str]) -> Query:
-    """Take a request's parameters, which may repeat names.
-
-    Raises QueryError for one that is unknown, empty, overlong or given twice.
-    """
-    names = tuple(known)
-    values: dict[str, str] = {}
-    for name, value in given.items():
-        if name not in names:
-            shown = name[:40].encode("ascii", "replace").decode()
-            raise QueryError(f"{shown}: no such parameter; there are {', '.join(names) or 'none'}")
-        if name in values:
-            raise QueryError(f"{name}: given more than once")
-        if not value:
-            raise QueryError(f"{name}: is empty; leave it out for any")
-        if len(value) > _LONGEST:
-            raise QueryError(f"{name}: longer than {_LONGEST} characters")
-        if not _storable(value):
-            raise QueryError(f"{name}: is not text")
-        values[name] = value
-    return Query(values)
-
-
-def parse_address(given: str, name: str) -> str:
-    """Bring an orchestrator's address to lower case. Raises QueryError if it is none."""
-    lower = given.lower()
+def parse_address(text: str) -> str:
+    """Return an orchestrator's address in lower case. Raises ValueError if the text is none."""
+    lower = text.lower()
     if not _ADDRESS.fullmatch(lower):
-        raise QueryError(f"{name}: an Ethereum address, 0x and 40 hexadecimal digits")
+        raise ValueError("must be an Ethereum address, 0x and 40 hexadecimal digits")
     return lower
 
 
-def _storable(text: str) -> bool:
+def _parse_limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
+        raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _parse_sequence(text: str) -> int:
+    # 17 digits fit into SQLite's integers; ASCII because int() also reads the digits of other scripts.
+    if not (text.isascii() and text.isdecimal() and len(text) < 18):
+        raise ValueError("must be the `next` of an earlier page, unchanged")
+    return int(text)
+
+
+def _check_outcome(text: str) -> str:
+    if text not in _OUTCOMES:
+        raise ValueError(f"must be one of {', '.join(_OUTCOMES)}")
+    return text
+
+
+def _check_reason(text: str) -> str:
+    try:
+        find_reason(text)
+    except KeyError as error:
+        raise ValueError("no such reason code; docs/outcomes.md lists them") from error
+    return text
+
+
+def _check_state(text: str) -> str:
+    if text not in STATES:
+        raise ValueError(f"must be one of {', '.join(STATES)}")
+    return text
+
+
+_CURSOR = Field(description="the `next` of the page before; results that are recorded meanwhile move no page")
+SequenceCursor = Annotated[int, BeforeValidator(_parse_sequence), WithJsonSchema({"type": "string"}), _CURSOR]
+AddressCursor = Annotated[str, AfterValidator(parse_address), _CURSOR]
+IdCursor = Annotated[str, _CURSOR]
+
+
+class PageParams(QueryParams):
+    """The parameter of every list."""
+
+    limit: Annotated[
+        int,
+        BeforeValidator(_parse_limit),
+        Field(ge=1, le=MAX_LIMIT, description="the maximum number of items on a page"),
+    ] = DEFAULT_LIMIT
+
+
+class SequencePageParams(PageParams):
+    """The parameters of a list that is paged by a sequence number."""
+
+    cursor: SequenceCursor | None = None
+
+
+class TickPageParams(PageParams):
+    """The parameters of the list of ticks."""
+
+    cursor: IdCursor = ""
+
+
+class OrchestratorPageParams(PageParams):
+    """The parameters of the list of orchestrators."""
+
+    cursor: AddressCursor = ""
+    pipeline: str = Field("", description="only capabilities of this pipeline (slug)")
+
+
+class ResultPageParams(SequencePageParams):
+    """The parameters of the list of results."""
+
+    tick: str = Field("", description="only results of this tick")
+    orchestrator: Annotated[str, AfterValidator(parse_address)] = Field("", description="only results of this address")
+    pipeline: str = Field("", description="only results of this pipeline (slug)")
+    model: str = Field("", description="only results of this model")
+    outcome: Annotated[str, AfterValidator(_check_outcome)] = Field(
+        "", description="only results with this outcome", json_schema_extra={"enum": list(_OUTCOMES)}
+    )
+    reason: Annotated[str, AfterValidator(_check_reason)] = Field("", description="only results with this reason code")
+
+
+class OutboxPageParams(SequencePageParams):
+    """The parameters of the list of outbox entries."""
+
+    state: Annotated[str, AfterValidator(_check_state)] = Field(
+        "",
+        description="only entries in this state; without it, all that are not delivered",
+        json_schema_extra={"enum": list(STATES)},
+    )
+
+
+def _is_storable(text: str) -> bool:
+    """Return True if SQLite can hold the text: lone surrogates have no bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import orjson
@@ -20,6 +21,7 @@ from jobtester.domain.plan import Plan
 from jobtester.domain.reasons import REASONS, Fault, Outcome, Reason, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
+from jobtester.domain.units import format_wei
 from jobtester.store.outbox import STATES, OutboxEntry
 from jobtester.store.queries import CapabilityRow, ExternalResultRow
 from jobtester.store.results import ResultRow
@@ -53,6 +55,15 @@ class Schema(BaseModel):
         json_schema_extra={"additionalProperties": False},
     )
 
+    @classmethod
+    def values_of(cls, row: Any) -> dict[str, Any]:
+        """Return the model's fields as `row` has them, ready for orjson or for validation.
+
+        Lists of hundreds of rows are written from these values: the store has just read what this program wrote, and
+        validating it once more takes three times as long as writing it.
+        """
+        return {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+
     def to_json(self, *, indent: bool = False) -> bytes:
         """Return the model as JSON in UTF-8, in one line unless `indent` is set."""
         return pydantic_core.to_json(self, indent=2 if indent else None, inf_nan_mode="null")
@@ -69,6 +80,18 @@ class PageSchema(Schema, Generic[ItemT]):
 
     items: list[ItemT]
     next: str | None = Field(None, description="the cursor of the next page, null on the last")
+
+
+class AcceptedSchema(Schema):
+    """The answer to an order that is carried out later."""
+
+    state: Literal["accepted"] = "accepted"
+
+
+class OpenApiSchema(Schema):
+    """The description of the API."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
 
 class NoteSchema(Schema):
@@ -110,14 +133,25 @@ class ResultSchema(Schema):
     estimated_price_wei: Wei | None
 
     @classmethod
+    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result has them."""
+        values = dict(zip(_RESULT_FIELDS, _result_fields(row), strict=True))
+        values["estimated_price_wei"] = format_wei(row.estimated_price_wei)
+        return values
+
+    @classmethod
     def from_row(cls, row: ResultRow) -> Self:
         """Return the schema of a stored result."""
-        return cls.model_validate(row)
+        return cls.model_validate(cls.values_of(row))
 
     @classmethod
     def from_result(cls, result: Result) -> Self:
         """Return the schema of a result that was just measured."""
         return cls.model_validate(_result_values(result))
+
+
+_RESULT_FIELDS = tuple(ResultSchema.model_fields)
+_result_fields = attrgetter(*_RESULT_FIELDS)
 
 
 class ResultDetailSchema(ResultSchema):
@@ -131,16 +165,20 @@ class ResultDetailSchema(ResultSchema):
     response: str = Field(description="the answer's text, cut; empty where not kept")
 
     @classmethod
-    def from_row(cls, row: ResultRow) -> Self:
-        """Return the schema of a stored result."""
-        values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
-        return cls.model_validate(values | _explanation(row.reason, row.outcome))
+    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result has them."""
+        own = {"evidence": row.evidence, "request": row.request, "response": row.response}
+        return super().values_of(row) | own | _explanation(row.reason, row.outcome)
 
     @classmethod
     def from_result(cls, result: Result) -> Self:
         """Return the schema of a result that was just measured."""
         verdict = result.verdict
         return cls.model_validate(_result_values(result) | _explanation(verdict.code, verdict.outcome.value))
+
+
+class ResultPageSchema(PageSchema[ResultSchema]):
+    """A page of results."""
 
 
 class PointSchema(Schema):
@@ -164,11 +202,6 @@ class CapabilitySchema(Schema):
     newest: PointSchema
     recent: list[PointSchema] = Field(description="oldest first")
 
-    @classmethod
-    def from_row(cls, row: CapabilityRow) -> Self:
-        """Return the schema of a capability as the store reads it."""
-        return cls.model_validate(row)
-
 
 class OrchestratorSchema(Schema):
     """An orchestrator with its capabilities."""
@@ -177,12 +210,21 @@ class OrchestratorSchema(Schema):
     capabilities: list[CapabilitySchema]
 
     @classmethod
-    def from_rows(cls, rows: Iterable[CapabilityRow]) -> list[Self]:
-        """Return one schema per orchestrator of capabilities that are sorted by orchestrator."""
+    def values_of_rows(cls, rows: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
+        """Return one orchestrator's fields after the other, of capabilities that are sorted by orchestrator."""
         return [
-            cls(orchestrator=address, capabilities=[CapabilitySchema.from_row(row) for row in group])
+            {"orchestrator": address, "capabilities": [CapabilitySchema.values_of(row) for row in group]}
             for address, group in groupby(rows, key=lambda row: row.orchestrator)
         ]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[CapabilityRow]) -> list[Self]:
+        """Return one schema per orchestrator, of capabilities that are sorted by orchestrator."""
+        return [cls.model_validate(values) for values in cls.values_of_rows(rows)]
+
+
+class OrchestratorPageSchema(PageSchema[OrchestratorSchema]):
+    """A page of orchestrators."""
 
 
 class TickReportSchema(Schema):
@@ -253,6 +295,22 @@ class TickDetailSchema(TickSchema):
 
     slowest: list[SlowResultSchema] = []
 
+    @classmethod
+    def from_row(
+        cls, row: TickRow, running: TickReport | None = None, slowest: Iterable[tuple[str, str, str, str, float]] = ()
+    ) -> Self:
+        """Return the schema of a stored tick, with its slowest results as (id, address, pipeline, model, seconds)."""
+        tick = TickSchema.from_row(row, running)
+        fields = tuple(SlowResultSchema.model_fields)
+        return cls(
+            **dict(tick),
+            slowest=[SlowResultSchema.model_validate(dict(zip(fields, values, strict=True))) for values in slowest],
+        )
+
+
+class TickPageSchema(PageSchema[TickSchema]):
+    """A page of ticks."""
+
 
 class InFlightSchema(Schema):
     """A job that was sent and is not answered yet."""
@@ -268,12 +326,18 @@ class InFlightSchema(Schema):
 class ProgressSchema(Schema):
     """The newest tick since the tester was started, as it goes."""
 
-    running: bool
-    tick: str
-    planned: Count
-    settled: Count
-    outcomes: Counts
-    in_flight: list[InFlightSchema]
+    running: bool = False
+    tick: str = ""
+    planned: Count = 0
+    settled: Count = 0
+    outcomes: Counts = {}
+    in_flight: list[InFlightSchema] = []
+
+    @classmethod
+    def from_row(cls, row: TickRow) -> Self:
+        """Return the schema of a stored tick that has ended."""
+        report = TickReportSchema.model_validate(row.report)
+        return cls(tick=row.id, planned=report.planned, settled=report.settled, outcomes=report.outcomes)
 
     @classmethod
     def from_progress(cls, progress: ProgressView, max_in_flight: int | None = None) -> Self:
@@ -346,11 +410,15 @@ class OutboxEntrySchema(Schema):
     stat: dict[str, Any] = Field(description="exactly what the Leaderboard gets")
 
     @classmethod
+    def values_of(cls, row: OutboxEntry) -> dict[str, Any]:
+        """Return the model's fields as an outbox entry has them."""
+        renamed = {"number": row.seq, "pipeline_name": row.pipeline, "stat": orjson.loads(row.body)}
+        return super().values_of(row) | renamed
+
+    @classmethod
     def from_entry(cls, entry: OutboxEntry) -> Self:
         """Return the schema of an outbox entry."""
-        values = {name: getattr(entry, name) for name in cls.model_fields if hasattr(entry, name)}
-        renamed = {"number": entry.seq, "pipeline_name": entry.pipeline, "stat": orjson.loads(entry.body)}
-        return cls.model_validate(values | renamed)
+        return cls.model_validate(cls.values_of(entry))
 
 
 class OutboxPageSchema(PageSchema[OutboxEntrySchema]):
@@ -372,14 +440,16 @@ class ExternalResultSchema(Schema):
     @classmethod
     def from_row(cls, row: ExternalResultRow) -> Self:
         """Return the schema of a stored result of another tester."""
-        return cls(
-            id=row.id,
-            received_at=row.received_at,
-            source=row.source,
-            kind=row.kind,
-            state=row.state,
-            stat=orjson.loads(row.stat),
-        )
+        return cls.model_validate(cls.values_of(row))
+
+    @classmethod
+    def values_of(cls, row: ExternalResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result of another tester has them."""
+        return super().values_of(row) | {"stat": orjson.loads(row.stat)}
+
+
+class ExternalResultPageSchema(PageSchema[ExternalResultSchema]):
+    """A page of results of other testers."""
 
 
 class PlannedJobSchema(Schema):

@@ -1,4 +1,4 @@
-"""Texts: how values are written on pages, and how texts from outside are kept from posing as something else."""
+"""Format values for the pages, and make characters visible that would disguise a text."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from markupsafe import Markup
 from jobtester.domain.units import format_duration
 from jobtester.web.charts import sparkline
 
-_BRIEF = 120
+_MAX_SHORT_TEXT = 120
 _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {127: "\u2421"}
-_TURNING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF, *range(128, 160))
+# Marks that change the direction of writing can make one model's name read like another's.
+_DIRECTION_MARKS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF, *range(128, 160))
 _VISIBLE: Mapping[int, str] = _CONTROLS | {
-    code: f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{code:04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}" for code in _TURNING
+    code: f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{code:04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
+    for code in _DIRECTION_MARKS
 }
 
 
 def show_control_characters(value: object) -> object:
-    """Make control characters, and those that turn the direction of writing, seen instead of obeyed."""
+    """Return a text with its control characters and direction marks visible; any other value unchanged."""
     if isinstance(value, Markup):
         return value.translate(_VISIBLE)
     return value.replace("\r\n", "\n").translate(_VISIBLE) if isinstance(value, str) else value
 
 
-def instant(moment: float | None) -> str:
-    """Write an instant in UTC."""
+def format_instant(moment: float | None) -> str:
+    """Return an instant as people read it, in UTC; empty for none."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
 
 
-def iso(moment: float) -> str:
-    """Write an instant as programs read it."""
+def format_iso(moment: float) -> str:
+    """Return an instant in ISO 8601, in UTC."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds(value: float | None) -> str:
-    """Write a length of time."""
+def format_seconds(value: float | None) -> str:
+    """Return a duration in its shortest form; empty for none."""
     return "" if value is None else format_duration(value)
 
 
 def shorten_address(address: str) -> str:
-    """Shorten an address so that it can still be told apart."""
+    """Return the beginning and the end of an address, which are enough to recognize it."""
     return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
 
 
 def abbreviate(text: str) -> str:
-    """Give the beginning of a text that may be too long for a list."""
-    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"
+    """Return the beginning of a text that is too long for a list."""
+    return text if len(text) <= _MAX_SHORT_TEXT else f"{text[:_MAX_SHORT_TEXT]}…"
 
 
 def indent_json(text: str) -> str:
-    """Indent a JSON text; anything else stays as it is."""
+    """Return a JSON text indented, any other text unchanged."""
     try:
         return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2).decode()
     except orjson.JSONDecodeError:
@@ -60,9 +62,9 @@ def indent_json(text: str) -> str:
 
 
 FILTERS: Mapping[str, Callable[..., str]] = {
-    "instant": instant,
-    "iso": iso,
-    "seconds": seconds,
+    "instant": format_instant,
+    "iso": format_iso,
+    "seconds": format_seconds,
     "sparkline": sparkline,
     "short": shorten_address,
     "brief": abbreviate,

@@ -88,18 +88,18 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     block_until(lambda: read_text(browser, "state") == "running", "the page shows a running tick")
     browser.execute_script("window.sameDocument = true")
     seen: list[int] = []
-    airborne: set[str] = set()
+    in_flight: set[str] = set()
 
     def moved() -> bool:
-        now = int(read_text(browser, "settled"))
+        now = int(read_text(browser, "finished"))
         if not seen or now != seen[-1]:
             seen.append(now)
-        airborne.add(read_text(browser, "air"))
+        in_flight.add(read_text(browser, "in-flight"))
         return len(seen) >= 4
 
     block_until(moved, "the page follows the tick")
     assert read_text(browser, "planned") == "72"
-    assert any(one.strip().startswith("gateway: 0x") for one in airborne)
+    assert any(one.strip().startswith("gateway: 0x") for one in in_flight)
     assert browser.execute_script("return window.sameDocument === true")
     assert_layout_stable(browser, width)
     assert_console_empty(browser)

@@ -30,7 +30,7 @@ from jobtester.metrics import Metrics
 from jobtester.settings.model import Settings
 from jobtester.settings.schema import deep_merge
 from jobtester.simulator import scenario
-from jobtester.web.app import make_app
+from jobtester.web.app import build_app
 from jobtester.web.context import WebContext
 from tests.harness import pages
 from tests.harness.pages import Page
@@ -292,7 +292,7 @@ def test_files_named_in_the_text_exist(page: Page) -> None:
 
 
 def _routes() -> set[tuple[str, str]]:
-    app = make_app(cast(WebContext, None))
+    app = build_app(cast(WebContext, None))
     found = set()
     for route in app.router.routes():
         where = route.resource.canonical if route.resource is not None else ""

@@ -20,7 +20,8 @@ from jsonschema import Draft202012Validator
 from jobtester.simulator.scenario import GatewaySpec, generate
 from jobtester.store.database import Database
 from jobtester.store.ticks import Ticks
-from jobtester.web.openapi import DOCUMENT
+from jobtester.web import webhooks
+from jobtester.web.api import api as api_routes
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.waiting import until
 
@@ -95,7 +96,7 @@ async def api_client(
 async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
     """Each GET route's real answer, with results of all kinds, is valid under the document, which is itself sound."""
     async with api_client(tmp_path) as (tester, api):
-        assert api.document == json.loads(json.dumps(DOCUMENT))
+        assert api.document == json.loads(json.dumps(api_routes.document()))
         for schema in api.document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
         kept = await tester.results()
@@ -127,15 +128,13 @@ async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
 
 async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> None:
     """What the application serves under /api and what the document lists are the same."""
-    from jobtester.web import api, receiver
-
     served = {
         (route.method, route.path)
-        for routes in (api.routes, receiver.routes)
+        for routes in (api_routes.routes, webhooks.routes)
         for route in routes
         if isinstance(route, web.RouteDef) and route.path.startswith("/api/")
     }
-    told = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    told = {(method.upper(), path) for path, methods in api_routes.document()["paths"].items() for method in methods}
     assert served == told
 
 
@@ -244,7 +243,7 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
             assert TOKEN not in found["error"]
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert await api.ask("/api/ticks", method="POST", expect=202, headers=right) == {"state": "accepted"}
-        assert "runs already" in (await api.ask("/api/ticks", method="POST", expect=409, headers=right))["error"]
+        assert "already running" in (await api.ask("/api/ticks", method="POST", expect=409, headers=right))["error"]
 
         async def tick_ended() -> bool:
             progress = (await api.ask("/api/status"))["progress"]
@@ -316,8 +315,8 @@ async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
         running = asyncio.create_task(tester.tick())
         while not running.done():
             status = await api.ask("/api/status")
-            if status["progress"] and status["progress"]["in_air"]:
-                seen |= {one["id"] for one in status["progress"]["in_air"]}
+            if status["progress"] and status["progress"]["in_flight"]:
+                seen |= {one["id"] for one in status["progress"]["in_flight"]}
             for tick in (await api.ask("/api/ticks"))["items"]:
                 await api.ask(f"/api/ticks/{tick['id']}")
         assert seen & {row.id for row in await tester.results()}

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, generate
-from jobtester.web.request_body import BodyReadError, read_limited
+from jobtester.web.requests import BodyReadError, read_limited
 from tests.harness.process import DaemonProcess, running_daemon, write_config
 
 SERVER = {"results_secret": "s", "admin_token": "t", "host": "127.0.0.1", "port": 0}
@@ -184,7 +184,7 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
 
     async def take(request: web.Request) -> web.Response:
         with pytest.raises(BodyReadError) as caught:
-            await read_limited(request, 1_000, patience_s=0.1)
+            await read_limited(request, 1_000, timeout_s=0.1)
         found.append(caught.value)
         return web.Response(status=caught.value.status)
 

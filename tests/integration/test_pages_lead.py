@@ -19,8 +19,8 @@ from aiohttp.test_utils import TestServer
 from jobtester.logs import configure_logs
 from jobtester.metrics import Metrics
 from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
-from jobtester.web.context import CONTEXT, WebContext
-from jobtester.web.pages import live
+from jobtester.web.context import CLOSING, CONTEXT, WebContext
+from jobtester.web.pages import KEEPALIVE_S, stream_progress
 from tests.harness.simulated import SimulatedTester, simulated_tester
 
 
@@ -53,10 +53,10 @@ async def test_a_fresh_tester_says_that_there_is_nothing_yet(tmp_path: Path) -> 
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
         overview = await read(session, tester, "/")
         assert "No tick has run yet." in overview
-        assert "No result is kept yet." in overview
+        assert "No results yet." in overview
         assert re.search(r'data-live="tick" href="/t/" hidden', overview)
         assert "<table" not in overview
-        assert "Nothing waits." in await read(session, tester, "/outbox")
+        assert "Every stat is delivered." in await read(session, tester, "/outbox")
 
 
 @pytest.mark.parametrize("path", [f"/o/0x{7:040x}", "/r/nosuch", "/t/nosuch", "/o/<b>"])
@@ -64,7 +64,7 @@ async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Pa
     """An unknown orchestrator, result or tick is a 404 for people, with what it may be and a way back."""
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
         text = await read(session, tester, path, 404)
-        assert "is kept." in text
+        assert re.search("has (no recorded result|this address)\\.", text)
         assert '<a href="/">Overview</a>' in text
         assert path.rpartition("/")[2] not in text
 
@@ -95,7 +95,7 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
     async with simulated_tester(scenario(3), tmp_path) as tester, aiohttp.ClientSession() as session:
         overview = await read(session, tester, "/")
         assert f'href="/t/{report.tick}">{report.tick}</a>' in overview
-        assert f'<span data-live="settled">{report.settled}</span>' in overview
+        assert f'<span data-live="finished">{report.settled}</span>' in overview
         assert f'<dd data-live="passed">{report.outcomes["passed"]}</dd>' in overview
 
 
@@ -121,12 +121,12 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
 
 async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None:
     """Between ticks nothing changes for an hour, and a proxy in front would close what it takes for dead."""
-    parts = SimpleNamespace(
-        closing=asyncio.Event(), progress=lambda: None, next_tick_at=lambda: None, silence_s=0.0, metrics=Metrics()
-    )
+    context = SimpleNamespace(progress=lambda: None, next_tick_at=lambda: None, metrics=Metrics())
     app = web.Application()
-    app[CONTEXT] = cast("WebContext", parts)
-    app.router.add_get("/live", live)
+    app[CONTEXT] = cast("WebContext", context)
+    app[CLOSING] = asyncio.Event()
+    app[KEEPALIVE_S] = 0.0
+    app.router.add_get("/live", stream_progress)
     async with TestServer(app) as server:
         reader, writer = await asyncio.open_connection(server.host, server.port)
         writer.write(b"GET /live HTTP/1.1\r\nHost: tester\r\n\r\n")
@@ -135,7 +135,7 @@ async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None
                 head = await reader.readuntil(b"\r\n\r\n")
                 first, second = [await reader.readuntil(b"\n\n") for _ in range(2)]
         finally:
-            parts.closing.set()
+            app[CLOSING].set()
             writer.close()
     assert b"X-Accel-Buffering: no" in head
     assert first.partition(b"data: ")[2] == second.partition(b"data: ")[2]

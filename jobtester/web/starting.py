@@ -1,4 +1,4 @@
-"""The daemon's answers before its store can be opened: alive, not ready, and why."""
+"""Answer health checks while the store cannot be opened yet: alive, not ready, and why."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from jobtester.web.app import listen
 
 
 @contextlib.asynccontextmanager
-async def unready(host: str, port: int, problem: str) -> AsyncIterator[None]:
-    """Listen while the store cannot be used, as `problem` says. Raises PortInUseError."""
+async def serve_unready(host: str, port: int, problem: str) -> AsyncIterator[None]:
+    """Listen while the store cannot be used because of `problem`. Raises PortInUseError."""
 
     async def answer(request: web.Request) -> web.Response:
+        # Alive, so that no supervisor restarts the tester in a circle: only room on the disk helps.
         if request.path == "/healthz":
             return web.json_response({"ok": True, "checks": {}})
         checks = {"store": {"ok": False, "problem": problem}}
