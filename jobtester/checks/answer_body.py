@@ -1,45 +1,46 @@
-"""Answers: a body read as JSON, whole or as a stream of events, and what can be measured on it."""
+"""Parse the body of an answer, JSON as a whole or as a stream of events, and measure how fast it was written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from jobtester.checks import chat_stream
 from jobtester.checks.base import CheckFailedError, NoteCollector
+from jobtester.checks.chat_stream import assemble_completion, is_event_stream, is_json_lines
 from jobtester.checks.completion import parse_completion
-from jobtester.checks.token_usage import countable_tokens
+from jobtester.checks.token_usage import count_measurable_tokens
 from jobtester.checks.untrusted_json import parse_json, shorten
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
-_FASTEST = 10_000  # tokens/s that nobody writes for one reader
+# No model writes this many tokens/s for one reader: a higher rate shows that the answer was written before it was sent.
+_MAX_TOKENS_PER_S = 10_000
 
 
 def parse_answer(body: bytes, *, stream: bool = False, chat: bool = False, notes: NoteCollector | None = None) -> Any:
-    """Return a body read as JSON; a streamed chat completion is put together first.
+    """Return a body parsed as JSON; a streamed chat completion is assembled first.
 
-    `stream` says that a stream was asked for, `chat` that the answer is a completion, which some makers stream unasked.
-    Raises CheckFailedError `bad_json`, also for NaN, infinities and nesting too deep to be meant.
+    `stream` is true if the request asks for a stream, `chat` if the answer is a completion, which some servers stream
+    unasked. Raises CheckFailedError `bad_json`, also for NaN, infinities and nesting too deep to be meant.
     """
     notes = notes or NoteCollector()
-    content = _bare(body, notes)
-    if (stream or chat) and not content.startswith((b"{", b"[")) and (stream or chat_stream.begins(content)):
+    content = _strip_padding(body, notes)
+    if (stream or chat) and not content.startswith((b"{", b"[")) and (stream or is_event_stream(content)):
         if not stream:
             notes.add("streamed", "the answer comes as a stream, which was not asked for")
-        return chat_stream.completion(content, notes)
+        return assemble_completion(content, notes)
     try:
         return parse_json(content)
     except ValueError as error:
-        if (stream or chat) and chat_stream.has_lines(content):
+        if (stream or chat) and is_json_lines(content):
             notes.add("lines", "the answer comes as one JSON object in each line")
-            return chat_stream.completion(content, notes)
-        begin = shorten(body[:200].decode("utf-8", "replace"), 60)
-        raise CheckFailedError("bad_json", f"the answer is no JSON ({error}): {begin}") from error
+            return assemble_completion(content, notes)
+        start = shorten(body[:200].decode("utf-8", "replace"), 60)
+        raise CheckFailedError("bad_json", f"the answer is not JSON ({error}): {start}") from error
 
 
-def _bare(body: bytes, notes: NoteCollector) -> bytes:
-    """Return a body without byte order mark, padding and the comments that keep a connection awake before JSON."""
+def _strip_padding(body: bytes, notes: NoteCollector) -> bytes:
+    """Return a body without byte order mark, padding, and comments before JSON."""
     content = body.strip(_BLANKS)
     if content.startswith(_BYTE_ORDER_MARK):
         notes.add("byte_order_mark", "the answer begins with a byte order mark")
@@ -47,37 +48,39 @@ def _bare(body: bytes, notes: NoteCollector) -> bytes:
     if content.endswith(b"\0"):
         notes.add("padding", "zero bytes follow the answer")
         content = content.rstrip(_BLANKS + b"\0")
-    awake = content
-    while awake.startswith(b":"):
-        line, _, awake = awake.partition(b"\n")
+    # Some proxies send comments of server-sent events to keep the connection open, and then plain JSON. Before a
+    # stream the comments stay: they are how it is recognized.
+    rest = content
+    while rest.startswith(b":"):
+        line, _, rest = rest.partition(b"\n")
         if not line.strip(_BLANKS):
             break
-        awake = awake.lstrip(_BLANKS)
-    return awake if awake.startswith(b"{") else content
+        rest = rest.lstrip(_BLANKS)
+    return rest if rest.startswith(b"{") else content
 
 
 def count_tokens(answer: Any, path: str = "") -> int | None:
-    """Return how many tokens a chat completion has by its text; None where nobody can tell.
+    """Return the tokens in the text of a chat completion; None if they cannot be counted.
 
-    What the maker counts does not matter: some count each token twice. `path` leads to the content.
+    The server's own count does not matter: some count each token twice. `path` leads to the content.
     """
     try:
-        return countable_tokens(answer, parse_completion(answer, path, NoteCollector()))
+        return count_measurable_tokens(answer, parse_completion(answer, path, NoteCollector()))
     except CheckFailedError:
         return None
 
 
-def token_measures(count: int | None, round_trip_s: float, first_token_s: float | None) -> Mapping[str, float]:
-    """Give what is measured on a completion of `count` tokens: time to the first one in seconds, and tokens/s.
+def measure_tokens(count: int | None, round_trip_s: float, first_token_s: float | None) -> Mapping[str, float]:
+    """Return `first_token_s`, in seconds, and `tokens_per_s` of a completion of `count` tokens, where they are known.
 
-    Short completions have low rates, since the way there and back is in them, unless the first token's time is known.
-    A stream that came in one piece has no rate: it was written before, and nobody knows how fast.
+    Short completions have low rates, since the round trip is in them, unless the time of the first token is known.
+    A stream that arrived in one piece has no rate: it was written before, and nobody knows how fast.
     """
-    found = {}
+    measures = {}
     if first_token_s is not None:
-        found["first_token_s"] = min(round(first_token_s, 6), round_trip_s)
+        measures["first_token_s"] = min(round(first_token_s, 6), round_trip_s)
     if count is not None:
-        writing = round_trip_s - (first_token_s if first_token_s is not None and count > 1 else 0.0)
-        if writing * _FASTEST > count:
-            found["tokens_per_s"] = round(count / writing, 3)
-    return found
+        writing_s = round_trip_s - (first_token_s if first_token_s is not None and count > 1 else 0.0)
+        if writing_s * _MAX_TOKENS_PER_S > count:
+            measures["tokens_per_s"] = round(count / writing_s, 3)
+    return measures

@@ -1,4 +1,4 @@
-"""Samples: what a check looks at, what it may expect, and how it says that something is wrong."""
+"""Define what a check gets to see of an answer and its request, and how it reports what is wrong."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 
 from jobtester.domain.reasons import Fault, Note
 
-_LARGE = 10**18
+_MAX_PARAMETER = 10**18
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
-_WHOLE = re.compile(r"\s*-?\d{1,18}\s*")
+_WHOLE_NUMBER = re.compile(r"\s*-?\d{1,18}\s*")
 
 
 class CheckFailedError(Exception):
-    """What a check found: a short `problem` code, a sentence for people, and at whose door it lies."""
+    """A check did not pass: a short `problem` code, a sentence for people, and who is at fault."""
 
     def __init__(self, problem: str, message: str, fault: Fault = Fault.ORCHESTRATOR) -> None:
-        """Keep all three."""
         super().__init__(message)
         self.problem = problem
         self.message = message
@@ -29,7 +28,7 @@ class CheckFailedError(Exception):
 class AssetMetadata:
     """What is known of a test input. Sizes and `box` [x1, y1, x2, y2] in pixels, `duration_s` in seconds.
 
-    `pixels` is the SHA-256 of a picture's decoded RGB values, by which it is recognized however it is written.
+    `pixels` is the SHA-256 of a picture's decoded RGB values, by which it is recognized in any file format.
     """
 
     sha256: str = ""
@@ -48,7 +47,7 @@ class AssetMetadata:
 class FetchedFile:
     """A file that an answer names, as fetched: `problem` says why there is no usable body.
 
-    `unsure` means that no status and no refusal came, so that the fault may be in the tester's own network.
+    `is_uncertain` means that neither a status nor a refusal came, so that the tester's own network may be at fault.
     """
 
     url: str
@@ -68,7 +67,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a right answer to one request looks like: the checks, what was asked for, what is known of the inputs."""
+    """What a right answer to one request looks like: the checks, the request's parameters, the metadata of its inputs.
+
+    `is_streamed` is true if the request asks for a stream.
+    """
 
     checks: tuple[Check, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -76,57 +78,57 @@ class Expectation:
     is_streamed: bool = False
 
     def find_number(self, *names: str) -> float | None:
-        """Give the first of these parameters that is a number of usual size, or a text that is a whole one."""
+        """Return the first of these parameters that is a number of usual size, or a text that is a whole number."""
         for name in names:
             value = self.parameters.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGE:
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_PARAMETER:
                 return value
-            if isinstance(value, str) and _WHOLE.fullmatch(value):
+            # Fields of a form are texts, whatever they mean.
+            if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
                 return int(value)
         return None
 
     @property
     def requested_size(self) -> tuple[int, int] | None:
-        """Give the width and height that were asked for, as `width` and `height` or OpenAI's `size`."""
+        """Return the requested width and height, given as `width` and `height` or as OpenAI's `size`."""
         width, height = self.find_number("width"), self.find_number("height")
         if width is not None and height is not None:
             return int(width), int(height)
-        named = _SIZE.fullmatch(str(self.parameters.get("size", "")))
-        return (int(named[1]), int(named[2])) if named else None
+        size = _SIZE.fullmatch(str(self.parameters.get("size", "")))
+        return (int(size[1]), int(size[2])) if size else None
 
     @property
     def sent_picture(self) -> AssetMetadata | None:
-        """Give what is known of the picture that was sent, None if there was none."""
-        return next((truth for truth in self.inputs.values() if truth.width), None)
+        """Return the metadata of the picture in the request, None if there is none."""
+        return next((metadata for metadata in self.inputs.values() if metadata.width), None)
 
     @property
     def sent_speech(self) -> AssetMetadata | None:
-        """Give what is known of the speech that was sent, None if there was none."""
-        return next((truth for truth in self.inputs.values() if truth.transcript), None)
+        """Return the metadata of the speech in the request, None if there is none."""
+        return next((metadata for metadata in self.inputs.values() if metadata.transcript), None)
 
 
 class NoteCollector:
-    """Collects the notes of one check: the first of each code, since a thousand chunks may be odd in one way."""
+    """Collects the notes of one check: the first of each code, since a thousand chunks may be odd in the same way."""
 
     def __init__(self) -> None:
-        """Start without any."""
         self._messages: dict[str, str] = {}
 
     def add(self, code: str, message: str) -> None:
-        """Note an oddity that changes no outcome. `code` is a literal of the program: it is a label of the metrics."""
+        """Record an oddity that changes no outcome.
+
+        `code` becomes a label of metrics, so it is never taken from an answer.
+        """
         self._messages.setdefault(code, message)
 
     def for_check(self, check: str) -> tuple[Note, ...]:
-        """Return what was collected, as the notes of a check."""
+        """Return the collected notes as those of a check."""
         return tuple(Note(check, code, message) for code, message in self._messages.items())
 
 
 @dataclass(frozen=True, slots=True)
 class CheckInput:
-    """One answer to look at: parsed, with the artifacts it names by their URL.
-
-    `notes` collects what is odd about it and changes no outcome.
-    """
+    """One answer to check: parsed, with the fetched files by their URL, and a collector for notes."""
 
     answer: Any
     expectation: Expectation = Expectation()

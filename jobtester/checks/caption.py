@@ -7,17 +7,21 @@ from dataclasses import dataclass
 
 from jobtester.checks.base import CheckFailedError, CheckInput, Expectation
 from jobtester.checks.expected_word import is_error_message
-from jobtester.checks.languages import has_small_words, is_known
+from jobtester.checks.languages import has_small_words, is_same_language
 from jobtester.checks.text import is_without_spaces, split_words
 from jobtester.checks.untrusted_json import find_text, shorten
 from jobtester.domain.reasons import Fault
 
-_LIMIT = 2000
-_SHARE = 0.15  # of the words of a short caption that are different ones, at least
-_USUAL = 40  # words up to which that share is asked for; longer descriptions repeat more
-_LISTED = 8  # single words that are a list of guesses
-_ITEMS = re.compile(r"[\n,;，、；،]")
-_SHORT = 2  # characters that are one word, in scripts that write no spaces
+_MAX_CHARACTERS = 2000
+# A model that loops says the same few words again and again. Long descriptions repeat small words too, so the share of
+# different words is asked of the first 40 only.
+_MIN_UNIQUE_SHARE = 0.15
+_UNIQUE_SHARE_WORDS = 40
+# A worker without a model can guess by listing every usual object. Eight words alone are more than any caption names
+# between its commas; seven ("a red ball, grass, sky, …") still come from real models.
+_MIN_LISTED = 8
+_ITEM_SEPARATOR = re.compile(r"[\n,;，、；،]")
+_MAX_CHARACTERS_OF_A_WORD = 2  # in scripts that write no spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Params:
 
 
 def missing_inputs(params: Params, expectation: Expectation) -> str:
-    """Say what has to be known of the picture."""
+    """Return what the check would have to know of the picture and does not, empty if nothing."""
     picture = expectation.sent_picture
     if params.required and not params.words and not (picture and picture.caption_words):
         return "needs words, or caption_words for the picture in truth.toml beside it; or required = false"
@@ -42,40 +46,47 @@ def missing_inputs(params: Params, expectation: Expectation) -> str:
 
 
 def check(sample: CheckInput, params: Params) -> None:
-    """Read the caption. Raises CheckFailedError for the first thing that is not right."""
-    text = find_text(sample.answer, params.path, limit=_LIMIT)
-    said = split_words(text)
-    if not said:
+    """Check the caption. Raises CheckFailedError for the first thing that is wrong."""
+    text = find_text(sample.answer, params.path, limit=_MAX_CHARACTERS)
+    words = split_words(text)
+    if not words:
         raise CheckFailedError("empty", f"the caption has no words: {shorten(text)}")
     if is_error_message(text):
-        raise CheckFailedError("error", f"the caption is an error's message: {shorten(text)}")
+        raise CheckFailedError("error", f"the caption is an error message: {shorten(text)}")
     picture = sample.expectation.sent_picture
     expected = params.words or (picture.caption_words if picture else ())
-    named = not params.required or not expected or any(_says(said, word) for word in expected)
-    known = named or is_known(said, expected)
-    if not named and known:
+    is_named = not params.required or not expected or any(_has_word(words, word) for word in expected)
+    is_understood = is_named or is_same_language(words, expected)
+    if not is_named and is_understood:
         raise CheckFailedError("words", f"the caption names nothing that is in the picture: {shorten(text)}")
-    if len(said) > 1 and len(set(said)) < max(2.0, _SHARE * min(len(said), _USUAL)):
-        raise CheckFailedError("repeats", f"the caption repeats a few words: {shorten(text)}")
-    items = [item for item in map(split_words, _ITEMS.split(text)) if item]
-    if len(items) >= _LISTED and all(map(_is_one_word, items)):
-        raise CheckFailedError(
-            "list", f"the caption is a list of {len(items)} words, not a description: {shorten(text)}"
-        )
-    if len(set(said)) >= _LISTED and known and not has_small_words(said):
-        raise CheckFailedError("list", f"the caption is a row of words, not a description: {shorten(text)}")
-    if not known:
+    _check_prose(text, words, is_understood=is_understood)
+    # Last, so that a caption in another language is still caught where it is plainly wrong in any.
+    if not is_understood:
         message = f"the caption is in another language than the words that are known of the picture: {shorten(text)}"
         raise CheckFailedError("language", message, Fault.TESTER)
 
 
-def _is_one_word(item: list[str]) -> bool:
-    return len(item) == 1 or (len(item) <= _SHORT and all(map(is_without_spaces, item)))
+def _check_prose(text: str, words: list[str], *, is_understood: bool) -> None:
+    """Check that a caption describes something, and neither repeats nor lists words."""
+    unique = set(words)
+    if len(words) > 1 and len(unique) < max(2.0, _MIN_UNIQUE_SHARE * min(len(words), _UNIQUE_SHARE_WORDS)):
+        raise CheckFailedError("repeats", f"the caption repeats a few words: {shorten(text)}")
+    items = [item for item in map(split_words, _ITEM_SEPARATOR.split(text)) if item]
+    if len(items) >= _MIN_LISTED and all(
+        len(item) == 1 or (len(item) <= _MAX_CHARACTERS_OF_A_WORD and all(map(is_without_spaces, item)))
+        for item in items
+    ):
+        raise CheckFailedError(
+            "list", f"the caption is a list of {len(items)} words, not a description: {shorten(text)}"
+        )
+    if len(unique) >= _MIN_LISTED and is_understood and not has_small_words(words):
+        raise CheckFailedError("list", f"the caption is a row of words, not a description: {shorten(text)}")
 
 
-def _says(said: list[str], word: str) -> bool:
-    wanted = split_words(word)
-    if is_without_spaces(word):
-        return "".join(wanted) in "".join(said)
-    forms = {form for one in wanted for form in (one, f"{one}s", f"{one}es", f"{one.removesuffix('y')}ies")}
-    return any(one in forms for one in said)
+def _has_word(words: list[str], expected: str) -> bool:
+    """Return True if the expected word is among the words, also in the plural."""
+    parts = split_words(expected)
+    if is_without_spaces(expected):
+        return "".join(parts) in "".join(words)
+    forms = {form for part in parts for form in (part, f"{part}s", f"{part}es", f"{part.removesuffix('y')}ies")}
+    return any(word in forms for word in words)

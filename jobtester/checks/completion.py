@@ -1,4 +1,4 @@
-"""Completions: what a model said and what it only thought, whichever maker's shape the answer has."""
+"""Read a completion: the text that a model answers and what it only thinks, in the dialect of any server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 from jobtester.checks.base import CheckFailedError, NoteCollector
 from jobtester.checks.untrusted_json import find_value, shorten
 
-_LIMIT = 100_000  # characters of a completion that are looked at
-_TEXT_PARTS = ("text", "output_text", "input_text", "")
-_THOUGHT_PARTS = ("thinking", "reasoning", "thought", "redacted_thinking", "reasoning_text")
+_MAX_CHARACTERS = 100_000
+MAX_CHOICES = 64  # one is asked for; the others are only counted
+_MAX_PARTS = 10_000
+_TEXT_PART_TYPES = ("text", "output_text", "input_text", "")
+_THOUGHT_PART_TYPES = ("thinking", "reasoning", "thought", "redacted_thinking", "reasoning_text")
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details", "thought")
-_OTHER_SHAPES = (
+# Where servers that do not speak OpenAI's dialect put the text, the most specific path first.
+_CONTENT_PATHS = (
     "message.content",  # Ollama, Cohere
     "output",  # OpenAI's responses
     "candidates.0.content.parts",  # Gemini
@@ -25,10 +28,11 @@ _OTHER_SHAPES = (
     "output_text",
     "text",
 )
-_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning|reason|analysis|reflection"
-# Each pattern has what opens a thought, and what closes it.
-_TAGS: tuple[tuple[str, str], ...] = (
-    (rf"<(?:{_NAMES})(?:\s[^<>]{{0,80}})?>", rf"</(?:{_NAMES})>"),
+_TAG_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning|reason|analysis|reflection"
+# What opens a thought in the text itself, and what closes it, in the chat templates of different models. Lengths are
+# bounded, so that no text makes a pattern slow.
+_THOUGHT_TAGS: tuple[tuple[str, str], ...] = (
+    (rf"<(?:{_TAG_NAMES})(?:\s[^<>]{{0,80}})?>", rf"</(?:{_TAG_NAMES})>"),
     (r"\[THINK\]", r"\[/THINK\]"),
     (r"◁think▷", r"◁/think▷"),
     (r"<\|(?:begin_of_thought|START_THINKING)\|>", r"<\|(?:end_of_thought|END_THINKING)\|>"),
@@ -37,73 +41,79 @@ _TAGS: tuple[tuple[str, str], ...] = (
     (r"<details type=\"reasoning\"[^<>]{0,80}>", r"</details>"),
     (r"\A\s*Thinking\.\.\.\s", r"\.\.\.done thinking\."),
 )
-_OPENED = tuple(re.compile(opened, re.IGNORECASE) for opened, _ in _TAGS)
-_CLOSED = tuple(re.compile(closed, re.IGNORECASE) for _, closed in _TAGS)
-_MARKS = re.compile(r"<\|(?:start|end|return|im_start|im_end|eot_id|message|channel|assistant)\|>|</?answer>")
-_CUT = {"length", "max_tokens", "max_token", "max_output_tokens", "model_length", "token_limit", "max_length"}
-_MOST_CHOICES = 64
+_OPENING = tuple(re.compile(opening, re.IGNORECASE) for opening, _ in _THOUGHT_TAGS)
+_CLOSING = tuple(re.compile(closing, re.IGNORECASE) for _, closing in _THOUGHT_TAGS)
+_TEMPLATE_MARKS = re.compile(r"<\|(?:start|end|return|im_start|im_end|eot_id|message|channel|assistant)\|>|</?answer>")
+_TRUNCATED = {"length", "max_tokens", "max_token", "max_output_tokens", "model_length", "token_limit", "max_length"}
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered: `said` without what it only thought, `thought` as far as it is shown.
+    """What a model answers: `text` without its thoughts, and `thoughts` as far as they are shown.
 
-    `finish` is why it stopped in its maker's words, empty where it does not say.
+    `finish_reason` is why it stopped, in the server's words, empty if it does not say.
     """
 
-    said: str
-    thought: str
-    finish: str
-    thinking_unfinished: bool = False
+    text: str
+    thoughts: str
+    finish_reason: str
+    is_thought_unfinished: bool = False
 
     @property
-    def cut(self) -> bool:
-        """Return True if the maker says that the token limit ended the answer."""
-        return self.finish.lower().rpartition(".")[2] in _CUT
+    def is_truncated(self) -> bool:
+        """Return True if the server says that the token limit ended the answer."""
+        return self.finish_reason.lower().rpartition(".")[2] in _TRUNCATED
 
 
 def parse_completion(answer: Any, path: str, notes: NoteCollector) -> Completion:
-    """Return what an answer says. Raises CheckFailedError for an answer that has no text where one belongs.
+    """Return the completion in an answer. Raises CheckFailedError for an answer that has no text where one belongs.
 
-    `path` leads to the content; without one every usual shape is understood.
+    `path` leads to the content; without one the shapes of all usual servers are understood.
     """
-    choice = {} if path else _choice(answer, notes)
-    message = _message(choice) if choice else {}
-    content, found = _content(answer, path, choice, message)
-    text, thoughts = _joined(content, found, notes)
-    if len(text) > _LIMIT:
-        raise CheckFailedError("too_long", f"{found} is longer than {_LIMIT} characters: {shorten(text)}")
-    said, tagged, unfinished = _without_thoughts(text)
-    holder = message or (answer if isinstance(answer, Mapping) else {})
+    choice = {} if path else _find_choice(answer, notes)
+    message = _find_message(choice) if choice else {}
+    content, content_path = _find_content(answer, path, choice, message)
+    text, thoughts = _join_parts(content, content_path, notes)
+    if len(text) > _MAX_CHARACTERS:
+        raise CheckFailedError(
+            "too_long", f"{content_path} is longer than {_MAX_CHARACTERS} characters: {shorten(text)}"
+        )
+    text, tagged, is_unfinished = _split_tagged_thoughts(text)
+    outer = message or (answer if isinstance(answer, Mapping) else {})
     inner = answer.get("message") if isinstance(answer, Mapping) else None
-    for place in (holder, choice, inner if isinstance(inner, Mapping) else {}):
-        thoughts += [shown for field in _THOUGHT_FIELDS for shown in texts(place.get(field))]
-    thought = "\n".join(dict.fromkeys(one for one in (tagged, *thoughts) if one.strip()))
-    return Completion(said.strip(), thought[:_LIMIT], _finish(answer, choice), unfinished)
+    for table in (outer, choice, inner if isinstance(inner, Mapping) else {}):
+        thoughts += [thought for key in _THOUGHT_FIELDS for thought in iterate_texts(table.get(key))]
+    # Servers that show a thought in several places show the same one, so each counts once.
+    unique = dict.fromkeys(thought for thought in (tagged, *thoughts) if thought.strip())
+    return Completion(
+        text.strip(), "\n".join(unique)[:_MAX_CHARACTERS], _find_finish_reason(answer, choice), is_unfinished
+    )
 
 
-def _choice(answer: Any, notes: NoteCollector) -> Mapping[str, Any]:
-    """Return the choice that was asked for: of several the one with index 0, or the first one that says something."""
+def _find_choice(answer: Any, notes: NoteCollector) -> Mapping[str, Any]:
+    """Return the choice that was asked for: of several the one with index 0, or the first one with text."""
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     if isinstance(choices, Mapping):
         choices = [choices]
     if not isinstance(choices, list):
         return {}
-    tables = [choice for choice in choices[:_MOST_CHOICES] if isinstance(choice, Mapping)]
+    tables = [choice for choice in choices[:MAX_CHOICES] if isinstance(choice, Mapping)]
     if not tables:
         return {}
-    first = next((one for one in tables if one.get("index") == 0 and not isinstance(one.get("index"), bool)), tables[0])
-    speaking = [one for one in tables if any(shown.strip() for shown in texts(_message(one).get("content")))]
-    chosen = first if first in speaking or not speaking else speaking[0]
+    first = next((table for table in tables if table.get("index") == 0 and table["index"] is not False), tables[0])
+    with_text = [
+        table for table in tables if any(text.strip() for text in iterate_texts(_find_message(table).get("content")))
+    ]
+    choice = first if first in with_text or not with_text else with_text[0]
     if len(choices) > 1:
         notes.add("choices", f"{len(choices)} choices came, one was asked for")
-    elif "index" in chosen and chosen["index"] != 0:
-        notes.add("choices", f"the only choice has the index {shorten(chosen['index'])}, not 0")
-    return chosen
+    elif "index" in choice and choice["index"] != 0:
+        notes.add("choices", f"the only choice has the index {shorten(choice['index'])}, not 0")
+    return choice
 
 
-def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the message of a choice, by whichever name; one that is a text is a completion of the old form."""
+def _find_message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the message of a choice under any of its names; `text` is that of completions without chat."""
     for name in ("message", "delta"):
         message = choice.get(name)
         if isinstance(message, Mapping):
@@ -113,25 +123,27 @@ def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"content": choice["text"]} if "text" in choice else {}
 
 
-def _content(answer: Any, path: str, choice: Mapping[str, Any], message: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return the content and the path where it stands. Raises CheckFailedError where there is none."""
+def _find_content(answer: Any, path: str, choice: Mapping[str, Any], message: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the content and the path where it is. Raises CheckFailedError if there is none."""
     if path:
         return find_value(answer, path), path
+    usual_path = "choices.0.message.content"
     if choice:
         if "content" in message:
-            return message["content"], "choices.0.message.content"
-        if any(message.get(field) for field in (*_THOUGHT_FIELDS, "refusal", "tool_calls")) or "usage" in answer:
-            return None, "choices.0.message.content"  # some makers leave out what is empty
-    for shape in _OTHER_SHAPES:
+            return message["content"], usual_path
+        # Some servers leave out what is empty. That it is a completion shows in what is beside it.
+        if any(message.get(key) for key in (*_THOUGHT_FIELDS, "refusal", "tool_calls")) or "usage" in answer:
+            return None, usual_path
+    for other_path in _CONTENT_PATHS:
         try:
-            return find_value(answer, shape), shape
+            return find_value(answer, other_path), other_path
         except CheckFailedError:
             continue
-    return find_value(answer, "choices.0.message.content"), "choices.0.message.content"
+    return find_value(answer, usual_path), usual_path
 
 
-def _joined(content: Any, path: str, notes: NoteCollector) -> tuple[str, list[str]]:
-    """Return a content as one text, and the thoughts among its parts. Raises CheckFailedError for what is no text."""
+def _join_parts(content: Any, path: str, notes: NoteCollector) -> tuple[str, list[str]]:
+    """Return a content as one text, and the thoughts among its parts. Raises CheckFailedError if it is not a text."""
     if content is None:
         return "", []
     if isinstance(content, str):
@@ -140,75 +152,72 @@ def _joined(content: Any, path: str, notes: NoteCollector) -> tuple[str, list[st
     if not isinstance(parts, list) or not all(isinstance(part, str | Mapping) for part in parts):
         raise CheckFailedError("not_text", f"{path} is not a text: it is {shorten(content)}")
     notes.add("content_parts", f"{path} is {shorten(content)}, not one text")
-    shown: list[str] = []
+    texts: list[str] = []
     thoughts: list[str] = []
-    for part in parts[:10_000]:
+    for part in parts[:_MAX_PARTS]:
         if isinstance(part, str):
-            shown.append(part)
-        elif part.get("thought") is True or str(part.get("type", "")) in _THOUGHT_PARTS:
-            names = ("text", "summary", *_THOUGHT_FIELDS)
-            thoughts += [one for name in names for one in texts(part.get(name))]
-        elif str(part.get("type", "")) in _TEXT_PARTS:
-            shown += texts(part.get("text"))
+            texts.append(part)
+        elif part.get("thought") is True or str(part.get("type", "")) in _THOUGHT_PART_TYPES:
+            keys = ("text", "summary", *_THOUGHT_FIELDS)
+            thoughts += [thought for key in keys for thought in iterate_texts(part.get(key))]
+        elif str(part.get("type", "")) in _TEXT_PART_TYPES:
+            texts += iterate_texts(part.get("text"))
         elif part.get("type") == "message":
-            shown += texts(part.get("content"))
-    return "".join(shown), thoughts
+            texts += iterate_texts(part.get("content"))
+    return "".join(texts), thoughts
 
 
-def texts(value: Any, depth: int = 3) -> Iterator[str]:
+def iterate_texts(value: Any, depth: int = 3) -> Iterator[str]:
     """Yield the texts of a value that is a text, or a list of texts or of parts that have one."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and depth:
-        for one in value[:10_000]:
-            yield from texts(one, depth - 1)
+        for item in value[:_MAX_PARTS]:
+            yield from iterate_texts(item, depth - 1)
     elif isinstance(value, Mapping) and depth:
-        for name in ("text", "thinking", "summary", "content"):
-            yield from texts(value.get(name), depth - 1)
+        for key in ("text", "thinking", "summary", "content"):
+            yield from iterate_texts(value.get(key), depth - 1)
 
 
-def _without_thoughts(text: str) -> tuple[str, str, bool]:
-    """Return what is said, what is thought between tags, and whether a thought has no end.
-
-    Some templates open the thought in the prompt, so that only its end stands in the answer.
-    """
+def _split_tagged_thoughts(text: str) -> tuple[str, str, bool]:
+    """Return the text outside of thought tags, the thoughts inside, and True if a thought has no end."""
     thoughts: list[str] = []
-    unfinished = False
-    for opened, closed in zip(_OPENED, _CLOSED, strict=True):
-        said: list[str] = []
-        at = 0
+    is_unfinished = False
+    for opening, closing in zip(_OPENING, _CLOSING, strict=True):
+        outside: list[str] = []
+        position = 0
         while True:
-            begin, end = opened.search(text, at), closed.search(text, at)
-            if end is not None and (begin is None or end.start() < begin.start()):
-                thoughts += [*said, text[at : end.start()]]
-                said, at = [], end.end()
-            elif begin is not None:
-                said.append(text[at : begin.start()])
-                end = closed.search(text, begin.end())
-                thoughts.append(text[begin.end() : end.start() if end else None])
+            start, end = opening.search(text, position), closing.search(text, position)
+            if end is not None and (start is None or end.start() < start.start()):
+                # Some chat templates open the thought in the prompt, so that only its end is in the answer:
+                # everything before it was thought.
+                thoughts += [*outside, text[position : end.start()]]
+                outside, position = [], end.end()
+            elif start is not None:
+                outside.append(text[position : start.start()])
+                end = closing.search(text, start.end())
+                thoughts.append(text[start.end() : end.start() if end else None])
                 if end is None:
-                    unfinished, at = True, len(text)
+                    is_unfinished, position = True, len(text)
                     break
-                at = end.end()
+                position = end.end()
             else:
                 break
-        text = "".join([*said, text[at:]])
-    return _MARKS.sub(" ", text), "\n".join(one.strip() for one in thoughts), unfinished
+        text = "".join([*outside, text[position:]])
+    return _TEMPLATE_MARKS.sub(" ", text), "\n".join(thought.strip() for thought in thoughts), is_unfinished
 
 
-def _finish(answer: Any, choice: Mapping[str, Any]) -> str:
+def _find_finish_reason(answer: Any, choice: Mapping[str, Any]) -> str:
     table = answer if isinstance(answer, Mapping) else {}
     candidates = table.get("candidates")
-    first = candidates[0] if isinstance(candidates, list) and candidates else None
-    incomplete = table.get("incomplete_details")
-    for place, names in (
+    for holder, keys in (
         (choice, ("finish_reason", "finishReason", "stop_reason")),
-        (first, ("finishReason",)),
-        (incomplete, ("reason",)),
-        (table, ("done_reason", "stop_reason", "finish_reason")),
+        (candidates[0] if isinstance(candidates, list) and candidates else None, ("finishReason",)),  # Gemini
+        (table.get("incomplete_details"), ("reason",)),  # OpenAI's responses
+        (table, ("done_reason", "stop_reason", "finish_reason")),  # Ollama, Anthropic
     ):
-        for name in names:
-            reason = place.get(name) if isinstance(place, Mapping) else None
+        for key in keys:
+            reason = holder.get(key) if isinstance(holder, Mapping) else None
             if reason is not None:
                 return reason if isinstance(reason, str) else shorten(reason, 40)
     return ""

@@ -1,4 +1,4 @@
-"""Languages: whether a text is in one that a list of words can judge, by its letters and its small words."""
+"""Recognize whether a text is in a language that a list of words can judge, by its letters and its small words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from jobtester.checks.text import split_words
 
 _KANA = ("HIRAGANA", "KATAKANA")
 _JAPANESE = "JAPANESE"
-_SMALL = 2  # different small words of other languages that are no accident
+# English has words that look like small words of other languages. Two different ones in a text are no accident.
+_MIN_FOREIGN_WORDS = 2
 
 # Small words of other languages in Latin letters, without accents; those that English has too are taken out below.
 _ENGLISH = """
@@ -24,34 +25,37 @@ kan la las le les lo los med mit mot na nad nel nella nie nicht no nos och og ol
 por pour pres que sa se sie sind som sobre su sul sulla sur te ten til um uma un una unas und une uno uns unos van ve
 vom von voor w wie y z za ze zum zur
 """
-ENGLISH = frozenset(_ENGLISH.split())
-OTHER = frozenset(_OTHER.split()) - ENGLISH
+ENGLISH_WORDS = frozenset(_ENGLISH.split())
+FOREIGN_WORDS = frozenset(_OTHER.split()) - ENGLISH_WORDS
 
 
-def script(word: str) -> str:
+def find_script(word: str) -> str:
     """Return the script of a word's first letter, as Unicode names it, empty for a word without letters."""
     letter = next((char for char in word if char.isalpha()), "")
     return unicodedata.name(letter, "").partition(" ")[0] if letter else ""
 
 
-def is_known(said: Sequence[str], listed: Iterable[str]) -> bool:
-    """Return True if words are in a language of the listed ones; those in Latin letters are taken for English."""
-    known = _scripts([part for word in listed for part in split_words(word)])
-    scripts = _scripts(said)
-    if sum(count for name, count in scripts.items() if name not in known) * 2 > scripts.total():
+def is_same_language(words: Sequence[str], expected: Iterable[str]) -> bool:
+    """Return True if words seem to be in the language of the expected ones; Latin letters are taken for English."""
+    expected_scripts = _count_scripts([part for word in expected for part in split_words(word)])
+    scripts = _count_scripts(words)
+    # A foreign name in a text changes nothing, so the majority decides.
+    if sum(count for name, count in scripts.items() if name not in expected_scripts) * 2 > scripts.total():
         return False
-    small = set(said)
-    return len(small & OTHER) < max(_SMALL, len(small & ENGLISH) + 1)
+    unique = set(words)
+    return len(unique & FOREIGN_WORDS) < max(_MIN_FOREIGN_WORDS, len(unique & ENGLISH_WORDS) + 1)
 
 
-def has_small_words(said: Iterable[str]) -> bool:
-    """Return True if there are words that make a sentence, or such in letters whose small words are not known."""
-    return any(word in ENGLISH or word in OTHER or script(word) not in ("", "LATIN") for word in said)
+def has_small_words(words: Iterable[str]) -> bool:
+    """Return True if there are words that make a sentence, or words in letters whose small words are not known here."""
+    return any(
+        word in ENGLISH_WORDS or word in FOREIGN_WORDS or find_script(word) not in ("", "LATIN") for word in words
+    )
 
 
-def _scripts(said: Iterable[str]) -> Counter[str]:
-    """Count words by their script; what stands beside Japanese syllables is Japanese too."""
-    found = Counter(name for name in map(script, said) if name)
-    if any(name in found for name in _KANA):
-        found[_JAPANESE] = sum(found.pop(name, 0) for name in (*_KANA, "CJK"))
-    return found
+def _count_scripts(words: Iterable[str]) -> Counter[str]:
+    counts = Counter(name for name in map(find_script, words) if name)
+    # Japanese mixes its syllables with Chinese characters; beside a syllable they are Japanese too.
+    if any(name in counts for name in _KANA):
+        counts[_JAPANESE] = sum(counts.pop(name, 0) for name in (*_KANA, "CJK"))
+    return counts

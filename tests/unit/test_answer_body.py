@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobtester.checks.answer_body import count_tokens, parse_answer, token_measures
+from jobtester.checks.answer_body import count_tokens, measure_tokens, parse_answer
 from jobtester.checks.base import Check, CheckFailedError, NoteCollector
 from jobtester.checks.chat import Params as ChatParams
 from jobtester.checks.evaluation import CheckTask, evaluate
@@ -222,4 +222,4 @@ def test_measures(
     count: int | None, round_trip_s: float, first_token_s: float | None, measured: dict[str, float]
 ) -> None:
     """The rate is tokens over the time of writing, without the wait for the first one where that is known."""
-    assert token_measures(count, round_trip_s, first_token_s) == measured
+    assert measure_tokens(count, round_trip_s, first_token_s) == measured

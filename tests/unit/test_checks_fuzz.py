@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobtester.checks import json_field
 from jobtester.checks.answer_body import count_tokens
 from jobtester.checks.base import Check, CheckFailedError, Expectation, FetchedFile, NoteCollector
-from jobtester.checks.chat_stream import completion
+from jobtester.checks.chat_stream import assemble_completion
 from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate
 from jobtester.checks.text import word_error_rate
 from jobtester.checks.untrusted_json import find_value, parse_json
@@ -140,7 +140,7 @@ def test_any_stream(body: list[bytes]) -> None:
     """A stream of anything becomes a completion, or is found wrong."""
     whole = b"\n\n".join(b"data: " + line for line in body)
     try:
-        answer = completion(whole, NoteCollector())
+        answer = assemble_completion(whole, NoteCollector())
     except CheckFailedError as wrong:
         assert wrong.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
     else:
