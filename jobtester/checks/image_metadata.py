@@ -1,66 +1,71 @@
-"""Metadata: taking from a picture file what is not its pixels.
+"""Strip from a picture file what is not its pixels.
 
 Decoders refuse files over limits of their own on texts, color profiles and counts of chunks, where browsers show the
-picture. What is no part of the picture is left out before it is decoded, so that no such limit is met.
+picture. What is not part of the picture is removed before it is decoded, so that no such limit is met.
 """
 
 from __future__ import annotations
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_EXIF_MOST = 64 * 1024
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_MAX_EXIF_BYTES = 64 * 1024
+_ORIENTATION = 0x0112  # the EXIF tag
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def strip_metadata(content: bytes) -> bytes:
     """Return a PNG or JPEG without texts, profiles, EXIF and what follows its end; any other file as it is."""
-    if content.startswith(_PNG):
-        return _png(content)
-    if content.startswith(b"\xff\xd8\xff"):
-        return _jpeg(content)
+    if content.startswith(_PNG_SIGNATURE):
+        return _strip_png(content)
+    if content.startswith(_JPEG_SIGNATURE):
+        return _strip_jpeg(content)
     return content
 
 
-def _png(content: bytes) -> bytes:
-    kept, at = [_PNG], len(_PNG)
-    while at + 8 <= len(content):
-        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
-        name = content[at + 4 : at + 8]
-        if name in _NEEDED:
-            kept.append(content[at:end])
+def _strip_png(content: bytes) -> bytes:
+    parts, start = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while start + 8 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        name = content[start + 4 : start + 8]
+        if name in _PIXEL_CHUNKS:
+            parts.append(content[start:end])
         if name == b"IEND":
             break
-        at = end
-    return b"".join(kept)
+        start = end
+    return b"".join(parts)
 
 
-def _jpeg(content: bytes) -> bytes:
-    """Leave out the segments of applications before the pixels, but for JFIF's and Adobe's, which tell the colors."""
-    kept, at = [content[:2]], 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
-        mark = content[at + 1]
-        if mark == 0xFF:  # filling
-            at += 1
+def _strip_jpeg(content: bytes) -> bytes:
+    parts, start = [content[:2]], 2
+    # Up to the start of the scan, 0xDA: behind it are pixels.
+    while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] != 0xDA:
+        marker = content[start + 1]
+        if marker == 0xFF:  # filling
+            start += 1
             continue
-        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        if mark in (0xE0, 0xEE) or not (0xE0 <= mark <= 0xEF or mark == 0xFE):
-            kept.append(content[at:end])
-        at = end
-    kept.append(content[at:])
-    return b"".join(kept)
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        is_application = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        # The segments of JFIF and Adobe say how the colors are encoded, so they stay.
+        if marker in (0xE0, 0xEE) or not is_application:
+            parts.append(content[start:end])
+        start = end
+    parts.append(content[start:])
+    return b"".join(parts)
 
 
 def is_rotated(content: bytes) -> bool:
     """Return True if a JPEG says that it is to be shown turned by a quarter."""
-    if not content.startswith(b"\xff\xd8\xff"):
+    if not content.startswith(_JPEG_SIGNATURE):
         return False
     from PIL import Image
 
-    at = content.find(b"Exif\0\0", 0, _EXIF_MOST)
-    if at < 0:
+    start = content.find(b"Exif\0\0", 0, _MAX_EXIF_BYTES)
+    if start < 0:
         return False
     exif = Image.Exif()
     try:
-        exif.load(content[at : at + _EXIF_MOST])
-        return exif.get(0x0112) in (5, 6, 7, 8)
-    except Exception:  # whatever is wrong with it: then it says nothing
+        exif.load(content[start : start + _MAX_EXIF_BYTES])
+        return exif.get(_ORIENTATION) in _QUARTER_TURNS
+    except Exception:  # Pillow raises nearly anything for broken EXIF, which viewers ignore
         return False

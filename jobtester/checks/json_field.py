@@ -16,9 +16,9 @@ from jobtester.domain.reasons import Fault
 
 Type = Literal["any", "text", "number", "integer", "boolean", "list", "table", "url", "image", "video", "audio"]
 
-_FILES = ("image", "video", "audio")
-_FRAMES = 2
-_IS: Mapping[str, Callable[[Any], bool]] = {
+_FILE_TYPES = ("image", "video", "audio")
+_MIN_FRAMES = 2
+_TYPE_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "any": lambda value: value is not None,
     "text": lambda value: isinstance(value, str),
     "number": is_number,
@@ -46,22 +46,21 @@ class Params:
     max_length: int = 1_000_000_000
 
     def __post_init__(self) -> None:
-        """Refuse an unreadable pattern and bounds that nothing fits between."""
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"pattern is no regular expression: {error}") from error
+            raise ValueError(f"pattern is not a regular expression: {error}") from error
         if not 0 <= self.min_length <= self.max_length:
             raise ValueError("min_length is at least 0 and at most max_length")
 
 
 def file_urls(answer: Any, params: Params) -> list[str]:
-    """Give the address of the file, where the value should be one."""
-    return entry_urls(answer, params.path) if params.is_ in _FILES else []
+    """Return the address of the file, if the value should be one."""
+    return entry_urls(answer, params.path) if params.is_ in _FILE_TYPES else []
 
 
 def load_decoders(params: Params) -> None:
-    """Load the decoders that the value needs."""
+    """Load the decoder that the value needs."""
     if params.is_ == "image":
         image.load_decoders()
     elif params.is_ == "video":
@@ -71,39 +70,34 @@ def load_decoders(params: Params) -> None:
 
 
 def is_inline(params: Params) -> bool:
-    """Tell whether looking takes microseconds: a pattern may take for ever, and files have to be decoded."""
-    return params.is_ not in _FILES and not params.pattern
+    """Return True if checking takes microseconds: a pattern may take for ever, and files have to be decoded."""
+    return params.is_ not in _FILE_TYPES and not params.pattern
 
 
 def check(sample: CheckInput, params: Params) -> None:
-    """Look at the value. Raises CheckFailedError for the first thing that is not right."""
-    value = find_value(sample.answer, params.path)
-    if params.is_ in _FILES:
-        _check_file(entry_content(sample, value, params.path), params.is_)
+    """Check the value. Raises CheckFailedError for the first thing that is wrong."""
+    path, value = params.path, find_value(sample.answer, params.path)
+    if params.is_ in _FILE_TYPES:
+        _check_file(entry_content(sample, value, path), params.is_)
         return
-    if not _IS[params.is_](value):
-        raise CheckFailedError("type", f"{params.path} is not of type {params.is_}: it is {shorten(value)}")
-    if params.equals is not None and not _same(value, params.equals):
-        raise CheckFailedError("equals", f"{params.path} is {shorten(value)}, not {shorten(params.equals)}")
+    if not _TYPE_CHECKS[params.is_](value):
+        raise CheckFailedError("type", f"{path} is not of type {params.is_}: it is {shorten(value)}")
+    # To Python, true is 1. To JSON it is not.
+    is_equal = value == params.equals and isinstance(value, bool) == isinstance(params.equals, bool)
+    if params.equals is not None and not is_equal:
+        raise CheckFailedError("equals", f"{path} is {shorten(value)}, not {shorten(params.equals)}")
     if params.pattern and not (isinstance(value, str) and re.search(params.pattern, value)):
-        raise CheckFailedError("pattern", f"{params.path} does not match {params.pattern!r}: it is {shorten(value)}")
+        raise CheckFailedError("pattern", f"{path} does not match {params.pattern!r}: it is {shorten(value)}")
     if isinstance(value, str | list | dict) and not params.min_length <= len(value) <= params.max_length:
-        raise CheckFailedError(
-            "length", f"{params.path} is {len(value)} long, not {params.min_length} to {params.max_length}"
-        )
+        raise CheckFailedError("length", f"{path} is {len(value)} long, not {params.min_length} to {params.max_length}")
 
 
 def _check_file(content: bytes, kind: str) -> None:
     if kind == "image":
         image.decode_image(content, larger=Fault.TESTER)
     elif kind == "video":
-        frames = video.decode_video(content, limit=_FRAMES).frames
-        if len(frames) < _FRAMES:
-            raise CheckFailedError("frames", "the video has no more than one frame")
+        # Two frames show that it is a video, and cost little of one that may be long.
+        if len(video.decode_video(content, limit=_MIN_FRAMES).frames) < _MIN_FRAMES:
+            raise CheckFailedError("frames", "the video has only one frame")
     else:
         decode_sound(content)
-
-
-def _same(value: Any, right: Any) -> bool:
-    """Compare as JSON does: true is not 1."""
-    return value == right and isinstance(value, bool) == isinstance(right, bool)

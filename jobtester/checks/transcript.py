@@ -12,11 +12,11 @@ from jobtester.checks.text import split_words, word_error_rate
 from jobtester.checks.untrusted_json import find_text, is_number, shorten
 from jobtester.domain.reasons import Fault
 
-_SLACK_S = 1.0
-_JITTER_S = 0.2  # what every maker's rounding may come to
+_END_SLACK_S = 1.0
+_JITTER_S = 0.2  # that rounding may come to in any server
 _MAX_CHUNKS = 2000
-_JOIN_WER = 0.1
-_MARKS = re.compile(r"<\|[^|<>]{0,30}\|>")  # of Whisper, for language, task and times
+_MAX_JOINED_WER = 0.1  # chunks may split words otherwise than the text does, and no more
+_WHISPER_MARKS = re.compile(r"<\|[^|<>]{0,30}\|>")  # for language, task and times
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,12 @@ class Params:
     max_wer: float = 0.3
 
     def __post_init__(self) -> None:
-        """Refuse a bound that would let everything pass."""
         if not 0 <= self.max_wer < 1:
             raise ValueError("max_wer is between 0 and 1")
 
 
 def missing_inputs(_params: Params, expectation: Expectation) -> str:
-    """Say what has to be known of the speech."""
+    """Return what the check would have to know of the speech and does not, empty if nothing."""
     speech = expectation.sent_speech
     if speech is None or not split_words(speech.transcript):
         return "needs a transcript of the sound that is sent, in truth.toml beside it"
@@ -42,35 +41,29 @@ def missing_inputs(_params: Params, expectation: Expectation) -> str:
 
 
 def check(sample: CheckInput, params: Params) -> None:
-    """Compare with the known transcript. Raises CheckFailedError for the first thing that is not right."""
-    truth = sample.expectation.sent_speech
-    if truth is None:
+    """Compare with the known transcript. Raises CheckFailedError for the first thing that is wrong."""
+    speech = sample.expectation.sent_speech
+    if speech is None:
         raise CheckFailedError("no_truth", "no transcript is known of the sound that was sent", Fault.TESTER)
-    said = split_words(truth.transcript)
-    text = find_text(sample.answer, params.text, limit=4 * len(truth.transcript) + 200)
-    heard = split_words(_MARKS.sub(" ", text))
-    rate = word_error_rate(heard, said)
+    # The time of the comparison grows with both lengths, so the answer's is bounded. No right transcript is nearly
+    # four times as long.
+    text = find_text(sample.answer, params.text, limit=4 * len(speech.transcript) + 200)
+    heard = _split_transcript(text)
+    rate = word_error_rate(heard, split_words(speech.transcript))
     if rate > params.max_wer:
         raise CheckFailedError("words", f"the word error rate is {rate:.2f}, above {params.max_wer:g}: {shorten(text)}")
-    _check_chunks(_chunks(sample.answer, params.chunks), heard, truth, sample.notes)
+    # OpenAI calls them segments, whisper.cpp transcription.
+    table = sample.answer if isinstance(sample.answer, dict) else {}
+    chunks = next((table[key] for key in (params.chunks, "segments", "transcription") if table.get(key)), None)
+    if chunks is not None:
+        _check_chunks(chunks, heard, speech, sample.notes)
 
 
-def _chunks(answer: Any, name: str) -> Any:
-    """Return the chunks, by the name that is configured or by the one of OpenAI and whisper.cpp; None without any."""
-    table = answer if isinstance(answer, dict) else {}
-    return next((table[key] for key in (name, "segments", "transcription") if table.get(key)), None)
-
-
-def _check_chunks(chunks: Any, heard: list[str], truth: AssetMetadata, notes: NoteCollector) -> None:
-    """Note what is odd about the times of chunks.
-
-    Raises CheckFailedError where they say something else than the text.
-    """
-    if chunks is None:
-        return
+def _check_chunks(chunks: Any, heard: list[str], speech: AssetMetadata, notes: NoteCollector) -> None:
+    """Check that the chunks say what the text says, and note what is odd about their times."""
     if not isinstance(chunks, list) or len(chunks) > _MAX_CHUNKS:
-        raise CheckFailedError("chunks", f"chunks is no list of at most {_MAX_CHUNKS}: it is {shorten(chunks)}")
-    last = 0.0
+        raise CheckFailedError("chunks", f"chunks is not a list of at most {_MAX_CHUNKS}: it is {shorten(chunks)}")
+    latest = 0.0
     timed: list[tuple[float, str]] = []
     for index, chunk in enumerate(chunks):
         name = f"chunks.{index}"
@@ -81,30 +74,35 @@ def _check_chunks(chunks: Any, heard: list[str], truth: AssetMetadata, notes: No
             text = ""
         if not isinstance(text, str):
             raise CheckFailedError("chunks", f"{name} has no text: it is {shorten(chunk)}")
-        begin = _note_times(table, name, last, truth.duration_s, notes)
-        timed.append((begin, text))
-        last = max(last, begin)
-    by_time = sorted(timed, key=lambda one: one[0])
-    joined = [split_words(_MARKS.sub(" ", " ".join(text for _, text in order))) for order in (timed, by_time)]
-    if all(len(one) > 2 * len(heard) + 4 or word_error_rate(one, heard) > _JOIN_WER for one in joined):
-        shown = shorten(" ".join(joined[0]))
-        raise CheckFailedError("chunks", f"the chunks do not join to the text, but to {shown}")
+        start = _note_times(table, name, latest, speech.duration_s, notes)
+        timed.append((start, text))
+        latest = max(latest, start)
+    # Servers that work on parts of a sound side by side list them as they come, so either order is right.
+    by_time = sorted(timed, key=lambda item: item[0])
+    joined = [_split_transcript(" ".join(text for _, text in order)) for order in (timed, by_time)]
+    if all(len(words) > 2 * len(heard) + 4 or word_error_rate(words, heard) > _MAX_JOINED_WER for words in joined):
+        raise CheckFailedError("chunks", f"the chunks do not join to the text, but to {shorten(' '.join(joined[0]))}")
 
 
-def _note_times(chunk: Mapping[str, Any], name: str, last: float, duration_s: float, notes: NoteCollector) -> float:
-    """Note what is odd about the begin and end of a chunk, and return its begin, 0 where it has none."""
+def _note_times(chunk: Mapping[str, Any], name: str, latest: float, duration_s: float, notes: NoteCollector) -> float:
+    """Note what is odd about the times of a chunk, and return its start in seconds, 0 if it has none."""
     times = chunk.get("timestamp", chunk.get("timestamps"))
     if times is None and ("start" in chunk or "end" in chunk):
         times = [chunk.get("start"), chunk.get("end")]
     if not isinstance(times, list) or len(times) != 2:
-        notes.add("timestamps", f"{name}.timestamp is no pair: it is {shorten(times)}")
+        notes.add("timestamps", f"{name}.timestamp is not a pair: it is {shorten(times)}")
         return 0.0
+    # Whisper leaves the end of the last chunk open.
     if not is_number(times[0]) or not (times[1] is None or is_number(times[1])):
         notes.add("timestamps", f"{name}.timestamp has no numbers: {shorten(times[0])}, {shorten(times[1])}")
         return 0.0
-    begin, end = float(times[0]), float(times[0] if times[1] is None else times[1])
-    if begin < -_JITTER_S or end < begin - _JITTER_S or begin < last - _JITTER_S:
-        notes.add("order", f"{name} runs backwards: {begin:g} to {end:g} s after {last:g} s")
-    if end > duration_s + _SLACK_S:
+    start, end = float(times[0]), float(times[0] if times[1] is None else times[1])
+    if start < -_JITTER_S or end < start - _JITTER_S or start < latest - _JITTER_S:
+        notes.add("order", f"{name} runs backwards: {start:g} to {end:g} s after {latest:g} s")
+    if end > duration_s + _END_SLACK_S:
         notes.add("end", f"{name} ends at {end:g} s, the sound at {duration_s:g} s")
-    return begin
+    return start
+
+
+def _split_transcript(text: str) -> list[str]:
+    return split_words(_WHISPER_MARKS.sub(" ", text))

@@ -114,7 +114,7 @@ def test_files_of_other_kinds_are_sent_as_they_are(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.png", b"", "is empty; put the file back"),
-        ("a.png", b"no picture", "the file is no PNG, JPEG, WebP or GIF"),
+        ("a.png", b"no picture", "the file is not PNG, JPEG, WebP, GIF"),
         ("a.png", make.picture(64, 64)[:200], "cannot be decoded"),
         ("a.png", make.picture(64, 64, "WEBP"), "is WEBP; gateways take PNG, JPEG and GIF only"),
         ("a.png", make.huge_png(100_000, 100_000), "cannot be decoded"),
@@ -122,7 +122,7 @@ def test_files_of_other_kinds_are_sent_as_they_are(tmp_path: Path) -> None:
         ("a.bmp", make.picture(64, 64, "BMP"), "gateways take PNG, JPEG and GIF only; convert it"),
         ("a.wav", b"RIFF....WAVE", "cannot be decoded"),
         ("a.wav", make.sound(0.5), "takes 0.50 s; gateways take nothing below 1 s"),
-        ("a.mp3", b"<html>", "the file is no WAV, MP3, FLAC or Ogg"),
+        ("a.mp3", b"<html>", "the file is not WAV, MP3, FLAC, Ogg"),
         ("a.mp4", make.sound(2.0, "mp4"), "gateways are safe with WAV, FLAC and MP3 only; convert it"),
         ("a.m4a", b"anything", "gateways are safe with WAV, FLAC and MP3 only; convert it"),
     ],

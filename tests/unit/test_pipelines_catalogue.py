@@ -207,7 +207,7 @@ def test_a_new_external_capability_needs_no_code() -> None:
         ),
         (
             "[pipelines.upscale]\nchecks = [{ check = 'json', path = 'a', pattern = '(' }]",
-            "pipelines.upscale.checks[0]: pattern is no regular expression",
+            "pipelines.upscale.checks[0]: pattern is not a regular expression",
         ),
         (
             "[pipelines.upscale]\nchecks = [{ check = 'json', path = 'a', is = 'picture' }]",

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+import orjson
 import pytest
-from jobtester.domain.notes import Note
-from orjson import JSONDecodeError
 
 from jobtester.checks.base import AssetMetadata, Check, Expectation, FetchedFile
 from jobtester.checks.caption import Params as CaptionParams
@@ -24,7 +23,7 @@ from jobtester.checks.worker_protocol import (
     send_message,
     send_task,
 )
-from jobtester.domain.reasons import Fault, Finding
+from jobtester.domain.reasons import Fault, Finding, Note
 
 EXPECTATION = Expectation(
     checks=(Check("caption", CaptionParams(words=("ball",))),),
@@ -85,7 +84,7 @@ def test_a_pickle_is_refused(link: tuple[Connection, Connection]) -> None:
     """A worker that a file has taken over cannot have an object made in the daemon."""
     sender, receiver = link
     sender.send_bytes(pickle.dumps(Note("chat", "usage", "odd")))
-    with pytest.raises(JSONDecodeError):
+    with pytest.raises(orjson.JSONDecodeError):
         receive_message(receiver)
 
 
