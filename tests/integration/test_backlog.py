@@ -38,8 +38,8 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
         for number in range(1, BACKLOG + 1):
             result = make_result(number, time.time() - 1)
             assert await results.record(result, Stat.from_result(result, "FRA"))
-        async with Leaderboard(secret=SECRET, seed=1) as board:
-            client = LeaderboardClient(board.url, SECRET, timeout_s=ANSWER_WITHIN_S)
+        async with Leaderboard(secret=SECRET, seed=1) as leaderboard:
+            client = LeaderboardClient(leaderboard.url, SECRET, timeout_s=ANSWER_WITHIN_S)
             options = DeliveryOptions("FRA", miss_after_s=MISS_AFTER_S)
             delivery = Delivery.create(outbox, client, options)
             await delivery.open()
@@ -51,16 +51,16 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
                 return not await outbox.count_waiting()
 
             stop, began = asyncio.Event(), time.monotonic()
-            board.faults = Faults(post_errors=0.2, withheld_answers=0.15)
+            leaderboard.faults = Faults(post_errors=0.2, withheld_answers=0.15)
             running = asyncio.create_task(delivery.run(stop))
             try:
-                await until(lambda: board.rows, "a row is stored")
+                await until(lambda: leaderboard.rows, "a row is stored")
                 first_s = time.monotonic() - began
                 await until(all_posted, "every stat is posted once", timeout_s=TIMEOUT_S)
                 posted_s = time.monotonic() - began
-                stored = len(board.rows)
+                stored = len(leaderboard.rows)
                 if BACKLOG <= 300:  # with more, the failures go on to the end, for the figures
-                    board.faults = Faults()
+                    leaderboard.faults = Faults()
                 await until(all_settled, "every stat is delivered", timeout_s=TIMEOUT_S)
                 all_s = time.monotonic() - began
             finally:
@@ -69,9 +69,9 @@ async def test_a_backlog_is_delivered_beside_errors_and_posts_that_hang(tmp_path
                 await delivery.close()
             print(  # noqa: T201 -- figures
                 f"first after {first_s:.2f} s; {stored} stored after {posted_s:.1f} s: {stored / posted_s:.0f} stats/s;"
-                f" all {BACKLOG} after {all_s:.1f} s: {BACKLOG / all_s:.0f} stats/s; {dict(board.posts)}"
+                f" all {BACKLOG} after {all_s:.1f} s: {BACKLOG / all_s:.0f} stats/s; {dict(leaderboard.posts)}"
             )
-            rows = Counter(row.stat["model"] for row in board.rows)
+            rows = Counter(row.stat["model"] for row in leaderboard.rows)
             assert rows == Counter(f"model-{number}" for number in range(1, BACKLOG + 1))
             assert (await outbox.counts())["delivered"] == BACKLOG
             assert first_s < 10

@@ -58,15 +58,15 @@ def test_only_200_ok_counts_as_stored(status: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "word"), [(403, "secret"), (404, "url"), (308, "redirects"), (413, "large")])
-def test_a_refusal_says_what_to_check(status: int, word: str) -> None:
+def test_a_refusal_names_what_to_check(status: int, word: str) -> None:
     """The person who reads it knows which key to look at."""
     assert word in PostAnswer.from_response(status, "no").problem
 
 
-@pytest.mark.parametrize(("status", "everybody"), [(400, False), (413, False), (403, True), (404, True), (301, True)])
-def test_a_refusal_tells_whether_it_concerns_everybody(status: int, everybody: bool) -> None:
+@pytest.mark.parametrize(("status", "affects_all"), [(400, False), (413, False), (403, True), (404, True), (301, True)])
+def test_some_refusals_affect_all_stats(status: int, affects_all: bool) -> None:
     """A wrong secret or address stops all stats, a bad stat only itself."""
-    assert PostAnswer.from_response(status, "no").affects_all_stats is everybody
+    assert PostAnswer.from_response(status, "no").affects_all_stats is affects_all
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
@@ -87,18 +87,18 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_header_is_a_surprise(text: str) -> None:
-    """A server may send what it likes."""
-    pause = parse_retry_after(text)
-    assert pause is None or pause >= 0
+def test_no_retry_after_header_raises(text: str) -> None:
+    """Whatever a server sends is a pause or none."""
+    pause_s = parse_retry_after(text)
+    assert pause_s is None or pause_s >= 0
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 502, 503])
-def test_retry_after_is_kept_where_something_is_sent_again(status: int) -> None:
+def test_retry_after_is_kept_where_the_stat_may_be_sent_again(status: int) -> None:
     """Whatever is tried again is tried no sooner than asked for."""
     assert PostAnswer.from_response(status, "invalid region" if status == 400 else "", "77").retry_after_s == 77
 
 
-def test_an_answer_without_a_status_is_nobodys_refusal() -> None:
-    """A failure to connect says nothing about the secret."""
+def test_a_failure_to_connect_is_no_refusal() -> None:
+    """It says nothing about the secret."""
     assert not PostAnswer(PostResult.NOT_STORED, "no connection").affects_all_stats
