@@ -335,4 +335,4 @@ def _weigh_name(meant: frozenset[Target], target: Target, line: str, cause: str 
         return EvidenceItem(AttributionKind.PROVEN, line, cause)
     if refutes(meant, target):
         return EvidenceItem(AttributionKind.REFUTED, f"{line}, which is another orchestrator", cause)
-    return EvidenceItem(None, f"{line}, which is nobody known for certain", cause)
+    return EvidenceItem(None, f"{line}, which names no known orchestrator for certain", cause)

@@ -20,7 +20,7 @@ async def listener(*, responds: bool = True) -> AsyncIterator[str]:
     """Listen, and respond with something other than TLS, or with nothing; yield the URI."""
     ended = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if responds:
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         else:

@@ -135,7 +135,7 @@ async def test_a_bad_certificate_is_named(
             assert "Nothing" not in text
 
 
-async def test_plain_http_where_the_url_says_https(tmp_path: Path) -> None:
+async def test_plain_http_where_the_url_says_https() -> None:
     """The sentence has the URL to use instead."""
     async with serve_http() as port:
         for text in await error_messages(f"https://127.0.0.1:{port}"):

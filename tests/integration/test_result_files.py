@@ -200,9 +200,7 @@ class RebindingResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Answer differently each time."""
         self.returned.append(next(self.answers))
-        return [
-            ResolveResult(hostname=host, host=self.returned[-1], port=port, family=socket.AF_INET, proto=0, flags=0)
-        ]
+        return [ResolveResult(hostname=host, host=self.returned[-1], port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -1,4 +1,4 @@
-"""What a gateway's questions say: exact where calls take longer than questions, and never wrong where they do not."""
+"""Attempts are classified exactly where calls take longer than questions, and never wrongly where they do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobtester.domain.attempts import AttemptPattern
-from jobtester.gateway.attempt_classifier import classify_by_questions
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.gateway.attempt_classifier import classify_by_questions, classify_by_time
 from tests.unit.corpus.question_patterns import AskingGateway
 
 RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
@@ -58,7 +59,7 @@ ANY_JOB = {"kind": st.sampled_from(KINDS), "seed": st.integers(0, 2**32), "quest
 def test_never_wrong(
     kind: str, seed: int, question_ms: float, call_ms: float, job_ms: float, stall_share: float
 ) -> None:
-    """For calls of 0 to 300 ms a reading is the truth or unclear: above all, busy is never read as failed."""
+    """For calls of 0 to 300 ms a pattern is the truth or unclear: above all, busy is never taken for failed."""
     gateway = AskingGateway(random.Random(seed), question_ms / 1e3, call_ms / 1e3, stall_share=stall_share)
     questions = questions_of_job(kind, gateway, job_ms / 1e3)
     assert classify_by_questions(questions, is_answered=False).pattern in (TRUTH[kind], AttemptPattern.UNCLEAR)
@@ -124,8 +125,8 @@ def test_answered(count: int, pattern: AttemptPattern) -> None:
         (5, AttemptPattern.REACHED),
     ],
 )
-def test_hung_up(count: int, pattern: AttemptPattern) -> None:
-    """Where the tester hung up the last pair has not come yet."""
+def test_a_job_that_the_tester_left(count: int, pattern: AttemptPattern) -> None:
+    """Where the tester left first, the last pair has not come yet."""
     assert (
         classify_by_questions([0.01 * n for n in range(count)], is_answered=False, gateway_may_continue=True).pattern
         is pattern
@@ -134,7 +135,7 @@ def test_hung_up(count: int, pattern: AttemptPattern) -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 8, 9, 11])
 def test_odd_counts_of_evenly_spaced_questions_blame_nobody(count: int) -> None:
-    """Evenly spaced questions say nothing."""
+    """Without a difference between pauses there is no pattern."""
     pattern = classify_by_questions([0.01 * n for n in range(count)], is_answered=False).pattern
     assert pattern in (AttemptPattern.UNCLEAR, AttemptPattern.NOT_FOLLOWING)
 
@@ -149,9 +150,9 @@ def test_noise_is_unclear(seed: int, count: int) -> None:
     assert pattern is not AttemptPattern.REACHED or count < 20
 
 
-def test_many_questions_are_read_quickly() -> None:
+def test_many_questions_are_classified_quickly() -> None:
     """A gateway that asks without a bound does not hold the tester up for long."""
-    questions = AskingGateway(random.Random(3), 0.0008, 0.001).nobody(most=1_000)
+    questions = AskingGateway(random.Random(3), 0.0008, 0.001).nobody(max_tries=1_000)
     began = time.process_time()
     assert classify_by_questions(questions, is_answered=False).pattern in (
         AttemptPattern.NOBODY,
@@ -162,7 +163,7 @@ def test_many_questions_are_read_quickly() -> None:
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="recorded questions are not present")
 def test_recorded_questions() -> None:
-    """What real gateways asked: 20 refusals twice in a row are busy, tries at a failing runner are reached."""
+    """Of real gateways: 20 refusals twice in a row are busy, and tries at a failing runner are reached."""
     traces = json.loads(RECORDED.read_text())["traces"]
     for trace in traces:
         questions = [moment / 1e3 for moment in trace["questions_ms"]]
@@ -181,8 +182,34 @@ def test_recorded_questions() -> None:
             assert pattern is not AttemptPattern.REACHED
         elif len(calls) > 1 and statuses <= {500}:
             for tries in range(2, 21):
-                read = classify_by_questions(questions[: 7 * tries], is_answered=False)
-                assert (read.pattern, read.tries) == (AttemptPattern.REACHED, tries)
+                attempts = classify_by_questions(questions[: 7 * tries], is_answered=False)
+                assert (attempts.pattern, attempts.tries) == (AttemptPattern.REACHED, tries)
         assert classify_by_questions(questions, is_answered=True).pattern is (
             AttemptPattern.ANSWERED if len(questions) >= 5 else AttemptPattern.NOT_FOLLOWING
         )
+
+
+@pytest.mark.parametrize(
+    ("status", "round_trip_s", "pattern"),
+    [
+        (200, 1.0, AttemptPattern.ANSWERED),
+        (500, 3.0, AttemptPattern.UNCLEAR),
+        (503, 0.1, AttemptPattern.UNCLEAR),
+        (503, 2.0, AttemptPattern.UNCLEAR),
+        (503, 2.7, AttemptPattern.DOWN),
+        (503, 3.3, AttemptPattern.DOWN),
+        (503, 3.5, AttemptPattern.UNCLEAR),
+        (503, 14.9, AttemptPattern.UNCLEAR),
+        (503, 15.0, AttemptPattern.REACHED),
+    ],
+)
+def test_time(status: int, round_trip_s: float, pattern: AttemptPattern) -> None:
+    """Without questions only a 503 after an unanswered call, or after longer than any selection, shows something."""
+    exchange = Exchange(Ending.ANSWERED, 1.7e9, 0.0, round_trip_s, status, b'{"images": []}')
+    assert classify_by_time(exchange, retry_window_s=3.5 if round_trip_s == 2.7 else 2.0).pattern is pattern
+
+
+def test_a_request_that_was_not_answered_has_no_pattern() -> None:
+    """How long the tester waited shows nothing of the gateway."""
+    exchange = Exchange(Ending.TIMEOUT, 1.7e9, 0.0, 20.0)
+    assert classify_by_time(exchange, retry_window_s=2.0).pattern is AttemptPattern.UNCLEAR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -13,15 +14,7 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.evidence import CollectedEvidence, EvidenceCollector, JobTrace
 from jobtester.gateway.gateway_events import EventLog, parse_events
-from jobtester.gateway.gateway_metrics import (
-    MetricsReader,
-    MetricsSnapshot,
-    OrchestratorLabels,
-    SeriesChange,
-    SeriesHistory,
-    SeriesKey,
-    parse_metrics,
-)
+from jobtester.gateway.gateway_metrics import MetricsReader, MetricsSnapshot, OrchestratorLabels, SeriesKey
 from jobtester.gateway.orchestrator_index import OrchestratorIndex, proves, refutes
 
 A = Orchestrator("0xaaaa", "https://a.example:8935", local_address="0x1111")
@@ -66,54 +59,6 @@ def test_names_prove_and_refute_only_when_they_are_sure(uri: str, address: str, 
     meant = OrchestratorIndex([A, B, A2, TWIN]).find(uri, address)
     assert proves(meant, A.target) == proven
     assert refutes(meant, A.target) == refuted
-
-
-def test_metrics_text_is_read_with_its_escapes() -> None:
-    """Unrelated and broken lines are skipped."""
-    text = (
-        "# HELP x y\n"
-        'livepeer_ai_request_latency_score{model_name="a \\"q\\" \\\\ b",orchestrator_address="0x1",'
-        'orchestrator_uri="https://a",pipeline="llm"} 0.25\n'
-        'livepeer_ai_request_errors{error_code="OrchestratorCapped",model_name="m",orchestrator_uri="u",'
-        'pipeline="llm"} 3\n'
-        "livepeer_ai_request_latency_score{broken\nlivepeer_ai_request_latency_score{} NaN-ish\n"
-        "process_start_time_seconds 1.7e+09\n"
-    )
-    snapshot = parse_metrics(text.encode(), 5.0)
-    assert set(snapshot.changed) == {
-        (SeriesKey(True, PipelineModel("llm", 'a "q" \\ b'), OrchestratorLabels("https://a", "0x1"), ""), 0.25),
-        (SeriesKey(False, PipelineModel("llm", "m"), OrchestratorLabels("u", ""), "OrchestratorCapped"), 3.0),
-    }
-    assert snapshot.gateway_started_at == 1.7e9
-
-
-def test_only_what_is_new_in_a_reading_is_fresh() -> None:
-    """A series that says the same as before is not looked at again, whatever stands around it."""
-    text = 'livepeer_ai_request_latency_score{{pipeline="llm"}} {}\nprocess_start_time_seconds 1.7e+09'
-    first = parse_metrics(text.format("0.25").encode(), 1.0)
-    again = parse_metrics(text.format("0.25").encode() + b"\n", 2.0, first.lines)
-    moved = parse_metrics(text.format("0.5").encode(), 3.0, again.lines)
-    assert [len(snapshot.changed) for snapshot in (first, again, moved)] == [1, 0, 1]
-    assert again.gateway_started_at == moved.gateway_started_at == 1.7e9
-
-
-def test_what_moved_since_a_reading_is_what_moved_after_it() -> None:
-    """Gauges move to any other value, running sums only up; what stood at the first reading did not move."""
-    history, pipeline_model = SeriesHistory(), PipelineModel("llm", "m")
-    gauge, total = (
-        SeriesKey(True, pipeline_model, OrchestratorLabels("a", ""), ""),
-        SeriesKey(False, pipeline_model, OrchestratorLabels("b", ""), "cause"),
-    )
-    first = history.add(MetricsSnapshot(1.0, changed=((gauge, 0.5), (total, 3.0))))
-    assert history.changes_since(first, pipeline_model) == SeriesChange(frozenset(), {})
-    second = history.add(MetricsSnapshot(2.0, changed=((gauge, 0.4), (total, 2.0))))
-    assert history.changes_since(first, pipeline_model) == SeriesChange(frozenset({gauge.orchestrator}), {})
-    history.add(MetricsSnapshot(3.0, changed=((total, 3.0),)))
-    assert history.changes_since(first, pipeline_model) == SeriesChange(
-        frozenset({gauge.orchestrator}), {total.orchestrator: ("cause",)}
-    )
-    assert history.changes_since(second, pipeline_model) == SeriesChange(frozenset(), {total.orchestrator: ("cause",)})
-    assert history.changes_since(first, PipelineModel("llm", "other")) == SeriesChange(frozenset(), {})
 
 
 class EvidenceFromReadings:
@@ -354,3 +299,17 @@ async def test_an_event_that_would_change_something_is_waited_for() -> None:
     assert setting.deliver_event() is None
     (item,) = (await collecting).items
     assert item.kind is AttributionKind.REFUTED
+
+
+def test_an_event_is_matched_whatever_the_gateways_clock_says() -> None:
+    """The smallest delay seen is taken for the difference of the clocks; then end and duration have to fit."""
+    log = EventLog()
+    (event,) = parse_events([GENERATIONS[0]], 1700000002.5)
+    behind = replace(event, ended_at=event.ended_at - 3600)
+    assert not log.matches(behind, PIPELINE_MODEL, 1700000002, 2.0, byoc=False)
+    log.add(behind)
+    assert log.matches(behind, PIPELINE_MODEL, 1700000002, 2.0, byoc=False)
+    assert not log.matches(behind, PIPELINE_MODEL, 1700000005, 2.0, byoc=False)
+    assert not log.matches(behind, PIPELINE_MODEL, 1700000002, 9.0, byoc=False)
+    assert not log.matches(behind, PipelineModel("llm", "other"), 1700000002, 2.0, byoc=False)
+    assert not log.matches(behind, PIPELINE_MODEL, 1700000002, 2.0, byoc=True)

@@ -1,4 +1,4 @@
-"""However a service URI is written, it means the same node; and two that are not the same never become one."""
+"""Every spelling of a service URI means the same node, and different nodes never become one."""
 
 from __future__ import annotations
 
@@ -41,54 +41,54 @@ A, B = "0x" + "a" * 40, "0x" + "b" * 40
 def test_one_node_has_many_spellings(ways: list[str]) -> None:
     """Each of them is the same host and port, proves its own operator and refutes another."""
     assert len({parse_endpoint(way) for way in ways}) == 1
-    for registered, told in itertools.permutations(ways, 2):
-        known = OrchestratorIndex([Orchestrator(A, registered), Orchestrator(B, "https://b.example:8935")])
-        meant = known.find(told, "")
-        assert proves(meant, Orchestrator(A, registered).target), (registered, told)
+    for registered, reported in itertools.permutations(ways, 2):
+        index = OrchestratorIndex([Orchestrator(A, registered), Orchestrator(B, "https://b.example:8935")])
+        meant = index.find(reported, "")
+        assert proves(meant, Orchestrator(A, registered).target), (registered, reported)
         assert refutes(meant, Orchestrator(B, "https://b.example:8935").target)
 
 
 def test_different_nodes_stay_different() -> None:
-    """Nobody is credited with what a neighbour in name or number did."""
-    everybody = [Orchestrator(f"0x{number:040x}", uri) for number, uri in enumerate(DIFFERENT)]
-    known = OrchestratorIndex(everybody)
-    for one in everybody:
-        assert known.find(one.service_uri, "") == {one.target}
+    """Nobody is credited with what a neighbor in name or number did."""
+    orchestrators = [Orchestrator(f"0x{number:040x}", uri) for number, uri in enumerate(DIFFERENT)]
+    index = OrchestratorIndex(orchestrators)
+    for orchestrator in orchestrators:
+        assert index.find(orchestrator.service_uri, "") == {orchestrator.target}
 
 
 @pytest.mark.parametrize("uri", NOWHERE)
 def test_what_names_no_host_means_nobody(uri: str) -> None:
     """As a service URI or in evidence: no crash, and the address alone decides."""
     assert parse_endpoint(uri) is None
-    known = OrchestratorIndex([Orchestrator(A, uri), Orchestrator(B, "https://b.example:8935")])
-    assert known.find(uri, "") == frozenset()
-    assert known.find(uri, A.upper().replace("X", "x")) == {(A, uri)}
+    index = OrchestratorIndex([Orchestrator(A, uri), Orchestrator(B, "https://b.example:8935")])
+    assert index.find(uri, "") == frozenset()
+    assert index.find(uri, A.upper().replace("X", "x")) == {(A, uri)}
 
 
-def test_two_who_share_an_address_on_the_net_prove_and_refute_nothing_of_each_other() -> None:
+def test_a_shared_endpoint_neither_proves_nor_refutes() -> None:
     """One host and port registered by two operators: whoever served, neither can be told from the other."""
-    one, two = Orchestrator(A, "https://o.example:8935"), Orchestrator(B, "https://O.example:8935/")
-    known = OrchestratorIndex([one, two])
-    meant = known.find("o.example:8935", "")
-    assert meant == {one.target, two.target}
-    for each in (one, two):
-        assert not proves(meant, each.target)
-        assert not refutes(meant, each.target)
+    first, second = Orchestrator(A, "https://o.example:8935"), Orchestrator(B, "https://O.example:8935/")
+    index = OrchestratorIndex([first, second])
+    meant = index.find("o.example:8935", "")
+    assert meant == {first.target, second.target}
+    for orchestrator in (first, second):
+        assert not proves(meant, orchestrator.target)
+        assert not refutes(meant, orchestrator.target)
 
 
-def test_somebody_nobody_knows_proves_and_refutes_nothing() -> None:
+def test_a_stranger_neither_proves_nor_refutes() -> None:
     """A gateway's event may name an orchestrator that we never tested."""
-    one = Orchestrator(A, "https://o.example:8935", local_address="0x" + "1" * 40)
-    meant = OrchestratorIndex([one]).find("https://stranger.example:8935", "0x" + "9" * 40)
-    assert (proves(meant, one.target), refutes(meant, one.target)) == (False, False)
+    orchestrator = Orchestrator(A, "https://o.example:8935", local_address="0x" + "1" * 40)
+    meant = OrchestratorIndex([orchestrator]).find("https://stranger.example:8935", "0x" + "9" * 40)
+    assert (proves(meant, orchestrator.target), refutes(meant, orchestrator.target)) == (False, False)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_any_text_is_looked_up_without_a_word(uri: str, address: str) -> None:
-    """Whatever a stranger calls itself; and looking up is steady under its own form."""
-    known = OrchestratorIndex([Orchestrator(A, uri, local_address=address), Orchestrator(B, "https://b.example")])
-    known.find(uri, address)
-    found = parse_endpoint(uri)
-    if found is not None:
-        host = f"[{found[0]}]" if ":" in found[0] else found[0]
-        assert parse_endpoint(f"https://{host}:{found[1]}") == found
+def test_any_text_can_be_looked_up(uri: str, address: str) -> None:
+    """Whatever a stranger calls itself; and a parsed endpoint written as a URI parses to itself."""
+    index = OrchestratorIndex([Orchestrator(A, uri, local_address=address), Orchestrator(B, "https://b.example")])
+    index.find(uri, address)
+    endpoint = parse_endpoint(uri)
+    if endpoint is not None:
+        host = f"[{endpoint[0]}]" if ":" in endpoint[0] else endpoint[0]
+        assert parse_endpoint(f"https://{host}:{endpoint[1]}") == endpoint

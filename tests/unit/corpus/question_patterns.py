@@ -1,18 +1,18 @@
-"""The questions of made-up gateways: what one job makes a webhook gateway ask, for distances near and far."""
+"""The questions that one job makes a webhook gateway ask, for made-up distances near and far."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
 
-MOST_TRIES = 20
+MAX_TRIES = 20
 
 
 @dataclass(slots=True)
 class AskingGateway:
-    """Ask as a tester gateway does, with questions of `question_s` and calls of `call_s` seconds, each give or take.
+    """Asks as a tester gateway does: a question takes `question_s` seconds, a call `call_s`, each varied by `spread`.
 
-    A stalling machine now and then holds a question up for `stall_s` seconds.
+    With a probability of `stall_share` the machine stalls for `stall_s` seconds at a question.
     """
 
     random: random.Random
@@ -26,8 +26,8 @@ class AskingGateway:
     asked: list[float] = field(default_factory=list)
 
     @property
-    def open(self) -> bool:
-        """Whether another attempt may start."""
+    def window_is_open(self) -> bool:
+        """Return True if another attempt may start."""
         return self.now < self.window_s
 
     def ask(self, times: int) -> None:
@@ -47,7 +47,7 @@ class AskingGateway:
     def reached(self, job_s: float) -> list[float]:
         """Return the questions of a job that fails at the orchestrator, try after try."""
         tries = 0
-        while tries < MOST_TRIES and (tries == 0 or self.open):
+        while tries < MAX_TRIES and (tries == 0 or self.window_is_open):
             self.attempt(job_s)
             self.ask(2)
             tries += 1
@@ -56,7 +56,7 @@ class AskingGateway:
     def busy(self, *, tail: bool = True, refusal_s: float = 0.001, before: int = 0) -> list[float]:
         """Return the questions of a job for which no slot is free; `before` attempts have taken part already."""
         tries = before
-        while tries < MOST_TRIES and (tries == 0 or self.open):
+        while tries < MAX_TRIES and (tries == 0 or self.window_is_open):
             self.attempt(refusal_s)
             tries += 1
         for _ in range(tries - before if tail else 0):
@@ -69,10 +69,10 @@ class AskingGateway:
         self.ask(2)
         return self.busy(before=1)
 
-    def nobody(self, most: int = MOST_TRIES) -> list[float]:
+    def nobody(self, max_tries: int = MAX_TRIES) -> list[float]:
         """Return the questions of a job for which nobody can be selected."""
         tries = 0
-        while tries < most and (tries == 0 or self.open):
+        while tries < max_tries and (tries == 0 or self.window_is_open):
             self.ask(2)
             tries += 1
         return self.asked
