@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Exchange
@@ -305,16 +306,16 @@ class EvidenceCollector:
         """Return the one ended job that an event may be about; None if it fits none, or more than one."""
         if self.events is None:
             return None
-        # An event of an external capability carries no model, so it may be about a job of any of its models.
+        groups = [self._traces.get(event.pipeline_model, [])]
+        if event.byoc:  # it carries no model, so it may be about a job of any model of its capability
+            pipeline = event.pipeline_model.pipeline
+            groups = [traces for key, traces in self._traces.items() if key.pipeline == pipeline]
         candidates = [
             trace
-            for pipeline_model, traces in self._traces.items()
-            if pipeline_model == event.pipeline_model
-            or (event.byoc and pipeline_model.pipeline == event.pipeline_model.pipeline)
-            for trace in traces
+            for trace in chain.from_iterable(groups)
             if trace.ended_monotonic is not None
             and self.events.matches(
-                event, pipeline_model, trace.ended_at, trace.round_trip_s, byoc=trace.job.capability.byoc
+                event, trace.job.pipeline_model, trace.ended_at, trace.round_trip_s, byoc=trace.job.capability.byoc
             )
         ]
         return candidates[0] if len(candidates) == 1 else None
