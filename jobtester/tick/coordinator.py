@@ -88,7 +88,9 @@ class TickCoordinator:
             with crashes.unit("reload"):
                 await self.before_tick()
         started_at = self.clock()
-        tick = _tick_id(started_at)
+        # The id of a tick is the instant at which it began, to the millisecond.
+        moment = datetime.fromtimestamp(started_at, UTC).strftime("%Y%m%dT%H%M%S")
+        tick = f"{moment}{int(started_at % 1 * 1000):03d}Z"
         report = TickReport(tick, trigger, started_at)
         self.progress = TickProgress(report, self.metrics, self.observers, clock=self.clock)
         self.metrics.tick_running.set(1)
@@ -285,8 +287,3 @@ def _cause_of(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _tick_id(moment: float) -> str:
-    """Return the id of a tick, which is the instant at which it began."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%S") + f"{int(moment % 1 * 1000):03d}Z"

@@ -1,4 +1,4 @@
-"""The clock: says when a tick is due. APScheduler is used as a clock only; ticks run elsewhere."""
+"""Call when a tick is due. APScheduler serves as a clock only: ticks run elsewhere, and no job of its own is kept."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jobtester.settings.sections import ScheduleSettings
 
 log = structlog.get_logger()
 
-_MOST_MISSED = 10_000
-_REMEMBERED = 3
+_MAX_MISSED = 10_000
+_MAX_PAST = 3  # instants that the longest interval is measured on
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT = timedelta(microseconds=1)
-_LOOK_EVERY_S = 2.0
-_SET_BACK = timedelta(minutes=1)
+_WATCH_EVERY_S = 2.0
+_MIN_SET_BACK = timedelta(minutes=1)
 
 
 class RecurringTrigger(BaseTrigger):
@@ -49,7 +49,7 @@ class IntervalTrigger(RecurringTrigger):
     """Fires at whole multiples of a period since the Unix epoch, shifted by an offset; both in seconds."""
 
     def __init__(self, period_s: float, offset_s: float) -> None:
-        """Take a period above 0 and any offset; what is finer than a microsecond is rounded."""
+        """Fire every `period_s` > 0 seconds, `offset_s` after whole multiples; both are rounded to a microsecond."""
         self._period = max(timedelta(seconds=period_s), _INSTANT)
         self._origin = _EPOCH + timedelta(seconds=offset_s)
 
@@ -78,7 +78,7 @@ class CronTrigger(RecurringTrigger):
 
 
 def make_trigger(schedule: ScheduleSettings) -> RecurringTrigger:
-    """Make the trigger of a schedule."""
+    """Return the trigger of a schedule."""
     if schedule.cron is not None:
         return CronTrigger(CronSchedule.parse(schedule.cron, schedule.timezone), schedule.offset)
     return IntervalTrigger(schedule.period_s, schedule.offset)
@@ -95,74 +95,74 @@ def longest_interval_s(trigger: BaseTrigger, instants: Sequence[datetime]) -> fl
 
 
 class Schedule:
-    """Calls `due(missed)` at every scheduled instant; `missed` counts instants that passed unnoticed before it.
+    """Calls `on_due(missed)` at every scheduled instant; `missed` counts instants that passed unnoticed before it.
 
-    `moved` is called when the next instant is another one because the machine's clock was put back.
+    `on_clock_set_back` is called when the next instant is another one because the machine's clock was set back.
     """
 
     def __init__(
         self,
-        schedule: ScheduleSettings,
+        settings: ScheduleSettings,
         on_due: Callable[[int], None],
         on_clock_set_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """Be ready to start; nothing fires before that."""
+        """Follow `settings`; nothing fires before start()."""
         self._on_due = on_due
         self._on_clock_set_back = on_clock_set_back
-        self._trigger = make_trigger(schedule)
+        self._trigger = make_trigger(settings)
         self._expected: datetime | None = None
-        self._passed: deque[datetime] = deque(maxlen=_REMEMBERED)
+        self._passed: deque[datetime] = deque(maxlen=_MAX_PAST)
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._job: Job | None = None
-        self._looked_at = datetime.now(UTC)
-        self._look: asyncio.TimerHandle | None = None
+        self._checked_at = datetime.now(UTC)
+        self._watch: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to fire, on the running event loop."""
+        """Fire from now on, on the running event loop."""
         self._job = self._scheduler.add_job(
             self._fire, self._trigger, id="tick", misfire_grace_time=None, coalesce=True, max_instances=1
         )
         self._scheduler.start()
         self._begin(self._job)
-        self._look_later()
+        self._watch_later()
 
     def stop(self) -> None:
-        """Fire no more."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        """Stop firing."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
-    def reconfigure(self, schedule: ScheduleSettings) -> None:
+    def reconfigure(self, settings: ScheduleSettings) -> None:
         """Follow another schedule from now on."""
-        self._trigger = make_trigger(schedule)
+        self._trigger = make_trigger(settings)
         if self._job is not None:
             self._job.reschedule(self._trigger)
             self._begin(self._job)
 
     @property
     def next_at(self) -> float | None:
-        """Return when the next tick is due, in Unix seconds; None before the start."""
+        """When the next tick is due, in Unix seconds; None before the start."""
         return self._expected.timestamp() if self._expected is not None else None
 
     @property
     def interval_s(self) -> float:
-        """Return how long it may be from one tick to the next around now, in seconds."""
+        """The longest time from one tick to the next around now, in seconds."""
         expected = self._expected or self._trigger.get_next_fire_time(None, datetime.now(UTC))
         return longest_interval_s(self._trigger, [*self._passed, expected]) if expected is not None else 0.0
 
     def _begin(self, job: Job) -> None:
-        """Take the schedule up from now on."""
-        self._looked_at = datetime.now(UTC)
+        """Follow the schedule from now on."""
+        self._checked_at = datetime.now(UTC)
         self._passed.clear()
-        self._passed.append(self._looked_at)
+        self._passed.append(self._checked_at)
         self._expected = job.next_run_time
 
     async def _fire(self) -> None:
         now = datetime.now(UTC)
         missed = -1
-        while self._expected is not None and self._expected <= now and missed < _MOST_MISSED:
+        while self._expected is not None and self._expected <= now and missed < _MAX_MISSED:
             missed += 1
             self._passed.append(self._expected)
             self._expected = self._trigger.next_after(self._expected)
@@ -170,23 +170,23 @@ class Schedule:
             self._expected = self._trigger.next_after(now)
         self._on_due(max(0, missed))
 
-    def _look_later(self) -> None:
-        self._look = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look_at_wall_clock)
+    def _watch_later(self) -> None:
+        self._watch = asyncio.get_running_loop().call_later(_WATCH_EVERY_S, self._check_wall_clock)
 
-    def _look_at_wall_clock(self) -> None:
-        """Notice a wall clock that moved by itself, since APScheduler sleeps on a clock that no one sets.
+    def _check_wall_clock(self) -> None:
+        """Detect a wall clock that was set, since APScheduler sleeps on a clock that nobody sets.
 
-        Put forward, or after a sleep of the machine, the next instant may have passed: the scheduler is woken. Put
-        back, it may be hours or years away: the schedule is taken up anew. A correction of less than a minute is left
-        alone, so that no instant fires twice for it.
+        Set forward, or after a sleep of the machine, the next instant may have passed: the scheduler is woken. Set
+        back, it may be hours or years away: the schedule is followed from now on. A correction of less than a minute
+        is ignored, so that no instant fires twice for it.
         """
-        self._look_later()
+        self._watch_later()
         now = datetime.now(UTC)
-        if self._job is not None and now < self._looked_at - _SET_BACK:
-            log.warning("clock_set_back", by_s=round((self._looked_at - now).total_seconds()))
+        if self._job is not None and now < self._checked_at - _MIN_SET_BACK:
+            log.warning("clock_set_back", by_s=round((self._checked_at - now).total_seconds()))
             self._job.reschedule(self._trigger)
             self._begin(self._job)
             self._on_clock_set_back()
-        self._looked_at = now
+        self._checked_at = now
         if self._expected is not None and self._expected <= now:
             self._scheduler.wakeup()

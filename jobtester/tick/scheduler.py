@@ -1,4 +1,4 @@
-"""The ticker: starts a tick when the clock or a person says so, and counts what it had to miss."""
+"""Run a tick when the schedule or a person asks for one, and count the ticks that were missed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class TickScheduler:
     _crashes: CrashBoundary = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set the clock; it runs from run() on."""
         self._crashes = CrashBoundary(self.metrics.count_internal_error)
         self.schedule = Schedule(self.settings, self._on_due, self._export_schedule)
         self._export_schedule()
@@ -51,23 +50,23 @@ class TickScheduler:
                     break
                 with self._crashes.unit("tick"):
                     await self.coordinator.run_tick(self._trigger)
-                self._due.clear()  # not before: till then a tick is about to run, or runs
+                self._due.clear()  # not before: until then a tick is about to run, or runs
         finally:
             stopped.cancel()
             self.schedule.stop()
 
     def request_tick(self, trigger: str) -> bool:
-        """Ask for a tick now; False if one runs or is about to."""
+        """Ask for a tick now; return False if one runs or is about to."""
         if self.coordinator.is_running or self._due.is_set() or self._stop.is_set():
             return False
         self._trigger = trigger
         self._due.set()
         return True
 
-    def reconfigure(self, schedule: ScheduleSettings) -> None:
+    def reconfigure(self, settings: ScheduleSettings) -> None:
         """Follow another schedule from now on; a running tick is not touched."""
-        self.settings = schedule
-        self.schedule.reconfigure(schedule)
+        self.settings = settings
+        self.schedule.reconfigure(settings)
         self._export_schedule()
 
     def stop(self) -> None:
@@ -77,7 +76,7 @@ class TickScheduler:
         self.coordinator.stop()
 
     def _export_schedule(self) -> None:
-        """Let Prometheus know when the next tick is due, and how long it may at most be until a tick."""
+        """Export when the next tick is due, and the longest time between ticks."""
         self.metrics.tick_interval.set(self.schedule.interval_s)
         self.metrics.tick_due.set(self.schedule.next_at or 0)
 
