@@ -1,4 +1,4 @@
-"""Streams become the answers they would have been, and tokens are counted honestly."""
+"""Streams become the answers they would have been, and tokens are counted on the text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobtester.checks.answer_body import count_tokens, measure_tokens, parse_ans
 from jobtester.checks.base import Check, CheckFailedError, NoteCollector
 from jobtester.checks.chat import Params as ChatParams
 from jobtester.checks.evaluation import CheckTask, evaluate
-from tests.unit.corpus.answers import request, said
+from tests.unit.corpus.answers import expected_word, request
 
 
 def events(*chunks: dict[str, Any], end: str = "") -> bytes:
@@ -42,7 +42,7 @@ NO_ERROR = b"data:\n\n" + events(*(delta(text, error=None) for text in (None, "4
     ids=["gateway", "openai", "byoc", "comments", "null for an error"],
 )
 def test_streams_become_answers(stream: bytes) -> None:
-    """Whoever streams, what was said is put together with its finish reason."""
+    """Whichever server streams, the text is assembled with its finish reason."""
     answer = parse_answer(stream, stream=True)
     (choice,) = answer["choices"]
     assert choice["message"] == {"role": "assistant", "content": "42"}
@@ -98,7 +98,7 @@ FORMS: dict[str, tuple[bytes, set[str]]] = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_of_a_stream_is_read(name: str) -> None:
-    """However a maker writes its events, what was said is put together, and what is odd is noted."""
+    """However a server writes its events, the text is assembled, and what is odd is noted."""
     body, noted = FORMS[name]
     notes = NoteCollector()
     answer = parse_answer(body, stream=True, notes=notes)
@@ -109,13 +109,13 @@ def test_every_form_of_a_stream_is_read(name: str) -> None:
 def test_the_checks_run_on_streams_too() -> None:
     """A streamed completion is checked like any other, and a wrong one is caught."""
     expectation = replace(request("llm").expectation, is_streamed=True)
-    right = evaluate(CheckTask(expectation, events(delta(said("llm")), delta("", reason="stop"))))
+    right = evaluate(CheckTask(expectation, events(delta(expected_word("llm")), delta("", reason="stop"))))
     wrong = evaluate(CheckTask(expectation, events(delta("no idea"))))
     assert [finding.problem for finding in (*right.findings, *wrong.findings)] == ["", "contains"]
 
 
 def test_an_answer_that_was_not_streamed_is_taken() -> None:
-    """A maker that ignores `stream` answers as JSON, which is as good."""
+    """A server that ignores `stream` answers as JSON, which is as good."""
     assert parse_answer(b' {"choices": []}', stream=True) == {"choices": []}
 
 
@@ -157,7 +157,7 @@ def stream_completion(*, counted: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     "counted", [None, WRITTEN, 2 * WRITTEN, 2 * WRITTEN + 1, 50 * WRITTEN, 0, 1, True, "2", 10**40]
 )
-def test_what_a_maker_counts_changes_no_rate(counted: Any) -> None:
+def test_what_a_server_counts_changes_no_rate(counted: Any) -> None:
     """The tokens that a rate is measured on are those of the text; far more than it shows are measured on nothing."""
     expected = None if counted == 50 * WRITTEN else WRITTEN
     assert count_tokens(whole(counted=counted)) == expected

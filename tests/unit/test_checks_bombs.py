@@ -1,4 +1,4 @@
-"""Answers made to eat time or memory: each ends in a plain finding, within two seconds and 256 MiB, really measured."""
+"""Answers made to eat time or memory end in a plain finding, within two seconds and 256 MiB, really measured."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from jobtester.domain.reasons import Fault, Finding
 from tests.unit.corpus import media_factory as make
 from tests.unit.corpus.answers import images, masks, request
 
-MOST_CPU_S = 2.0
-MOST_BYTES = 256 * 2**20  # what looking may take, and the worker itself with its decoders, on any Python
+MAX_CPU_S = 2.0
+MAX_BYTES = 256 * 2**20  # that a check may take, with the worker itself and its decoders, on any Python
 BIG = 0xFFFFFFFF
 
 
 def animation(form: str, frames: int, side: int = 64) -> bytes:
-    """Draw so many pictures in one file, each different."""
+    """Return a file of so many pictures, each different."""
     out = io.BytesIO()
     drawn = [Image.new("RGB", (side, side), (index % 256, index // 256, 99)) for index in range(frames)]
     quick: dict[str, Any] = {"optimize": False} if form == "GIF" else {"method": 0}
@@ -39,12 +39,12 @@ def animation(form: str, frames: int, side: int = 64) -> bytes:
     return out.getvalue()
 
 
-def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", interlaced: int = 0) -> bytes:
+def png(width: int, height: int, *, depth: int = 8, color: int = 2, extra: bytes = b"", interlaced: int = 0) -> bytes:
     """Write a PNG of zeros whose header is honest; `extra` are chunks before its data."""
-    row = width * {0: 1, 2: 3, 6: 4}[colour] * depth // 8 + 1
+    row = width * {0: 1, 2: 3, 6: 4}[color] * depth // 8 + 1
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(row)) for _ in range(height)) + packer.flush()
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     return b"".join((b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", head), extra, chunk(b"IDAT", packed), chunk(b"IEND", b"")))
 
 
@@ -56,11 +56,11 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def patch_box(content: bytes, box: bytes, at: int, new: bytes) -> bytes:
     """Change a field of an MP4's box, counted from behind its name, in all boxes of the name."""
     damaged = bytearray(content)
-    found = content.find(box)
-    assert found > 0
-    while found > 0:
-        damaged[found + 4 + at : found + 4 + at + len(new)] = new
-        found = content.find(box, found + 4)
+    start = content.find(box)
+    assert start > 0
+    while start > 0:
+        damaged[start + 4 + at : start + 4 + at + len(new)] = new
+        start = content.find(box, start + 4)
     return bytes(damaged)
 
 
@@ -75,7 +75,7 @@ def wav(*, channels: int = 1, rate: int = 44_100, align: int = 2, bits: int = 16
 
 
 def jpeg_header(width: int, height: int) -> bytes:
-    """Take a JPEG and let its header claim another size."""
+    """Return a JPEG whose header claims another size."""
     content = bytearray(make.picture(64, 64, "JPEG"))
     at = next(content.find(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in content)
     content[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -95,8 +95,8 @@ MEDIA: dict[str, tuple[str, Callable[[], bytes]]] = {
     "PNG of one line, 10⁹ long": ("image", lambda: make.huge_png(10**9, 1)),
     "PNG bomb": ("image", lambda: make.png_bomb(10_000)),
     "PNG of the largest size": ("image", lambda: png(4096, 4096)),
-    "the same with transparency": ("image", lambda: png(4096, 4096, colour=6)),
-    "the same of 16 bits": ("image", lambda: png(4096, 4096, depth=16, colour=2)),
+    "the same with transparency": ("image", lambda: png(4096, 4096, color=6)),
+    "the same of 16 bits": ("image", lambda: png(4096, 4096, depth=16, color=2)),
     "the same interlaced": ("image", lambda: png(4096, 4096, interlaced=1)),
     "PNG with a text bomb": (
         "image",
@@ -163,7 +163,7 @@ ANSWERS: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 
 def start_worker() -> Worker:
-    """Start a worker and let it load its decoders, which is no part of looking."""
+    """Start a worker and make it load its decoders, which does not count."""
     worker = Worker.start(wall_s=200)
     for kind, content in (("image", make.picture(64, 64)), ("video", TINY()), ("audio", make.sound(0.2))):
         expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
@@ -173,25 +173,25 @@ def start_worker() -> Worker:
     return worker
 
 
-class Watched:
-    """A worker of which it is known how much memory it ever had, and how long it computed."""
+class MeasuredWorker:
+    """A worker whose memory and processor time are measured."""
 
     def __init__(self) -> None:
         self.worker = start_worker()
         self.peak = 0
 
-    def look(self, task: CheckTask) -> list[Finding]:
-        """Look at a task; one that needs too long ends the worker, which is as it should be."""
+    def evaluate(self, task: CheckTask) -> list[Finding]:
+        """Evaluate a task; one that takes too long ends the worker, as it should."""
         with self._measuring():
             before = self._cpu_s()
             try:
-                report = self.worker.evaluate(task, cpu_s=MOST_CPU_S)
-            except WorkerLostError as lost:
-                if not lost.exceeded_cpu:
+                report = self.worker.evaluate(task, cpu_s=MAX_CPU_S)
+            except WorkerLostError as error:
+                if not error.exceeded_cpu:
                     raise
                 self.worker = start_worker()
                 return [Finding("any", "too_slow")]
-            assert self._cpu_s() - before < MOST_CPU_S + 0.2
+            assert self._cpu_s() - before < MAX_CPU_S + 0.2
         return list(report.findings)
 
     def _cpu_s(self) -> float:
@@ -200,7 +200,7 @@ class Watched:
 
     @contextlib.contextmanager
     def _measuring(self) -> Iterator[None]:
-        """Look at the worker's memory again and again; the system's own high-water mark misses nothing in between."""
+        """Read the worker's memory again and again; the system's own high-water mark misses nothing in between."""
         over = threading.Event()
         status = Path(f"/proc/{self.worker.process.pid}/status")
 
@@ -225,35 +225,35 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    """Yield one worker for all; another takes its place if it is killed for its slowness."""
-    one = Watched()
-    yield one
-    one.worker.stop()
+def measured() -> Iterator[MeasuredWorker]:
+    """Yield one worker for all; another takes its place if it is killed for taking too long."""
+    measured = MeasuredWorker()
+    yield measured
+    measured.worker.stop()
 
 
 @pytest.mark.parametrize("name", MEDIA)
-def test_files_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
+def test_files_are_checked_within_bounds(measured: MeasuredWorker, name: str) -> None:
     """Headers that claim the world, bombs, and thousands of frames, for pipelines that expect no size in particular."""
-    kind, made = MEDIA[name]
+    kind, make_content = MEDIA[name]
     expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
-    task = CheckTask(expectation, b'{"url": "/x"}', files={"/x": FetchedFile("/x", 200, made())})
-    assert_contained(watched, task)
+    task = CheckTask(expectation, b'{"url": "/x"}', files={"/x": FetchedFile("/x", 200, make_content())})
+    assert_contained(measured, task)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_answers_are_looked_at_within_bounds(watched: Watched, name: str) -> None:
+def test_answers_are_checked_within_bounds(measured: MeasuredWorker, name: str) -> None:
     """Depth, length, endless numbers and halves of characters: wrong answers, and nothing worse."""
-    pipeline, made = ANSWERS[name]
-    findings = assert_contained(watched, CheckTask(request(pipeline).expectation, made(), files={}))
+    pipeline, make_body = ANSWERS[name]
+    findings = assert_contained(measured, CheckTask(request(pipeline).expectation, make_body(), files={}))
     assert not all(finding.passed for finding in findings)
 
 
-def assert_contained(watched: Watched, task: CheckTask) -> list[Finding]:
-    """Look at a task, and hold what that took against the bounds; nothing in it is the tester's fault."""
-    findings = watched.look(task)
+def assert_contained(measured: MeasuredWorker, task: CheckTask) -> list[Finding]:
+    """Evaluate a task within the bounds; nothing about it is the tester's fault."""
+    findings = measured.evaluate(task)
     assert findings
     assert all(finding.fault is Fault.ORCHESTRATOR for finding in findings), findings
     assert all(len(finding.message) < 1000 and " at 0x" not in finding.message for finding in findings), findings
-    assert 10 * 2**20 < watched.peak < MOST_BYTES
+    assert 10 * 2**20 < measured.peak < MAX_BYTES
     return findings

@@ -1,4 +1,4 @@
-"""Right answers of every maker's shape pass, and wrong ones are caught, each with its own reason."""
+"""Right answers in the shapes of all servers pass, and wrong ones are caught, each with its own reason."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jobtester.pipelines.catalogue import builtin_tables
 from tests.unit.corpus.answers import ALL, BAD, GOOD, Case, request
 
 
-def examine_answer(case: Case) -> CheckReport:
-    """Look at an answer as the examiner does: first for the files it names, then at all of it."""
+def evaluate_case(case: Case) -> CheckReport:
+    """Evaluate an answer as the checker does: first for the files it names, then all of it."""
     task = CheckTask(request(case.pipeline, case.model).expectation, case.body)
     report = evaluate(task)
     if not report.urls:
@@ -28,8 +28,8 @@ def examine_answer(case: Case) -> CheckReport:
 
 @pytest.mark.parametrize("case", GOOD, ids=str)
 def test_right_answers_pass(case: Case) -> None:
-    """What a maker that does its work may answer is no failure, whatever its shape."""
-    findings = examine_answer(case).findings
+    """What a server that does its work may answer is no failure, whatever its shape."""
+    findings = evaluate_case(case).findings
     assert findings
     assert [finding for finding in findings if not finding.passed] == []
     notes = [note for finding in findings for note in finding.notes]
@@ -39,22 +39,22 @@ def test_right_answers_pass(case: Case) -> None:
 
 @pytest.mark.parametrize("case", BAD, ids=str)
 def test_wrong_answers_are_caught(case: Case) -> None:
-    """Every kind of wrong answer is a failure of the orchestrator, but for files that the gateway does not give."""
+    """Every kind of wrong answer is a failure of the orchestrator, except for files that the gateway does not serve."""
     finding = first_problem(case)
     assert finding.problem == case.problem, finding.message
-    doors = {"unreachable": Fault.GATEWAY, "token_limit": Fault.TESTER, "language": Fault.TESTER}
-    assert finding.fault is doors.get(case.problem, Fault.ORCHESTRATOR)
+    others_faults = {"unreachable": Fault.GATEWAY, "token_limit": Fault.TESTER, "language": Fault.TESTER}
+    assert finding.fault is others_faults.get(case.problem, Fault.ORCHESTRATOR)
     assert 10 < len(finding.message) < 400
 
 
 def test_every_wrong_answer_has_its_own_reason() -> None:
-    """No two of a pipeline's wrong answers get the same words, so that an operator sees which it was."""
-    said = Counter(
+    """No two of a pipeline's wrong answers get the same message, so that an operator sees which it was."""
+    reasons = Counter(
         (case.pipeline, first_problem(case).problem, first_problem(case).message)
         for case in BAD
         if case.problem != "token_limit"
     )
-    assert {reason: count for reason, count in said.items() if count > 1} == {}
+    assert {reason: count for reason, count in reasons.items() if count > 1} == {}
 
 
 def test_every_pipeline_has_a_corpus() -> None:
@@ -68,7 +68,7 @@ def test_every_pipeline_has_a_corpus() -> None:
 
 def first_problem(case: Case) -> Finding:
     """Return the first thing that is wrong."""
-    return next(finding for finding in examine_answer(case).findings if not finding.passed)
+    return next(finding for finding in evaluate_case(case).findings if not finding.passed)
 
 
 CHINESE = "今天早上面包师在街道还很暗的时候就开了店门。"
@@ -88,12 +88,12 @@ TRANSCRIPTS: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_transcripts_without_spaces(name: str) -> None:
-    """Where no spaces stand between words, characters are compared: one that is misheard is not the whole text."""
+    """Without spaces between words, characters are compared: one that is misheard is not the whole text."""
     spoken, heard, problem = TRANSCRIPTS[name]
-    asked = request("audio-to-text").expectation
-    known = replace(asked, inputs={"audio": AssetMetadata(transcript=spoken, duration_s=5.0)})
+    sent = request("audio-to-text").expectation
+    expectation = replace(sent, inputs={"audio": AssetMetadata(transcript=spoken, duration_s=5.0)})
     answer = {"text": heard, "chunks": [{"text": heard, "timestamp": [0.0, 5.0]}]}
-    (finding,) = evaluate(CheckTask(known, json.dumps(answer).encode())).findings
+    (finding,) = evaluate(CheckTask(expectation, json.dumps(answer).encode())).findings
     assert finding.problem == problem, finding.message
 
 
@@ -116,7 +116,7 @@ def test_transcripts_without_spaces(name: str) -> None:
 )
 def test_captions_in_the_languages_of_the_words(words: tuple[str, ...], text: str, problem: str) -> None:
     """A list of words judges captions in its own languages, and no others."""
-    asked = request("image-to-text").expectation
-    known = replace(asked, checks=(Check("caption", CaptionParams(words=words)),))
-    (finding,) = evaluate(CheckTask(known, json.dumps({"text": text}).encode())).findings
+    sent = request("image-to-text").expectation
+    expectation = replace(sent, checks=(Check("caption", CaptionParams(words=words)),))
+    (finding,) = evaluate(CheckTask(expectation, json.dumps({"text": text}).encode())).findings
     assert finding.problem == problem, finding.message

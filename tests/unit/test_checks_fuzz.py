@@ -41,15 +41,15 @@ values = st.recursive(
 )
 
 
-def look(slug: str, body: bytes, content: bytes = b"") -> CheckReport:
-    """Look at an answer, every file it names being `content`, and time it."""
-    began = time.process_time()
+def evaluate_answer(slug: str, body: bytes, content: bytes = b"") -> CheckReport:
+    """Evaluate an answer, every file it names being `content`, within two seconds."""
+    started = time.process_time()
     task = CheckTask(request(slug).expectation, body)
     report = evaluate(task)
     if report.urls:
         files = {url: FetchedFile(url, 200, content) for url in report.urls}
         report = evaluate(CheckTask(task.expectation, body, files=files))
-    assert time.process_time() - began < 2
+    assert time.process_time() - started < 2
     for finding in report.findings:
         assert finding.fault is not Fault.TESTER, finding.message
         assert len(finding.message) < 1000
@@ -62,8 +62,8 @@ def look(slug: str, body: bytes, content: bytes = b"") -> CheckReport:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=values)
 def test_any_json(slug: str, answer: Any) -> None:
-    """Any JSON at all is looked at and found wanting."""
-    report = look(slug, json.dumps(answer).encode())
+    """Any JSON at all is evaluated, and is no right answer."""
+    report = evaluate_answer(slug, json.dumps(answer).encode())
     assert not all(finding.passed for finding in report.findings)
 
 
@@ -71,7 +71,7 @@ def test_any_json(slug: str, answer: Any) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_right_answers_with_one_thing_changed(slug: str, data: st.DataObject) -> None:
-    """A right answer of which one part is replaced by anything, or left out, is still looked at in peace."""
+    """A right answer of which one part is replaced by anything, or left out, is still evaluated."""
     case: Case = data.draw(st.sampled_from(BY_SLUG[slug]))
     answer = copy.deepcopy(case.answer)
     places = list(_places(answer))
@@ -81,15 +81,15 @@ def test_right_answers_with_one_thing_changed(slug: str, data: st.DataObject) ->
     else:
         del holder[key]
     content = next(iter(case.files.values())).body if case.files else b""
-    look(slug, json.dumps(answer).encode(), content)
+    evaluate_answer(slug, json.dumps(answer).encode(), content)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
 @settings(max_examples=30, deadline=None)
 @given(body=st.binary(max_size=200))
 def test_any_bytes(slug: str, body: bytes) -> None:
-    """Bytes that are no JSON are bad JSON and nothing else."""
-    report = look(slug, b"\xff" + body)
+    """Bytes that are not JSON are bad JSON and nothing else."""
+    report = evaluate_answer(slug, b"\xff" + body)
     assert [finding.problem for finding in report.findings] == ["bad_json"]
 
 
@@ -107,10 +107,10 @@ MEDIA = {
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     """Yield one worker for all damaged files; it has to live to the end."""
-    started = Worker.start()
-    yield started
-    status = Path(f"/proc/{started.process.pid}/status").read_text()
-    started.stop()
+    shared = Worker.start()
+    yield shared
+    status = Path(f"/proc/{shared.process.pid}/status").read_text()
+    shared.stop()
     peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
     assert int(peak.split()[1]) < 200 * 1024, "kB, the most that it ever had"
 
@@ -124,9 +124,9 @@ def test_damaged_files(worker: Worker, name: str, data: st.DataObject) -> None:
     damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(damaged) - 1))
-        what = data.draw(st.binary(max_size=8))
-        length = data.draw(st.sampled_from([0, 1, 4, len(what), len(damaged)]))
-        damaged[at : at + length] = what
+        inserted = data.draw(st.binary(max_size=8))
+        length = data.draw(st.sampled_from([0, 1, 4, len(inserted), len(damaged)]))
+        damaged[at : at + length] = inserted
         damaged = damaged or bytearray(b"\0")
     expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
     files = {"/x": FetchedFile("/x", 200, bytes(damaged))}
@@ -137,12 +137,12 @@ def test_damaged_files(worker: Worker, name: str, data: st.DataObject) -> None:
 @settings(max_examples=200, deadline=None)
 @given(body=st.lists(st.binary(max_size=20) | st.just(b"[DONE]") | values.map(lambda v: json.dumps(v).encode())))
 def test_any_stream(body: list[bytes]) -> None:
-    """A stream of anything becomes a completion, or is found wrong."""
+    """A stream of anything becomes a completion, or is refused."""
     whole = b"\n\n".join(b"data: " + line for line in body)
     try:
         answer = assemble_completion(whole, NoteCollector())
-    except CheckFailedError as wrong:
-        assert wrong.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
+    except CheckFailedError as error:
+        assert error.problem in ("bad_json", "stream_error")  # noqa: PT017 - either is right
     else:
         assert isinstance(answer["choices"][0]["message"]["content"], str)
         count_tokens(answer)
@@ -150,16 +150,16 @@ def test_any_stream(body: list[bytes]) -> None:
 
 @given(value=values, path=st.text(alphabet="ab.01", max_size=10))
 def test_any_path(value: Any, path: str) -> None:
-    """A path gives what is there or says that nothing is."""
+    """A path leads to what is there, or is missing."""
     try:
         find_value(value, path)
-    except CheckFailedError as wrong:
-        assert wrong.problem == "missing"  # noqa: PT017 - either is right
+    except CheckFailedError as error:
+        assert error.problem == "missing"  # noqa: PT017 - either is right
 
 
 @given(value=values)
-def test_strict_json_reads_what_json_writes(value: Any) -> None:
-    """Whatever can be written as JSON is read as the same, or refused for numbers nobody sends."""
+def test_untrusted_json_reads_what_json_writes(value: Any) -> None:
+    """Whatever can be written as JSON is parsed to the same, or refused for numbers that nobody sends."""
     written = json.dumps(value)
     try:
         assert parse_json(written) == value
@@ -167,17 +167,17 @@ def test_strict_json_reads_what_json_writes(value: Any) -> None:
         assert "digits" in str(error)  # noqa: PT017 - either is right
 
 
-@given(heard=st.lists(st.sampled_from("abcd"), max_size=12), said=st.lists(st.sampled_from("abcd"), max_size=12))
-def test_word_error_rate(heard: list[str], said: list[str]) -> None:
-    """The rate is nothing for equal texts only, and never more than replacing every word."""
-    rate = word_error_rate(heard, said)
-    assert (rate == 0) == (heard == said)
-    assert rate <= max(len(heard), len(said)) / max(len(said), 1)
-    assert round(rate * max(len(said), 1)) == round(word_error_rate(said, heard) * max(len(heard), 1))
+@given(heard=st.lists(st.sampled_from("abcd"), max_size=12), spoken=st.lists(st.sampled_from("abcd"), max_size=12))
+def test_word_error_rate(heard: list[str], spoken: list[str]) -> None:
+    """The rate is 0 for equal texts only, and never more than replacing every word."""
+    rate = word_error_rate(heard, spoken)
+    assert (rate == 0) == (heard == spoken)
+    assert rate <= max(len(heard), len(spoken)) / max(len(spoken), 1)
+    assert round(rate * max(len(spoken), 1)) == round(word_error_rate(spoken, heard) * max(len(heard), 1))
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Return every place in an answer as its holder and key."""
+    """Yield every place in an answer as its holder and key."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in list(inside):
         yield value, key

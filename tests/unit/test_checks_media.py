@@ -1,4 +1,4 @@
-"""Files in makers' shapes: what a player or browser opens passes, what is damaged or garbage fails, each by name."""
+"""Files as real encoders write them: what a player or browser opens passes, what is damaged or garbage fails."""
 
 from __future__ import annotations
 
@@ -38,33 +38,33 @@ EXTENSIBLE = struct.pack("<HHI", 22, 16, 4) + b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0
 
 @dataclass(frozen=True)
 class Row:
-    """A file as a maker writes it. `problem` is what has to be found, empty for nothing; `notes` what is only noted."""
+    """A file as an encoder writes it. `problem` is the expected one, empty for none; `notes` are the expected notes."""
 
     pipeline: str
     name: str
-    made: Callable[[], bytes]
+    make_content: Callable[[], bytes]
     problem: str = ""
     notes: tuple[str, ...] = ()
     fault: Fault = Fault.ORCHESTRATOR
 
     def __str__(self) -> str:
-        """Name the row in a test's report."""
+        """Return the row's name in a test report."""
         return f"{self.pipeline}: {self.name}"
 
 
-def sound(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
-    """Make a row of text-to-speech."""
-    return Row("text-to-speech", name, made, problem, notes)
+def sound(name: str, make_content: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Return a row of text-to-speech."""
+    return Row("text-to-speech", name, make_content, problem, notes)
 
 
-def picture(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
-    """Make a row of text-to-image, 512×512."""
-    return Row("text-to-image", name, made, problem, notes)
+def picture(name: str, make_content: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Return a row of text-to-image, 512×512."""
+    return Row("text-to-image", name, make_content, problem, notes)
 
 
-def video(name: str, made: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
-    """Make a row of image-to-video, 25 frames of 1024×576."""
-    return Row("image-to-video", name, made, problem, notes)
+def video(name: str, make_content: Callable[[], bytes], problem: str = "", *notes: str) -> Row:
+    """Return a row of image-to-video, 25 frames of 1024×576."""
+    return Row("image-to-video", name, make_content, problem, notes)
 
 
 def mp3(share: float, **form: Any) -> bytes:
@@ -77,10 +77,10 @@ def noise(size: int) -> bytes:
     return random.Random(1).randbytes(size)
 
 
-def jpeg_to_turn(at: int) -> bytes:
+def jpeg_to_turn(orientation: int) -> bytes:
     """Return a JPEG that is to be turned, as cameras write it."""
     exif = Image.Exif()
-    exif[0x0112] = at
+    exif[0x0112] = orientation
     return shapes.saved(shapes.drawn(), "JPEG", exif=exif)
 
 
@@ -105,11 +105,11 @@ SOUNDS = [
         ),
     ),
     sound("text behind the data", lambda: shapes.wav(shapes.pcm(USUAL)) + shapes.chunk(b"LIST", b"INFO")),
-    sound("a list of odd length, not filled up", lambda: shapes.wav(shapes.pcm(USUAL), after=LIST)),
-    sound("odd chunks everywhere, not filled up", lambda: shapes.wav(
+    sound("a list of odd length, not padded", lambda: shapes.wav(shapes.pcm(USUAL), after=LIST)),
+    sound("odd chunks everywhere, not padded", lambda: shapes.wav(
         shapes.pcm(USUAL), before=shapes.unpadded(b"JUNK", b"abcde") + shapes.unpadded(b"bext", bytes(603)),
         after=LIST + shapes.chunk(b"fact", bytes(4)) + shapes.unpadded(b"id3 ", b"ID3\4\0\0\0\0\0\0\0"))),
-    sound("an odd chunk that is filled up with a letter", lambda: shapes.wav(
+    sound("an odd chunk that is padded with a letter", lambda: shapes.wav(
         shapes.pcm(USUAL), after=LIST + b"x")),
     sound("8 bits of an odd length, and text behind them", lambda: shapes.wav(
         ODD, bits=8) + shapes.chunk(b"LIST", b"INFO")),
@@ -150,9 +150,9 @@ SOUNDS = [
     sound("whole numbers in floats", lambda: shapes.wav(
         shapes.samples("f", (9000 * value for value in shapes.tone(USUAL))), tag=3, bits=32), "full_scale"),
     sound("a tone", lambda: shapes.wav(
-        shapes.samples("h", (int(32767 * one) for one in shapes.steady(USUAL)))), "steady"),
+        shapes.samples("h", (int(32767 * value) for value in shapes.steady(USUAL)))), "steady"),
     sound("plain noise", lambda: shapes.wav(
-        shapes.samples("h", (int(32767 * one) for one in shapes.steady(USUAL, noise=True)))), "steady"),
+        shapes.samples("h", (int(32767 * value) for value in shapes.steady(USUAL, noise=True)))), "steady"),
     sound("one click", lambda: shapes.wav(shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 5001)))), "silent"),
     sound("a short beep", lambda: shapes.wav(
         shapes.samples("h", shapes.quiet_but(USUAL, range(5000, 9000)))), "silent"),
@@ -250,17 +250,17 @@ ROWS = [*SOUNDS, *PICTURES, *VIDEOS]
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    """Start the process in which files are really looked at, with its bounds on memory."""
-    started = Worker.start(wall_s=200)
-    yield started
-    started.stop()
+    """Yield a real worker, with its limits on memory."""
+    shared = Worker.start(wall_s=200)
+    yield shared
+    shared.stop()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_files_of_makers(worker: Worker, row: Row) -> None:
+def test_files_of_real_encoders(worker: Worker, row: Row) -> None:
     """What a player opens is right, what is damaged or shows nothing is wrong, and what is odd is a note."""
     answer = {"audio": {"url": FILE}} if row.pipeline == "text-to-speech" else images()
-    files = {FILE: FetchedFile(FILE, 200, row.made())}
+    files = {FILE: FetchedFile(FILE, 200, row.make_content())}
     task = CheckTask(request(row.pipeline).expectation, json.dumps(answer).encode(), files=files)
     (finding,) = worker.evaluate(task, cpu_s=20).findings
     assert finding.problem == row.problem, finding.message
@@ -281,16 +281,16 @@ def test_files_of_makers(worker: Worker, row: Row) -> None:
 )
 def test_speech_lasts_as_long_as_its_script_takes(worker: Worker, text: str, seconds: float, problem: str) -> None:
     """A character that is a syllable takes longer to say than a letter."""
-    asked = request("text-to-speech").expectation
+    sent = request("text-to-speech").expectation
     files = {FILE: FetchedFile(FILE, 200, make.sound(seconds))}
-    expectation = replace(asked, parameters={**asked.parameters, "text": text})
+    expectation = replace(sent, parameters={**sent.parameters, "text": text})
     task = CheckTask(expectation, json.dumps({"audio": {"url": FILE}}).encode(), files=files)
     (finding,) = worker.evaluate(task, cpu_s=20).findings
     assert finding.problem == problem, finding.message
 
 
-def examine(pipeline: str, answer: Any) -> Finding:
-    """Return what is found of an answer that carries all that it has."""
+def evaluate_inline_answer(pipeline: str, answer: Any) -> Finding:
+    """Return the finding on an answer that names no file."""
     task = CheckTask(request(pipeline).expectation, json.dumps(answer).encode())
     report = evaluate(task)
     assert not report.urls
@@ -308,34 +308,34 @@ MASKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_masks_of_makers(name: str) -> None:
-    """A mask is a mask, whatever its maker writes for yes and no."""
-    assert examine("segment-anything-2", masks(**MASKS[name])).passed
+def test_masks_of_other_servers(name: str) -> None:
+    """A mask is a mask, whatever its server writes for true and false."""
+    assert evaluate_inline_answer("segment-anything-2", masks(**MASKS[name])).passed
 
 
 def test_masks_as_booleans_are_json_too() -> None:
     """Booleans in lists as such, not as a text."""
     answer = {key: json.loads(value) for key, value in masks(**MASKS["true and false"]).items()}
-    assert examine("segment-anything-2", answer).passed
+    assert evaluate_inline_answer("segment-anything-2", answer).passed
 
 
 def test_masks_each_as_a_text_of_its_own() -> None:
     """A list of texts, one for each mask."""
     answer = {**masks(), "masks": [json.dumps(mask())], "scores": "[0.9]"}
-    assert examine("segment-anything-2", answer).passed
+    assert evaluate_inline_answer("segment-anything-2", answer).passed
 
 
 def test_the_mask_with_the_highest_score_counts() -> None:
-    """Scores in another order are a note, and the best mask is looked at wherever it is."""
+    """Scores in another order are a note, and the best mask is checked wherever it is."""
     sent = request("segment-anything-2").expectation
     several = replace(sent, parameters={**sent.parameters, "multimask_output": "true"})
     answer = masks(scores=[0.2, 0.9], masks=[[[0.0] * 256] * 256, mask()], logits=[[[0.0] * 256] * 256] * 2)
-    (found,) = evaluate(CheckTask(several, json.dumps(answer).encode())).findings
-    assert found.passed, found.message
-    assert [note.code for note in found.notes] == ["unsorted"]
+    (finding,) = evaluate(CheckTask(several, json.dumps(answer).encode())).findings
+    assert finding.passed, finding.message
+    assert [note.code for note in finding.notes] == ["unsorted"]
 
 
-def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
+def encode_input(name: str, side: int, form: str, **options: Any) -> bytes:
     """Return a test input written anew, each pixel repeated to fill another size."""
     with Image.open(builtin_folder() / name) as sent:
         return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
@@ -352,28 +352,28 @@ def the_input(name: str, side: int, form: str, **options: Any) -> bytes:
     ],
     ids=lambda error: type(error).__module__ + type(error).__name__,
 )
-def test_what_a_decoder_has_not_learned_is_the_testers_limit(error: Exception) -> None:
-    """Other players may open the file, so nothing is held against who wrote it."""
+def test_what_a_decoder_does_not_support_is_the_testers_limit(error: Exception) -> None:
+    """Other players may open the file, so its author is not blamed."""
     with pytest.raises(CheckFailedError) as caught, decoding("sound", b"x"):
         raise error
     assert (caught.value.problem, caught.value.fault) == ("unsupported", Fault.TESTER)
 
 
-def test_what_a_decoder_finds_damaged_is_not() -> None:
-    """Damage is the file's own."""
+def test_a_damaged_file_is_the_orchestrators_fault() -> None:
+    """Damage is in the file itself."""
     with pytest.raises(CheckFailedError) as caught, decoding("sound", b"x"):
         raise av.error.InvalidDataError(0, "Invalid data found when processing input")
     assert (caught.value.problem, caught.value.fault) == ("undecodable", Fault.ORCHESTRATOR)
 
 
-def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:
+def test_a_custom_pipeline_may_return_its_input(worker: Worker) -> None:
     """A filter that finds nothing to do is right; only pipelines that ask for a changed picture refuse the one sent."""
-    asked = request("image-to-image").expectation
-    checks = tuple(replace(each, params=replace(each.params, changed=False)) for each in asked.checks)
-    files = {FILE: FetchedFile(FILE, 200, the_input("image.png", 512, "PNG"))}
-    task = CheckTask(replace(asked, checks=checks), json.dumps(images()).encode(), files=files)
-    (found,) = worker.evaluate(task, cpu_s=20).findings
-    assert found.passed, found.message
+    sent = request("image-to-image").expectation
+    checks = tuple(replace(check, params=replace(check.params, changed=False)) for check in sent.checks)
+    files = {FILE: FetchedFile(FILE, 200, encode_input("image.png", 512, "PNG"))}
+    task = CheckTask(replace(sent, checks=checks), json.dumps(images()).encode(), files=files)
+    (finding,) = worker.evaluate(task, cpu_s=20).findings
+    assert finding.passed, finding.message
 
 
 @pytest.mark.parametrize(
@@ -386,10 +386,10 @@ def test_a_pipeline_of_ones_own_may_return_its_input(worker: Worker) -> None:
 )
 def test_the_input_is_no_answer(worker: Worker, pipeline: str, name: str, side: int, form: str) -> None:
     """The picture that was sent, however it is written, is not what was asked for."""
-    files = {FILE: FetchedFile(FILE, 200, the_input(name, side, form))}
+    files = {FILE: FetchedFile(FILE, 200, encode_input(name, side, form))}
     task = CheckTask(request(pipeline).expectation, json.dumps(images()).encode(), files=files)
-    (found,) = worker.evaluate(task, cpu_s=20).findings
-    assert found.problem == "unchanged"
+    (finding,) = worker.evaluate(task, cpu_s=20).findings
+    assert finding.problem == "unchanged"
 
 
 @pytest.mark.parametrize(
@@ -397,28 +397,28 @@ def test_the_input_is_no_answer(worker: Worker, pipeline: str, name: str, side: 
 )
 def test_what_resembles_the_input_passes(worker: Worker, pipeline: str, name: str, side: int) -> None:
     """A model may change little: what is not the very same is an answer."""
-    files = {FILE: FetchedFile(FILE, 200, the_input(name, side, "JPEG", quality=95))}
+    files = {FILE: FetchedFile(FILE, 200, encode_input(name, side, "JPEG", quality=95))}
     task = CheckTask(request(pipeline).expectation, json.dumps(images()).encode(), files=files)
     assert worker.evaluate(task, cpu_s=20).findings[0].passed
 
 
-def test_a_picture_larger_than_we_decode_is_ours_where_no_size_is_right(worker: Worker) -> None:
+def test_a_picture_over_the_limit_is_the_testers_fault_if_no_size_is_expected(worker: Worker) -> None:
     """Nobody said how large it may be, and 25 million pixels are not absurd: that limit is the tester's."""
     expectation = Expectation((Check("json", json_field.Params(path="url", is_="image")),))
     files = {"/x": FetchedFile("/x", 200, make.png_bomb(5000))}
-    (found,) = worker.evaluate(CheckTask(expectation, b'{"url":"/x"}', files=files), cpu_s=20).findings
-    assert (found.problem, found.fault) == ("too_large", Fault.TESTER)
+    (finding,) = worker.evaluate(CheckTask(expectation, b'{"url":"/x"}', files=files), cpu_s=20).findings
+    assert (finding.problem, finding.fault) == ("too_large", Fault.TESTER)
 
 
 @pytest.mark.parametrize("every", [True, False])
 def test_masks_of_one_boolean_show_nothing(every: bool) -> None:
     """All true and all false outline nothing."""
-    found = examine("segment-anything-2", masks(masks=[[[every] * 256] * 256]))
-    assert found.problem == "flat"
+    finding = evaluate_inline_answer("segment-anything-2", masks(masks=[[[every] * 256] * 256]))
+    assert finding.problem == "flat"
 
 
 @pytest.mark.parametrize("change", [lambda text: text.rstrip("="), lambda text: text.translate({43: "-", 47: "_"})])
-def test_base64_of_makers(change: Callable[[str], str]) -> None:
-    """Base64 without its filling, or in the form for addresses, is read."""
+def test_base64_of_other_encoders(change: Callable[[str], str]) -> None:
+    """Base64 without padding, or in the alphabet for addresses, is read."""
     text = base64.b64encode(make.picture(1024, 1024) + os.urandom(1)).decode()
-    assert examine("openai-image-generation", {"data": [{"b64_json": change(text)}]}).passed
+    assert evaluate_inline_answer("openai-image-generation", {"data": [{"b64_json": change(text)}]}).passed

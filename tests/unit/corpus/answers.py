@@ -1,4 +1,4 @@
-"""A corpus of answers: right ones of several makers' shapes, and wrong ones, each with the problem it has.
+"""A corpus of answers: right ones in the shapes of several servers, and wrong ones, each with the problem it has.
 
 Every answer is what a gateway would give back for the built-in pipeline's own request; `{file}` stands for a file that
 the answer names.
@@ -27,7 +27,7 @@ S3 = "https://store.example/bucket/8fdf5a94.bin"
 
 @dataclass(frozen=True)
 class Case:
-    """One answer. `problem` is what a check has to find, empty for a right one; `notes` is what is odd about that."""
+    """One answer. `problem` is what a check has to find, empty for a right one; `notes` are the expected notes."""
 
     pipeline: str
     name: str
@@ -40,11 +40,11 @@ class Case:
 
     @property
     def body(self) -> bytes:
-        """Return the answer's bytes; bytes are taken as they are."""
+        """Return the answer's bytes."""
         return self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
 
     def __str__(self) -> str:
-        """Name the case in a test's report."""
+        """Return the case's name in a test report."""
         return f"{self.pipeline}: {self.name}"
 
 
@@ -57,23 +57,22 @@ def requests() -> Requests:
 
 @cache
 def request(pipeline: str, model: str = MODEL) -> Request:
-    """Return what is sent to a pipeline."""
-    made = requests()
-    return made.build(made.catalogue[pipeline], model)
+    """Return the request that is sent to a pipeline."""
+    return requests().build(requests().catalogue[pipeline], model)
 
 
-def said(pipeline: str) -> str:
-    """Return what a chat pipeline has to answer."""
+def expected_word(pipeline: str) -> str:
+    """Return the word that a chat pipeline has to answer."""
     word: str = request(pipeline).expectation.checks[0].params.contains
     return word
 
 
-def fetched(content: bytes, url: str = FILE) -> dict[str, FetchedFile]:
+def fetched_file(content: bytes, url: str = FILE) -> dict[str, FetchedFile]:
     """Return a file as fetched from the gateway."""
     return {url: FetchedFile(url, 200, content)}
 
 
-def lost(problem: str, status: int | None = None) -> dict[str, FetchedFile]:
+def lost_file(problem: str, status: int | None = None) -> dict[str, FetchedFile]:
     """Return a file that could not be had."""
     return {FILE: FetchedFile(FILE, status, problem=problem)}
 
@@ -89,10 +88,10 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
     right = make.picture(width, height)
 
     def good(name: str, answer: Any, content: bytes | None = None, url: str = FILE) -> Case:
-        return Case(pipeline, name, answer, files=fetched(content or right, url))
+        return Case(pipeline, name, answer, files=fetched_file(content or right, url))
 
     def bad(name: str, problem: str, answer: Any, content: bytes | None = None) -> Case:
-        return Case(pipeline, name, answer, problem, fetched(right if content is None else content))
+        return Case(pipeline, name, answer, problem, fetched_file(right if content is None else content))
 
     return [
         good("ai-runner's", images()),
@@ -100,8 +99,8 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
         good("JPEG", images(), make.picture(width, height, "JPEG")),
         good("WebP", images(), make.picture(width, height, "WEBP")),
         good("with transparency", images(), make.picture(width, height, "PNG", "RGBA")),
-        good("grey", images(), make.picture(width, height, "PNG", "L")),
-        good("grey of 16 bits", images(), make.deep_picture(width, height)),
+        good("gray", images(), make.picture(width, height, "PNG", "L")),
+        good("gray of 16 bits", images(), make.deep_picture(width, height)),
         good("with a palette", images(), make.picture(width, height, "PNG", "P")),
         good("on an object store", images(url=S3), url=S3),
         good("the seed as a text", images(seed="42")),
@@ -131,7 +130,7 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
         bad("a damaged picture", "undecodable", images(), right[:60] + bytes(40) + right[100:]),
         bad("nothing but a signature", "undecodable", images(), b"\x89PNG\r\n\x1a\n"),
         bad("black", "flat", images(), make.flat_picture(width, height)),
-        bad("grey of 16 bits, all the same", "flat", images(), make.deep_picture(width, height, flat=True)),
+        bad("gray of 16 bits, all the same", "flat", images(), make.deep_picture(width, height, flat=True)),
         bad("white JPEG", "flat", images(), make.flat_picture(width, height, "white", "JPEG")),
         bad("10⁹ pixels in a header", "undecodable", images(), make.huge_png(100_000, 10_000)),
         bad("a bomb", "undecodable", images(), make.png_bomb(10_000)),
@@ -142,9 +141,9 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
 def _lost_cases(pipeline: str, answer: Any) -> list[Case]:
     """Return the cases of a file that cannot be had, for any pipeline that makes one."""
     return [
-        Case(pipeline, "the gateway lost the file", answer, "unreachable", lost("GET answered 404", 404)),
-        Case(pipeline, "the file takes too long", answer, "unreachable", lost("GET did not end within 30 s")),
-        Case(pipeline, "an endless file", answer, "too_large", lost("larger than 67108864 bytes", 200)),
+        Case(pipeline, "the gateway lost the file", answer, "unreachable", lost_file("GET answered 404", 404)),
+        Case(pipeline, "the file takes too long", answer, "unreachable", lost_file("GET did not end within 30 s")),
+        Case(pipeline, "an endless file", answer, "too_large", lost_file("larger than 67108864 bytes", 200)),
     ]
 
 
@@ -168,7 +167,7 @@ def _image_to_image() -> list[Case]:
             "image-to-image",
             "Lightning may ignore the input's size",
             images(),
-            files=fetched(make.picture(1024, 1024)),
+            files=fetched_file(make.picture(1024, 1024)),
             model=lightning,
         ),
         Case(
@@ -176,7 +175,7 @@ def _image_to_image() -> list[Case]:
             "Lightning's is black",
             images(),
             "flat",
-            fetched(make.flat_picture(1024, 1024)),
+            fetched_file(make.flat_picture(1024, 1024)),
             model=lightning,
         ),
         Case(
@@ -184,7 +183,7 @@ def _image_to_image() -> list[Case]:
             "Lightning's is enormous",
             images(),
             "too_large",
-            fetched(make.png_bomb(5000)),
+            fetched_file(make.png_bomb(5000)),
             model=lightning,
         ),
     ]
@@ -207,10 +206,10 @@ def _image_to_video() -> list[Case]:
     png = make.picture(1024, 576)
 
     def good(name: str, content: bytes, model: str = MODEL, url: str = FILE) -> Case:
-        return Case("image-to-video", name, images(url=url), files=fetched(content, url), model=model)
+        return Case("image-to-video", name, images(url=url), files=fetched_file(content, url), model=model)
 
     def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
-        return Case("image-to-video", name, answer or images(), problem, fetched(content))
+        return Case("image-to-video", name, answer or images(), problem, fetched_file(content))
 
     return [
         good("ai-runner's", right),
@@ -248,8 +247,8 @@ def _image_to_video() -> list[Case]:
 
 
 def _audio_to_text() -> list[Case]:
-    truth = request("audio-to-text").expectation.inputs["audio"]
-    text = truth.transcript
+    speech = request("audio-to-text").expectation.inputs["audio"]
+    text = speech.transcript
     first, second = text[: text.index(".") + 1], text[text.index(".") + 1 :]
     chunks = [{"text": f" {first}", "timestamp": [0.0, 3.2]}, {"text": second, "timestamp": [3.2, 6.5]}]
 
@@ -425,7 +424,7 @@ def _usage(prompt: Any, completed: Any, total: Any) -> dict[str, Any]:
 
 
 def _chat(pipeline: str) -> list[Case]:
-    word = said(pipeline)
+    word = expected_word(pipeline)
     question = request(pipeline).expectation.parameters["messages"][-1]["content"]
     limit = request(pipeline).expectation.parameters["max_tokens"]
     long = "Okay, the user wants me to reply with one thing and nothing else. " * (limit // 8)
@@ -618,7 +617,7 @@ def _chat(pipeline: str) -> list[Case]:
             completion(json.dumps({"messages": [{"role": "user", "content": question}]})),
         ),
         bad("quotes the question and is wrong", "echo", completion(f"They say: {question}! 41")),
-        bad("an error's message", "error", completion(f"Error: {word} is not loaded")),
+        bad("an error message", "error", completion(f"Error: {word} is not loaded")),
         bad("a runtime error", "error", completion(f"RuntimeError: CUDA out of memory, {word} MiB")),
         bad("every number", "list", completion(" ".join(map(str, range(1, 3000))) + f" {word}")),
         bad("numbers with commas", "list", completion(f"7, 8, 9, {word}, 43, 44")),
@@ -713,10 +712,10 @@ def _text_to_speech() -> list[Case]:
         return {"audio": {"url": FILE, **changes}}
 
     def good(name: str, content: bytes, answer: Any = None, url: str = FILE) -> Case:
-        return Case("text-to-speech", name, answer or audio(url=url), files=fetched(content, url))
+        return Case("text-to-speech", name, answer or audio(url=url), files=fetched_file(content, url))
 
     def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
-        return Case("text-to-speech", name, audio() if answer is None else answer, problem, fetched(content))
+        return Case("text-to-speech", name, audio() if answer is None else answer, problem, fetched_file(content))
 
     return [
         good("parler's", right),
@@ -808,7 +807,7 @@ def _image_generation() -> list[Case]:
         return Case(pipeline, name, answer, files=files or {})
 
     def bad(name: str, problem: str, answer: Any) -> Case:
-        return Case(pipeline, name, answer, problem, fetched(right))
+        return Case(pipeline, name, answer, problem, fetched_file(right))
 
     def one(**entry: Any) -> dict[str, Any]:
         return {"data": [entry]}
@@ -816,8 +815,8 @@ def _image_generation() -> list[Case]:
     return [
         good("OpenAI's", inline(right)),
         good("with a revised prompt", one(b64_json=inline(right)["data"][0]["b64_json"], revised_prompt="a fox")),
-        good("an address", one(url=S3), fetched(right, S3)),
-        good("both", one(url=S3, b64_json=""), fetched(right, S3)),
+        good("an address", one(url=S3), fetched_file(right, S3)),
+        good("both", one(url=S3, b64_json=""), fetched_file(right, S3)),
         good("a data: URI", one(url="data:image/png;base64," + base64.b64encode(right).decode())),
         good("JPEG", inline(make.picture(1024, 1024, "JPEG"))),
         good("JPEG alone", {"data": [base64.b64encode(make.picture(1024, 1024, "JPEG")).decode()]}),

@@ -19,20 +19,20 @@ def picture(width: int, height: int, form: str = "PNG", mode: str = "RGB") -> by
     """Draw something with contrast."""
     drawn = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     ImageDraw.Draw(drawn).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(220, 40, 30))
-    return _saved(drawn.convert(mode), form)
+    return _encode_picture(drawn.convert(mode), form)
 
 
 @cache
-def flat_picture(width: int, height: int, colour: str = "black", form: str = "PNG") -> bytes:
-    """Draw nothing but one colour."""
-    return _saved(Image.new("RGB", (width, height), colour), form)
+def flat_picture(width: int, height: int, color: str = "black", form: str = "PNG") -> bytes:
+    """Draw nothing but one color."""
+    return _encode_picture(Image.new("RGB", (width, height), color), form)
 
 
 @cache
 def deep_picture(width: int, height: int, *, flat: bool = False) -> bytes:
-    """Draw a gradient in 16 bits of grey, all of it far above what 8 bits hold; or one grey alone."""
+    """Draw a gradient in 16 bits of gray, all of it far above what 8 bits hold; or one gray alone."""
     rows = [struct.pack("<H", 5000 if flat else 1000 + 60_000 * y // height) * width for y in range(height)]
-    return _saved(Image.frombytes("I;16", (width, height), b"".join(rows)), "PNG")
+    return _encode_picture(Image.frombytes("I;16", (width, height), b"".join(rows)), "PNG")
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -100,10 +100,10 @@ def sound(seconds: float, form: str = "wav", *, loud: float = 0.3, rate: int = 4
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(samples)
-    return out.getvalue() if form == "wav" else _transcoded(out.getvalue(), form)
+    return out.getvalue() if form == "wav" else _transcode(out.getvalue(), form)
 
 
-def _transcoded(content: bytes, form: str) -> bytes:
+def _transcode(content: bytes, form: str) -> bytes:
     out = io.BytesIO()
     codec = {"mp3": "libmp3lame", "flac": "flac", "ogg": "libvorbis", "mp4": "aac"}[form]
     with av.open(io.BytesIO(content), "r") as source, av.open(out, "w", format=form) as container:
@@ -115,7 +115,7 @@ def _transcoded(content: bytes, form: str) -> bytes:
     return out.getvalue()
 
 
-def _saved(drawn: Image.Image, form: str) -> bytes:
+def _encode_picture(drawn: Image.Image, form: str) -> bytes:
     out = io.BytesIO()
     drawn.save(out, form)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Files in the shapes that makers really write: odd containers, joined sounds, pictures with much beside pixels."""
+"""Files as real encoders write them: odd containers, joined sounds, pictures with much beside pixels."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RATE = 44_100
 
 
 def wav(
-    data: bytes, *, tag: int = 1, bits: int = 16, channels: int = 1, rate: int = RATE, before: bytes = b"",
+    data: bytes, *, tag: int = 1, bits: int = 16, before: bytes = b"",
     size: int | None = None, head: bytes = b"RIFF", extra: bytes = b"", after: bytes = b"",
 ) -> bytes:  # fmt: skip
-    """Write a WAV; `before` are chunks before its format, `extra` continues the format, `size` is what data claims."""
-    align = channels * bits // 8
-    form = struct.pack("<HHIIHH", tag, channels, rate, rate * align, align, bits) + extra
+    """Return a mono WAV; `before` are chunks before its format, `extra` continues it, `size` is what data claims."""
+    align = bits // 8
+    form = struct.pack("<HHIIHH", tag, 1, RATE, RATE * align, align, bits) + extra
     claimed = len(data) if size is None else size
     whole = before + b"fmt " + struct.pack("<I", len(form)) + form
     whole += after + b"data" + struct.pack("<I", claimed) + data
@@ -36,7 +36,7 @@ def wav(
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """Write a chunk of a RIFF file, filled up to an even length."""
+    """Write a chunk of a RIFF file, padded to an even length."""
     return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
@@ -137,7 +137,7 @@ def turned(content: bytes, degrees: int) -> bytes:
 
 
 def unpadded(name: bytes, content: bytes) -> bytes:
-    """Write a chunk of a RIFF file of an odd length without the byte that fills it up."""
+    """Write a chunk of a RIFF file of an odd length without its padding."""
     return name + struct.pack("<I", len(content)) + content
 
 
