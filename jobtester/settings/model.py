@@ -8,35 +8,19 @@ from pathlib import Path as FilePath
 from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobtester.errors import ConfigError
 from jobtester.settings.environment import merge_entries
 from jobtester.settings.placeholders import fill_placeholders
 from jobtester.settings.schema import Path, deep_merge, did_you_mean, format_path, strip_optional, type_at
 from jobtester.settings.sections import Tables
-from jobtester.settings.sources import SecretsAndEnvironment, read_file, read_outside_values
+from jobtester.settings.sources import read_file, read_outside_values
 
 _MAX_ROUNDS = 10
 
 
-class Settings(Tables, BaseSettings):
+class Settings(Tables):
     """Everything a person can tune; see docs/configuration.md."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: secret files and the environment, over the file's content, which is given."""
-        del env_settings, dotenv_settings, file_secret_settings
-        return (SecretsAndEnvironment(settings_cls, init_settings()), init_settings)
 
     @classmethod
     def load(cls, path: FilePath, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -60,7 +44,7 @@ class Settings(Tables, BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class CheckedSettings:
-    """What came of a check: settings only if there are no problems, and all tables with what is wrong replaced."""
+    """The settings, None where there are problems, and the tables with placeholders for refused values."""
 
     settings: Settings | None
     tables: Mapping[str, Any]
@@ -69,12 +53,11 @@ class CheckedSettings:
 
     @classmethod
     def from_tables(cls, content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Self:
-        """Check tables with the secret files and the environment over them, and return every problem at once."""
+        """Check tables, with secret files and the environment laid over them, and return every problem at once."""
         outside = read_outside_values(Settings)
         tables, misplaced = merge_entries(deep_merge(content, overrides or {}), outside.entries, Settings)
-        problems = [*outside.problems, *misplaced]
         repaired, refused = check_tables(tables, {entry.path: entry.source for entry in outside.entries})
-        problems += refused
+        problems = (*outside.problems, *misplaced, *refused)
         warnings = []
         if outside.service_links:
             warnings.append(
@@ -84,55 +67,53 @@ class CheckedSettings:
                 else f"{outside.service_links[0]} is ignored: it is a service link of Kubernetes; "
                 "enableServiceLinks: false in the pod turns them off"
             )
-        settings = None
-        if not problems:
-            try:
-                settings = Settings(**tables)
-            except ValidationError as error:  # a secret file has changed since it was read above
-                problems += [line for item in error.errors() for line in _lines(dict(item), {})]
-        return cls(settings, repaired, tuple(problems), tuple(warnings))
+        settings = None if problems else Settings.model_validate(tables)
+        return cls(settings, repaired, problems, tuple(warnings))
 
 
-def check_tables(tables: dict[str, Any], origins: Mapping[Path, str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the tables, with placeholders for what is wrong, and every problem.
+def check_tables(tables: dict[str, Any], sources: Mapping[Path, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the tables with placeholders for refused values, and every problem with its key path.
 
-    pydantic applies the rules that tie keys together only where all keys are well-formed. So each finding is replaced
-    by a usable value and the rest is checked again, from single keys over tables to the whole.
+    `sources` names the variable or secret file that a value came from, by key path.
     """
+    # pydantic applies the rules that tie keys together only where all keys are well-formed, so one pass would hide
+    # the rest. Each refused value is replaced by a usable one and everything is checked again, until the rules of
+    # the whole have been applied. A key is reported once: what is said of its placeholder concerns nobody.
     lines: dict[str, None] = {}
-    blamed: set[str] = set()
+    reported: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         try:
-            Tables.model_validate(tables)
+            Settings.model_validate(tables)
             break
         except ValidationError as error:
             errors = [dict(item) for item in error.errors()]
-        new = [line for item in errors for line in _lines(item, origins)]
-        lines |= {line: None for line in new if line.split(":")[0] not in blamed}
-        blamed |= {line.split(":")[0] for line in new}
+        new = [line for item in errors for line in _format_error(item, sources)]
+        lines |= {line: None for line in new if line.split(":")[0] not in reported}
+        reported |= {line.split(":")[0] for line in new}
         if any(not item["loc"] for item in errors):
             break
         tables = fill_placeholders(tables, errors, Settings)
     return tables, list(lines)
 
 
-def _lines(item: Mapping[str, Any], origins: Mapping[Path, str]) -> list[str]:
-    """Put one of pydantic's findings into plain words, with the key path first and the variable it came from last."""
-    path = format_path(item["loc"])
-    above = [item["loc"][:length] for length in range(len(item["loc"]), 0, -1)]
-    origin = next((origins[one] for one in above if one in origins), "")
-    source = f" (in {origin})" if origin else ""
-    if item["type"] == "extra_forbidden":
-        model = strip_optional(type_at(Settings, item["loc"][:-1]))
-        return [f"{path}: no such key{did_you_mean(item['loc'][-1], model.model_fields)}{source}"]
-    if item["type"] == "missing":
+def _format_error(error: Mapping[str, Any], sources: Mapping[Path, str]) -> list[str]:
+    """Return lines for one of pydantic's errors, with the key path first and the variable it came from last."""
+    location = error["loc"]
+    path = format_path(location)
+    # A variable may hold a whole table, so a key's source may stand at any path above it.
+    paths = [location[:length] for length in range(len(location), 0, -1)]
+    source = next((f" (in {sources[parent]})" for parent in paths if parent in sources), "")
+    if error["type"] == "extra_forbidden":
+        model = strip_optional(type_at(Settings, location[:-1]))
+        return [f"{path}: no such key{did_you_mean(location[-1], model.model_fields)}{source}"]
+    if error["type"] == "missing":
         return [f"{path}: is missing{source}"]
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     if not path:
         return message.split("\n")
-    given = item.get("input")
-    private = "secret" in path or "token" in path or path == "notify.url" or "@" in str(given)
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not private else ""
+    value = error.get("input")
+    is_private = "secret" in path or "token" in path or path == "notify.url" or "@" in str(value)
+    shown = f" (given: {value!r})" if isinstance(value, str | int | float | bool) and not is_private else ""
     return [f"{path}: {message}{shown}{source}"]
 
 

@@ -1,4 +1,4 @@
-"""The shape of settings: which kind of value stands at a key path, as the models say it."""
+"""The shape of settings: find the type that the models declare for a key path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def strip_optional(annotation: Any) -> Any:
             annotation = arguments[0]
         elif (
             origin in (Union, types.UnionType)
-            and len(others := [one for one in arguments if one is not type(None)]) == 1
+            and len(others := [argument for argument in arguments if argument is not type(None)]) == 1
         ):
             annotation = others[0]
         else:
@@ -28,22 +28,22 @@ def strip_optional(annotation: Any) -> Any:
 
 
 def is_model(annotation: Any) -> bool:
-    """Whether a type is a table whose keys are known."""
+    """Return True if a type is a table whose keys are declared."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether a type is a list."""
+    """Return True if a type is a list."""
     return get_origin(annotation) is list
 
 
 def is_free(annotation: Any) -> bool:
-    """Whether anything may stand there, as in the tables of pipelines."""
+    """Return True if any value is allowed, as in the tables of pipelines."""
     return annotation is Any
 
 
 def is_table(annotation: Any) -> bool:
-    """Whether a type is a table, of known keys or of any."""
+    """Return True if a type is a table, of declared keys or of any."""
     return is_model(annotation) or get_origin(annotation) is dict
 
 
@@ -65,10 +65,10 @@ def type_at(annotation: Any, path: Path) -> Any:
     return annotation
 
 
-def iterate_key_paths(model: type[BaseModel], before: Path = ()) -> Iterator[Path]:
-    """Yield the path of every known key, with 0 for the items of a list."""
+def iterate_key_paths(model: type[BaseModel], prefix: Path = ()) -> Iterator[Path]:
+    """Yield the path of every declared key, with 0 for the items of a list."""
     for name, field in model.model_fields.items():
-        path, annotation = (*before, name), strip_optional(field.annotation)
+        path, annotation = (*prefix, name), strip_optional(field.annotation)
         yield path
         if is_list(annotation) and is_model(strip_optional(get_args(annotation)[0])):
             path, annotation = (*path, 0), strip_optional(get_args(annotation)[0])
@@ -91,7 +91,8 @@ def deep_merge(base: Any, override: Any) -> Any:
     return override
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is most like another one, or nothing if none is."""
-    close = difflib.get_close_matches(name.lower(), {one.lower(): one for one in known}, n=1, cutoff=0.65)
-    return f"; did you mean {next(one for one in known if one.lower() == close[0])}?" if close else ""
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the candidate most like `name`, or an empty text if none is alike."""
+    spellings = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.65)
+    return f"; did you mean {spellings[close[0]]}?" if close else ""

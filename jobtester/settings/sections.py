@@ -45,14 +45,14 @@ class ScheduleSettings(Section):
     deadline: PositiveDuration = Field("50m", description="jobs not begun by then are skipped")  # type: ignore[assignment]
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> ScheduleSettings:
+    def _check_interval_or_cron(self) -> ScheduleSettings:
         if self.interval is not None and self.cron is not None:
             raise ValueError("give interval or cron, not both")
         return self
 
     @property
     def period_s(self) -> float:
-        """Give the interval in seconds, an hour where none is set."""
+        """Return the interval in seconds, an hour where none is set."""
         return self.interval if self.interval is not None else 3600.0
 
 
@@ -69,14 +69,14 @@ class ServerSettings(Section):
 
 
 class GatewaySettings(Section):
-    """One go-livepeer gateway that sends jobs on."""
+    """One go-livepeer gateway that jobs go through."""
 
-    name: str = Field("gateway", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="how we call it")
+    name: str = Field("gateway", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="what the tester calls it")
     url: WebAddress = Field(description="where AI jobs go")
     cli_url: WebAddress | None = Field(None, description="CLI port: discovery and metrics")
     targeting: Literal["webhook", "query", "byoc"] = Field(
         "webhook",
-        description="how it is made to use one orchestrator; byoc: external capabilities only, on any gateway",
+        description="how the tester names the orchestrator to use; byoc: external capabilities only, on any gateway",
     )
     overlap: bool = Field(False, description="webhook only: hand the lease over early, score only on proof")
     token: SecretStr | None = Field(None, description="bearer sent with each job, for a proxy in front")
@@ -100,7 +100,7 @@ class GatewaySettings(Section):
     evidence_wait: Duration = Field("2s", description="how long delivery waits for events")  # type: ignore[assignment]
 
     @model_validator(mode="after")
-    def _overlap_needs_evidence(self) -> GatewaySettings:
+    def _check_overlap(self) -> GatewaySettings:
         if self.overlap and self.targeting != "webhook":
             raise ValueError('overlap is for targeting = "webhook"; a query gateway runs everything in parallel anyway')
         if self.overlap and not ((self.metrics and self.cli_url) or self.events):
@@ -112,12 +112,12 @@ class GatewaySettings(Section):
 
 
 class LimitSettings(Section):
-    """How much at once."""
+    """How many jobs run at once, and how large an answer may be."""
 
     jobs: int = Field(16, ge=1, le=1024, description="jobs in flight over all gateways")
     per_orchestrator: int = Field(1, ge=1, le=64, description="jobs in flight on one orchestrator")
-    max_response: Size = Field("64MiB", description="longest answer that is read")  # type: ignore[assignment]
-    max_artifact: Size = Field("64MiB", description="longest result file that is read")  # type: ignore[assignment]
+    max_response: Size = Field("64MiB", description="largest answer that is read")  # type: ignore[assignment]
+    max_artifact: Size = Field("64MiB", description="largest result file that is read")  # type: ignore[assignment]
     grace: Duration = Field("20s", description="how long running jobs may go on when the daemon is stopped")  # type: ignore[assignment]
     busy_retries: int = Field(3, ge=0, le=20, description="how often a busy orchestrator is tried again in a tick")
     busy_backoff: Duration = Field(
@@ -133,7 +133,7 @@ class LeaderboardSettings(Section):
 
     url: WebAddress | None = Field(None, description="base address; /api/post_stats is appended")
     secret: SecretStr | None = Field(None, description="key that signs the stats")
-    post: bool = Field(True, description="post stats at all")
+    post: bool = Field(True, description="post stats to the Leaderboard")
     post_unscored: bool = Field(False, description="post unscored results too, as failures")
     post_suspect: bool = Field(False, description="do not hold the failures of a tick in which nearly all failed alike")
 
@@ -144,7 +144,7 @@ class DeliverySettings(Section):
     uncertain: Literal["resend", "hold"] = Field(
         "hold",
         description="a stat of which reading back cannot tell whether it was stored: `hold` keeps it for a person, "
-        "`resend` posts it again, so that it may count twice",
+        "`resend` posts it again, so it may count twice",
     )
     max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
     parallel: int = Field(
@@ -170,7 +170,7 @@ class StaticCapability(Section):
 
     pipeline: str = Field(description="the pipeline's slug; for BYOC the capability's name")
     model: str = Field(description="the model's id")
-    warm: bool = Field(True, description="it is loaded, so the shorter time limit holds")
+    warm: bool = Field(True, description="the model is loaded, so the shorter time limit applies")
     byoc: bool = Field(False, description="an external capability")
 
 
@@ -197,25 +197,25 @@ class BudgetSettings(Section):
 
     per_tick: Wei | None = Field(None, description='most that one tick may cost, as "0.001 ETH" or wei')
     per_day: Wei | None = Field(None, description="most that a UTC day may cost")
-    max_price_per_job: Wei | None = Field(None, description="dearer jobs are skipped")
+    max_price_per_job: Wei | None = Field(None, description="jobs that cost more are skipped")
 
 
 class NotifySettings(Section):
-    """Who is told of each tick."""
+    """Where each tick's report is posted."""
 
     url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
     secret: SecretStr | None = Field(None, description="key that signs the report, as stats are signed")
 
 
 class LogSettings(Section):
-    """What the log looks like."""
+    """How much the log holds, and in which format."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is written")
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
 class Tables(Section):
-    """The tables of config.toml, and the rules that tie them together."""
+    """The tables of config.toml, and the rules that tie them together; a field for each table."""
 
     region: str = Field("", description='must exist at the Leaderboard with type "ai"')
     assets: str = Field(
@@ -235,7 +235,7 @@ class Tables(Section):
     pipelines: dict[str, dict[str, Any]] = Field({}, description="overrides of built-in pipelines, and new ones")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_whole(self) -> Self:
         problems = []
         if not self.gateways:
             problems.append("gateways: at least one [[gateways]] table is needed")

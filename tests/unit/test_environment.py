@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobtester.configuration import Configuration
 from jobtester.errors import ConfigError
-from jobtester.settings.environment import from_variables, merge_entries, variable_name
+from jobtester.settings.environment import OutsideValues, merge_entries, variable_name
 from jobtester.settings.model import Settings, check_tables
 from jobtester.settings.schema import iterate_key_paths
 from jobtester.settings.sections import Tables
@@ -111,7 +111,7 @@ def test_anything_else_is_refused_by_key_and_variable(
 @steady(max_examples=600)
 def test_no_variable_ends_in_anything_but_a_message(path: str, more: str, text: str) -> None:
     """Every key, and places around it, with any text."""
-    entries = from_variables({path + more: text}, Settings)
+    entries = OutsideValues.from_variables({path + more: text}, Settings)
     tables, _ = merge_entries(GOOD, entries.entries, Settings)
     repaired, lines = check_tables(tables, {})
     assert isinstance(repaired, dict)
