@@ -147,15 +147,13 @@ class LeaderboardStatus:
         """Record that a stat that was answered `ok` is not stored; `lost` counts all such stats."""
         log.error("stat_lost", url=self.url, result=result, problem=problem)
         self.lost = lost
-        self.lost_problem = (
-            f"{lost} stats that were answered `ok` are not stored and are posted again; newest: {result}"
-        )
+        self.lost_problem = f"stats answered `ok` but not stored: {lost}; they are posted again; newest: {result}"
 
     def on_stat_restored(self, lost: int) -> None:
         """Record that a lost stat is stored now; `lost` counts those that still are not."""
         self.lost = lost
         if lost:
-            self.lost_problem = f"{lost} stats that were answered `ok` are not stored and are posted again"
+            self.lost_problem = f"stats answered `ok` but not stored: {lost}; they are posted again"
         elif self.lost_problem:
             self.lost_problem = ""
             log.info("stats_restored", url=self.url)
