@@ -64,6 +64,7 @@ class GatewayClient:
     async def open(self) -> None:
         """Open the connection pools; call close() when done."""
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+        # The tick limits how many jobs are in flight. A second limit here would make them wait where nobody sees it.
         limits: dict[str, Any] = {"ssl": True if self.verify_tls else False, "limit": 0}  # noqa: SIM210
         self._job_session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, socket_factory=open_timed_socket, **limits),
@@ -72,7 +73,7 @@ class GatewayClient:
             max_field_size=_MAX_HEADER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None),  # RequestTimer has its own
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
+            auto_decompress=False,  # nobody asked for compression, and a few bytes of it may stand for gigabytes
         )
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(**limits),

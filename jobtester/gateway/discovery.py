@@ -106,7 +106,7 @@ async def discover(
             if has_empty_answer:
                 return []
             error_type = NoCommonAddressError if is_final else DiscoveryError
-            raise error_type("no gateway tells which orchestrators there are:\n  " + "\n  ".join(problems))
+            raise error_type("no gateway reports which orchestrators there are:\n  " + "\n  ".join(problems))
         if not is_waiting:
             is_waiting = True
             log.warning(

@@ -83,7 +83,7 @@ def test_check_and_plan_go_on_without_a_secret(tmp_path: Path) -> None:
     assert "FAILED  gateway g" in ran.stdout
     planned = run_command("plan", folder=tmp_path)
     assert "leaderboard" not in planned.stderr
-    assert "no gateway tells which orchestrators there are" in planned.stderr
+    assert "no gateway reports which orchestrators there are" in planned.stderr
 
 
 @pytest.mark.parametrize(
