@@ -147,9 +147,7 @@ async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
         before = last.started_at
     rows = await context.stores.ticks.newest(params.limit + 1, before)
     running = _running_report(context)
-    return await _page(
-        rows, params.limit, lambda row: row.id, lambda row: TickSchema.from_row(row, running).model_dump()
-    )
+    return await _page(rows, params.limit, lambda row: row.id, lambda row: TickSchema.values_of(row, running))
 
 
 @api.get(

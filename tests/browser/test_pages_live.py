@@ -22,11 +22,19 @@ from tests.harness.waiting import block_until
 pytestmark = pytest.mark.browser
 
 SLUGS = ("llm", "text-to-image", "text-to-speech")
-WIDTHS = (375, 1440)
+WIDTHS = (375, 768, 1440)
 _STICKING_OUT = (
     "return [...document.querySelectorAll('.facts dd')].filter((one) => one.scrollWidth > one.clientWidth)"
     ".map((one) => one.innerText)"
 )
+_BROKEN_HEADINGS = """
+return [...document.querySelectorAll("thead th:not(:has(.hidden))")].map((heading) => {
+  const range = document.createRange();
+  range.selectNodeContents(heading);
+  const tops = new Set([...range.getClientRects()].map((line) => Math.round(line.top)));
+  return [heading.textContent, tops.size];
+}).filter(([text, lines]) => lines > text.split(/[ -]/).length);
+"""
 _ITEMS = """
 return [...document.querySelectorAll("tr")].filter((one) => one.querySelector(`a[href="${arguments[0]}"]`))
   .map((one) => one.textContent);
@@ -68,12 +76,13 @@ def assert_console_empty(browser: webdriver.Chrome) -> None:
 
 
 def assert_layout_stable(browser: webdriver.Chrome, width: int) -> None:
-    """Assert that the page does not jump, and that nothing is wider than the window, or a fact wider than its place."""
+    """Assert that the page does not jump, that nothing is wider than its place, and that headings keep words whole."""
     where = browser.current_url
     assert sum(browser.execute_script("return window.shifts")) < 0.1, where
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= width, where
     assert browser.execute_script(_STICKING_OUT) == [], where
+    assert browser.execute_script(_BROKEN_HEADINGS) == [], where
 
 
 def read_text(browser: webdriver.Chrome, name: str) -> str:

@@ -1,0 +1,76 @@
+"""Define the JSON of stats on their way to the Leaderboard, and of results that other testers sent."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import orjson
+from pydantic import Field
+
+from jobtester.store.outbox import STATES, OutboxEntry
+from jobtester.store.queries import ExternalResultRow
+from jobtester.web.schemas.base import Count, Counts, Instant, PageSchema, Schema
+
+
+class OutboxEntrySchema(Schema):
+    """A stat on its way to the Leaderboard."""
+
+    number: Count = Field(description="names the entry for `jobtester outbox retry` and `drop`")
+    result: str
+    tick: str
+    gateway: str
+    state: str = Field(json_schema_extra={"enum": list(STATES)})
+    orchestrator: str
+    pipeline_name: str
+    model: str
+    created_at: Instant
+    due_at: Instant
+    attempts: Count
+    first_sent_at: Instant | None
+    last_sent_at: Instant | None
+    settled_at: Instant | None
+    problem: str
+    maybe_double: bool
+    stat: dict[str, Any] = Field(description="exactly what the Leaderboard gets")
+
+    @classmethod
+    def values_of(cls, row: OutboxEntry) -> dict[str, Any]:
+        """Return the model's fields as an outbox entry has them."""
+        renamed = {"number": row.seq, "pipeline_name": row.pipeline, "stat": orjson.loads(row.body)}
+        return super().values_of(row) | renamed
+
+    @classmethod
+    def from_entry(cls, entry: OutboxEntry) -> Self:
+        """Return the schema of an outbox entry."""
+        return cls.model_validate(cls.values_of(entry))
+
+
+class OutboxPageSchema(PageSchema[OutboxEntrySchema]):
+    """A page of outbox entries, with the number of stats by state."""
+
+    counts: Counts
+
+
+class ExternalResultSchema(Schema):
+    """A result of another tester."""
+
+    id: str
+    received_at: Instant
+    source: str
+    kind: str
+    state: str = Field(description="how far its stat got; empty where that has been forgotten")
+    stat: dict[str, Any]
+
+    @classmethod
+    def from_row(cls, row: ExternalResultRow) -> Self:
+        """Return the schema of a stored result of another tester."""
+        return cls.model_validate(cls.values_of(row))
+
+    @classmethod
+    def values_of(cls, row: ExternalResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result of another tester has them."""
+        return super().values_of(row) | {"stat": orjson.loads(row.stat)}
+
+
+class ExternalResultPageSchema(PageSchema[ExternalResultSchema]):
+    """A page of results of other testers."""

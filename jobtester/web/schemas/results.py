@@ -1,0 +1,195 @@
+"""Define the JSON of results, and of orchestrators with the history of their capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from jobtester.domain.attribution import AttributionKind
+from jobtester.domain.reasons import REASONS, Fault, Outcome, Reason, find_reason
+from jobtester.domain.results import Result
+from jobtester.domain.units import format_wei
+from jobtester.store.queries import CapabilityRow
+from jobtester.store.results import ResultRow
+from jobtester.web.schemas.base import Address, Count, Instant, OutcomeText, PageSchema, Schema, Seconds, Wei
+
+ReasonText = Annotated[
+    str,
+    Field(description=f"one of {', '.join(REASONS)}; check:* stands for check:<name>, and any HTTP status"),
+]
+
+
+class NoteSchema(Schema):
+    """An oddity of an answer."""
+
+    check: str
+    note: str
+    message: str
+
+
+class ResultSchema(Schema):
+    """A result as lists show it: without request, answer and evidence."""
+
+    id: str = Field(description="unique forever; travels as X-Request-ID")
+    tick: str
+    orchestrator: Address
+    service_uri: str
+    pipeline: str
+    pipeline_name: str = Field(description="the name that the Leaderboard gets")
+    model: str
+    warm: bool
+    outcome: OutcomeText
+    reason: ReasonText
+    message: str
+    attribution: str = Field(
+        description="how sure it is that the orchestrator served the job",
+        json_schema_extra={"enum": [kind.value for kind in AttributionKind]},
+    )
+    gateway: str
+    targeting: str
+    started_at: Instant
+    recorded_at: Instant
+    round_trip_s: Seconds = Field(description="from handing the request to the socket to the last byte, seconds")
+    artifact_s: Seconds | None
+    status: int | None = Field(ge=0, description="the gateway's HTTP status, null where no answer came")
+    measures: dict[str, float]
+    notes: list[NoteSchema] = Field(description="oddities of the answer that are held against nobody")
+    deferred: Count = Field(description="how often a busy orchestrator sent the job away before")
+    estimated_price_wei: Wei | None
+
+    @classmethod
+    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result has them."""
+        values = super().values_of(row)
+        values["estimated_price_wei"] = format_wei(row.estimated_price_wei)
+        return values
+
+    @classmethod
+    def from_row(cls, row: ResultRow) -> Self:
+        """Return the schema of a stored result."""
+        return cls.model_validate(cls.values_of(row))
+
+    @classmethod
+    def from_result(cls, result: Result) -> Self:
+        """Return the schema of a result that was just measured."""
+        return cls.model_validate(_result_values(result))
+
+
+class ResultDetailSchema(ResultSchema):
+    """A result with everything behind it."""
+
+    evidence: list[str]
+    fault: Fault
+    meaning: str
+    advice: str
+    request: str = Field(description="JSON text, cut where too long, free of secrets")
+    response: str = Field(description="the answer's text, cut; empty where not kept")
+
+    @classmethod
+    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+        """Return the model's fields as a stored result has them."""
+        return super().values_of(row) | _explanation(row.reason, row.outcome)
+
+    @classmethod
+    def from_result(cls, result: Result) -> Self:
+        """Return the schema of a result that was just measured."""
+        verdict = result.verdict
+        return cls.model_validate(_result_values(result) | _explanation(verdict.code, verdict.outcome.value))
+
+
+class ResultPageSchema(PageSchema[ResultSchema]):
+    """A page of results."""
+
+
+class PointSchema(Schema):
+    """A result as a point of a capability's history."""
+
+    id: str
+    started_at: Instant
+    round_trip_s: Seconds
+    outcome: OutcomeText
+    reason: ReasonText
+
+
+class CapabilitySchema(Schema):
+    """A capability of an orchestrator with its newest results."""
+
+    service_uri: str
+    pipeline: str
+    model: str
+    warm: bool
+    unscored_streak: Count = Field(description="unscored results in a row, the newest last")
+    newest: PointSchema
+    recent: list[PointSchema] = Field(description="oldest first")
+
+
+class OrchestratorSchema(Schema):
+    """An orchestrator with its capabilities."""
+
+    orchestrator: Address
+    capabilities: list[CapabilitySchema]
+
+    @classmethod
+    def values_of_rows(cls, rows: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
+        """Return one orchestrator's fields after the other, of capabilities that are sorted by orchestrator."""
+        return [
+            {"orchestrator": address, "capabilities": [CapabilitySchema.values_of(row) for row in group]}
+            for address, group in groupby(rows, key=lambda row: row.orchestrator)
+        ]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[CapabilityRow]) -> list[Self]:
+        """Return one schema per orchestrator, of capabilities that are sorted by orchestrator."""
+        return [cls.model_validate(values) for values in cls.values_of_rows(rows)]
+
+
+class OrchestratorPageSchema(PageSchema[OrchestratorSchema]):
+    """A page of orchestrators."""
+
+
+def explain_reason(code: str, outcome: str) -> Reason:
+    """Return the row of the table of reasons; one without words for a code that only another version had."""
+    try:
+        return find_reason(code)
+    except KeyError:
+        return Reason(code, Outcome(outcome), Fault.UNKNOWN, "")
+
+
+def _explanation(code: str, outcome: str) -> dict[str, str]:
+    reason = explain_reason(code, outcome)
+    return {"fault": reason.fault, "meaning": reason.meaning, "advice": reason.advice}
+
+
+def _result_values(result: Result) -> dict[str, Any]:
+    job, verdict = result.job, result.verdict
+    return {
+        "id": result.id,
+        "tick": job.tick,
+        "orchestrator": job.orchestrator.address,
+        "service_uri": job.target.service_uri,
+        "pipeline": job.pipeline,
+        "pipeline_name": job.pipeline_name,
+        "model": job.model,
+        "warm": job.warm,
+        "outcome": verdict.outcome.value,
+        "reason": verdict.code,
+        "message": verdict.message,
+        "attribution": result.attribution.kind.value,
+        "evidence": result.attribution.evidence,
+        "gateway": result.gateway,
+        "targeting": result.targeting,
+        "started_at": result.started_at,
+        "recorded_at": result.recorded_at,
+        "round_trip_s": result.round_trip_s,
+        "artifact_s": result.artifact_s,
+        "status": result.status,
+        "measures": result.measures,
+        "notes": [note.as_json() for note in result.notes],
+        "deferred": result.deferred,
+        "estimated_price_wei": job.price_wei,
+        "request": result.request,
+        "response": result.response,
+    }
