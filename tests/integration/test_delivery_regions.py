@@ -103,3 +103,16 @@ async def test_a_region_for_transcoding_only_gets_nothing(tmp_path: Path) -> Non
         assert harness.leaderboard.posts["silently_dropped"] == 0
         assert "NYC" in harness.delivery.status.problem
         assert "FRA" in harness.delivery.status.problem, "the usable regions are named"
+
+
+async def test_a_reload_with_a_usable_region_is_followed_at_once(tmp_path: Path) -> None:
+    """Without waiting for the minute after which an unusable region is asked for again."""
+    async with delivery_harness(tmp_path, region="NYC") as harness:
+        await harness.record(region="FRA")
+        await harness.run()
+        assert await harness.states() == {"pending": 1}
+        options = dataclasses.replace(harness.delivery.options.current, region="FRA")
+        harness.delivery.reconfigure(options)
+        await harness.run()
+        assert await harness.states() == {"delivered": 1}
+        assert harness.delivery.status.problem == ""
