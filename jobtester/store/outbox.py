@@ -128,9 +128,7 @@ _APPLY = """
         last_sent_at = iif(state = 'sending', :now, min(last_sent_at, :now))
     WHERE seq = :seq AND state != 'dropped'
 """
-_SELECT_DUE_LOOK_UPS = f"""
-    {_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?
-"""
+_SELECT_LOOK_UPS = f"{_SELECT} WHERE state = 'uncertain' AND due_at NOT BETWEEN ? AND ? ORDER BY due_at, seq LIMIT ?"
 _SELECT_CONTROL = f"""
     {_SELECT_OTHER_DELIVERED} AND orchestrator = :orchestrator AND settled_at <= :first
     AND pipeline = :pipeline AND model = :model ORDER BY settled_at DESC LIMIT 1
@@ -241,7 +239,7 @@ class Outbox:
     async def due_look_ups(self, limit: int) -> list[OutboxEntry]:
         """Return uncertain entries that are due to be looked up, the longest due first."""
         now = self._clock()
-        return await self._read(_SELECT_DUE_LOOK_UPS, now + 1e-6, now + _MAX_LOOK_UP_WAIT_S, limit)
+        return await self._read(_SELECT_LOOK_UPS, now + 1e-6, now + _MAX_LOOK_UP_WAIT_S, limit)
 
     async def neighbors(self, entry: OutboxEntry) -> Neighbors:
         """Return the delivered stats against which an answer about `entry` is checked.
@@ -250,14 +248,8 @@ class Outbox:
         too, and further down, since rows come newest first. One of the same capability is preferred: the question about
         it is smaller.
         """
-        values = {
-            "seq": entry.seq,
-            "orchestrator": entry.orchestrator,
-            "pipeline": entry.pipeline,
-            "model": entry.model,
-            "first": entry.first_sent_at or entry.created_at,
-            "last": entry.last_sent_at or entry.created_at,
-        }
+        first, last = entry.first_sent_at or entry.created_at, entry.last_sent_at or entry.created_at
+        values = asdict(entry) | {"first": first, "last": last}
 
         def work(db: sqlite3.Connection) -> Neighbors:
             control = db.execute(_SELECT_CONTROL, values).fetchone()

@@ -93,7 +93,7 @@ class CapabilityRow:
 
     @property
     def newest(self) -> ResultPoint:
-        """The newest result."""
+        """Return the newest result."""
         return self.recent[-1]
 
 
