@@ -1,4 +1,4 @@
-"""Whatever happens to the file or its disk: what was recorded stays, the reason is told, and it goes on by itself."""
+"""Faults of the file or its disk: recorded results stay, the reason is reported, and writing resumes by itself."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def network() -> Scenario:
     )  # fmt: skip
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     """List what is in a folder."""
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 async def readiness(tester: SimulatedTester) -> dict[str, Any]:
-    """Ask /readyz."""
+    """Return the body of /readyz, whose status must agree with it."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{tester.daemon.port}/readyz") as answer,
     ):
-        found: dict[str, Any] = await answer.json()
-        assert answer.status == (200 if found["ok"] else 503)
-        return found
+        body: dict[str, Any] = await answer.json()
+        assert answer.status == (200 if body["ok"] else 503)
+        return body
 
 
 async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
-    """Fill the disk while jobs are in the air, and wait until each of them has its answer and cannot be recorded."""
+    """Fill the disk while jobs are in flight, and wait until each has its answer and cannot be recorded."""
 
     async def some_recorded() -> bool:
         return len(await tester.results()) >= 5
@@ -67,12 +67,12 @@ async def fill_mid_tick(tester: SimulatedTester, disk: Path) -> Path:
     sent = len(tester.network.logged_jobs)
     await until(all_answered, "all jobs in flight are answered")
     limit = tester.daemon.coordinator.planner.inputs.settings.limits.jobs
-    assert len(tester.network.logged_jobs) - sent <= limit, "only what was in the air"
+    assert len(tester.network.logged_jobs) - sent <= limit, "only jobs in flight are sent"
     return filler
 
 
 async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -> None:
-    """No job begins, readiness says why, nothing is lost; once there is room the same tick ends whole."""
+    """No job starts, readiness says why, nothing is lost; once there is room the same tick finishes all its jobs."""
     path = str(small_disk / "jobtester.db")
     async with (
         simulated_tester(network(), tmp_path, store={"path": path}, limits={"jobs": 4}) as tester,
@@ -81,9 +81,9 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
         filler = await fill_mid_tick(tester, small_disk)
         before = [row.id for row in await tester.results()]
         sent = len(tester.network.logged_jobs)
-        found = await readiness(tester)
-        assert not found["ok"]
-        assert "make room" in found["checks"]["store"]["problem"]
+        body = await readiness(tester)
+        assert not body["ok"]
+        assert "make room" in body["checks"]["store"]["problem"]
         await asyncio.sleep(2.5)  # two tries later nothing has changed
         assert len(tester.network.logged_jobs) == sent < 48
         assert [row.id for row in await tester.results()] == before
@@ -105,7 +105,7 @@ async def test_a_full_disk_makes_a_tick_wait(small_disk: Path, tmp_path: Path) -
 
 
 async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
-    """It gives up what it cannot record, keeps what it has, and a new one opens the file as it was."""
+    """It drops what it cannot record, keeps the rest, and the next daemon opens the file unchanged."""
     path = str(small_disk / "jobtester.db")
     keys: dict[str, Any] = {
         "store": {"path": path},
@@ -124,14 +124,14 @@ async def test_a_daemon_can_be_stopped_while_its_disk_is_full(small_disk: Path, 
         assert [row.id for row in await tester.results()] == before
 
 
-async def test_a_disk_that_is_full_at_the_start_is_told(small_disk: Path) -> None:
-    """Nothing is begun half."""
+async def test_a_disk_that_is_full_at_the_start_is_reported(small_disk: Path) -> None:
+    """The store does not open, and the message says what to do."""
     fill_disk(small_disk)
     with pytest.raises(StoreError, match=r"store\.path: .*(make room|No space left)"):
         await Database(small_disk / "jobtester.db").open()
 
 
-async def test_a_disk_that_may_only_be_read_is_told(small_disk: Path) -> None:
+async def test_a_read_only_disk_is_reported(small_disk: Path) -> None:
     """The message names the key; what is there is not touched."""
     path = small_disk / "jobtester.db"
     first = Database(path)
@@ -142,24 +142,24 @@ async def test_a_disk_that_may_only_be_read_is_told(small_disk: Path) -> None:
     with pytest.raises(StoreError, match=r"store\.path: .*(is read-only|Read-only file system)"):
         await Database(path).open()
     assert path.read_bytes() == before
-    assert names(small_disk) == ["jobtester.db", "jobtester.db.lock"]
+    assert file_names(small_disk) == ["jobtester.db", "jobtester.db.lock"]
 
 
-async def test_a_file_that_may_only_be_read_is_told(tmp_path: Path) -> None:
-    """So is a file of somebody else."""
+async def test_a_read_only_file_is_reported(tmp_path: Path) -> None:
+    """So is a file of another user."""
     path = tmp_path / "jobtester.db"
     first = Database(path)
     await first.open()
     await first.close()
     path.chmod(0o444)
     if os.access(path, os.W_OK):
-        pytest.skip("root may write every file; see the test of a disk that may only be read")
+        pytest.skip("root may write every file; see the test of a read-only disk")
     with pytest.raises(StoreError, match=r"store\.path: .*is read-only"):
         await Database(path).open()
 
 
 async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
-    """The second one says so at once, and the first goes on."""
+    """The second one fails at once, and the first can still write."""
     first, second = Database(tmp_path / "jobtester.db"), Database(tmp_path / "jobtester.db")
     await first.open()
     try:
@@ -174,7 +174,7 @@ async def test_two_daemons_never_share_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, replaced: bool) -> None:
-    """Moved, or replaced, under the running daemon: it is told at once, and put back it goes on by itself."""
+    """Moved or replaced under the running daemon: a write fails at once, and succeeds once the file is back."""
     path = tmp_path / "jobtester.db"
     async with delivery_harness(tmp_path) as harness:
         await harness.record()
@@ -192,8 +192,8 @@ async def test_nothing_is_written_to_a_file_that_went_away(tmp_path: Path, repla
 
 
 @pytest.mark.slow
-async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> None:
-    """By another program, which is named as the cause; afterwards the file can be used."""
+async def test_a_file_that_is_locked_at_the_start_is_reported(tmp_path: Path) -> None:
+    """By another program, which the message names as the cause; afterwards the file opens."""
     path = tmp_path / "jobtester.db"
     first = Database(path)
     await first.open()
@@ -208,8 +208,8 @@ async def test_a_file_that_is_locked_at_the_start_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_path: Path) -> None:
-    """The answer came and cannot be noted: it is noted later, without another post and without a restart."""
+async def test_a_file_that_is_locked_after_a_post_doubles_nothing(tmp_path: Path) -> None:
+    """The answer cannot be recorded; it is recorded later, without another post and without a restart."""
     async with delivery_harness(tmp_path) as harness:
         await harness.record()
         await harness.run()
@@ -232,7 +232,7 @@ async def test_a_file_that_is_locked_between_post_and_note_doubles_nothing(tmp_p
 
 
 def no_header(content: bytes) -> bytes:
-    """Overwrite what tells that it is a database."""
+    """Overwrite the header."""
     return b"garbage!" * 16 + content[128:]
 
 
@@ -241,13 +241,13 @@ def no_pages(content: bytes) -> bytes:
     return content[:4096] + b"\xa5" * (len(content) - 4096)
 
 
-def half(content: bytes) -> bytes:
-    """Cut it, as a crashing disk does."""
+def first_half(content: bytes) -> bytes:
+    """Cut the file in half, as a crashing disk does."""
     return content[: len(content) // 2]
 
 
-async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(tmp_path: Path) -> None:
-    """It is not checked at every start, which takes long; once damage was met, the next start looks at all of it."""
+async def test_a_large_damaged_file_is_moved_aside_once_its_damage_was_met(tmp_path: Path) -> None:
+    """It is not checked at every start, which takes long; once damage was met, the next start checks all of it."""
     path = tmp_path / "jobtester.db"
     first = Database(path)
     await first.open()
@@ -272,24 +272,24 @@ async def test_a_large_file_is_set_aside_at_the_start_after_its_damage_was_met(t
     assert not (tmp_path / "jobtester.db.suspect").exists()
 
 
-@pytest.mark.parametrize("damage", [no_header, no_pages, half])
-async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    """Never overwritten, also not the second one; the daemon works with a new file, and readiness is loud about it."""
+@pytest.mark.parametrize("damage", [no_header, no_pages, first_half])
+async def test_a_damaged_file_is_moved_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """It is never overwritten, nor is the second one; the daemon uses a new file, and readiness reports it."""
     path = tmp_path / "jobtester.db"
     async with delivery_harness(tmp_path) as harness:
         await harness.record(5)
-    kept = set()
+    damaged = set()
     for _ in range(2):
         path.write_bytes(damage(path.read_bytes()))
-        kept.add(path.read_bytes())
+        damaged.add(path.read_bytes())
         async with simulated_tester(network(), tmp_path) as tester:
-            found = await readiness(tester)
-            assert found["checks"]["store"]["ok"] is False
-            assert "jobtester.db.damaged-20" in found["checks"]["store"]["problem"]
+            body = await readiness(tester)
+            assert body["checks"]["store"]["ok"] is False
+            assert "jobtester.db.damaged-20" in body["checks"]["store"]["problem"]
             report = await tester.tick()
             assert (report.settled, len(await tester.results())) == (48, 48)
-    aside = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
-    assert {(tmp_path / name).read_bytes() for name in aside} == kept
+    aside = [name for name in file_names(tmp_path) if ".damaged-" in name and not name.endswith(("-wal", "-shm"))]
+    assert {(tmp_path / name).read_bytes() for name in aside} == damaged
     assert len(aside) == 2
     async with simulated_tester(network(), tmp_path) as tester:
         assert (await readiness(tester))["checks"]["store"] == {"ok": True}
