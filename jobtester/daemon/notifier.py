@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 import structlog
 
 from jobtester import __version__
@@ -16,6 +15,7 @@ from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary
 from jobtester.http import Proxies, sign_body
 from jobtester.settings.sections import NotifySettings
+from jobtester.web.schemas import TickSchema
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class Notifier:
         settings = self.settings()
         if settings.url is None:
             return
-        body = orjson.dumps(report.as_json())
+        body = TickSchema.from_report(report).to_json()
         headers = {}
         if settings.secret is not None:
             headers["Authorization"] = sign_body(settings.secret.get_secret_value(), body)

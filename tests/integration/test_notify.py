@@ -65,7 +65,7 @@ async def test_a_report_is_signed() -> None:
     async with bot() as one:
         await assert_posts(one, NotifySettings(url=SecretUrl(one.url), secret=SecretStr("key")), count=1)
         body, signature = one.got[0]
-        assert orjson.loads(body)["tick"] == "t1"
+        assert orjson.loads(body)["id"] == "t1"
         assert signature == hmac.new(b"key", body, hashlib.sha256).hexdigest()
 
 
