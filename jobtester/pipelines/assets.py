@@ -1,4 +1,4 @@
-"""Assets: the test inputs and what is true of them, looked at before anybody is judged by them."""
+"""Assets: load the test inputs and their metadata, and check them before any orchestrator is judged by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,30 +14,30 @@ from jobtester.checks.worker import Worker, WorkerLostError
 from jobtester.errors import AssetError
 
 MAX_SIZE = 50 * 2**20
-TRUTH = "truth.toml"
-_KINDS = {
+TRUTH_FILE = "truth.toml"
+_KINDS_BY_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif"), "image"),
     **dict.fromkeys((".wav", ".flac", ".mp3"), "audio"),
-    **dict.fromkeys((".webp", ".bmp", ".tif", ".tiff", ".avif"), "wrong image"),
-    **dict.fromkeys((".mp4", ".m4a", ".ogg", ".webm"), "wrong audio"),
+    **dict.fromkeys((".webp", ".bmp", ".tif", ".tiff", ".avif"), "unusable image"),
+    **dict.fromkeys((".mp4", ".m4a", ".ogg", ".webm"), "unusable audio"),
 }
-_WRONG = {
-    "wrong image": "gateways take PNG, JPEG and GIF only; convert it",
-    "wrong audio": "gateways are safe with WAV, FLAC and MP3 only; convert it",
+_REFUSALS = {
+    "unusable image": "gateways take PNG, JPEG and GIF only; convert it",
+    "unusable audio": "gateways are safe with WAV, FLAC and MP3 only; convert it",
 }
 _INSPECT_CPU_S = 30.0
-_TRUTHS: TypeAdapter[dict[str, AssetMetadata]] = TypeAdapter(dict[str, AssetMetadata])
+_METADATA_TYPE: TypeAdapter[dict[str, AssetMetadata]] = TypeAdapter(dict[str, AssetMetadata])
 
 
 def builtin_folder() -> Path:
-    """Give the folder of the test inputs that come with the product: in an installed package, or in the repository."""
+    """Return the folder of the shipped test inputs: in an installed package, or in the repository."""
     installed = Path(__file__).parents[1] / "assets"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "assets"
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One test input: its bytes and what is known of it."""
+    """One test input: its bytes and its metadata."""
 
     name: str
     content: bytes
@@ -46,24 +45,20 @@ class Asset:
 
 
 class Assets:
-    """The test inputs of a folder, and those that come with the product where the folder has none of the name."""
+    """The test inputs of a folder, and the shipped ones for names that the folder does not have."""
 
     def __init__(self, directory: Path | str | None = None) -> None:
-        """Look for files in `directory` first. Nothing is read yet."""
         self._folders = [Path(directory)] if directory else []
         self._folders.append(builtin_folder())
-        self._known: dict[str, Asset] = {}
-        self._truths: dict[Path, dict[str, AssetMetadata]] = {}
+        self._assets: dict[str, Asset] = {}
+        self._metadata_by_folder: dict[Path, dict[str, AssetMetadata]] = {}
 
     def get(self, name: str) -> Asset:
-        """Give a test input, read and checked once.
-
-        Raises AssetError that names the file and says what to do: an input that cannot be processed is charged to
-        the orchestrators, so it must not be sent.
-        """
-        if name not in self._known:
-            self._known[name] = self._read(name)
-        return self._known[name]
+        """Return a test input, read and checked once. Raises AssetError that names the file and what to do."""
+        # An input that cannot be processed would be charged to the orchestrators, so it must not be sent.
+        if name not in self._assets:
+            self._assets[name] = self._read(name)
+        return self._assets[name]
 
     def _read(self, name: str) -> Asset:
         path = self._find(name)
@@ -75,14 +70,15 @@ class Assets:
             raise AssetError(f"{path}: cannot be read: {error}") from error
         if not content:
             raise AssetError(f"{path}: is empty; put the file back")
-        truth = self._truth(path)
-        if truth.sha256 and hashlib.sha256(content).hexdigest() != truth.sha256:
+        metadata = self._find_metadata(path)
+        if metadata.sha256 and hashlib.sha256(content).hexdigest() != metadata.sha256:
             raise AssetError(
-                f"{path}: is not the file that {TRUTH} beside it describes; put that file back, or correct {TRUTH}"
+                f"{path}: is not the file that {TRUTH_FILE} beside it describes; put that file back, or correct "
+                f"{TRUTH_FILE}"
             )
-        if path.parent == builtin_folder() and truth.sha256:
-            return Asset(name, content, truth)  # known to be good, byte for byte
-        return Asset(name, content, _inspected(path, content, truth))
+        if path.parent == builtin_folder() and metadata.sha256:
+            return Asset(name, content, metadata)  # byte for byte the file that was checked when it was made
+        return Asset(name, content, _inspect(path, content, metadata))
 
     def _find(self, name: str) -> Path:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
@@ -90,17 +86,17 @@ class Assets:
         for folder in self._folders:
             if (folder / name).is_file():
                 return folder / name
-        looked = " and ".join(str(folder) for folder in self._folders)
-        raise AssetError(f"{name}: no such file; looked in {looked}")
+        folders = " and ".join(map(str, self._folders))
+        raise AssetError(f"{name}: no such file; looked in {folders}")
 
-    def _truth(self, path: Path) -> AssetMetadata:
-        if path.parent not in self._truths:
-            self._truths[path.parent] = _truths(path.parent / TRUTH)
-        return self._truths[path.parent].get(path.name, AssetMetadata())
+    def _find_metadata(self, path: Path) -> AssetMetadata:
+        if path.parent not in self._metadata_by_folder:
+            self._metadata_by_folder[path.parent] = _read_metadata(path.parent / TRUTH_FILE)
+        return self._metadata_by_folder[path.parent].get(path.name, AssetMetadata())
 
 
-def _truths(path: Path) -> dict[str, AssetMetadata]:
-    """Read a truth.toml; a folder without one has nothing known of its files."""
+def _read_metadata(path: Path) -> dict[str, AssetMetadata]:
+    """Return the metadata in a truth.toml by file name; empty for a folder without one."""
     try:
         table = tomllib.loads(path.read_text("utf-8")).get("files", {})
     except FileNotFoundError:
@@ -112,39 +108,36 @@ def _truths(path: Path) -> dict[str, AssetMetadata]:
     for name, facts in table.items():
         if not isinstance(facts, dict):
             raise AssetError(f'{path}: files."{name}" has to be a table')
-        unknown = set(facts) - {each.name for each in fields(AssetMetadata)}
+        unknown = set(facts) - {field.name for field in fields(AssetMetadata)}
         if unknown:
             raise AssetError(f'{path}: files."{name}".{min(unknown)}: no such key')
     try:
-        return _TRUTHS.validate_python(table)
+        return _METADATA_TYPE.validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(f'"{part}"' if "." in str(part) else str(part) for part in first["loc"])
-        raise AssetError(f"{path}: files.{where}: {first['msg']}") from error
+        location = ".".join(f'"{part}"' if "." in str(part) else str(part) for part in first["loc"])
+        raise AssetError(f"{path}: files.{location}: {first['msg']}") from error
 
 
-def _inspected(path: Path, content: bytes, truth: AssetMetadata) -> AssetMetadata:
-    """Decode a file that is not ours, in a process of its own, and complete what is known of it."""
-    kind = _KINDS.get(path.suffix.lower())
+def _inspect(path: Path, content: bytes, metadata: AssetMetadata) -> AssetMetadata:
+    """Return the metadata of a file that is not shipped, completed by decoding it. Raises AssetError."""
+    kind = _KINDS_BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
-        return truth
-    if kind in _WRONG:
-        raise AssetError(f"{path}: {_WRONG[kind]}")
+        return metadata
+    if kind in _REFUSALS:
+        raise AssetError(f"{path}: {_REFUSALS[kind]}")
+    # In a process of its own: a decoder that a damaged file brings down must not take the daemon with it.
     worker = Worker.start(wall_s=2 * _INSPECT_CPU_S)
     try:
-        found = worker.inspect(content, kind, cpu_s=_INSPECT_CPU_S)
+        decoded = worker.inspect(content, kind, cpu_s=_INSPECT_CPU_S)
     except WorkerLostError as lost:
-        raise AssetError(f"{path}: cannot be looked at: {lost}") from lost
+        raise AssetError(f"{path}: cannot be decoded: {lost}") from lost
     finally:
         worker.stop()
-    if "problem" in found:
-        raise AssetError(f"{path}: {found['problem']}")
-    return replace(truth, **_agreeing(path, found, truth))
-
-
-def _agreeing(path: Path, found: dict[str, Any], truth: AssetMetadata) -> dict[str, Any]:
-    for key, value in found.items():
-        said = getattr(truth, key)
-        if said and (said != value if isinstance(value, str) else abs(said - value) > 0.5):
-            raise AssetError(f"{path}: {key} is {value}, {TRUTH} says {said}; correct {TRUTH}")
-    return found
+    if "problem" in decoded:
+        raise AssetError(f"{path}: {decoded['problem']}")
+    for key, value in decoded.items():
+        declared = getattr(metadata, key)
+        if declared and (declared != value if isinstance(value, str) else abs(declared - value) > 0.5):
+            raise AssetError(f"{path}: {key} is {value}, {TRUTH_FILE} says {declared}; correct {TRUTH_FILE}")
+    return replace(metadata, **decoded)

@@ -1,4 +1,4 @@
-"""The catalogue: every pipeline that can be tested, built in and from config.toml, checked as a whole."""
+"""The catalogue: load every pipeline that can be tested, built in or from config.toml, and check it as a whole."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from jobtester.settings.schema import deep_merge, did_you_mean
 
 Catalogue: TypeAlias = Mapping[str, PipelineDefinition]
 
-_NOT_WRITTEN = ("slug", "inputs")
+_INTERNAL_FIELDS = ("slug", "inputs")  # of a definition, but not keys of its table
 _SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 def builtin_tables() -> dict[str, dict[str, Any]]:
-    """Give the tables of the built-in pipelines."""
+    """Return the tables of the built-in pipelines by slug."""
     return tomllib.loads(files("jobtester.pipelines").joinpath("builtin.toml").read_text("utf-8"))
 
 
@@ -39,67 +39,69 @@ def load_catalogue(overrides: Mapping[str, Mapping[str, Any]], assets: Assets) -
     tables = builtin_tables()
     for slug, table in overrides.items():
         tables[slug] = deep_merge(tables.get(slug), table)
-    found: dict[str, PipelineDefinition] = {}
+    catalogue: dict[str, PipelineDefinition] = {}
     problems: list[str] = []
     for slug, table in tables.items():
-        definition, wrong = _define(slug, table, assets)
-        problems += [f"pipelines.{_key(slug)}{line}" for line in wrong]
+        definition, table_problems = _define(slug, table, assets)
+        problems += [f"pipelines.{_format_key(slug)}{line}" for line in table_problems]
         if definition is not None:
-            found[slug] = definition
+            catalogue[slug] = definition
     if problems:
         raise ConfigError.from_problems("the pipelines are not usable", problems)
-    return MappingProxyType(found)
+    return MappingProxyType(catalogue)
 
 
 def streaming_pipelines(catalogue: Catalogue) -> list[str]:
-    """Give the pipelines that write, and may stream it: of those, tokens are measured."""
-    return [one.slug for one in catalogue.values() if one.stream is not None]
+    """Return the slugs of pipelines that write text and may stream it; of those, tokens are measured."""
+    return [definition.slug for definition in catalogue.values() if definition.stream is not None]
 
 
 def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinition | None, list[str]]:
-    """Make a definition, or say what is wrong with its table; each line begins where the table's name ends."""
+    """Return the definition of a table, and its problems; each line continues the table's own key path."""
     if not isinstance(table, Mapping):
         return None, [": has to be a table"]
-    problems = [f".{key}: no such key" for key in _NOT_WRITTEN if key in table]
+    problems = [f".{key}: no such key" for key in _INTERNAL_FIELDS if key in table]
     if not table.get("byoc") and not _SLUG.fullmatch(slug):
         problems.append(': the name is part of an address: small letters, digits and "-"; or set byoc = true')
-    given = {key: value for key, value in table.items() if key not in _NOT_WRITTEN}
+    keys = {key: value for key, value in table.items() if key not in _INTERNAL_FIELDS}
     try:
-        definition = PipelineDefinition.model_validate({**given, "slug": slug})
+        definition = PipelineDefinition.model_validate({**keys, "slug": slug})
     except ValidationError as error:
-        return None, problems + [_line(dict(item)) for item in error.errors()]
-    problems += _contents(definition)
+        return None, problems + [_format_error(dict(item)) for item in error.errors()]
+    problems += _find_table_problems(definition)
+    # A disabled pipeline may name test inputs that are not there: nothing is sent for it.
     if problems or not definition.enabled:
         return definition, problems
-    inputs, problems = _inputs(definition, assets)
-    definition = definition.model_copy(update={"inputs": inputs(definition.files)})
-    return definition, problems or list(_unknowns(definition, inputs))
+    metadata, problems = _read_inputs(definition, assets)
+    inputs = {field: metadata[name] for field, name in definition.files.items() if name in metadata}
+    definition = definition.model_copy(update={"inputs": inputs})
+    return definition, problems or list(dict.fromkeys(_find_unmet_needs(definition, metadata)))
 
 
-def _contents(definition: PipelineDefinition) -> list[str]:
-    """Say what is wrong inside parameters, files and checks, which are free tables."""
+def _find_table_problems(definition: PipelineDefinition) -> list[str]:
+    """Return the problems of parameters, files and checks, which are free tables to pydantic."""
     problems = [
-        f".checks[{i}]{line}" for i, table in enumerate(definition.checks) for line in parameter_problems(table)
+        f".checks[{index}]{line}" for index, table in enumerate(definition.checks) for line in parameter_problems(table)
     ]
     if problems:
         return problems
-    for where, override in _layers(definition):
-        problems += _parameters(where, definition, override)
+    checks = {table["check"]: table for table in reversed(definition.checks)}  # the first of a name counts
+    for path, override in _overrides(definition):
+        problems += _find_parameter_problems(path, definition, override)
         if override.files and not definition.is_multipart:
-            problems.append(f'{where}.files: only content_type = "multipart/form-data" carries files')
-        names = {table["check"] for table in definition.checks}
-        for name, expected in override.expect.items():
-            if name not in names:
-                problems.append(f"{where}.expect.{name}: the pipeline has no check of this name")
-                continue
-            table = {**next(each for each in definition.checks if each["check"] == name), **expected}
-            problems += [f"{where}.expect.{name}{line}" for line in parameter_problems(table)]
+            problems.append(f'{path}.files: only content_type = "multipart/form-data" carries files')
+        for name, parameters in override.expect.items():
+            if name not in checks:
+                problems.append(f"{path}.expect.{name}: the pipeline has no check of this name")
+            else:
+                lines = parameter_problems({**checks[name], **parameters})
+                problems += [f"{path}.expect.{name}{line}" for line in lines]
     return problems
 
 
-def _parameters(where: str, definition: PipelineDefinition, override: Override) -> Iterator[str]:
+def _find_parameter_problems(parent: str, definition: PipelineDefinition, override: Override) -> Iterator[str]:
     for key, value in override.parameters.items():
-        path = f"{where}.parameters.{_key(key)}"
+        path = f"{parent}.parameters.{_format_key(key)}"
         if key == definition.model_field:
             yield f"{path}: is filled in for each job; model_field names it"
         elif key == "stream":
@@ -108,46 +110,40 @@ def _parameters(where: str, definition: PipelineDefinition, override: Override) 
             yield f"{path}: is a file already; see files"
         elif has_empty_list(value):
             yield f"{path}: the list is empty, so there is nothing to choose"
-        elif not _plain(value):
+        elif not _fits_json(value):
             yield f"{path}: dates, times, nan, inf and integers beyond 64 bits cannot be sent; write a text"
 
 
-def _inputs(definition: PipelineDefinition, assets: Assets) -> tuple[Any, list[str]]:
-    """Read every file the pipeline may send; give a function from files to their truths, and what is wrong."""
-    known: dict[str, AssetMetadata] = {}
+def _read_inputs(definition: PipelineDefinition, assets: Assets) -> tuple[dict[str, AssetMetadata], list[str]]:
+    """Return the metadata of every file that the pipeline may send, by name, and the problems of the others."""
+    metadata: dict[str, AssetMetadata] = {}
     problems = []
-    for where, override in _layers(definition):
+    for path, override in _overrides(definition):
         for field, name in override.files.items():
             try:
-                known[name] = assets.get(name).metadata
+                metadata[name] = assets.get(name).metadata
             except AssetError as error:
-                problems.append(f"{where}.files.{_key(field)}: {error}")
-
-    def truths(sent: Mapping[str, str]) -> dict[str, AssetMetadata]:
-        return {field: known[name] for field, name in sent.items() if name in known}
-
-    return truths, problems
+                problems.append(f"{path}.files.{_format_key(field)}: {error}")
+    return metadata, problems
 
 
-def _unknowns(definition: PipelineDefinition, inputs: Any) -> Iterator[str]:
-    """Say which checks would have to know something of the request that nobody tells them."""
-    said = set()
+def _find_unmet_needs(definition: PipelineDefinition, metadata: Mapping[str, AssetMetadata]) -> Iterator[str]:
+    """Yield a line for each check that needs to know more of a request than its parameters and files say."""
+    # Every combination that a tick may choose is tried: a check that can only be made in some would pass or fail
+    # orchestrators by the luck of the tick.
     for variant in definition.variants or (None,):
         for pattern in ("", *definition.per_model):
-            whole = definition.for_model(pattern, variant)
-            asked = choose(whole.parameters, 0, definition.slug)
-            tables = definition.check_tables(whole.expect)
-            expectation = Expectation((), asked, inputs(whole.files))
-            for index, table in enumerate(tables):
-                need = missing_inputs(make_check(table), expectation)
-                line = f".checks[{index}]: {table['check']} {need}"
-                if need and line not in said:
-                    said.add(line)
-                    yield line
+            effective = definition.for_model(pattern, variant)
+            parameters = choose(effective.parameters, 0, definition.slug)
+            inputs = {field: metadata[name] for field, name in effective.files.items() if name in metadata}
+            expectation = Expectation((), parameters, inputs)
+            for index, table in enumerate(definition.check_tables(effective.expect)):
+                if need := missing_inputs(make_check(table), expectation):
+                    yield f".checks[{index}]: {table['check']} {need}"
 
 
-def _layers(definition: PipelineDefinition) -> Iterator[tuple[str, Override]]:
-    """Give every place where parameters, files and expectations may stand, with its key path."""
+def _overrides(definition: PipelineDefinition) -> Iterator[tuple[str, Override]]:
+    """Yield every place where parameters, files and expectations may stand, with its key path."""
     yield "", Override(parameters=definition.parameters, files=definition.files)
     for pattern, override in definition.per_model.items():
         yield f'.per_model."{pattern}"', override
@@ -155,35 +151,32 @@ def _layers(definition: PipelineDefinition) -> Iterator[tuple[str, Override]]:
         yield f".variants[{index}]", variant
 
 
-def _plain(value: Any) -> bool:
-    """Tell whether a value can be written as JSON."""
+def _fits_json(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return all(map(_plain, value.values()))
+        return all(map(_fits_json, value.values()))
     if isinstance(value, list):
-        return all(map(_plain, value))
+        return all(map(_fits_json, value))
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _key(name: object) -> str:
+def _format_key(name: object) -> str:
     text = str(name)
     return text if re.fullmatch(r"[\w-]+", text) else f'"{text}"'
 
 
-def _line(item: Mapping[str, Any]) -> str:
-    """Put one of pydantic's findings into plain words, with the key path first."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        known = (
-            Override.model_fields
-            if len(item["loc"]) > 1
-            else PipelineDefinition.model_fields.keys() - set(_NOT_WRITTEN)
-        )
-        return f"{path}: no such key{did_you_mean(str(item['loc'][-1]), known)}"
-    if item["type"] == "missing":
+def _format_error(error: Mapping[str, Any]) -> str:
+    """Return a line for one of pydantic's errors, with the key path first."""
+    location = error["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_format_key(part)}" for part in location)
+    if error["type"] == "extra_forbidden":
+        is_nested = len(location) > 1
+        keys = Override.model_fields if is_nested else PipelineDefinition.model_fields.keys() - set(_INTERNAL_FIELDS)
+        return f"{path}: no such key{did_you_mean(str(location[-1]), keys)}"
+    if error["type"] == "missing":
         return f"{path}: is missing"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    given = item.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    shown = f" (given: {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"{path}: {message}{shown}"

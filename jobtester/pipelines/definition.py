@@ -1,4 +1,4 @@
-"""Definitions: what to send for a pipeline and what to expect, as data. Built-in ones are in builtin.toml."""
+"""Definitions: what to send for a pipeline and what to expect, as data. The built-in ones stand in builtin.toml."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jobtester.settings.schema import deep_merge
 MULTIPART = "multipart/form-data"
 
 
-def _limit(value: float) -> float:
+def _check_limit(value: float) -> float:
     if not 0 < value <= 86_400:
         raise ValueError("has to be longer than nothing and at most a day")
     return value
 
 
-def _path(value: str) -> str:
+def _check_path(value: str) -> str:
     if (
         not value.startswith("/")
         or value.endswith("/")
@@ -36,15 +36,15 @@ def _path(value: str) -> str:
     return value
 
 
-def _factor(value: object) -> object:
+def _check_factor(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, int | float) and value < 0):
         raise ValueError("has to be a number, or the name of one")
     return value
 
 
-Limit = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_limit)]
-UriPath = Annotated[str, AfterValidator(_path)]
-Factor = Annotated[int | float | str, BeforeValidator(_factor)]
+Limit = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_check_limit)]
+UriPath = Annotated[str, AfterValidator(_check_path)]
+Factor = Annotated[int | float | str, BeforeValidator(_check_factor)]
 
 
 class Table(BaseModel):
@@ -54,7 +54,7 @@ class Table(BaseModel):
 
 
 class Override(Table):
-    """What is different for some models, or in one variant: parameters, files, and parameters of checks by name."""
+    """What differs for some models or in one variant: parameters, files, and parameters of checks by name."""
 
     parameters: dict[str, Any] = Field({}, description="values that are sent instead of, or besides, the pipeline's")
     files: dict[str, str] = Field({}, description="test inputs that are sent instead, by form field")
@@ -62,7 +62,9 @@ class Override(Table):
 
 
 class PipelineDefinition(Table):
-    """One pipeline. `slug` is the name of its table, `inputs` what is known of its files; both are not written there.
+    """One pipeline, with a field for each key of its table in config.toml.
+
+    `slug` is the table's name, `inputs` the metadata of its files; both are filled in and no keys of the table.
 
     `units` are the factors whose product is how many priced units one job has: a number, a parameter's name,
     `input.pixels`, `input.seconds` (whole ones), `<parameter>.length` (characters), or `timeout` (seconds).
@@ -98,27 +100,27 @@ class PipelineDefinition(Table):
     variants: tuple[Override, ...] = Field((), description="whole alternatives, of which one is taken in each tick")
 
     def model_post_init(self, _context: object) -> None:
-        """Fill in the display name: go-livepeer's own for its pipelines, the capability's for external ones."""
+        """Set a missing name: go-livepeer's display name for its pipelines, the capability's for external ones."""
         if not self.name:
             object.__setattr__(self, "name", self.slug if self.byoc else display_name(self.slug))
 
     @property
     def timeout_s(self) -> float:
-        """Give the time limit for a warm model, in seconds."""
+        """Return the time limit for a warm model, in seconds."""
         return self.timeout
 
     @property
     def cold_timeout_s(self) -> float:
-        """Give the time limit for a model that may have to be loaded, in seconds."""
+        """Return the time limit for a model that may have to be loaded, in seconds, at least that of a warm one."""
         return max(self.timeout, self.cold_timeout)
 
     @property
     def is_multipart(self) -> bool:
-        """Tell whether the request is form data."""
+        """Return True if the request is form data."""
         return self.content_type == MULTIPART
 
     def for_model(self, model: str, variant: Override | None = None) -> Override:
-        """Give parameters, files and expectations for a model: the pipeline's own, the variant's, then the model's."""
+        """Return parameters, files and expectations: the pipeline's own, the variant's over them, then the model's."""
         matching = [
             override for pattern, override in self.per_model.items() if fnmatchcase(model.lower(), pattern.lower())
         ]
@@ -126,11 +128,11 @@ class PipelineDefinition(Table):
         return Override.model_validate(reduce(deep_merge, (layer.model_dump() for layer in layers)))
 
     def check_tables(self, expect: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Give the tables of the checks with the parameters that `expect` has for them."""
+        """Return the tables of the checks with the parameters that `expect` has for them."""
         return [{**table, **expect.get(str(table.get("check")), {})} for table in self.checks]
 
     def estimate_price_wei(self, capability: Capability) -> int | None:
-        """Estimate what one job costs in wei, rounded up; None where the price or the units are not known."""
+        """Return what one job costs in wei, rounded up; None where the price or the units are not known."""
         price = capability.price
         if price is None or price.units <= 0:
             return None
@@ -143,34 +145,39 @@ class PipelineDefinition(Table):
 
     @cached_property
     def units_by_model(self) -> dict[str, int | None]:
-        """Remember the units of models that were asked for; no part of what makes two definitions equal."""
+        """Return the units of models that were priced before; no part of what makes two definitions equal."""
         return {}
 
     def count_units(self, model: str) -> int | None:
-        """Give how many priced units a job for a model has, the most that any choice costs; None where unknown."""
+        """Return how many priced units a job for a model has at most, over all choices; None where unknown."""
         if not self.units:
             return None
-        counted = [self._product(self.for_model(model, each).parameters) for each in self.variants or (None,)]
-        known = [count for count in counted if count is not None]
-        return max(known) if len(known) == len(counted) else None
+        counts = []
+        for variant in self.variants or (None,):
+            count = self._count_units_with(self.for_model(model, variant).parameters)
+            if count is None:
+                return None
+            counts.append(count)
+        return max(counts)
 
-    def _product(self, parameters: Mapping[str, Any]) -> int | None:
+    def _count_units_with(self, parameters: Mapping[str, Any]) -> int | None:
         product = 1.0
         for factor in self.units:
-            value = factor if isinstance(factor, int | float) else self._factor(factor, parameters)
+            value = factor if isinstance(factor, int | float) else self._factor_value(factor, parameters)
             if value is None:
                 return None
             product *= value
         return round(product)
 
-    def _factor(self, factor: str, parameters: Mapping[str, Any]) -> float | None:
+    def _factor_value(self, factor: str, parameters: Mapping[str, Any]) -> float | None:
         match factor:
             case "timeout":
                 return self.timeout_s
             case "input.pixels":
-                return next((truth.width * truth.height for truth in self.inputs.values() if truth.width), None)
+                return next((file.width * file.height for file in self.inputs.values() if file.width), None)
             case "input.seconds":
-                return next((int(truth.duration_s) for truth in self.inputs.values() if truth.duration_s), None)
+                return next((int(file.duration_s) for file in self.inputs.values() if file.duration_s), None)
+        # Of a list one value is chosen in each tick; the dearest one makes the estimate safe.
         name, _, kind = factor.partition(".")
         values = list(all_choices(parameters.get(name)))
         if kind == "length":

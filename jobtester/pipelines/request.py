@@ -1,4 +1,4 @@
-"""Requests: the bytes of a job, made once for each pipeline and model of a tick."""
+"""Requests: build the bytes of a job, once for each pipeline and model of a tick."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from jobtester.checks.base import Expectation
 from jobtester.checks.registry import make_check
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
-from jobtester.pipelines.definition import Override, PipelineDefinition
+from jobtester.pipelines.definition import PipelineDefinition
 from jobtester.pipelines.parameter_choices import choose, pick_index
 
 _JSON = "application/json"
+_FORM_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 _FIRST_TOKEN = re.compile(rb'"content"\s*:\s*"[^"]')  # the role comes before, often with an empty text
 
 
@@ -26,8 +27,8 @@ _FIRST_TOKEN = re.compile(rb'"content"\s*:\s*"[^"]')  # the role comes before, o
 class Request:
     """What is sent: POST `body` to `path`.
 
-    `parameters` is what is shown of it, files by name. `expectation` is what a right answer looks like. `first_token`
-    matches what comes with a streamed answer's first token, None where nothing is streamed.
+    `parameters` are shown and posted with the result, files by name. `expectation` is what a right answer looks like.
+    `first_token` matches in a streamed answer as soon as its first token is there, None where nothing is streamed.
     """
 
     path: str
@@ -40,72 +41,69 @@ class Request:
 
 @dataclass(slots=True)
 class Requests:
-    """The requests of one tick. What is chosen depends on the tick's seed alone, never on the orchestrator."""
+    """The requests of one tick. What is chosen depends on the tick's seed alone, never on the orchestrator.
+
+    Orchestrators are compared with each other, so all of them get the same bytes.
+    """
 
     catalogue: Catalogue
     assets: Assets
     seed: int
-    _made: dict[tuple[str, str], Request] = field(default_factory=dict)
+    _requests: dict[tuple[str, str], Request] = field(default_factory=dict)
 
     def build(self, definition: PipelineDefinition, model: str) -> Request:
-        """Give the request for a pipeline and model, the same object for every orchestrator."""
+        """Return the request for a pipeline and model, the same object for every orchestrator."""
         key = (definition.slug, model)
-        if key not in self._made:
-            self._made[key] = self._make(definition, model)
-        return self._made[key]
+        if key not in self._requests:
+            self._requests[key] = self._build(definition, model)
+        return self._requests[key]
 
-    def _make(self, definition: PipelineDefinition, model: str) -> Request:
-        whole = definition.for_model(model, self._variant(definition))
+    def _build(self, definition: PipelineDefinition, model: str) -> Request:
+        variant = None
+        if definition.variants:
+            place = f"{definition.slug} variants"
+            variant = definition.variants[pick_index(len(definition.variants), self.seed, place)]
+        effective = definition.for_model(model, variant)
         fields: dict[str, Any] = {}
-        if not (definition.byoc and model == definition.slug):  # the capability's name stands for a model nobody names
+        # An external capability that names no model is advertised under its own name, which its worker does not know.
+        if not (definition.byoc and model == definition.slug):
             fields[definition.model_field] = model
-        fields |= choose(whole.parameters, self.seed, definition.slug)
+        fields |= choose(effective.parameters, self.seed, definition.slug)
         if definition.stream is not None:
             fields["stream"] = definition.stream
-        files = {name: self.assets.get(file) for name, file in whole.files.items()}
+        files = {name: self.assets.get(file) for name, file in effective.files.items()}
         if definition.is_multipart:
             contents = {name: (asset.name, asset.content) for name, asset in files.items()}
             body, content_type = encode_multipart(fields, contents)
         else:
             body, content_type = orjson.dumps(fields), _JSON
-        checks = tuple(make_check(table) for table in definition.check_tables(whole.expect))
-        truths = {name: asset.metadata for name, asset in files.items()}
+        checks = tuple(make_check(table) for table in definition.check_tables(effective.expect))
+        inputs = {name: asset.metadata for name, asset in files.items()}
         return Request(
             path=definition.uri,
             content_type=content_type,
             body=body,
-            parameters={**fields, **whole.files},
-            expectation=Expectation(checks, fields, truths, is_streamed=bool(definition.stream)),
+            parameters={**fields, **effective.files},
+            expectation=Expectation(checks, fields, inputs, is_streamed=bool(definition.stream)),
             first_token=_FIRST_TOKEN if definition.stream else None,
         )
 
-    def _variant(self, definition: PipelineDefinition) -> Override | None:
-        """Give the tick's variant, None for a pipeline that has none."""
-        if not definition.variants:
-            return None
-        return definition.variants[pick_index(len(definition.variants), self.seed, f"{definition.slug} variants")]
-
-
-_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
-
 
 def encode_multipart(fields: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:
-    """Encode fields as text and files with their names; give the body and its content type.
-
-    The boundary follows from the content, so that equal content gives equal bytes and no content can contain it.
-    """
-    parts = [_part(f'name="{_quoted(name)}"', form_text(value).encode()) for name, value in fields.items()]
+    """Return the body of a form with fields as text and files with their names, and its content type."""
+    parts = [_encode_part(f'name="{_escape(name)}"', form_text(value).encode()) for name, value in fields.items()]
     parts += [
-        _part(f'name="{_quoted(name)}"; filename="{_quoted(filename)}"', content, "application/octet-stream")
+        _encode_part(f'name="{_escape(name)}"; filename="{_escape(filename)}"', content, "application/octet-stream")
         for name, (filename, content) in files.items()
     ]
+    # By hash of the content: equal content gives equal bytes, and no content can contain the boundary.
     boundary = hashlib.sha256(b"".join(parts)).hexdigest()[:32].encode()
     body = b"".join(b"--%b\r\n%b\r\n" % (boundary, part) for part in parts) + b"--%b--\r\n" % boundary
     return body, f"multipart/form-data; boundary={boundary.decode()}"
 
 
 def form_text(value: Any) -> str:
-    """Write a value as the text of a form field: true and false, whole numbers in base 10, anything nested as JSON."""
+    """Return the text of a form field: true and false, whole numbers in base 10, anything nested as JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int | float):
@@ -113,11 +111,11 @@ def form_text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _part(disposition: str, content: bytes, kind: str = "") -> bytes:
+def _encode_part(disposition: str, content: bytes, kind: str = "") -> bytes:
     head = f"Content-Disposition: form-data; {disposition}\r\n"
     head += f"Content-Type: {kind}\r\n" if kind else ""
     return head.encode() + b"\r\n" + content
 
 
-def _quoted(text: str) -> str:
-    return text.translate(_ESCAPES)
+def _escape(text: str) -> str:
+    return text.translate(_FORM_ESCAPES)
