@@ -30,7 +30,7 @@ HORIZON = 0.58
 SUN = (0.80, 0.20, 0.075)
 BALL = (0.42, 0.625, 0.1875)
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def picture(side: int) -> Image.Image:
@@ -106,7 +106,7 @@ def main() -> None:
     (HERE / "truth.toml").write_text(heading + tomli_w.dumps({"files": truth}), "utf-8")
 
 
-def _gradient(side: int, *, top: Colour, bottom: Colour) -> Image.Image:
+def _gradient(side: int, *, top: Color, bottom: Color) -> Image.Image:
     column = Image.linear_gradient("L").resize((side, side))
     return Image.composite(Image.new("RGB", (side, side), bottom), Image.new("RGB", (side, side), top), column)
 

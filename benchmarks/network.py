@@ -62,11 +62,11 @@ async def _serve(made: dict[str, Any]) -> None:
         if key in made:
             made[key] = tuple(made[key])
     async with Network(generate(gateways=gateways, **made)) as running:
-        lanes = [
+        addresses = [
             {"name": name, "url": one.url, "cli_url": one.cli_url, "mode": one.spec.mode}
             for name, one in running.gateways.items()
         ]
-        print(json.dumps({"gateways": lanes, "leaderboard": running.leaderboard.url}), flush=True)
+        print(json.dumps({"gateways": addresses, "leaderboard": running.leaderboard.url}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
             print(json.dumps(_answer(running, command)), flush=True)

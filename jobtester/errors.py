@@ -127,7 +127,7 @@ class CrashBoundary:
 
 
 def _is_cancelled() -> bool:
-    """Return True if somebody has cancelled the running task."""
+    """Return True if somebody has canceled the running task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread without a loop has no task

@@ -110,7 +110,7 @@ class Lease:
         return max(earliest, now)
 
     def grant(self, orchestrator: Orchestrator, now: float) -> None:
-        """Give the lease to an orchestrator. Raises RuntimeError where the rules do not allow it yet."""
+        """Move the lease to an orchestrator. Raises RuntimeError where the rules do not allow it yet."""
         ready = self.ready_at(orchestrator, now)
         if ready is None or ready > now:
             raise RuntimeError("the lease may not move yet")

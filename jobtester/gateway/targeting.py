@@ -228,7 +228,7 @@ class WebhookLease:
         return TargetingResult(self._attribution(has_asked or is_byoc), attempts, leased.was_overlapped)
 
     def end(self, *, gateway_may_continue: bool = True) -> None:
-        """Give the lease back, once; a job without an exchange leaves a gateway behind that may still be asking."""
+        """Return the lease, once; a job without an exchange leaves a gateway behind that may still be asking."""
         if not self._is_ended:
             self._is_ended = True
             self._lease.on_ended(self._job.id, time.monotonic(), disconnected=gateway_may_continue)

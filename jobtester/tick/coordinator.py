@@ -118,7 +118,7 @@ class TickCoordinator:
         return report
 
     def stop(self, reason: str = "stopped") -> None:
-        """Let no further job begin, in the running tick or in one that is only beginning."""
+        """Begin no further job, in the running tick or in one that is only beginning."""
         self._stop_reason = reason
         if self._preparing is not None:
             self._preparing.cancel()

@@ -29,7 +29,7 @@ class _OrchestratorJobs:
 
 
 class JobQueue:
-    """Holds a tick's jobs until they are settled: recorded, skipped, or put off to the tick's end.
+    """Holds a tick's jobs until they are settled: recorded, skipped, or held for another run.
 
     A job is taken, then answered (its orchestrator is free again), then settled, deferred or requeued. No two gateways
     test the same orchestrator at the same time: it would compete with itself, and evidence would name it for both.

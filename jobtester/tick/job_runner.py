@@ -103,7 +103,7 @@ class JobRunner:
             deadline.cancel()
 
     def stop(self, reason: str) -> None:
-        """Let no more jobs leave, not even those that wait for a turn; `reason` is a skip reason of plans."""
+        """Send no more jobs, not even those that wait for a turn; `reason` is a skip reason of plans."""
         self._stop_reason = self._stop_reason or reason
         self._settlement.is_stopping = True
         for scope in self._waiting_to_send:

@@ -69,7 +69,7 @@ class TickPlanner:
         return orchestrators
 
     def set_candidates(self, orchestrators: Sequence[Orchestrator]) -> None:
-        """Let every webhook gateway name these while no tick runs.
+        """Name these through every webhook gateway while no tick runs.
 
         Some lists are asked for through the gateways themselves, which know nobody before the webhook has named them.
         """

@@ -132,7 +132,7 @@ class SimulatedProcess:
             return await answer.json()
 
     async def rows(self) -> Counter[Key]:
-        """Return what the Leaderboard has stored, by what makes a row recognisable."""
+        """Return what the Leaderboard has stored, by what makes a row recognizable."""
         stats = [row["stat"] for row in await self.ask("GET", "/rows")]
         assert {stat["region"] for stat in stats} <= {"FRA"}
         return Counter(

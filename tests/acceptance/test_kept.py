@@ -203,7 +203,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
             for arguments in (("results",), ("results", "--received"), ("outbox", "list", "--state", "delivered")):
                 shown = await asyncio.to_thread(run_on_terminal, tmp_path, width, *arguments)
                 lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
-                assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines)), "only colours steer the terminal"
+                assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines)), "only colors steer the terminal"
                 assert max(len(line) for line in lines) <= width
                 whole = "\n".join(lines)
                 instants = len(re.findall(r"\d\d-\d\d \d\d:\d\d:\d\dZ", whole))

@@ -68,7 +68,7 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
         assert query_store(tmp_path, "SELECT DISTINCT reason FROM results WHERE outcome = 'unscored'") == [
             ("shutdown",)
         ]
-        assert outcomes["unscored"] == 2, "the two that take very long were in the air"
+        assert outcomes["unscored"] == 2, "the two that take very long were in flight"
         assert 4 <= outcomes["passed"] < 48, "others ended well, and most had not begun"
         assert sum(outcomes.values()) == sum(line["event"] == "job_done" for line in daemon.lines)
         states = dict(query_store(tmp_path, "SELECT state, count(*) FROM outbox GROUP BY state"))

@@ -160,7 +160,7 @@ def test_a_second_interrupt_aborts(slow: str) -> None:
 
 @pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines() -> None:
-    """One line a job as it ends, then the table with everything in full; nothing that moves, nothing that colours."""
+    """One line a job as it ends, then the table with everything in full; nothing that moves, nothing that colors."""
     command = [*COMMAND, "demo", "--scenario", "query"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
     assert "\x1b" not in done.stdout + done.stderr

@@ -119,7 +119,7 @@ async def simulated_tester(
 
 def connect_gateways(network: Network, running: Daemon) -> None:
     """Set the webhook of every gateway, and where it sends its events."""
-    several = sum(lane.targeting.kind == "webhook" for lane in running.coordinator.gateways) > 1
+    several = sum(gateway.targeting.kind == "webhook" for gateway in running.coordinator.gateways) > 1
     for name, gateway in network.gateways.items():
         base = f"http://127.0.0.1:{running.port}"
         gateway.webhook_url = f"{base}/orchestrators/{name}" if several else f"{base}/orchestrators"
@@ -131,7 +131,7 @@ def misattributed_results(results: Sequence[ResultRow], network: Network) -> lis
     """Return every scored result that the simulator's own log contradicts.
 
     Those that somebody else than their orchestrator served, and those that were held against an orchestrator without
-    a fault which the job never reached. A job that was sent twice (set aside, or busy) counts with its last sending.
+    a fault which the job never reached. A job that was sent twice (unproven, or busy) counts with its last sending.
     """
     by_job: dict[str, LoggedJob] = {}
     for served in network.logged_jobs:

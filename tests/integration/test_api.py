@@ -309,7 +309,7 @@ async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:
 
 
 async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
-    """While jobs are in the air, the status names them and the tick has its report so far."""
+    """While jobs are in flight, the status names them and the tick has its report so far."""
     async with api_client(tmp_path, ticks=0) as (tester, api):
         seen: set[str] = set()
         running = asyncio.create_task(tester.tick())

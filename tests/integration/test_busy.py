@@ -40,7 +40,7 @@ def network(*faults: str, mode: str = "tester", metrics: bool = True, byoc: bool
 
 
 class Relenting:
-    """Looks on, and frees every orchestrator once one was put off."""
+    """Looks on, and frees every orchestrator once one was deferred."""
 
     def __init__(self, tester: SimulatedTester, after: int) -> None:
         self.network: Network = tester.network
@@ -68,7 +68,7 @@ class Relenting:
 
 @pytest.mark.parametrize("mode", ["tester", "query"])
 async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
-    """Busy at first and free at the second try: passed, with the number of times it was put off.
+    """Busy at first and free at the second try: passed, with the number of times it was deferred.
 
     Under query nothing tells busy from other failures at once, so such a job is sent again at the end of the tick.
     """

@@ -192,14 +192,14 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
     sections = {"server": {"results_secret": "s", "admin_token": "t"}}
     async with simulated_tester(scenario(), tmp_path, gateways=[{"targeting": "webhook"}], **sections) as tester:
         daemon = tester.daemon
-        conductor, database = daemon.coordinator, daemon.database
+        coordinator, database = daemon.coordinator, daemon.database
         await tester.network.leaderboard.stop()
         paths = [
             "/", f"/o/0x{1:040x}", "/r/x", "/t/last", "/outbox", "/orchestrators", "/healthz", "/readyz", "/metrics",
             "/api/status", "/api/orchestrators", f"/api/orchestrators/0x{1:040x}", "/api/results", "/api/results/x",
             "/api/ticks", "/api/ticks/last", "/api/outbox", "/api/received",
         ]  # fmt: skip
-        inputs, read = conductor.planner.inputs, database.read
+        inputs, read = coordinator.planner.inputs, database.read
         whole = (daemon.configuration.current, inputs.gateways, daemon.health.scheduler)
         async with tester.serving() as serving:
             base = f"http://127.0.0.1:{daemon.port}"
@@ -252,7 +252,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
 
 
 class _Leaving:
-    """A client whose requests are cancelled by a library."""
+    """A client whose requests are canceled by a library."""
 
     def __init__(self, working: object) -> None:
         self._working = working
@@ -262,7 +262,7 @@ class _Leaving:
         return getattr(self._working, name)
 
     async def send(self, *_: object, **__: object) -> NoReturn:
-        """Raise what only a cancelled task should see."""
+        """Raise what only a canceled task should see."""
         raise asyncio.CancelledError
 
 
@@ -308,14 +308,14 @@ async def test_the_writer_goes_on_whatever_a_write_raises(tmp_path: Path, error:
 async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) -> None:
     """It is counted, nothing that is no event follows, and the next stream works when its cause is gone."""
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
-        conductor, before = tester.daemon.coordinator, errors(tester, "request")
+        coordinator, before = tester.daemon.coordinator, errors(tester, "request")
         base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")
-            conductor.progress = Explosive()  # type: ignore[assignment]
+            coordinator.progress = Explosive()  # type: ignore[assignment]
             rest = await response.content.read()
         assert rest.strip() == b""
         assert errors(tester, "request") == before + 1
-        conductor.progress = None
+        coordinator.progress = None
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")

@@ -66,10 +66,10 @@ async def test_a_network_that_fails_leaves_the_tester_healthy(tmp_path: Path) ->
     async with serving_tester(tmp_path) as (tester, _):
         await tester.network.stop()
         assert tester.daemon.scheduler.request_tick("test")
-        conductor = tester.daemon.coordinator
-        await until(lambda: conductor.progress and conductor.progress.report.finished_at, "the tick ends")
-        assert conductor.progress is not None
-        assert conductor.progress.report.state == "failed"
+        coordinator = tester.daemon.coordinator
+        await until(lambda: coordinator.progress and coordinator.progress.report.finished_at, "the tick ends")
+        assert coordinator.progress is not None
+        assert coordinator.progress.report.state == "failed"
         status, checks = await read_health(tester)
         assert (status, checks["components"]) == (200, {"ok": True})
         status, checks = await read_health(tester, "/readyz")

@@ -45,7 +45,7 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     assert report.settled == report.planned == len(results) == 72
     assert misattributed_results(results, network) == []
     lost = [row for row in results if row.reason == "gateway_lost"]
-    assert lost, "a job was in the air when the gateway went"
+    assert lost, "a job was in flight when the gateway went"
     assert all(row.outcome == "unscored" and row.gateway == "g0" for row in lost)
     assert len(lost) <= 12
     others = [(row.reason, row.gateway, row.message, row.evidence) for row in results if row not in lost]
@@ -58,7 +58,7 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
 
 
 async def test_the_others_take_over(tmp_path: Path) -> None:
-    """What was in the air is unscored, what had not begun goes through the others."""
+    """What was in flight is unscored, what had not begun goes through the others."""
     async with simulated_tester(network("tester", "tester", "query"), tmp_path) as tester:
         await ends_mid_tick(tester, back=False)
 

@@ -145,7 +145,7 @@ def unique_blanks() -> bytes:
 
 
 async def post_cases(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) -> int:
-    """Post every case and judge what came of it; give how many stats were taken."""
+    """Post every case, judge the answers, and return how many stats were accepted."""
     receiver.leaderboard.rows.clear()
     url = f"http://127.0.0.1:{receiver.tester.daemon.port}"
     for number, (body, how) in enumerate(cases):

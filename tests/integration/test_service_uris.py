@@ -52,8 +52,8 @@ async def assert_all_pass(tester: SimulatedTester, *, batch: int, external: int)
 async def test_every_form_is_aimed_at_and_proven(mode: Any, events: bool, tmp_path: Path) -> None:
     """Webhook and query targeting, proven by metrics and by events; external capabilities beside them."""
     gateway = GatewaySpec("g", mode=mode, retry_window=0.1, info_timeout=0.6, events=events, event_generation=2)
-    lane = {**TIMES, "events": events, "metrics": not events, "evidence_wait": "1s"}
-    async with simulated_tester(scenario(gateway), tmp_path, gateways=[lane]) as tester:
+    gateway_table = {**TIMES, "events": events, "metrics": not events, "evidence_wait": "1s"}
+    async with simulated_tester(scenario(gateway), tmp_path, gateways=[gateway_table]) as tester:
         await assert_all_pass(tester, batch=len(URIS), external=len(URIS))
 
 
@@ -99,8 +99,8 @@ STRANGE: list[Any] = [
 async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) -> None:
     """An orchestrator never tested, a gateway that is not ours, names that are none: all taken, and no score moves."""
     gateway = GatewaySpec("g", mode="query", events=True, event_generation=2)
-    lane = {**TIMES, "events": True, "metrics": False, "evidence_wait": "300ms", "event_source": "G-1"}
-    async with simulated_tester(scenario(gateway), tmp_path, gateways=[lane]) as tester:
+    gateway_table = {**TIMES, "events": True, "metrics": False, "evidence_wait": "300ms", "event_source": "G-1"}
+    async with simulated_tester(scenario(gateway), tmp_path, gateways=[gateway_table]) as tester:
         tester.network.gateways["g"].events_url = None  # no evidence but ours
         await tester.tick()
         before = await tester.results()

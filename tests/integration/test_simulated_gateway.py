@@ -145,7 +145,7 @@ def scenario(*nodes: OrchestratorSpec, **gateway: Any) -> Scenario:
 
 
 def color_count(picture: Image.Image) -> int:
-    """Count the colours of a picture."""
+    """Count the colors of a picture."""
     return len(picture.getcolors(1 << 24) or [])
 
 
@@ -217,7 +217,7 @@ async def test_failures_are_retried_inside_the_window_and_hide_their_cause(
 async def test_two_gets_follow_a_client_that_left_while_its_job_ran(
     webhook: Webhook, client: aiohttp.ClientSession
 ) -> None:
-    """gateway.md 3.1, 4: the attempt is cancelled, the session removed shortly after."""
+    """gateway.md 3.1, 4: the attempt is canceled, the session removed shortly after."""
     async with Network(scenario(node(A, fault="hang"), stray_delay=0.05)) as network:
         network.gateways["g"].webhook_url, webhook.uris = webhook.url, [A]
         working = network.orchestrators[0].in_use

@@ -29,7 +29,7 @@ def test_the_longest_chain_begins_first() -> None:
 
 
 def test_a_serial_lane_keeps_to_one_orchestrator() -> None:
-    """Nobody else's job is given while one is in the air."""
+    """Nobody else's job is given while one is in flight."""
     board = JobQueue([job("a", 1), job("b", 1), job("c", 2)], per_orchestrator=1)
     first = board.take("x", now=0, is_serial=True, accepts=anything)
     assert first is not None

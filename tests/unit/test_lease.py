@@ -1,4 +1,4 @@
-"""The lease names nobody but whom a job in the air may be steered to, whatever the order of things."""
+"""The lease names nobody but whom a job in flight may be steered to, whatever the order of things."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_between_two_holders_nobody_is_named() -> None:
 
 
 def test_exclusive_waits_for_every_answer() -> None:
-    """The lease does not move while any job is in the air."""
+    """The lease does not move while any job is in flight."""
     lease = lease_for_three()
     lease.grant(A, 0)
     lease.on_sent("1", 0)
@@ -135,7 +135,7 @@ STEPS = st.lists(
 @given(STEPS)
 @settings(max_examples=400, deadline=None)
 def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tuple[str, int, float]]) -> None:
-    """For every interleaving: while a job is in the air, each answer that may still take effect names its orchestrator.
+    """For every interleaving: while a job is in flight, each answer that may still take effect names its orchestrator.
 
     Answers to requests that were answered have taken effect before; those after a disconnect may be written for one
     info call more.
@@ -182,7 +182,7 @@ def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tupl
 @given(st.lists(st.tuples(st.sampled_from(["ask", "send", "end", "move", "pass"]), st.integers(0, 2)), max_size=80))
 @settings(max_examples=300, deadline=None)
 def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]) -> None:
-    """A job during which anybody else was named or in the air is marked: only proof can score it."""
+    """A job during which anybody else was named or in flight is marked: only proof can score it."""
     lease, now, count = lease_for_three(overlap=True), 0.0, 0
     named_during: dict[str, set[str]] = {}
     for step, which in steps:

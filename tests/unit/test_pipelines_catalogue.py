@@ -247,7 +247,7 @@ def test_all_mistakes_at_once() -> None:
     found = problems("""
         [pipelines.upscale]
         timeout = "soon"
-        colour = "red"
+        color = "red"
         [pipelines.upscale.files]
         image = "no.png"
         [pipelines.my-own]
@@ -258,7 +258,7 @@ def test_all_mistakes_at_once() -> None:
     """)
     assert [line.split(": ")[0] for line in found] == [
         "pipelines.upscale.timeout",
-        "pipelines.upscale.colour",
+        "pipelines.upscale.color",
         "pipelines.llm.checks[0].containing",
         "pipelines.llm.checks[1].path",
         "pipelines.my-own.uri",
