@@ -55,6 +55,7 @@ routes = api.routes
 
 RowT = TypeVar("RowT")
 PREFIX = "/api/"
+# The list of orchestrators is a summary; the history of one goes further back.
 _RECENT = 12
 _MAX_RECENT = 200
 _SLOWEST = 10
@@ -88,6 +89,7 @@ async def status(request: web.Request) -> web.Response:
 @api.get_list("/api/orchestrators", OrchestratorPageSchema, OrchestratorPageParams)
 async def orchestrators(request: web.Request, params: OrchestratorPageParams) -> web.Response:
     """Return orchestrators with their capabilities and newest results, by address."""
+    # One more than asked for: whether it is there tells `_page` whether another page follows.
     rows = await request.app[CONTEXT].stores.queries.capabilities(
         after=params.cursor, limit=params.limit + 1, pipeline=params.pipeline, recent=_RECENT
     )
@@ -139,6 +141,7 @@ async def result(request: web.Request) -> web.Response:
 async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
     """Return ticks with their job reports, newest first."""
     context = request.app[CONTEXT]
+    # Ticks are paged by id and not by a number, since the id is what people know; its start is looked up here.
     before = None
     if params.cursor:
         last = await context.stores.ticks.get(params.cursor)
@@ -173,6 +176,7 @@ async def start_tick(request: web.Request) -> web.Response:
     token = context.settings().server.admin_token
     if token is None:
         raise web.HTTPNotFound(text="ticks cannot be started from here: server.admin_token is not set")
+    # The token is checked first, so that somebody without it learns nothing about the parameters.
     if not has_bearer_token(request, token):
         raise web.HTTPUnauthorized(
             text="Authorization: the admin token is missing or wrong", headers={"WWW-Authenticate": "Bearer"}

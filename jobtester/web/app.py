@@ -25,6 +25,7 @@ _ROUTING_ERRORS = {404: "no such route; /api/openapi.json lists all", 405: "this
 
 def build_app(context: WebContext) -> web.Application:
     """Return the application with all routes."""
+    # Webhooks bound their bodies themselves; this is the limit for a handler that would not.
     app = web.Application(middlewares=[_answer_errors], client_max_size=8 * 2**20)
     app[CONTEXT] = context
     app[CLOSING] = asyncio.Event()
@@ -93,6 +94,7 @@ async def _answer_errors(
             request.app[CONTEXT].metrics.count_internal_error("request")
             log.exception("request_crashed", path=request.path)
             response = _failure(500, "internal error of the tester; its log has the traceback", is_api)
+    # A stream has sent its headers already.
     if not response.prepared:
         response.headers.update(_HEADERS)
         response.headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)

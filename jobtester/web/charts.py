@@ -15,6 +15,8 @@ _LEFT, _TOP, _BOTTOM = 66, 16, 26  # margins of the latency chart
 _TRACK_HEIGHT, _BAR_HEIGHT = 11, 8
 
 
+# Charts are text made here, not by a library of the browser: pages work without JavaScript and load nothing from
+# elsewhere. Whatever comes from outside is escaped where it is put in.
 @dataclass(frozen=True, slots=True)
 class _Bar:
     """A job of a timeline: its row among its gateway's parallel jobs, and its place."""
@@ -42,6 +44,7 @@ def sparkline(points: Sequence[ResultPoint], width: int = 72, height: int = 18) 
     step = width / max(len(points), 12)
     bars = []
     for index, point in enumerate(points):
+        # At least three units, so that the fastest one can still be seen and its shape told.
         bar_height = max(3.0, (height - 2) * point.round_trip_s / slowest)
         left, top, bar_width = index * step + 1, height - bar_height, step - 2
         bars.append(

@@ -37,6 +37,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def _answer_checks(checks: dict[str, dict[str, Any]]) -> web.Response:
+    # Indented, because people read it with curl when something is wrong.
     ok = all(check["ok"] for check in checks.values())
     body = orjson.dumps({"ok": ok, "checks": checks}, option=orjson.OPT_INDENT_2) + b"\n"
     return web.Response(body=body, status=200 if ok else 503, content_type="application/json")

@@ -25,6 +25,7 @@ from jobtester.web.template_filters import FILTERS, show_control_characters
 routes = web.RouteTableDef()
 
 _HERE = Path(__file__).parent
+# Nothing inline and nothing from elsewhere: a hostile model name that gets past the templates still cannot run.
 _CONTENT_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -80,6 +81,7 @@ async def orchestrator(request: web.Request) -> web.Response:
     """Show one orchestrator: each capability's history, and its newest results."""
     stores = request.app[CONTEXT].stores
     address = request.match_info["address"].lower()
+    # As many as the chart can tell apart.
     capabilities = await stores.queries.matrix(address, recent=200)
     if not capabilities:
         return await _render_missing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -34,6 +34,8 @@ class QueryParams(BaseModel):
         Raises QueryError for a parameter that is unknown, empty, too long, repeated or not what the route expects.
         """
         values: dict[str, str] = {}
+        # Checked before pydantic sees them: a mapping hides repeated names, and a typo in a filter that is silently
+        # dropped would answer with too much.
         for name, value in query.items():
             if name not in cls.model_fields:
                 # The name is cut and stripped of other characters because the message is shown and logged.
@@ -45,8 +47,10 @@ class QueryParams(BaseModel):
                 raise QueryError(f"{name}: is empty; leave it out to match all")
             if len(value) > _MAX_LENGTH:
                 raise QueryError(f"{name}: longer than {_MAX_LENGTH} characters")
-            if not _is_storable(value):
-                raise QueryError(f"{name}: is not text")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # lone surrogates have no bytes, and SQLite refuses them
+                raise QueryError(f"{name}: is not text") from error
             values[name] = value
         try:
             return cls.model_validate(values)
@@ -76,10 +80,15 @@ def _parse_sequence(text: str) -> int:
     return int(text)
 
 
-def _check_outcome(text: str) -> str:
-    if text not in _OUTCOMES:
-        raise ValueError(f"must be one of {', '.join(_OUTCOMES)}")
-    return text
+def _choice(values: Sequence[str]) -> AfterValidator:
+    """Return the validator of a parameter that has only a few values."""
+
+    def check(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return text
+
+    return AfterValidator(check)
 
 
 def _check_reason(text: str) -> str:
@@ -90,12 +99,7 @@ def _check_reason(text: str) -> str:
     return text
 
 
-def _check_state(text: str) -> str:
-    if text not in STATES:
-        raise ValueError(f"must be one of {', '.join(STATES)}")
-    return text
-
-
+# Cursors are opaque texts for clients, so that the key behind them may change; each list checks its own kind.
 _CURSOR = Field(description="the `next` of the page before; results that are recorded meanwhile move no page")
 SequenceCursor = Annotated[int, BeforeValidator(_parse_sequence), WithJsonSchema({"type": "string"}), _CURSOR]
 AddressCursor = Annotated[str, AfterValidator(parse_address), _CURSOR]
@@ -138,7 +142,7 @@ class ResultPageParams(SequencePageParams):
     orchestrator: Annotated[str, AfterValidator(parse_address)] = Field("", description="only results of this address")
     pipeline: str = Field("", description="only results of this pipeline (slug)")
     model: str = Field("", description="only results of this model")
-    outcome: Annotated[str, AfterValidator(_check_outcome)] = Field(
+    outcome: Annotated[str, _choice(_OUTCOMES)] = Field(
         "", description="only results with this outcome", json_schema_extra={"enum": list(_OUTCOMES)}
     )
     reason: Annotated[str, AfterValidator(_check_reason)] = Field("", description="only results with this reason code")
@@ -147,17 +151,8 @@ class ResultPageParams(SequencePageParams):
 class OutboxPageParams(SequencePageParams):
     """The parameters of the list of outbox entries."""
 
-    state: Annotated[str, AfterValidator(_check_state)] = Field(
+    state: Annotated[str, _choice(STATES)] = Field(
         "",
         description="only entries in this state; without it, all that are not delivered",
         json_schema_extra={"enum": list(STATES)},
     )
-
-
-def _is_storable(text: str) -> bool:
-    """Return True if SQLite can hold the text: lone surrogates have no bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

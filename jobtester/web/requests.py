@@ -28,6 +28,7 @@ async def read_limited(request: web.Request, max_bytes: int, timeout_s: float = 
 
     Raises BodyReadError.
     """
+    # Content-Length spares reading a body that says it is too large; `read_bounded` counts those that lie.
     too_large = BodyReadError(413, f"larger than {max_bytes} bytes")
     if (request.content_length or 0) > max_bytes:
         raise too_large
@@ -56,4 +57,5 @@ def parse_bearer(header: str) -> str | None:
 
 def is_token(text: str, token: SecretStr) -> bool:
     """Return True if the text is the token; the comparison takes constant time."""
+    # aiohttp decodes headers with surrogateescape, and bytes that are no UTF-8 must not raise here.
     return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), token.get_secret_value().encode())

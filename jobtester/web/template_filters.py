@@ -12,6 +12,7 @@ from jobtester.domain.units import format_duration
 from jobtester.web.charts import sparkline
 
 _MAX_SHORT_TEXT = 120
+# Unicode has a picture for each control character; tab and line feed keep their meaning.
 _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {127: "\u2421"}
 # Marks that change the direction of writing can make one model's name read like another's.
 _DIRECTION_MARKS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF, *range(128, 160))

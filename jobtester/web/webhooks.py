@@ -120,6 +120,7 @@ async def receive_gateway_events(request: web.Request) -> web.Response:
 def _find_gateway(event: JobCompletedEvent, gateways: Sequence[Gateway]) -> Gateway | None:
     """Return the gateway that sent an event: by the name in the event, else the only one with a sink."""
     with_sink = [gateway for gateway in gateways if gateway.evidence.events is not None]
+    # What a gateway calls itself in its events need not be its name in config.toml.
     for gateway in with_sink:
         if event.gateway and event.gateway.lower() == (gateway.settings.event_source or gateway.name).lower():
             return gateway
@@ -132,6 +133,7 @@ def _has_events_token(request: web.Request, context: WebContext) -> bool:
     token = context.settings().server.events_token
     if token is None or not token.get_secret_value():
         return True
+    # Sinks differ: some send a bearer, others can only set one header to a fixed text.
     own, general = request.headers.get("X-Events-Token"), request.headers.get("Authorization", "")
     header = own if own is not None else general
     bearer = parse_bearer(header)

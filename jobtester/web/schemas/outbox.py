@@ -13,7 +13,7 @@ from jobtester.web.schemas.base import Count, Counts, Instant, PageSchema, Schem
 
 
 class OutboxEntrySchema(Schema):
-    """A stat on its way to the Leaderboard."""
+    """A stat on its way to the Leaderboard. Its fields are those of the public JSON."""
 
     number: Count = Field(description="names the entry for `jobtester outbox retry` and `drop`")
     result: str

@@ -31,7 +31,7 @@ class NoteSchema(Schema):
 
 
 class ResultSchema(Schema):
-    """A result as lists show it: without request, answer and evidence."""
+    """A result as lists show it: without request, answer and evidence. Its fields are those of the public JSON."""
 
     id: str = Field(description="unique forever; travels as X-Request-ID")
     tick: str
@@ -86,7 +86,7 @@ class ResultDetailSchema(ResultSchema):
     meaning: str
     advice: str
     request: str = Field(description="JSON text, cut where too long, free of secrets")
-    response: str = Field(description="the answer's text, cut; empty where not kept")
+    response: str = Field(description="the answer's text, cut; empty where not recorded")
 
     @classmethod
     def values_of(cls, row: ResultRow) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jobtester.web.schemas.base import Address, Count, Counts, Instant, PageSche
 
 
 class TickReportSchema(Schema):
-    """A tick's job report. A field that an older version did not report is zero or empty."""
+    """A tick's job report. Its fields are those of the public JSON; what an older version did not report is empty."""
 
     problem: str = ""
     orchestrators: Count = 0
@@ -43,6 +43,7 @@ class TickSchema(Schema):
     """A tick with its job report; the running tick has the report so far."""
 
     id: str
+    # Enforced, unlike outcomes: the states are the same in all versions.
     state: Literal["running", "finished", "aborted", "failed", "suspect"]
     trigger: str
     seed: int
