@@ -8,19 +8,36 @@ from pathlib import Path as FilePath
 from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobtester.errors import ConfigError
 from jobtester.settings.environment import merge_entries
 from jobtester.settings.placeholders import fill_placeholders
 from jobtester.settings.schema import Path, deep_merge, did_you_mean, format_path, strip_optional, type_at
 from jobtester.settings.sections import Tables
-from jobtester.settings.sources import read_file, read_outside_values
+from jobtester.settings.sources import SecretsAndEnvironment, read_file, read_outside_values
 
 _MAX_ROUNDS = 10
 
 
-class Settings(Tables):
+class Settings(Tables, BaseSettings):
     """Everything a person can tune; see docs/configuration.md."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources: secret files and the environment, over the file's content, which is given."""
+        # The library's own sources know no keys inside lists, and stop at the first value that they cannot read.
+        del env_settings, dotenv_settings, file_secret_settings
+        return (SecretsAndEnvironment(settings_cls, init_settings()), init_settings)
 
     @classmethod
     def load(cls, path: FilePath, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -67,7 +84,12 @@ class CheckedSettings:
                 else f"{outside.service_links[0]} is ignored: it is a service link of Kubernetes; "
                 "enableServiceLinks: false in the pod turns them off"
             )
-        settings = None if problems else Settings.model_validate(tables)
+        settings = None
+        if not problems:
+            try:
+                settings = Settings(**tables)
+            except ValidationError as error:  # a secret file has changed since it was read above
+                problems = tuple(line for item in error.errors() for line in _format_error(dict(item), {}))
         return cls(settings, repaired, problems, tuple(warnings))
 
 
@@ -83,7 +105,7 @@ def check_tables(tables: dict[str, Any], sources: Mapping[Path, str]) -> tuple[d
     reported: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         try:
-            Settings.model_validate(tables)
+            Tables.model_validate(tables)
             break
         except ValidationError as error:
             errors = [dict(item) for item in error.errors()]

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from jobtester.errors import ConfigError
-from jobtester.settings.environment import OutsideValues
+from jobtester.settings.environment import OutsideValues, merge_entries
+
+
+class SecretsAndEnvironment(PydanticBaseSettingsSource):
+    """Merges secret files, and over them the environment, into the content of the file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], content: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._content = content
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: keys are not read one by one, since they may lie in lists."""
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        outside = read_outside_values(self.settings_cls)
+        return merge_entries(self._content, outside.entries, self.settings_cls)[0]
 
 
 def read_outside_values(model: type[BaseModel]) -> OutsideValues:
