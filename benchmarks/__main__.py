@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one table, and benchmarks/latest.json."""
+"""Run the benchmarks for `make bench`, and print one table; all of them also write benchmarks/latest.json."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PARTS = ("targeting", "throughput", "growing", "keeping", "planning", "starting"
 
 
 def main() -> None:
-    """Run the parts that are named, all by default."""
+    """Run the named parts, all by default."""
     configure_logs("error", "console")
     console = Console(width=130)
-    found = []
+    measured: list[rows.Row] = []
     for part in sys.argv[1:] or PARTS:
         began = time.perf_counter()
-        found += asyncio.run(importlib.import_module(f"benchmarks.{part}").measure())
+        measured += asyncio.run(importlib.import_module(f"benchmarks.{part}").measure())
         console.print(f"{part}: {time.perf_counter() - began:.0f} s", style="dim")
-    rows.show(found, console)
+    rows.show(measured, console)
     if not sys.argv[1:]:
-        rows.write(found, Path(__file__).parent / "latest.json")
+        rows.write(measured, Path(__file__).parent / "latest.json")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.network import network
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import tester
 from jobtester.logs import configure_logs
 
@@ -36,13 +36,15 @@ async def measure() -> list[Row]:
     """Run the three sizes one after the other, the smallest for a hundred ticks."""
     small, middle, large = await _run(100, ticks=100), await _run(1_000), await _run(10_000)
     return [
-        row("wall time per job, 1,000 ÷ 100 jobs a tick", middle.wall_s / small.wall_s, "×", most=1.2),
-        row("wall time per job, 10,000 ÷ 100 jobs a tick", large.wall_s / small.wall_s, "×", most=1.2),
-        row("processor time per job, 1,000 ÷ 100 jobs a tick", middle.cpu_s / small.cpu_s, "×", most=1.2),
-        row("processor time per job, 10,000 ÷ 100 jobs a tick", large.cpu_s / small.cpu_s, "×", most=1.2),
-        row("memory, most in a tick of 10,000 jobs", large.peak / _MB, "MB", most=200),
-        row("memory, growth from 1,000 to 10,000 jobs a tick", (large.peak - middle.peak) / _MB, "MB", most=30),
-        row("memory after 100 ticks ÷ after 10", small.after[99] / small.after[9], "×", most=1.05),
+        Row.with_bar("wall time per job, 1,000 ÷ 100 jobs a tick", middle.wall_s / small.wall_s, "×", at_most=1.2),
+        Row.with_bar("wall time per job, 10,000 ÷ 100 jobs a tick", large.wall_s / small.wall_s, "×", at_most=1.2),
+        Row.with_bar("processor time per job, 1,000 ÷ 100 jobs a tick", middle.cpu_s / small.cpu_s, "×", at_most=1.2),
+        Row.with_bar("processor time per job, 10,000 ÷ 100 jobs a tick", large.cpu_s / small.cpu_s, "×", at_most=1.2),
+        Row.with_bar("memory, most in a tick of 10,000 jobs", large.peak / _MB, "MB", at_most=200),
+        Row.with_bar(
+            "memory, growth from 1,000 to 10,000 jobs a tick", (large.peak - middle.peak) / _MB, "MB", at_most=30
+        ),
+        Row.with_bar("memory after 100 ticks ÷ after 10", small.after[99] / small.after[9], "×", at_most=1.05),
     ]
 
 

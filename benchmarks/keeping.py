@@ -1,4 +1,4 @@
-"""Recording, delivering and receiving results, on a real file and real sockets."""
+"""Measure recording, delivery and receiving of results, on a real file and real sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks.network import Remote, network
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import Lag, tester
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
@@ -36,13 +36,13 @@ _SECRET = "bench"
 
 
 async def measure() -> list[Row]:
-    """Record and deliver, then receive."""
+    """Return the rates of recording and delivery, then those of receiving."""
     async with network("query", seed=1, orchestrators=1, pipelines=["llm"]) as remote:
-        return [*await _kept(remote), *await _received(remote)]
+        return [*await _measure_recording(remote), *await _measure_receiving(remote)]
 
 
-def made(number: int) -> Result:
-    """Make up a result."""
+def make_result(number: int) -> Result:
+    """Return a passed result; the number chooses its orchestrator and model."""
     job = Job(
         id=secrets.token_hex(8),
         tick="bench",
@@ -67,20 +67,23 @@ def made(number: int) -> Result:
     )
 
 
-async def _kept(remote: Remote) -> list[Row]:
+async def _measure_recording(remote: Remote) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         database = Database(Path(folder) / "bench.db")
         await database.open()
         try:
             results, outbox = Results(database), Outbox(database)
-            todo = [made(number) for number in range(_RESULTS)]
+            made = [make_result(number) for number in range(_RESULTS)]
             async with Lag() as lag:
                 began = time.perf_counter()
                 for start in range(0, _RESULTS, _IN_FLIGHT):
                     await asyncio.gather(
-                        *(results.record(one, Stat.from_result(one, "FRA")) for one in todo[start : start + _IN_FLIGHT])
+                        *(
+                            results.record(result, Stat.from_result(result, "FRA"))
+                            for result in made[start : start + _IN_FLIGHT]
+                        )
                     )
-                recording = _RESULTS / (time.perf_counter() - began)
+                recording_rate = _RESULTS / (time.perf_counter() - began)
             client = LeaderboardClient(remote.leaderboard, "demo-secret")
             delivery = Delivery.create(outbox, client, DeliveryOptions("FRA"))
             await delivery.open()
@@ -90,29 +93,31 @@ async def _kept(remote: Remote) -> list[Row]:
             while (await outbox.counts())["delivered"] < _POSTS:  # noqa: ASYNC110 -- only the table tells
                 await asyncio.sleep(0.02)
             delivered = (await outbox.counts())["delivered"]
-            rate = delivered / (time.perf_counter() - began)
+            delivery_rate = delivered / (time.perf_counter() - began)
             stop.set()
             await running
             await delivery.close()
         finally:
             await database.close()
     return [
-        row("recording, results per second (with their stats, on the disk)", recording, "/s", least=2000),
-        row("longest block of the event loop meanwhile", lag.longest * 1000, "ms", most=20),
-        row("delivery, stats per second", rate, "/s", least=300),
+        Row.with_bar(
+            "recording, results per second (with their stats, on the disk)", recording_rate, "/s", at_least=2000
+        ),
+        Row.with_bar("longest block of the event loop meanwhile", lag.longest * 1000, "ms", at_most=20),
+        Row.with_bar("delivery, stats per second", delivery_rate, "/s", at_least=300),
     ]
 
 
-async def _received(remote: Remote) -> list[Row]:
-    bodies = [Stat.from_result(made(number), "FRA").body for number in range(_POSTS)]
+async def _measure_receiving(remote: Remote) -> list[Row]:
+    bodies = [Stat.from_result(make_result(number), "FRA").body for number in range(_POSTS)]
     async with tester(remote, server={"results_secret": _SECRET}) as running:
-        ours = await _rate(f"http://127.0.0.1:{running.daemon.port}/api/post_stats", bodies)
+        tester_rate = await _post_all(f"http://127.0.0.1:{running.daemon.port}/api/post_stats", bodies)
 
     async def bare(request: web.Request) -> web.Response:
         body = await request.read()
         signed = hmac.new(_SECRET.encode(), body, hashlib.sha256).hexdigest()
-        right = hmac.compare_digest(signed, request.headers["Authorization"])
-        return web.Response(text="ok" if right else "no")
+        is_genuine = hmac.compare_digest(signed, request.headers["Authorization"])
+        return web.Response(text="ok" if is_genuine else "no")
 
     app = web.Application()
     app.router.add_post("/", bare)
@@ -120,21 +125,21 @@ async def _received(remote: Remote) -> list[Row]:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        theirs = await _rate(f"http://127.0.0.1:{runner.addresses[0][1]}/", bodies)
+        bare_rate = await _post_all(f"http://127.0.0.1:{runner.addresses[0][1]}/", bodies)
     finally:
         await runner.cleanup()
     return [
-        row("receiver, results per second", ours, "/s"),
-        row("receiver ÷ bare handler that checks the HMAC", ours / theirs, "×", least=0.5),
+        Row.with_bar("receiver, results per second", tester_rate, "/s"),
+        Row.with_bar("receiver ÷ bare handler that checks the HMAC", tester_rate / bare_rate, "×", at_least=0.5),
     ]
 
 
-async def _rate(url: str, bodies: list[bytes]) -> float:
-    """Post all bodies and give how many a second were taken."""
-    todo = iter(bodies)
+async def _post_all(url: str, bodies: list[bytes]) -> float:
+    """Post all bodies, and return how many per second were accepted."""
+    remaining = iter(bodies)
 
     async def worker(session: aiohttp.ClientSession) -> None:
-        for body in todo:
+        for body in remaining:
             signed = hmac.new(_SECRET.encode(), body, hashlib.sha256).hexdigest()
             async with session.post(url, data=body, headers={"Authorization": signed}) as response:
                 assert response.status == 200, await response.text()

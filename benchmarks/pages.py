@@ -8,9 +8,9 @@ import time
 
 import aiohttp
 
-from benchmarks.keeping import made
+from benchmarks.keeping import make_result
 from benchmarks.network import network
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import Lag, tester
 from jobtester.domain.stats import Stat
 from jobtester.store.results import RESULT_COLUMNS
@@ -29,12 +29,12 @@ async def measure() -> list[Row]:
     ):
         daemon = running.daemon
         for number in range(_BASE):
-            await daemon.coordinator.results.record(made(number), Stat.from_result(made(number), "FRA"))
+            await daemon.coordinator.results.record(make_result(number), Stat.from_result(make_result(number), "FRA"))
         await daemon.database.write(_multiply)
         kept = await daemon.database.read(lambda db: db.execute("SELECT count(*) FROM results").fetchone()[0])
         assert kept == _BASE * _COPIES
         base = f"http://127.0.0.1:{daemon.port}"
-        address = made(7).job.orchestrator.address
+        address = make_result(7).job.orchestrator.address
         async with aiohttp.ClientSession() as session:
             found = {
                 path: await _median(session, base + path)
@@ -47,10 +47,12 @@ async def measure() -> list[Row]:
     bars = {"/": 200, f"/o/{address}": 300, "/metrics": 100}
     return [
         *(
-            row(f"{path.replace(address, '…')} over {kept:,} results, median", took * 1000, "ms", most=bars.get(path))
+            Row.with_bar(
+                f"{path.replace(address, '…')} over {kept:,} results, median", took * 1000, "ms", at_most=bars.get(path)
+            )
             for path, took in found.items()
         ),
-        row("longest block of the event loop meanwhile", lag.longest * 1000, "ms", most=50),
+        Row.with_bar("longest block of the event loop meanwhile", lag.longest * 1000, "ms", at_most=50),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import Lag
 from jobtester.configuration import Configuration
 from jobtester.daemon.runtime import configure_runtime
@@ -40,8 +40,8 @@ async def measure() -> list[Row]:
         took = time.perf_counter() - began
     assert len(whole.jobs) == _ORCHESTRATORS * _MODELS
     return [
-        row("discovery of 2,000 × 10: parse and plan", took * 1000, "ms", most=300),
-        row("longest block of the event loop meanwhile", lag.longest * 1000, "ms", most=20),
+        Row.with_bar("discovery of 2,000 × 10: parse and plan", took * 1000, "ms", at_most=300),
+        Row.with_bar("longest block of the event loop meanwhile", lag.longest * 1000, "ms", at_most=20),
     ]
 
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 
 _RUNS = 5
 _PORT = 7_935
@@ -41,8 +41,8 @@ def _measured() -> list[Row]:
     helps = [_help() for _ in range(_RUNS)]
     serves = [_serve() for _ in range(_RUNS)]
     return [
-        row("jobtester --help, median", statistics.median(helps), "s", most=0.3),
-        row("serve to the first /healthz, median", statistics.median(serves), "s", most=1.0),
+        Row.with_bar("jobtester --help, median", statistics.median(helps), "s", at_most=0.3),
+        Row.with_bar("serve to the first /healthz, median", statistics.median(serves), "s", at_most=1.0),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import asking
 from benchmarks.network import network
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import Tick, tester
 
 PIPELINES = ["llm", "image-to-text", "audio-to-text", "segment-anything-2", "text-to-speech"]
@@ -33,26 +33,32 @@ async def measure() -> list[Row]:
     asked_s = await _asked(many)
     sequential_s = _total(query)
     return [
-        row("sequential tester, 60 orchestrators × 10 jobs: all round trips one after the other", sequential_s, "s"),
-        row("query, 64 in flight: wall time", query.wall_s, "s"),
-        row("query, 64 in flight: wall time ÷ lower bound", query.wall_s / _bound(query, 60), "×", most=1.10),
-        row("query, 64 in flight: times faster than sequential", sequential_s / query.wall_s, "×", least=25),
-        row("longest block of the event loop in that tick", query.lag_s * 1000, "ms", most=20),
-        row("/orchestrators under a full tick, p99 as a gateway sees it", asked_s * 1000, "ms", most=10),
-        row("exclusive, 8 orchestrators × 10 jobs: wall time", exclusive.wall_s, "s"),
-        row("exclusive: wall time ÷ lower bound (all in a row)", exclusive.wall_s / _total(exclusive), "×"),
-        row("exclusive, per_orchestrator 4: wall time", exclusive4.wall_s, "s"),
-        row(
+        Row.with_bar(
+            "sequential tester, 60 orchestrators × 10 jobs: all round trips one after the other", sequential_s, "s"
+        ),
+        Row.with_bar("query, 64 in flight: wall time", query.wall_s, "s"),
+        Row.with_bar(
+            "query, 64 in flight: wall time ÷ lower bound", query.wall_s / _bound(query, 60), "×", at_most=1.10
+        ),
+        Row.with_bar(
+            "query, 64 in flight: times faster than sequential", sequential_s / query.wall_s, "×", at_least=25
+        ),
+        Row.with_bar("longest block of the event loop in that tick", query.lag_s * 1000, "ms", at_most=20),
+        Row.with_bar("/orchestrators under a full tick, p99 as a gateway sees it", asked_s * 1000, "ms", at_most=10),
+        Row.with_bar("exclusive, 8 orchestrators × 10 jobs: wall time", exclusive.wall_s, "s"),
+        Row.with_bar("exclusive: wall time ÷ lower bound (all in a row)", exclusive.wall_s / _total(exclusive), "×"),
+        Row.with_bar("exclusive, per_orchestrator 4: wall time", exclusive4.wall_s, "s"),
+        Row.with_bar(
             "exclusive, per_orchestrator 4: wall time ÷ lower bound", exclusive4.wall_s / (_total(exclusive4) / 4), "×"
         ),
-        row("overlap on one gateway: wall time", overlap.wall_s, "s"),
-        row("overlap: times faster than exclusive", exclusive.wall_s / overlap.wall_s, "×", least=5),
-        row("4 webhook gateways, in a second tick: wall time", gateways.wall_s, "s"),
-        row(
+        Row.with_bar("overlap on one gateway: wall time", overlap.wall_s, "s"),
+        Row.with_bar("overlap: times faster than exclusive", exclusive.wall_s / overlap.wall_s, "×", at_least=5),
+        Row.with_bar("4 webhook gateways, in a second tick: wall time", gateways.wall_s, "s"),
+        Row.with_bar(
             "4 webhook gateways, in a second tick: wall time ÷ lower bound",
             gateways.wall_s / _bound(gateways, 4),
             "×",
-            most=1.10,
+            at_most=1.10,
         ),
     ]
 

@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from benchmarks.network import Remote, network
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row
 from benchmarks.tester import tester
 
 _IN_FLIGHT = 64
@@ -46,10 +46,10 @@ async def _speed() -> list[Row]:
             lags.append(tick.lag_s)
             rates.append(done / tick.wall_s)
     return [
-        row("jobs per second, zero latency, everything on", statistics.median(rates), "/s"),
-        row("the same ÷ bare aiohttp", statistics.median(walls), "×", least=0.5),
-        row("processor time per job ÷ bare aiohttp", statistics.median(cpus), "×", most=2.5),
-        row("longest block of the event loop, zero latency", statistics.median(lags) * 1000, "ms"),
+        Row.with_bar("jobs per second, zero latency, everything on", statistics.median(rates), "/s"),
+        Row.with_bar("the same ÷ bare aiohttp", statistics.median(walls), "×", at_least=0.5),
+        Row.with_bar("processor time per job ÷ bare aiohttp", statistics.median(cpus), "×", at_most=2.5),
+        Row.with_bar("longest block of the event loop, zero latency", statistics.median(lags) * 1000, "ms"),
     ]
 
 
@@ -74,10 +74,10 @@ async def _clock() -> list[Row]:
         bare = [took[name] - (one["sent_at"] - one["received_at"]) for name, one in served.items() if name in took]
     mine, theirs = _quantiles(ours), _quantiles(bare)
     return [
-        row("round-trip error, median", mine[0] * 1000, "ms", most=1),
-        row("round-trip error of bare aiohttp, median", theirs[0] * 1000, "ms"),
-        row("round-trip error, p99", mine[1] * 1000, "ms"),
-        row("round-trip error, p99 ÷ bare aiohttp's", mine[1] / theirs[1], "×", most=2),
+        Row.with_bar("round-trip error, median", mine[0] * 1000, "ms", at_most=1),
+        Row.with_bar("round-trip error of bare aiohttp, median", theirs[0] * 1000, "ms"),
+        Row.with_bar("round-trip error, p99", mine[1] * 1000, "ms"),
+        Row.with_bar("round-trip error, p99 ÷ bare aiohttp's", mine[1] / theirs[1], "×", at_most=2),
     ]
 
 
