@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -37,11 +37,12 @@ class RateLimiter:
     """Counts the requests of each source within the last minute."""
 
     per_minute: int = 6_000
+    clock: Callable[[], float] = time.monotonic
     _times: dict[str, deque[float]] = field(default_factory=dict)
 
     def is_exceeded(self, source: str) -> bool:
         """Count a request of a source. Return True if it has had too many within a minute."""
-        now = time.monotonic()
+        now = self.clock()
         if source not in self._times and len(self._times) >= _MAX_SOURCES:
             # Forgetting the oldest source bounds the memory; whoever controls a thousand addresses is not stopped here.
             self._times.pop(next(iter(self._times)))

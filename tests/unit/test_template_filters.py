@@ -1,0 +1,44 @@
+"""Values on pages are short, and no text from outside can look like another."""
+
+from __future__ import annotations
+
+import pytest
+from markupsafe import Markup
+
+from jobtester.web import template_filters as filters
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("a\r\nb", "a\nb"),
+        ("bell\x07", "bell␇"),
+        ("\u202egnp.exe", "⟨U+202E⟩gnp.exe"),
+        (Markup("<b>\x1b</b>"), Markup("<b>␛</b>")),
+        (7, 7),
+    ],
+)
+def test_control_characters_are_shown(text: object, shown: object) -> None:
+    """Control characters and direction marks are seen instead of obeyed; other values stay as they are."""
+    assert filters.show_control_characters(text) == shown
+
+
+def test_instants_are_utc() -> None:
+    """An instant is written for people and for programs; none is empty."""
+    assert filters.format_instant(0.5) == "1970-01-01 00:00:00 UTC"
+    assert filters.format_instant(None) == ""
+    assert filters.format_iso(86_400) == "1970-01-02T00:00:00Z"
+
+
+def test_long_texts_are_cut() -> None:
+    """Addresses keep both ends, other texts their beginning; short ones are whole."""
+    assert filters.shorten_address("0x" + "ab" * 20) == "0xababab…abab"
+    assert filters.shorten_address("0xab") == "0xab"
+    assert filters.abbreviate("x" * 121) == "x" * 120 + "…"
+
+
+def test_json_is_indented_and_other_text_is_not() -> None:
+    """What is recorded of an answer may be any text."""
+    assert filters.indent_json('{"a":1}') == '{\n  "a": 1\n}'
+    assert filters.indent_json("{cut") == "{cut"
