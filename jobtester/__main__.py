@@ -1,4 +1,4 @@
-"""Run as `python -m jobtester` or `jobtester`."""
+"""Run the command line, as `python -m jobtester` or `jobtester`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code.
-
-    Ctrl-C ends the process at once while modules are imported and when the command is over: nothing has to be put in
-    order then, and a traceback out of an import helps nobody. The command itself is interrupted as usual.
-    """
+    """Run the command line and exit with its code."""
+    # Ctrl-C ends the process at once while modules are imported and when the command is over: nothing has to be
+    # cleaned up then, and a traceback out of an import helps nobody. The command itself is interrupted as usual.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit_now)
     from jobtester.cli import main
 
     sys.exit(main.run(sys.argv[1:]))
 
 
-def _leave(*_: object) -> None:
+def _exit_now(*_: object) -> None:
     os._exit(INTERRUPTED)
 
 

@@ -1,4 +1,4 @@
-"""The errors people may see: one base, and the docstring of each class is its message."""
+"""The errors that people may see, and the boundary at which a crash of one unit of work is held back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import structlog
 class JobTesterError(Exception):
     """Something is wrong with the tester."""
 
+    # The docstring of each class is its message where none is given.
+
     exit_code = 1
 
     def __init__(self, detail: str = "") -> None:
-        """Say what is wrong; without a detail the class's docstring is the message."""
         super().__init__(detail or (type(self).__doc__ or "").strip())
 
 
@@ -29,14 +30,14 @@ class ConfigError(JobTesterError):
 
     @classmethod
     def from_problems(cls, heading: str, problems: Sequence[str]) -> Self:
-        """Return an error that names every problem in a line of its own."""
+        """Return an error whose message has a line for each problem."""
         error = cls(f"{heading}:\n" + "\n".join(f"  {line}" for line in problems))
         error.problems = tuple(problems)
         return error
 
 
 class UsageError(JobTesterError):
-    """The command was not given what it needs; see --help."""
+    """The command lacks something that it needs; see --help."""
 
     exit_code = 2
 
@@ -50,7 +51,7 @@ class PortInUseError(ConfigError):
 
 
 class DiscoveryError(JobTesterError):
-    """The gateway did not tell which orchestrators there are."""
+    """The gateway did not list its orchestrators."""
 
 
 class GatewayError(JobTesterError):
@@ -79,7 +80,7 @@ COMPONENTS = (
 
 @dataclass(slots=True)
 class Crash:
-    """What a unit of work ended with: `error` is None if it went well."""
+    """How a unit of work ended: `error` is None if it went well."""
 
     error: BaseException | None = None
 
@@ -91,22 +92,20 @@ class Crash:
         return f"an internal error of the tester ({type(self.error).__name__}); its log has the traceback"
 
 
-def _ignore(_component: str) -> None:
-    """Count nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class CrashBoundary:
-    """Keeps one unit of work from ending the process. `count` is called with the component of each crash."""
+    """Keeps one unit of work from ending the process. `count` is called with the component of each crash.
 
-    count: Callable[[str], None] = _ignore
+    This is the only place that catches every exception: an error of the tester in one job must not cost the others.
+    """
+
+    count: Callable[[str], None] | None = None
 
     @contextmanager
-    def unit(self, component: str, *, expected: tuple[type[Exception], ...] = (), **where: object) -> Iterator[Crash]:
+    def unit(self, component: str, *, expected: tuple[type[Exception], ...] = (), **keys: object) -> Iterator[Crash]:
         """Log, count and hold back any exception of the block; cancellation and `expected` pass through.
 
-        A CancelledError that nobody asked for is an error as any other: it comes from a library, or from a task that
-        was waited for. `where` becomes keys of the log event `<component>_crashed`.
+        `keys` go into the log event `<component>_crashed`.
         """
         crash = Crash()
         try:
@@ -114,20 +113,22 @@ class CrashBoundary:
         except expected:
             raise
         except asyncio.CancelledError as error:
+            # A CancelledError without a request to cancel this task is an error like any other: it comes from a
+            # library, or from a task that was waited for.
             if _is_cancelled():
                 raise
-            self._hold_back(crash, component, error, where)
+            self._hold_back(crash, component, error, keys)
         except Exception as error:
-            self._hold_back(crash, component, error, where)
+            self._hold_back(crash, component, error, keys)
 
-    def _hold_back(self, crash: Crash, component: str, error: BaseException, where: Mapping[str, object]) -> None:
+    def _hold_back(self, crash: Crash, component: str, error: BaseException, keys: Mapping[str, object]) -> None:
         crash.error = error
-        self.count(component)
-        log.exception(f"{component}_crashed", **where)
+        if self.count is not None:
+            self.count(component)
+        log.exception(f"{component}_crashed", **keys)
 
 
 def _is_cancelled() -> bool:
-    """Return True if somebody has canceled the running task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread without a loop has no task

@@ -52,24 +52,24 @@ def is_signature_valid(secret: str, body: bytes, signature: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY said when they were looked at, once and not for each request.
+    """The proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, read once and not for each request.
 
-    aiohttp's own `trust_env` looks at them, and at a .netrc, anew before every request, and in a thread. NO_PROXY is
-    read as Go reads it: host names with their subdomains, `.domain` for subdomains alone, IP addresses and CIDR
-    networks, each but a network with an optional port, in any case; `*` stands for everything.
+    aiohttp's own `trust_env` reads them, and a .netrc, before every request and in a thread. NO_PROXY is read as Go
+    reads it: host names with their subdomains, `.domain` for subdomains alone, IP addresses and CIDR networks, each but
+    a network with an optional port, in any case; `*` stands for everything.
     """
 
     addresses: dict[str, str]
 
     @classmethod
     def from_environment(cls) -> Proxies:
-        """Look at the environment, names in either case."""
+        """Return the proxies of the environment, whose variables may be in upper or lower case."""
         return cls(getproxies_environment())
 
     def request_arguments(self, url: str) -> dict[str, Any]:
-        """Give the arguments with which aiohttp sends a request to `url` the right way; none where there is no proxy.
+        """Return the arguments with which aiohttp sends a request to `url` through its proxy; none if it has none.
 
-        Credentials in a proxy's address are given to the proxy alone.
+        Credentials in a proxy's address reach the proxy alone.
         """
         proxy = self.proxy_for(url)
         return {} if proxy is None else {"proxy": proxy}
@@ -79,27 +79,23 @@ class Proxies:
         if not self.addresses:
             return None
         parts = urlsplit(url)
-        named = self.addresses.get(parts.scheme)
-        if not named or _is_bypassed(parts.hostname or "", parts.port or _PORTS.get(parts.scheme), self._exceptions):
+        proxy = self.addresses.get(parts.scheme)
+        port = parts.port or _PORTS.get(parts.scheme)
+        if not proxy or _is_bypassed(parts.hostname or "", port, self.addresses.get("no", "")):
             return None
-        return URL(named if "://" in named else f"http://{named}")
-
-    @property
-    def _exceptions(self) -> str:
-        return self.addresses.get("no", "")
+        return URL(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def mask_credentials(proxy: URL) -> str:
     """Return a proxy's address as people may see it: without its user and password."""
-    hidden = proxy.with_user(None) if proxy.user is not None or proxy.password is not None else proxy
-    return str(hidden).rstrip("/")
+    has_credentials = proxy.user is not None or proxy.password is not None
+    return str(proxy.with_user(None) if has_credentials else proxy).rstrip("/")
 
 
 @lru_cache(1024)
 def _is_bypassed(host: str, port: int | None, exceptions: str) -> bool:
-    """Return True if an entry of NO_PROXY names the host."""
     host = host.lower().rstrip(".")
-    address = _address(host)
+    address = _parse_address(host)
     return any(_matches(entry.strip().lower(), host, address, port) for entry in exceptions.split(","))
 
 
@@ -114,12 +110,12 @@ def _matches(entry: str, host: str, address: _Address | None, port: int | None) 
         except ValueError:
             return False
         return address is not None and address in network
-    name, named_port = _split_port(entry)
-    if named_port is not None and named_port != port:
+    name, entry_port = _split_port(entry)
+    if entry_port is not None and entry_port != port:
         return False
-    named_address = _address(name)
-    if named_address is not None or address is not None:
-        return named_address == address
+    entry_address = _parse_address(name)
+    if entry_address is not None or address is not None:
+        return entry_address == address
     name = name.removeprefix("*").rstrip(".")
     if name.startswith("."):
         return host.endswith(name)
@@ -127,7 +123,7 @@ def _matches(entry: str, host: str, address: _Address | None, port: int | None) 
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:
-    """Split `name`, `name:port`, `address`, `[address]` or `[address]:port`; a bare IPv6 address has no port."""
+    # `name`, `name:port`, `address`, `[address]` or `[address]:port`; a bare IPv6 address has no port.
     if entry.startswith("["):
         name, _, rest = entry[1:].partition("]")
         digits = rest.removeprefix(":")
@@ -138,56 +134,62 @@ def _split_port(entry: str) -> tuple[str, int | None]:
     return name, int(digits) if digits.isascii() and digits.isdecimal() else None
 
 
-def _address(text: str) -> _Address | None:
-    """Read an IP address, an IPv4 address in IPv6's clothes as the IPv4 address; None for a name."""
+def _parse_address(text: str) -> _Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:  # ::ffff:192.0.2.1
         return address.ipv4_mapped
     return address
 
 
-# OpenSSL's X509_V_ERR_… codes
+# OpenSSL's X509_V_ERR_… codes.
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_CHAIN = 9, 10, 18, 19
 _NO_ISSUER = frozenset({2, 20, 21, 27})
 _WRONG_NAME = frozenset({62, 63, 64})
-_PLAIN_ON_TLS = ("http request to an https server", "plain http request was sent to https", "speaking plain http to")
-_NO_TLS = frozenset(
+_TLS_PORT_PHRASES = (
+    "http request to an https server",
+    "plain http request was sent to https",
+    "speaking plain http to",
+)
+_NO_TLS_REASONS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 )
+# The first bytes of a TLS record, as aiohttp quotes them in its message or passes them on.
 _TLS_RECORDS = ("\\x15\\x03", "\\x16\\x03", "\x15\x03", "\x16\x03")
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH})
 
 
 def explain_connection_error(error: BaseException, url: str, proxy: URL | None = None) -> str:
-    """Return why a request to `url` got no answer, and what to do about it; `proxy` is the way it took, if any."""
+    """Return why a request to `url` got no answer, and what to do; `proxy` is the one that it went through, if any."""
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return _proxy_cause(error, proxy)
-    certificate = _certificate_error(error)
+        return _explain_proxy_error(error, proxy)
+    certificate = _find_certificate_error(error)
     if certificate is not None:
-        return _certificate_cause(certificate, urlsplit(url).hostname or url)
-    if _is_tls_handshake(error):
-        return _tls_cause(error, url)
+        return _explain_certificate_error(certificate, urlsplit(url).hostname or url)
+    if isinstance(inner := _unwrap(error), ssl.SSLError):
+        return _explain_tls_error(inner, url)
     if proxy is not None and isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
         shown = mask_credentials(proxy)
         return f"the proxy {shown} closed the connection without an answer; check the proxy, or set NO_PROXY"
-    return _network_cause(error, url)
+    return _explain_network_error(error, url)
 
 
 def is_plain_http_refusal(status: int, body: bytes) -> bool:
     """Return True if an answer is a TLS port's refusal of plain HTTP, as Go, nginx and Apache write it."""
     text = body[:2000].decode("latin-1").lower()
-    return status == 400 and any(phrase in text for phrase in _PLAIN_ON_TLS)
+    return status == 400 and any(phrase in text for phrase in _TLS_PORT_PHRASES)
 
 
 def explain_https_required(url: str) -> str:
-    """Return the sentence for plain HTTP sent to a port that speaks TLS."""
+    """Return what to do about plain HTTP that was sent to a port which speaks TLS."""
     return f"the port speaks TLS and the address says http; use https://{url.partition('://')[2]}"
 
 
-def _proxy_cause(error: aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError, proxy: URL | None) -> str:
+def _explain_proxy_error(
+    error: aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError, proxy: URL | None
+) -> str:
     name = mask_credentials(proxy) if proxy is not None else "from the environment"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return (
@@ -195,12 +197,12 @@ def _proxy_cause(error: aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpP
             + "; check its rules and HTTP_PROXY/HTTPS_PROXY, or name the host in NO_PROXY"
         )
     return (
-        f"the proxy {name} that the environment names cannot be reached: {_network_text(error.os_error)}; "
+        f"the proxy {name} that the environment names cannot be reached: {_error_text(error.os_error)}; "
         "check HTTP_PROXY/HTTPS_PROXY, or name the host in NO_PROXY"
     )
 
 
-def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+def _find_certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorError):
@@ -208,7 +210,7 @@ def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | N
     return error if isinstance(error, ssl.SSLCertVerificationError) else None
 
 
-def _certificate_cause(error: ssl.SSLCertVerificationError, host: str) -> str:
+def _explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) -> str:
     code = error.verify_code
     if code == _EXPIRED:
         return f"the certificate of {host} has expired; renew it on the server"
@@ -229,29 +231,27 @@ def _certificate_cause(error: ssl.SSLCertVerificationError, host: str) -> str:
     return f"the certificate of {host} cannot be trusted: {error.verify_message}"
 
 
-def _is_tls_handshake(error: BaseException) -> bool:
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return isinstance(inner, ssl.SSLError)
+def _unwrap(error: BaseException) -> BaseException:
+    return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
 
 
-def _tls_cause(error: BaseException, url: str) -> str:
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    reason = (getattr(inner, "reason", "") or "").upper()
-    if reason in _NO_TLS:
+def _explain_tls_error(error: ssl.SSLError, url: str) -> str:
+    reason = (getattr(error, "reason", "") or "").upper()
+    if reason in _NO_TLS_REASONS:
         return f"the port does not speak TLS and the address says https; use http://{url.partition('://')[2]}"
-    return f"no TLS connection: {reason.replace('_', ' ').lower() or inner}; check that the address is right"
+    return f"no TLS connection: {reason.replace('_', ' ').lower() or error}; check that the address is right"
 
 
-def _network_cause(error: BaseException, url: str) -> str:
+def _explain_network_error(error: BaseException, url: str) -> str:
     host = urlsplit(url).hostname or url
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    inner = _unwrap(error)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the name {host} cannot be resolved: {_network_text(inner)}; check the spelling and the name server"
+        return f"the name {host} cannot be resolved: {_error_text(inner)}; check the spelling and the name server"
     if isinstance(error, aiohttp.ClientResponseError | BadHttpMessage):
         text = str(getattr(error, "message", "") or error)
         if any(record in text for record in _TLS_RECORDS) and url.startswith("http:"):
             return explain_https_required(url)
-        return f"what answers is not HTTP; check that the address leads to the right port ({_first_line(text)})"
+        return f"the answer is not HTTP; check that the address leads to the right port ({_first_line(text)})"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         hint = "; if it speaks TLS there, use https" if url.startswith("http:") else ""
         return f"the connection was closed without an answer{hint}"
@@ -264,11 +264,10 @@ def _network_cause(error: BaseException, url: str) -> str:
         return f"the connection was reset{hint}"
     if isinstance(inner, OSError) and inner.errno in _NO_ROUTE:
         return "there is no route to the host; check the address and this machine's network"
-    return _network_text(inner)
+    return _error_text(inner)
 
 
-def _network_text(error: BaseException) -> str:
-    """Return a short text for an operating system's error; its own words where there are some."""
+def _error_text(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""Logs: structlog set up once, for people on a terminal and for machines otherwise."""
+"""Set up the log: for people on a terminal, for machines otherwise."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def configure_logs(
-    level: str = "info", form: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
+    level: str = "info", log_format: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
 ) -> None:
-    """Write events to `stream` (default stderr): coloured lines on a terminal, one JSON object a line otherwise.
+    """Write events to `stream` (default stderr): colored lines on a terminal, one JSON object a line otherwise.
 
     Exceptions are rendered without the values of local variables, which may hold secrets.
     """
     out = stream or sys.stderr
-    console = form == "console" or (form == "auto" and out.isatty())
+    is_console = log_format == "console" or (log_format == "auto" and out.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if console:
+    if is_console:
         last: list[structlog.typing.Processor] = [
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
             )
         ]
     else:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump_json)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -44,7 +44,7 @@ def configure_logs(
     logging.basicConfig(level=logging.WARNING, stream=out, format="%(levelname)s %(name)s %(message)s", force=True)
 
 
-def _json(event: dict[str, object], **_: object) -> str:
+def _dump_json(event: dict[str, object], **_: object) -> str:
     first = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
     try:
         return orjson.dumps({**first, **event}, default=str).decode()

@@ -1,8 +1,9 @@
-"""Metrics: what the daemon tells Prometheus, in a registry of its own."""
+"""Metrics: the daemon's series for Prometheus, in a registry of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from prometheus_client import (
@@ -29,123 +30,99 @@ _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-class _Latest(Gauge):
-    """A gauge whose labels come from the network: only the series that were set of late are kept."""
+class _BoundedGauge(Gauge):
+    # Its labels come from the network, so anybody could make the daemon keep ever more series.
 
-    def labels(self, *values: Any, **named: Any) -> _Latest:
-        """Give a series, and let go of the one that was not asked for the longest, if there are too many."""
-        known: dict[tuple[str, ...], None] = self.__dict__.setdefault("known", {})
+    def labels(self, *values: Any, **named_values: Any) -> _BoundedGauge:
+        """Return a series; if there are too many, drop the one that was not used for the longest time."""
+        # A dict keeps the order of insertion, so the first key is the one that was not used for the longest time.
+        used: dict[tuple[str, ...], None] = self.__dict__.setdefault("used", {})
         key = tuple(map(str, values))
-        known.pop(key, None)
-        known[key] = None
-        if len(known) > MAX_SERIES:
-            oldest = next(iter(known))
-            del known[oldest]
+        used.pop(key, None)
+        used[key] = None
+        if len(used) > MAX_SERIES:
+            oldest = next(iter(used))
+            del used[oldest]
             self.remove(*oldest)
-        return super().labels(*values, **named)
+        return super().labels(*values, **named_values)
 
 
 class Metrics:
-    """Every series of one daemon. Labels come from bounded sets: pipelines, reason codes, states; never free text."""
+    """Every series of one daemon, one attribute each.
+
+    Labels come from bounded sets: pipelines, reason codes, states; never free text.
+    """
 
     def __init__(self) -> None:
-        """Register everything; label sets that are known start at 0."""
-        own = self.registry = CollectorRegistry()
-        self.jobs = Counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome", "warm"], registry=own)
-        self.failures = Counter(
-            "jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"], registry=own
+        registry = self.registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram, bounded_gauge = partial(Histogram, registry=registry), partial(_BoundedGauge, registry=registry)
+        self.jobs = counter("jobtester_jobs", "Jobs settled", ["pipeline", "outcome", "warm"])
+        self.failures = counter("jobtester_job_failures", "Jobs that failed or stayed unscored", ["pipeline", "reason"])
+        self.answer_notes = counter(
+            "jobtester_answer_notes", "Oddities of answers that change no outcome", ["check", "note"]
         )
-        self.answer_notes = Counter(
-            "jobtester_answer_notes",
-            "Oddities of answers that are held against nobody",
-            ["check", "note"],
-            registry=own,
-        )
-        self.round_trip = Histogram(
+        self.round_trip = histogram(
             "jobtester_round_trip_seconds",
-            "From handing a job to the gateway to the last byte of its answer; passed jobs",
+            "From handing a passed job to the gateway to the last byte of its answer",
             ["pipeline", "warm"],
             buckets=_BUCKETS,
-            registry=own,
         )
-        self.first_token = Histogram(
+        self.first_token = histogram(
             "jobtester_first_token_seconds",
-            "From handing a job to the gateway to the first token of a streamed answer; passed jobs",
+            "From handing a passed job to the gateway to the first token of its streamed answer",
             ["pipeline", "warm"],
             buckets=_BUCKETS,
-            registry=own,
         )
-        self.token_rate = Histogram(
+        self.token_rate = histogram(
             "jobtester_tokens_per_second",
-            "How fast passed jobs wrote: from the first token where the answer was streamed, else over the round trip",
+            "Tokens per second of passed jobs: from the first token of a streamed answer on, else over the round trip",
             ["pipeline", "warm"],
             buckets=_RATES,
-            registry=own,
         )
-        self.last_success = _Latest(
+        self.last_success = bounded_gauge(
             "jobtester_last_success_timestamp_seconds",
-            "When a job of this kind passed last",
+            "When a job of this kind last passed",
             ["orchestrator", "pipeline", "model"],
-            registry=own,
         )
-        self.unscored_ticks = _Latest(
+        self.unscored_ticks = bounded_gauge(
             "jobtester_unscored_ticks",
             "Ticks in a row without a score; 0 after one with a score",
             ["orchestrator", "pipeline", "model"],
-            registry=own,
         )
-        self.skipped = Counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"], registry=own)
-        self.in_flight = Gauge("jobtester_jobs_in_flight", "Jobs sent and not answered", registry=own)
-        self.attribution = Counter(
-            "jobtester_attribution", "Results by what is known of who served", ["kind"], registry=own
-        )
-        self.deferred = Counter(
-            "jobtester_jobs_deferred", "Jobs deferred to later in the tick", ["reason"], registry=own
-        )
-        self.tick_duration = Gauge("jobtester_tick_duration_seconds", "How long the newest tick took", registry=own)
-        self.tick_started = Gauge(
-            "jobtester_tick_started_timestamp_seconds", "When the newest tick began", registry=own
-        )
-        self.tick_finished = Gauge(
-            "jobtester_tick_finished_timestamp_seconds", "When a tick was last completed", registry=own
-        )
-        self.tick_running = Gauge("jobtester_tick_running", "1 while a tick runs", registry=own)
-        self.tick_interval = Gauge(
+        self.skipped = counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"])
+        self.in_flight = gauge("jobtester_jobs_in_flight", "Jobs sent and not answered")
+        self.attribution = counter("jobtester_attribution", "Results by how sure it is who served the job", ["kind"])
+        self.deferred = counter("jobtester_jobs_deferred", "Jobs deferred to later in the tick", ["reason"])
+        self.tick_duration = gauge("jobtester_tick_duration_seconds", "Duration of the newest tick")
+        self.tick_started = gauge("jobtester_tick_started_timestamp_seconds", "When the newest tick started")
+        self.tick_finished = gauge("jobtester_tick_finished_timestamp_seconds", "When a tick last finished")
+        self.tick_running = gauge("jobtester_tick_running", "1 while a tick runs")
+        self.tick_interval = gauge(
             "jobtester_tick_interval_seconds",
-            "The time between ticks; with a cron schedule the longest of those around now",
-            registry=own,
+            "Time between ticks; with a cron schedule the longest of those around now",
         )
-        self.tick_due = Gauge(
-            "jobtester_next_tick_timestamp_seconds", "When the next tick is due by the schedule", registry=own
+        self.tick_due = gauge("jobtester_next_tick_timestamp_seconds", "When the next tick is due by the schedule")
+        self.ticks = counter("jobtester_ticks", "Ticks by how they ended", ["state"])
+        self.ticks_missed = counter("jobtester_ticks_missed", "Scheduled ticks that did not run")
+        self.orchestrators = gauge("jobtester_orchestrators", "Orchestrators found by the newest discovery")
+        self.gateway_up = gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"])
+        self.outbox = gauge("jobtester_outbox_entries", "Stats by state of delivery", ["state"])
+        self.outbox_oldest = gauge("jobtester_outbox_oldest_seconds", "Age of the oldest undelivered stat")
+        self.stats_lost = gauge("jobtester_stats_lost", "Stats answered `ok` that are not stored, until they are")
+        self.results_received = counter("jobtester_results_received", "Results of other testers", ["outcome"])
+        self.events = counter("jobtester_gateway_events", "Events of gateways' sinks", ["outcome"])
+        self.webhook_requests = counter("jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"])
+        self.config_reload_successful = gauge(
+            "jobtester_config_reload_successful", "1 unless the newest config.toml was refused"
         )
-        self.ticks = Counter("jobtester_ticks", "Ticks by how they ended", ["state"], registry=own)
-        self.ticks_missed = Counter("jobtester_ticks_missed", "Scheduled ticks that did not run", registry=own)
-        self.orchestrators = Gauge(
-            "jobtester_orchestrators", "Orchestrators found by the newest discovery", registry=own
+        self.internal_errors = counter(
+            "jobtester_internal_errors", "Units of work that ended in an unexpected error", ["component"]
         )
-        self.gateway_up = Gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"], registry=own)
-        self.outbox = Gauge("jobtester_outbox_entries", "Stats by how far they got", ["state"], registry=own)
-        self.outbox_oldest = Gauge("jobtester_outbox_oldest_seconds", "Age of the oldest stat that waits", registry=own)
-        self.stats_lost = Gauge(
-            "jobtester_stats_lost", "Stats answered `ok` that are not stored, until they are", registry=own
-        )
-        self.results_received = Counter(
-            "jobtester_results_received", "Results of other testers", ["outcome"], registry=own
-        )
-        self.events = Counter("jobtester_gateway_events", "Events of gateways' sinks", ["outcome"], registry=own)
-        self.webhook_requests = Counter(
-            "jobtester_webhook_requests", "Calls of /orchestrators", ["gateway"], registry=own
-        )
-        self.config_reload_successful = Gauge(
-            "jobtester_config_reload_successful", "1 unless the newest config.toml was refused", registry=own
-        )
-        self.internal_errors = Counter(
-            "jobtester_internal_errors", "Units of work that ended in an unexpected error", ["component"], registry=own
-        )
-        self.build = Gauge("jobtester_build_info", "The program's version", ["version"], registry=own)
+        self.build = gauge("jobtester_build_info", "The program's version", ["version"])
         self.build.labels(__version__).set(1)
         self.config_reload_successful.set(1)
-        ProcessCollector(registry=own)
+        ProcessCollector(registry=registry)
         for component in COMPONENTS:
             self.internal_errors.labels(component)
         for reason in SKIP_REASONS:
@@ -156,17 +133,18 @@ class Metrics:
             self.ticks.labels(state)
         for reason in ("busy", "not_sent", "unclear", "unproven"):
             self.deferred.labels(reason)
-        for answer in ("accepted", "repeated", "refused"):
-            self.results_received.labels(answer)
-        for what in ("used", "ignored", "refused"):
-            self.events.labels(what)
+        for outcome in ("accepted", "repeated", "refused"):
+            self.results_received.labels(outcome)
+        for outcome in ("used", "ignored", "refused"):
+            self.events.labels(outcome)
 
     def count_internal_error(self, component: str) -> None:
-        """Count a crash of one of COMPONENTS."""
+        """Count a crash in one of COMPONENTS."""
         self.internal_errors.labels(component).inc()
 
     def start_series(self, slugs: Iterable[str], streaming_slugs: Iterable[str] = ()) -> None:
-        """Start the series of each pipeline at 0, and the tokens' of those that may stream what they write."""
+        """Start the series of each pipeline at 0; those of tokens only for `streaming_slugs`."""
+        # A series that begins with its first event has no increase, so alerts would miss that.
         for slug in streaming_slugs:
             for warm in ("true", "false"):
                 self.first_token.labels(slug, warm)
@@ -177,9 +155,9 @@ class Metrics:
                     self.failures.labels(slug, row.code)
             for warm in ("true", "false"):
                 self.round_trip.labels(slug, warm)
-                for came_to in Outcome:
-                    self.jobs.labels(slug, came_to.value, warm)
+                for outcome in Outcome:
+                    self.jobs.labels(slug, outcome.value, warm)
 
     def render(self) -> bytes:
-        """Write everything in Prometheus' text format."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
