@@ -1,4 +1,4 @@
-# Written without BuildKit's own syntax: builds with any engine, offline but for the packages.
+# Uses no BuildKit syntax, so that any engine can build it. Only the packages are downloaded.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
@@ -11,7 +11,7 @@ RUN /build/bin/pip install --no-compile --require-hashes -r requirements/build.l
 COPY pyproject.toml README.md LICENSE ./
 COPY assets/ assets/
 COPY jobtester/ jobtester/
-# Compiled here, since nothing can be written later; but not what is never imported.
+# Compile here: the file system is read-only later. Skip modules that are never imported.
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /build/bin/pip --python /venv/bin/python install --no-compile --no-deps --no-index /wheel/*.whl \
     && /venv/bin/python -m compileall -q -j 0 -x '/pygments/(lexers|styles|formatters)/' /venv/lib
@@ -34,13 +34,13 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     JOBTESTER_CONFIG=/config/config.toml \
     JOBTESTER_STORE__PATH=/data/jobtester.db
-# The number and not the name, so that Kubernetes can tell that it is not root.
+# The number, not the name, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 7934
 STOPSIGNAL SIGTERM
-# Often, because engines before 25 know no start interval, and the first question comes after one interval.
+# A short interval: engines before 25 have no start interval, and run the first check after one interval.
 HEALTHCHECK --interval=2s --timeout=6s --start-period=20s --retries=5 CMD ["jobtester", "healthcheck"]
 ENTRYPOINT ["jobtester"]
 CMD ["serve"]
