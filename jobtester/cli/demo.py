@@ -8,61 +8,58 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobtester.cli import tables
 from jobtester.cli.progress_display import ProgressDisplay
-from jobtester.cli.run import conclude
-from jobtester.cli.simulate import scenario_of
+from jobtester.cli.run import print_tick
+from jobtester.cli.simulate import load_scenario
+from jobtester.cli.tables import make_console
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
-from jobtester.domain.tick_report import TickReport
 from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network
 
-SIMULATED = "This network is SIMULATED: every orchestrator, answer and score below is made up."
+_BANNER = "This network is SIMULATED: every orchestrator, answer and score below is made up."
+_STAY_PORT = 7934
+_BATCH_PIPELINES = (
+    "text-to-image", "image-to-image", "image-to-video", "upscale", "audio-to-text", "segment-anything-2", "llm",
+    "image-to-text", "text-to-speech",
+)  # fmt: skip
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Run one tick against a simulated network and print what came of it; with --stay, keep going."""
+    """Run one tick on a simulated network and print its results; with --stay, keep running."""
     configure_logs("info" if options.stay else "error", "auto")
-    console = tables.console(stderr=options.json)
-    console.print(SIMULATED, style="bold yellow")
+    make_console(stderr=options.json).print(_BANNER, style="bold yellow")
     with tempfile.TemporaryDirectory(prefix="jobtester-demo-") as folder:
-        return asyncio.run(_demo(options, Path(folder)))
+        return asyncio.run(_run_demo(options, Path(folder)))
 
 
-async def _demo(options: argparse.Namespace, folder: Path) -> int:
-    console = tables.console(stderr=options.json)
-    async with Network(scenario_of(options)) as network:
-        display = ProgressDisplay(console)
-        loaded = Configuration.from_tables(_settings(network, folder, stay=options.stay), origin="demo", simulated=True)
-        port = options.port if options.port is not None else 7934 if options.stay else 0
-        watchers = () if options.stay else (display,)
-        async with open_daemon(loaded, observers=watchers, port=port) as running:
-            several = len(network.gateways) > 1
+async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
+    console = make_console(stderr=options.json)
+    async with Network(load_scenario(options)) as network:
+        display = ProgressDisplay(console, is_stopping=lambda: daemon.is_stopping)
+        configuration = Configuration.from_tables(_config_tables(network, folder), origin="demo", simulated=True)
+        port = options.port if options.port is not None else _STAY_PORT if options.stay else 0
+        observers = () if options.stay else (display,)
+        async with open_daemon(configuration, observers=observers, port=port) as daemon:
+            url = f"http://127.0.0.1:{daemon.port}"
             for name, gateway in network.gateways.items():
-                path = f"/orchestrators/{name}" if several else "/orchestrators"
-                gateway.webhook_url = f"http://127.0.0.1:{running.port}{path}"
+                gateway.webhook_url = f"{url}/orchestrators" + (f"/{name}" if len(network.gateways) > 1 else "")
             if options.stay:
-                for line in [*network.describe(), f"tester: http://127.0.0.1:{running.port}/ (Ctrl-C stops)"]:
+                for line in [*network.describe(), f"tester: {url}/ (Ctrl-C stops)"]:
                     console.print(line, markup=False)
-                await running.serve()
+                await daemon.serve()
                 return 0
-            display.stopping = lambda: running.is_stopping
             with display:
-                report = await running.run_once("demo")
+                report = await daemon.run_once("demo")
         stored = len(network.leaderboard.rows)
-    conclude(display, report, as_json=options.json, simulated=True)
+    print_tick(report, display.results, as_json=options.json, simulated=True)
     console.print(f"{stored} stats stored at the simulated Leaderboard", markup=False)
-    return 0 if _complete(report) else 1
+    was_completed = report.state in ("finished", "suspect")
+    return 0 if was_completed and report.settled + sum(report.skipped.values()) > 0 else 1
 
 
-def _complete(report: TickReport) -> bool:
-    return report.state in ("finished", "suspect") and report.settled + sum(report.skipped.values()) > 0
-
-
-def _settings(network: Network, folder: Path, *, stay: bool) -> dict[str, Any]:
-    """Configure the daemon for the simulated network: one gateway per gateway, times that suit a quick network."""
-    several = len(network.gateways) > 1
+def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
+    """Return a configuration for the simulated network, with timeouts that suit a quick one."""
     return {
         "region": "FRA",
         "schedule": {"interval": "1m", "deadline": "5m"},
@@ -79,22 +76,9 @@ def _settings(network: Network, folder: Path, *, stay: bool) -> dict[str, Any]:
             }
             for name, gateway in network.gateways.items()
         ],
-        "limits": {"jobs": 16 if not several else 32, "busy_backoff": "200ms", "grace": "2s"},
+        "limits": {"jobs": 16 if len(network.gateways) == 1 else 32, "busy_backoff": "200ms", "grace": "2s"},
         "leaderboard": {"url": network.leaderboard.url, "secret": network.leaderboard.secret},
         "store": {"path": str(folder / "jobtester.db")},
         "discovery": {"patience": "5s"},
-        "pipelines": {slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH},
+        "pipelines": {slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
     }
-
-
-_BATCH = (
-    "text-to-image",
-    "image-to-image",
-    "image-to-video",
-    "upscale",
-    "audio-to-text",
-    "segment-anything-2",
-    "llm",
-    "image-to-text",
-    "text-to-speech",
-)

@@ -1,59 +1,36 @@
-"""`jobtester plan`: what a tick would do, without sending anything."""
+"""`jobtester plan`: print what a tick would do, without sending anything."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from dataclasses import asdict
 
-import orjson
-
-from jobtester.cli import tables
-from jobtester.cli.run import selection
+from jobtester.cli.run import make_selection
+from jobtester.cli.tables import format_price, make_console, plan_tables, print_json
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Plan, Selection
-from jobtester.domain.units import format_wei
+from jobtester.web.schemas import PlanSchema
 
 
-def plan(options: argparse.Namespace) -> int:
-    """Discover, plan and print."""
-    loaded = Configuration.load(options.config, {"leaderboard": {"post": False}})
-    loaded.apply_log_settings(quiet=True)
-    planned = asyncio.run(_plan(loaded, selection(options)))
+def print_plan(options: argparse.Namespace) -> int:
+    """Discover orchestrators, and print the jobs of a tick over them."""
+    configuration = Configuration.load(options.config, {"leaderboard": {"post": False}})
+    configuration.apply_log_settings(quiet=True)
+    plan = asyncio.run(_make_plan(configuration, make_selection(options)))
     if options.json:
-        sys.stdout.buffer.write(orjson.dumps(_document(planned), option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(PlanSchema.from_plan(plan))
         return 0
-    console = tables.console()
-    for table in tables.plan(planned, width=console.width):
+    console = make_console()
+    for table in plan_tables(plan, width=console.width):
         console.print(table)
-    unknown = sum(job.price_wei is None for job in planned.jobs)
-    note = f" (of {unknown} jobs the price is not known)" if unknown else ""
-    console.print(f"{len(planned.jobs)} jobs, estimated price {tables.wei(planned.price_wei)}{note}", markup=False)
+    unpriced = sum(job.price_wei is None for job in plan.jobs)
+    note = f" (the price of {unpriced} jobs is unknown)" if unpriced else ""
+    console.print(f"{len(plan.jobs)} jobs, estimated price {format_price(plan.price_wei)}{note}", markup=False)
     return 0
 
 
-async def _plan(loaded: Configuration, chosen: Selection) -> Plan:
-    async with open_daemon(loaded, owner=False, selection=chosen) as running:
-        planner = running.coordinator.planner
+async def _make_plan(configuration: Configuration, selection: Selection) -> Plan:
+    async with open_daemon(configuration, owner=False, selection=selection) as daemon:
+        planner = daemon.coordinator.planner
         return await planner.plan("plan", await planner.discover())
-
-
-def _document(planned: Plan) -> dict[str, object]:
-    return {
-        "jobs": [
-            {
-                "address": job.orchestrator.address,
-                "service_uri": job.target.service_uri,
-                "pipeline": job.pipeline,
-                "model": job.model,
-                "warm": job.warm,
-                "timeout_s": job.timeout_s,
-                "estimated_price_wei": format_wei(job.price_wei),
-            }
-            for job in planned.jobs
-        ],
-        "skipped": [asdict(skip) for skip in planned.skipped],
-        "estimated_price_wei": format_wei(planned.price_wei),
-    }

@@ -1,7 +1,7 @@
-"""`jobtester run`: one tick now, with live progress and a closing table.
+"""`jobtester run`: run one tick now, with live progress and a closing table.
 
-Exit codes: 0 the tick completed; 1 it could not, a stat of it was refused or still waits, or a job failed under
-`--fail-on-failed`; 3 nothing was tested, or under `--fail-on-failed` not everything.
+Exit codes: 0 the tick was completed; 1 it was not, or a stat of it was refused or is not delivered yet, or a job failed
+under `--fail-on-failed`; 3 nothing was tested, or under `--fail-on-failed` not everything.
 """
 
 from __future__ import annotations
@@ -9,109 +9,109 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
 
-import orjson
-
-from jobtester.cli import tables
 from jobtester.cli.progress_display import ProgressDisplay
+from jobtester.cli.tables import format_counts, make_console, print_json, report_lines, tick_results_table
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Selection
 from jobtester.domain.reasons import Fault, Outcome
+from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
+from jobtester.web.schemas import RunSchema
 
 NOT_TESTED = 3
-_NOT_DELIVERED = ("pending", "sending", "uncertain", "refused", "expired")
+# A held, suspect tick and a dropped stat are decisions and no failures of delivery.
+_UNDELIVERED_STATES = ("pending", "sending", "uncertain", "refused", "expired")
 # Skips and faults that say nothing about an orchestrator: the tester or a gateway could not test it.
 _UNTESTED_SKIPS = ("not_targeted", "gateway_lost", "deadline", "stopped")
 _UNTESTED_FAULTS = (Fault.GATEWAY, Fault.TESTER, Fault.UNKNOWN)
 
 
-def selection(options: argparse.Namespace) -> Selection:
-    """Make the command's own filters of its options."""
+def make_selection(options: argparse.Namespace) -> Selection:
+    """Return the filters of a command's options."""
     return Selection(
         orchestrators=tuple(options.orchestrator), pipelines=tuple(options.pipeline), models=tuple(options.model)
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run one tick and tell how it went."""
-    loaded = Configuration.load(options.config)
-    loaded.apply_log_settings(quiet=True)
-    display = ProgressDisplay(tables.console(stderr=options.json))
-    chosen = selection(options)
-    report, waiting = asyncio.run(_run(loaded, display, chosen, post=not options.no_post))
-    conclude(display, report, as_json=options.json)
-    for line in _remarks(report, waiting, chosen):
+    """Run one tick and print its results."""
+    configuration = Configuration.load(options.config)
+    configuration.apply_log_settings(quiet=True)
+    selection = make_selection(options)
+    report, results, undelivered = asyncio.run(_run_tick(configuration, selection, options))
+    print_tick(report, results, as_json=options.json)
+    for line in _closing_remarks(report, undelivered, selection):
         print(line, file=sys.stderr)  # noqa: T201
-    return _exit_code(display, report, waiting, strict=options.fail_on_failed)
+    return _exit_code(report, results, undelivered, strict=options.fail_on_failed)
 
 
-async def _run(
-    loaded: Configuration, display: ProgressDisplay, chosen: Selection, *, post: bool
-) -> tuple[TickReport, dict[str, int]]:
-    """Run a tick; return its report, and how many stats of it did not reach the Leaderboard, by state."""
-    async with open_daemon(loaded, post=post, observers=(display,), selection=chosen) as running:
-        display.stopping = lambda: running.is_stopping
+async def _run_tick(
+    configuration: Configuration, selection: Selection, options: argparse.Namespace
+) -> tuple[TickReport, Sequence[Result], dict[str, int]]:
+    """Run a tick; return its report, its results, and the number of its undelivered stats by state."""
+    display = ProgressDisplay(make_console(stderr=options.json), is_stopping=lambda: daemon.is_stopping)
+    async with open_daemon(
+        configuration, post=not options.no_post, observers=(display,), selection=selection
+    ) as daemon:
         with display:
-            report = await running.run_once("run")
-        counts = await running.outbox.counts(report.tick)
-        return report, {state: counts[state] for state in _NOT_DELIVERED if counts[state]}
+            report = await daemon.run_once("run")
+        counts = await daemon.outbox.counts(report.tick)
+    return report, display.results, {state: counts[state] for state in _UNDELIVERED_STATES if counts[state]}
 
 
-def _exit_code(display: ProgressDisplay, report: TickReport, waiting: dict[str, int], *, strict: bool) -> int:
-    if report.state not in ("finished", "suspect"):
-        return 1
-    if strict and report.outcomes[Outcome.FAILED]:
-        return 1
-    scored = report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]
-    untested = sum(report.skipped[reason] for reason in _UNTESTED_SKIPS) + sum(
-        result.verdict.outcome is Outcome.UNSCORED and result.verdict.fault in _UNTESTED_FAULTS
-        for result in display.results
-    )
-    if not scored or (strict and untested):
-        return NOT_TESTED
-    return 1 if waiting else 0
+def print_tick(report: TickReport, results: Sequence[Result], *, as_json: bool, simulated: bool = False) -> None:
+    """Print a table of the results and the job report, or both as one JSON document."""
+    if as_json:
+        print_json(RunSchema.from_report(report, results, simulated=simulated))
+        return
+    console = make_console()
+    title = "Results on a simulated network" if simulated else "Results"
+    console.print(tick_results_table(results, title=title, width=console.width))
+    for line in report_lines(report):
+        console.print(line, markup=False)
 
 
-def _remarks(report: TickReport, waiting: dict[str, int], chosen: Selection) -> list[str]:
-    """Return what has to be said besides the table: that nothing was tested, and which stats did not arrive."""
+def _closing_remarks(report: TickReport, undelivered: dict[str, int], selection: Selection) -> list[str]:
+    """Return why nothing was tested, if so, and how many stats were not delivered."""
     lines = []
-    ended = report.state in ("finished", "suspect")  # else the report says what went wrong
-    if ended and not report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]:
+    was_completed = report.state in ("finished", "suspect")  # otherwise the report has the problem
+    if was_completed and not _scored_count(report):
         filters = [
             f"--{name} {value}"
             for name, values in (
-                ("orchestrator", chosen.orchestrators), ("pipeline", chosen.pipelines), ("model", chosen.models),
+                ("orchestrator", selection.orchestrators),
+                ("pipeline", selection.pipelines),
+                ("model", selection.models),
             )
             for value in values
-        ]  # fmt: skip
+        ]
         if not report.planned and report.orchestrators and filters:
             why = f"no job of the {report.orchestrators} orchestrators matches {' '.join(filters)}; see jobtester plan"
         elif not report.planned:
             why = f"no job was planned for {report.orchestrators} orchestrators; see jobtester plan"
         else:
-            why = f"none of {report.planned} jobs came to a score; the reasons are above"
+            why = f"none of the {report.planned} jobs was scored; the reasons are above"
         lines.append(f"nothing was tested: {why}")
-    if waiting:
-        counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
-        lines.append(f"not at the Leaderboard yet: {counts}; see jobtester outbox list")
+    if undelivered:
+        lines.append(f"not at the Leaderboard yet: {format_counts(undelivered)}; see jobtester outbox list")
     return lines
 
 
-def conclude(display: ProgressDisplay, report: TickReport, *, as_json: bool, simulated: bool = False) -> None:
-    """Print the closing table and the job report, or both as one JSON document."""
-    if as_json:
-        document = {
-            "simulated": simulated,
-            "report": report.as_json(),
-            "results": [result.as_json() for result in display.results],
-        }
-        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-        sys.stdout.flush()
-        return
-    console = tables.console()
-    title = "Results on a simulated network" if simulated else "Results"
-    console.print(tables.results(display.results, title=title, width=console.width))
-    for line in tables.report(report):
-        console.print(line, markup=False)
+def _exit_code(report: TickReport, results: Sequence[Result], undelivered: dict[str, int], *, strict: bool) -> int:
+    if report.state not in ("finished", "suspect"):
+        return 1
+    if strict and report.outcomes[Outcome.FAILED]:
+        return 1
+    untested = sum(report.skipped[reason] for reason in _UNTESTED_SKIPS) + sum(
+        result.verdict.outcome is Outcome.UNSCORED and result.verdict.fault in _UNTESTED_FAULTS for result in results
+    )
+    if not _scored_count(report) or (strict and untested):
+        return NOT_TESTED
+    return 1 if undelivered else 0
+
+
+def _scored_count(report: TickReport) -> int:
+    return report.outcomes[Outcome.PASSED] + report.outcomes[Outcome.FAILED]

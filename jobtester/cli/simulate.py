@@ -1,4 +1,4 @@
-"""`jobtester simulate`: the simulated network alone, for a daemon elsewhere."""
+"""`jobtester simulate`: run the simulated network alone, for a daemon elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network, Ports
 from jobtester.simulator.scenario import Scenario
 
+_DEFAULT_SECRET = "demo-secret"  # noqa: S105 - of a Leaderboard that is made up
+
 
 def simulate(options: argparse.Namespace) -> int:
     """Serve a simulated network until a signal ends it."""
@@ -20,8 +22,8 @@ def simulate(options: argparse.Namespace) -> int:
     return 0
 
 
-def scenario_of(options: argparse.Namespace) -> Scenario:
-    """Load the network that the options name. Raises ConfigError with what is wrong about it."""
+def load_scenario(options: argparse.Namespace) -> Scenario:
+    """Load the network that the options name. Raises ConfigError."""
     try:
         if options.capabilities:
             return Scenario.from_capabilities(Path(options.capabilities))
@@ -31,10 +33,10 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
 
 
 async def _simulate(options: argparse.Namespace) -> None:
-    scenario = scenario_of(options)
+    scenario = load_scenario(options)
     names = [spec.name for spec in scenario.gateways]
     ports = Ports(
-        {name: (options.port + number, options.port - 1000 + number) for number, name in enumerate(names)},
+        {name: (options.port + index, options.port - 1000 + index) for index, name in enumerate(names)},
         leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
         nodes=options.port + 3000,
@@ -43,7 +45,7 @@ async def _simulate(options: argparse.Namespace) -> None:
         scenario,
         host=options.host,
         ports=ports,
-        secret=_secret(options.leaderboard_secret_file),
+        secret=_read_secret(options.leaderboard_secret_file),
         node_host=options.node_host,
         leaderboard_rows=Path(options.leaderboard_rows) if options.leaderboard_rows else None,
     )
@@ -64,11 +66,10 @@ async def _simulate(options: argparse.Namespace) -> None:
         await network.stop()
 
 
-def _secret(file: str | None) -> str:
-    """Read the Leaderboard's secret where a file is given. Raises ConfigError if it cannot be read."""
-    if file is None:
-        return "demo-secret"
+def _read_secret(path: str | None) -> str:
+    if path is None:
+        return _DEFAULT_SECRET
     try:
-        return Path(file).read_text("utf-8").strip()
+        return Path(path).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--leaderboard-secret-file {file}: cannot be read: {error}") from error
+        raise ConfigError(f"--leaderboard-secret-file {path}: cannot be read: {error}") from error

@@ -1,184 +1,335 @@
-"""Tables: a tick's results, plan and report, for people's terminals."""
+"""Lay out results, plans, reports and outbox entries for terminals.
+
+A row of a wide terminal is one line. On a narrow one, cells that belong together stand one below the other.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
 
+import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtester.domain.plan import SKIP_REASONS, Plan, Skip
+from jobtester.domain.plan import SKIP_REASONS, Plan
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
 from jobtester.domain.units import format_duration
+from jobtester.store.outbox import OutboxEntry
+from jobtester.store.queries import ExternalResultRow
+from jobtester.store.results import ResultRow
+from jobtester.web.schemas import Schema
 
-_WIDE = 170
-_NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries"})
-_PROSE = frozenset({"which means", "problem"})
-_CUT = frozenset({"orchestrator", "service URI", "pipeline", "model", "reason"})
+# From this width on, each table has all its cells side by side.
+_MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
+_PIPED_WIDTH = 180
+_NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success"})
+_PROSE = frozenset({"meaning", "problem"})
+# Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
+_SHRINKABLE = frozenset({"pipeline", "model"}) | _PROSE
+_MAX_URI_WIDTH = 30  # so that a long one leaves room for the model beside it
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-Pair = tuple[str | Text, str | Text]
+_STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
 
-_STYLES = {Outcome.PASSED: "green", Outcome.FAILED: "red", Outcome.UNSCORED: "yellow"}
+Cell: TypeAlias = str | Text
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Give the console to print on; where there is no terminal, lines are wide and plain."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Names of cells that a narrow terminal shows one below the other; `wide_only` ones it leaves out."""
+
+    names: tuple[str, ...]
+    wide_only: bool = False
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console for stdout or stderr; where that is not a terminal, lines are wide and plain."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 180, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH, highlight=False, soft_wrap=False)
 
 
-def short(address: str) -> str:
-    """Shorten an address so that it can still be told apart."""
+def print_json(document: Schema) -> None:
+    """Print a document on stdout in the shape that the API has too."""
+    sys.stdout.buffer.write(document.to_json(indent=True) + b"\n")
+    sys.stdout.flush()
+
+
+def shorten_address(address: str) -> str:
+    """Shorten an Ethereum address to what tells it apart."""
     return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
 
 
-def plain(text: str) -> Text:
-    """Give free text as a terminal may have it: what would steer the terminal is shown as U+FFFD."""
+def printable_text(text: str) -> Text:
+    """Return text from outside without markup; characters that would control the terminal become U+FFFD."""
     return Text(_CONTROLS.sub("\ufffd", text))
 
 
-def headed(*names: str, title: str | None = None) -> Table:
-    """Start a table of one line a row: where the terminal is narrow, names from outside are cut, and prose folds."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-    for name in names:
-        _column(table, name, name)
-    return table
-
-
-def results(found: Iterable[Result], *, title: str, width: int) -> Table:
-    """Show results: who, what, how it went, how long it took, and how sure it is who served."""
+def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> Table:
+    """Return the results of a tick, by orchestrator."""
     rows = sorted(
-        found, key=lambda one: (one.job.orchestrator.address, one.job.target.service_uri, one.job.pipeline_model)
-    )
-    return _paired(
-        (
-            ("orchestrator", "service URI"), ("pipeline", "model"), ("state", ""), ("outcome", "reason"),
-            ("round trip", "attribution"),
+        results,
+        key=lambda result: (
+            result.job.orchestrator.address, result.job.target.service_uri, result.job.pipeline_model,
         ),
+    )  # fmt: skip
+    return _make_table(
+        [
+            Column(("orchestrator", "service URI")),
+            Column(("pipeline", "model")),
+            Column(("state",)),
+            Column(("outcome", "reason")),
+            Column(("round trip", "attribution")),
+        ],
         (
             (
-                (short(one.job.orchestrator.address), one.job.target.service_uri),
-                (one.job.pipeline, one.job.model),
-                ("warm" if one.job.warm else "cold", ""),
+                (shorten_address(result.job.orchestrator.address), result.job.target.service_uri),
+                (result.job.pipeline, result.job.model),
+                (_warmth(result.job.warm),),
                 (
-                    Text(one.verdict.outcome.value, style=_STYLES[one.verdict.outcome]),
-                    "" if one.verdict.outcome is Outcome.PASSED else one.verdict.code,
+                    _styled(result.verdict.outcome.value),
+                    "" if result.verdict.outcome is Outcome.PASSED else result.verdict.code,
                 ),
-                (f"{one.round_trip_s:.3f} s", one.attribution.kind.value),
+                (f"{result.round_trip_s:.3f} s", result.attribution.kind.value),
             )
-            for one in rows
+            for result in rows
         ),
         title=title,
-        width=width,
-    )  # fmt: skip
+        is_wide=width >= _MIN_WIDE_TICK,
+        cut=True,
+    )
 
 
-def plan(planned: Plan, *, width: int) -> list[Table]:
-    """Show the jobs of a plan, and what is skipped with the reason."""
-    jobs = _paired(
-        (("orchestrator", "service URI"), ("pipeline", "model"), ("limit", "state"), ("estimated price", "")),
+def plan_tables(plan: Plan, *, width: int) -> list[Table]:
+    """Return the jobs of a plan, and what it skips, if anything."""
+    tables = [
+        _make_table(
+            [
+                Column(("orchestrator", "service URI")),
+                Column(("pipeline", "model")),
+                Column(("limit", "state")),
+                Column(("estimated price",)),
+            ],
+            (
+                (
+                    (shorten_address(job.orchestrator.address), job.target.service_uri),
+                    (job.pipeline, job.model),
+                    (format_duration(job.timeout_s), _warmth(job.warm)),
+                    ("unknown" if job.price_wei is None else format_price(job.price_wei),),
+                )
+                for job in plan.jobs
+            ),
+            title=f"{len(plan.jobs)} jobs",
+            is_wide=width >= _MIN_WIDE_TICK,
+            cut=True,
+        )
+    ]
+    if plan.skipped:
+        skips_table = _make_table(
+            [Column(("orchestrator", "service URI")), Column(("pipeline", "model")), Column(("reason", "meaning"))],
+            (
+                (
+                    (shorten_address(skip.orchestrator), skip.service_uri),
+                    (skip.pipeline, skip.model),
+                    (skip.reason, SKIP_REASONS.get(skip.reason, "")),
+                )
+                for skip in plan.skipped
+            ),
+            title=f"{len(plan.skipped)} skipped",
+            is_wide=width >= _MIN_WIDE_TICK,
+            cut=True,
+        )
+        tables.append(skips_table)
+    return tables
+
+
+def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
+    """Return recorded results in their order, with the notes on their answers below their reasons."""
+    return _make_table(
+        [
+            Column(("recorded",)),
+            Column(("tick",), wide_only=True),
+            Column(("orchestrator",)),
+            Column(("pipeline", "model")),
+            Column(("outcome", "reason")),
+            Column(("round trip", "state")),
+            Column(("attribution",), wide_only=True),
+        ],
         (
             (
-                (short(job.orchestrator.address), job.target.service_uri),
-                (job.pipeline, job.model),
-                (format_duration(job.timeout_s), "warm" if job.warm else "cold"),
-                ("unknown" if job.price_wei is None else wei(job.price_wei), ""),
+                (_format_instant(row.recorded_at),),
+                (row.tick,),
+                (shorten_address(row.orchestrator),),
+                (row.pipeline, row.model),
+                (_styled(row.outcome), _reason_and_notes(row)),
+                (f"{row.round_trip_s:.3f} s", _warmth(row.warm)),
+                (row.attribution,),
             )
-            for job in planned.jobs
+            for row in rows
         ),
-        title=f"{len(planned.jobs)} jobs",
-        width=width,
+        is_wide=width >= _MIN_WIDE_LISTING,
     )
-    return [jobs, *([skipped(planned.skipped, width=width)] if planned.skipped else [])]
 
 
-def skipped(skips: Sequence[Skip], *, width: int) -> Table:
-    """Show what is not tested, and why."""
-    return _paired(
-        (("orchestrator", "service URI"), ("pipeline", "model"), ("reason", "which means")),
+def outbox_table(entries: Iterable[OutboxEntry], *, now: float, width: int) -> Table:
+    """Return outbox entries in their order; `now` in Unix seconds."""
+    return _make_table(
+        [
+            Column(("number",)),
+            Column(("state",)),
+            Column(("age",)),
+            Column(("tries",), wide_only=True),
+            Column(("orchestrator",)),
+            Column(("pipeline", "model", "problem")),
+        ],
         (
             (
-                (short(skip.orchestrator), skip.service_uri),
-                (skip.pipeline, skip.model),
-                (skip.reason, SKIP_REASONS.get(skip.reason, "")),
+                (str(entry.seq),),
+                (_styled(entry.state),),
+                (format_duration(float(round(max(0.0, now - entry.created_at)))),),
+                (str(entry.attempts),),
+                (shorten_address(entry.orchestrator),),
+                (entry.pipeline, entry.model, entry.problem),
             )
-            for skip in skips
+            for entry in entries
         ),
-        title=f"{len(skips)} skipped",
-        width=width,
+        is_wide=width >= _MIN_WIDE_LISTING,
     )
 
 
-def _paired(names: Sequence[Pair], rows: Iterable[Sequence[Pair]], *, title: str, width: int) -> Table:
-    """Lay pairs out as neighbours on a wide terminal, and one below the other on a narrow one."""
-    wide = width >= _WIDE
-    table = headed(*(name for pair in names for name in map(str, pair) if name) if wide else (), title=title)
-    if not wide:
-        for above, below in names:
-            _column(table, str(above), _below(above, below))
-    for row in rows:
-        if wide:
-            table.add_row(
-                *(_text(one) for pair, named in zip(row, names, strict=True) for one in pair[: 1 + bool(named[1])])
+def external_results_table(rows: Iterable[ExternalResultRow], *, width: int) -> Table:
+    """Return other testers' results in their order."""
+    stats: list[tuple[ExternalResultRow, Mapping[str, Any]]] = [(row, orjson.loads(row.stat)) for row in rows]
+    return _make_table(
+        [
+            Column(("received",)),
+            Column(("source",)),
+            Column(("orchestrator",)),
+            Column(("region",), wide_only=True),
+            Column(("pipeline", "model")),
+            Column(("success",)),
+            Column(("round trip",), wide_only=True),
+            Column(("state",)),
+        ],
+        (
+            (
+                (_format_instant(row.received_at),),
+                (row.source,),
+                (shorten_address(stat["orchestrator"]),),
+                (stat["region"],),
+                (str(stat.get("pipeline", "")) or row.kind, str(stat.get("model", ""))),
+                (f"{stat['success_rate']:g}",),
+                (f"{stat['round_trip_time']:.3f} s",),
+                (_styled(row.state),),
             )
-        else:
-            table.add_row(*(_below(above, below) for above, below in row))
-    return table
-
-
-def _column(table: Table, name: str, header: str | Text) -> None:
-    table.add_column(
-        header,
-        justify="right" if name in _NUMBERS else "left",
-        no_wrap=name not in _CUT | _PROSE,  # what may wrap gives way first
-        overflow="fold" if name in _PROSE else "ellipsis",
+            for row, stat in stats
+        ),
+        is_wide=width >= _MIN_WIDE_LISTING,
     )
 
 
-def _below(above: str | Text, below: str | Text) -> Text:
-    return (
-        Text.assemble(_text(above), "\n", Text(_CONTROLS.sub("\ufffd", str(below)), style="dim"))
-        if below
-        else _text(above)
-    )
-
-
-def _text(value: str | Text) -> Text:
-    return value if isinstance(value, Text) else plain(value)
-
-
-def report(found: TickReport) -> list[str]:
-    """Put a job report into a few lines."""
-    length = (found.finished_at or found.started_at) - found.started_at
-    outcomes = ", ".join(f"{found.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
+def report_lines(report: TickReport) -> list[str]:
+    """Return a job report as a few lines of text."""
+    duration_s = (report.finished_at or report.started_at) - report.started_at
     lines = [
-        f"tick {found.tick} {found.state} in {format_duration(length)}: "
-        f"{found.settled} of {found.planned} jobs, {outcomes}",
-        f"work {format_duration(found.work_s)} in all, "
-        f"longest orchestrator {format_duration(found.longest_orchestrator_s)}, "
-        f"estimated price {wei(found.price_wei)}, seed {found.seed}",
+        f"tick {report.tick} {report.state} in {format_duration(duration_s)}: {report.settled} of {report.planned} "
+        "jobs, " + ", ".join(f"{report.outcomes[outcome]} {outcome.value}" for outcome in Outcome),
+        f"job time {format_duration(report.work_s)} in total, {format_duration(report.longest_orchestrator_s)} on the "
+        f"busiest orchestrator; estimated price {format_price(report.price_wei)}; seed {report.seed}",
     ]
     for name, counts in (
-        ("reasons", found.reasons),
-        ("warm", found.warmth["warm"]),
-        ("cold", found.warmth["cold"]),
-        ("attribution", found.attribution),
-        ("skipped", found.skipped),
-        ("put off", found.deferred),
+        ("reasons", report.reasons),
+        ("warm", report.warmth["warm"]),
+        ("cold", report.warmth["cold"]),
+        ("attribution", report.attribution),
+        ("skipped", report.skipped),
+        ("deferred", report.deferred),
     ):
         if counts:
-            lines.append(f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.most_common()))
-    if found.problem:
-        lines.append(f"problem: {found.problem}")
+            lines.append(f"{name}: {format_counts(dict(counts.most_common()))}")
+    if report.problem:
+        lines.append(f"problem: {report.problem}")
     return lines
 
 
-def wei(amount: int) -> str:
-    """Write an amount in wei, with ETH where that is shorter to read."""
-    return f"{amount} wei" if amount < 10**12 else f"{amount / 10**18:.9f} ETH"
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Write counts other than 0 in one line, such as `3 passed, 1 failed`."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def format_price(wei: int) -> str:
+    """Write a price in wei, or in ETH where that is shorter."""
+    return f"{wei} wei" if wei < 10**12 else f"{wei / 10**18:.9f} ETH"
+
+
+def _make_table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Sequence[Cell]]],
+    *,
+    is_wide: bool,
+    title: str | None = None,
+    cut: bool = False,
+) -> Table:
+    """Return a table; each row has for each column a sequence of cells, one for each of its names.
+
+    Where the terminal is too narrow, names are cut if `cut` is set, and take more lines otherwise.
+    """
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_style="bold", title_justify="left"
+    )
+    shown = [index for index, column in enumerate(columns) if is_wide or not column.wide_only]
+    for names in (columns[index].names for index in shown):
+        for stack in [(name,) for name in names] if is_wide else [names]:
+            justify: Literal["left", "right"] = "right" if stack[0] in _NUMBERS else "left"
+            shrinkable = not _SHRINKABLE.isdisjoint(stack)
+            table.add_column(
+                _stack(stack),
+                justify=justify,
+                no_wrap=not shrinkable,
+                overflow="ellipsis" if cut and _PROSE.isdisjoint(stack) else "fold",
+                max_width=_MAX_URI_WIDTH if "service URI" in stack and not is_wide else None,
+            )
+    for row in rows:
+        if is_wide:
+            table.add_row(*(_to_text(cell) for index in shown for cell in row[index]))
+        else:
+            table.add_row(*(_stack(row[index]) for index in shown))
+    return table
+
+
+def _stack(cells: Sequence[Cell]) -> Text:
+    """Return cells one below the other, all but the first dimmed; empty ones take no line."""
+    lines = [_to_text(cell) for cell in cells if cell]
+    for line in lines[1:]:
+        line.stylize_before("dim")
+    return Text("\n").join(lines)
+
+
+def _to_text(cell: Cell) -> Text:
+    return cell if isinstance(cell, Text) else printable_text(cell)
+
+
+def _styled(word: str) -> Text:
+    return Text(word, style=_STYLES.get(word, ""))
+
+
+def _warmth(warm: bool) -> str:
+    return "warm" if warm else "cold"
+
+
+def _reason_and_notes(row: ResultRow) -> Text:
+    lines = [f"{note['check']}:{note['note']}" for note in row.notes]
+    if row.outcome != "passed":
+        lines.insert(0, row.reason)
+    return Text("\n".join(lines))
+
+
+def _format_instant(unix_seconds: float) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%m-%d %H:%M:%SZ")

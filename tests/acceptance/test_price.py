@@ -67,8 +67,8 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
         shown = (await run_jobtester("plan", folder=tmp_path)).decode()
         assert f"{ODD * UNITS // 10**18}.0000000" in shown
         ran = orjson.loads(await run_jobtester("run", "--json", folder=tmp_path))
-        assert ran["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
-        (kept,) = orjson.loads(await run_jobtester("results", "--json", folder=tmp_path))
+        assert ran["tick"]["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
+        (kept,) = orjson.loads(await run_jobtester("results", "--json", folder=tmp_path))["items"]
         assert kept["estimated_price_wei"] == right
     async with simulated_tester(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as tester:
         await tester.tick()

@@ -136,7 +136,7 @@ def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> 
         shown.until(r"1 passed")
         shown.until(r"gateway: 0x200000…0002 llm slow/model")
         shown.type(b"\x03")
-        shown.until("stopping: jobs under way may end; Ctrl-C again aborts")
+        shown.until("stopping: waiting for jobs in flight; Ctrl-C again aborts")
         assert shown.close() == 1
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
     assert re.search(r"0x100000…0001 +llm +warm +passed", closing)
@@ -189,8 +189,8 @@ def test_json_is_alone_on_standard_output(slow: str) -> None:
     assert process.returncode == 1
     document = json.loads(out)
     assert document["simulated"] is True
-    assert document["report"]["state"] == "aborted"
-    assert document["report"]["outcomes"] == {"passed": 1, "failed": 0, "unscored": 1}
+    assert document["tick"]["state"] == "aborted"
+    assert document["tick"]["report"]["outcomes"] == {"passed": 1, "failed": 0, "unscored": 1}
     assert len(document["results"]) == 2
     assert "SIMULATED" not in out
     assert "stored at the simulated Leaderboard" in err

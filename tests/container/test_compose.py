@@ -272,4 +272,4 @@ def _rows(project: Project) -> list[object]:
 
 def _ids(project: Project) -> set[str]:
     found = project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
-    return {one["id"] for one in json.loads(found)}
+    return {one["id"] for one in json.loads(found)["items"]}

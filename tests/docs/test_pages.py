@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.__main__ import PARTS
 from jobtester import __version__
-from jobtester.cli import main
+from jobtester.cli.parser import make_parser
 from jobtester.configuration import Configuration
 from jobtester.daemon import config_watcher
 from jobtester.domain.attribution import Attribution, AttributionKind
@@ -174,7 +174,7 @@ def _understood(words: list[str], *, partly: bool = False) -> None:
 
 def _jobtester(words: list[str], partly: bool) -> None:
     """Assert that the program's own parser takes these words."""
-    parser: argparse.ArgumentParser = main.parser()
+    parser: argparse.ArgumentParser = make_parser()
     at = 0
     while at < len(words):
         below = _subcommands(parser)
@@ -189,7 +189,7 @@ def _jobtester(words: list[str], partly: bool) -> None:
         assert not word.startswith("-") or word in known, f"jobtester {' '.join(words)}: no {word}"
     if not partly:
         try:
-            main.parser().parse_args(words)
+            make_parser().parse_args(words)
         except SystemExit:
             pytest.fail(f"jobtester {' '.join(words)}: refused")
 
@@ -202,17 +202,19 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 
 @pytest.mark.parametrize("command", ["demo", "simulate"])
-def test_help_names_the_networks_that_come_along(command: str) -> None:
+def test_help_names_the_built_in_networks(command: str) -> None:
     """Whoever is to choose one sees which there are."""
-    below = _subcommands(main.parser())
+    below = _subcommands(make_parser())
     assert below is not None
-    assert f"comes along: {', '.join(scenario.builtin_names())}" in " ".join(below[command].format_help().split())
+    assert f"a built-in network: {', '.join(scenario.builtin_names())}" in " ".join(
+        below[command].format_help().split()
+    )
 
 
 def test_every_command_is_documented() -> None:
     """The list of commands is whole."""
     said = " ".join(pages.page_of("routes.md").inline)
-    for words in _every_command(main.parser(), ()):
+    for words in _every_command(make_parser(), ()):
         assert f"jobtester {' '.join(words)}" in said, f"{' '.join(words)} is missing in docs/routes.md"
 
 

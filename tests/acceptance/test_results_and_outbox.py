@@ -58,6 +58,11 @@ async def run_json(folder: Path, *arguments: str) -> Any:
     return orjson.loads(found.stdout)
 
 
+async def run_items(folder: Path, *arguments: str) -> Any:
+    """Return the items of a command that lists."""
+    return (await run_json(folder, *arguments))["items"]
+
+
 async def run_text(folder: Path, *arguments: str, code: int = 0) -> str:
     """Return what a command says on stdout; no control characters are in it where there is no terminal."""
     found = await run_command_in_thread(folder, *arguments)
@@ -83,25 +88,27 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
 
             found = await until(all_refused, "all stats are refused")
             assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"refused": 6}
-            one = found["entries"][0]
+            one = found["items"][0]
             assert "403" in one["problem"]
-            assert orjson.loads(one["body"])["orchestrator"] == one["orchestrator"]
+            assert one["stat"]["orchestrator"] == one["orchestrator"]
             table = await run_text(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
             assert table.count("403") == 2
             assert table.endswith("6 refused\n")
-            assert await run_text(tmp_path, "outbox", "list", "--state", "held") == "nothing waits\n6 refused\n"
-            assert await run_text(tmp_path, "outbox", "drop", str(one["seq"])) == "1 stat will not be posted\n"
-            assert await run_text(tmp_path, "outbox", "drop", str(one["seq"]), code=1) == "0 stats will not be posted\n"
+            assert await run_text(tmp_path, "outbox", "list", "--state", "held") == "no entries\n6 refused\n"
+            assert await run_text(tmp_path, "outbox", "drop", str(one["number"])) == "1 stat will not be posted\n"
+            assert (
+                await run_text(tmp_path, "outbox", "drop", str(one["number"]), code=1) == "0 stats will not be posted\n"
+            )
             remote.leaderboard.faults.refuse_signature = False
-            others = [str(entry["seq"]) for entry in found["entries"][1:]]
+            others = [str(entry["number"]) for entry in found["items"][1:]]
             assert await run_text(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 1, "the first is posted")
             assert await run_text(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 5, "the others are posted")
-        sent = {row.body for row in remote.leaderboard.rows}
-        assert sent == {entry["body"].encode() for entry in found["entries"][1:]}
-    (left,) = (await run_json(tmp_path, "outbox", "list"))["entries"]
-    assert (left["seq"], left["state"]) == (one["seq"], "dropped")
+        sent = [orjson.loads(row.body) for row in remote.leaderboard.rows]
+        assert sorted(sent, key=str) == sorted((entry["stat"] for entry in found["items"][1:]), key=str)
+    (left,) = (await run_json(tmp_path, "outbox", "list"))["items"]
+    assert (left["number"], left["state"]) == (one["number"], "dropped")
 
 
 @pytest.mark.slow
@@ -115,14 +122,14 @@ async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
             await harness.outbox.apply([StateChange(entry.seq, "uncertain") for entry in entries])
             assert await run_text(tmp_path, "outbox", "retry", code=1) == (
                 "0 stats will be posted again\n"
-                "3 stats may be stored and are looked for by themselves; name a number to post one at once\n"
+                "3 stats may be stored and will be looked up anyway; name a number to post it at once\n"
             )
             assert await run_text(tmp_path, "outbox", "drop", "1") == "1 stat will not be posted\n"
             assert await run_text(tmp_path, "outbox", "retry", "1") == (
-                "1 stat will be looked for at the Leaderboard, and posted again if not stored\n"
+                "1 stat will be looked up at the Leaderboard, and posted again if not stored\n"
             )
             assert await run_text(tmp_path, "outbox", "retry", "2") == (
-                "1 stat will be posted again\n1 stat of them may already be stored, and then counts twice\n"
+                "1 stat will be posted again\n1 stat of these may already be stored and may count twice\n"
             )
             assert await harness.states() == {"uncertain": 2, "pending": 1}
 
@@ -164,11 +171,12 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                 session.post(f"http://127.0.0.1:{daemon.port}/api/post_stats", data=hostile, headers=headers) as answer,
             ):
                 assert answer.status == 200
-            beside = await run_json(tmp_path, "results")
-        everything = await run_json(tmp_path, "results")
+            beside = await run_items(tmp_path, "results")
+        everything = await run_items(tmp_path, "results")
         assert everything == beside
         assert len(everything) == 6
-        assert [row["seq"] for row in everything] == sorted((row["seq"] for row in everything), reverse=True)
+        instants_recorded = [row["recorded_at"] for row in everything]
+        assert instants_recorded == sorted(instants_recorded, reverse=True)
         address = everything[0]["orchestrator"]
         tick = everything[0]["tick"]
         for wanted in (
@@ -177,26 +185,26 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
             {"model": f"sim/llm-0{LONG}", "reason": "bad_json"},
         ):
             given = [f"--{name}={value}" for name, value in wanted.items()]
-            keys = {("address" if name == "orchestrator" else name): value for name, value in wanted.items()}
-            keys |= {"address": address} if "address" in keys else {}
+            keys = wanted | ({"orchestrator": address} if "orchestrator" in wanted else {})
             expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
-            assert await run_json(tmp_path, "results", *given) == expected, wanted
-        assert await run_json(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
+            assert await run_items(tmp_path, "results", *given) == expected, wanted
+        assert await run_items(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
         nobody = await run_command_in_thread(tmp_path, "results", "--tick", "nope")
         assert (nobody.returncode, b"there is no tick 'nope'" in nobody.stderr) == (2, True)
         uris = {row["service_uri"] for row in everything}
         for uri in uris:
             expected = [row for row in everything if row["service_uri"] == uri]
             assert (
-                await run_json(tmp_path, "results", "--orchestrator", uri.upper().replace("HTTPS", "https")) == expected
+                await run_items(tmp_path, "results", "--orchestrator", uri.upper().replace("HTTPS", "https"))
+                == expected
             )
         chosen = [option for uri in sorted(uris)[:2] for option in ("--orchestrator", uri)]
         expected = [row for row in everything if row["service_uri"] in sorted(uris)[:2]]
-        assert await run_json(tmp_path, "results", *chosen) == expected
+        assert await run_items(tmp_path, "results", *chosen) == expected
         assert await run_text(tmp_path, "results", "--model", "none") == "no results\n"
         table = await run_text(tmp_path, "results")
         assert (table.count("passed"), table.count("failed"), table.count("bad_json")) == (4, 2, 2)
-        (other,) = await run_json(tmp_path, "results", "--received")
+        (other,) = await run_items(tmp_path, "results", "--received")
         assert (other["source"], other["stat"]["region"]) == ("127.0.0.1", "FRA")
         assert "[bold]x[/bold]" in await run_text(tmp_path, "results", "--received")
         for width in (80, 140):
@@ -209,7 +217,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
                 instants = len(re.findall(r"\d\d-\d\d \d\d:\d\d:\d\dZ", whole))
                 if arguments == ("results",):
                     assert instants == len(everything), "no instant is folded"
-                    assert all(f"{row['address'][:8]}…{row['address'][-4:]}" in whole for row in everything)
+                    assert all(f"{row['orchestrator'][:8]}…{row['orchestrator'][-4:]}" in whole for row in everything)
                     assert (whole.count("passed"), whole.count("failed"), whole.count("unscored")) == (4, 2, 0)
                 elif arguments[0] == "results":
                     assert instants == 1

@@ -1,0 +1,99 @@
+"""`jobtester results`: print recorded results, and those of other testers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from jobtester.cli.store_access import check_choice, check_text, find_tick_id, with_store
+from jobtester.cli.tables import external_results_table, make_console, print_json, recorded_results_table
+from jobtester.domain.orchestrators import normalize_address, parse_endpoint
+from jobtester.domain.reasons import Outcome, find_reason
+from jobtester.errors import UsageError
+from jobtester.store.database import Database
+from jobtester.store.queries import ExternalResultRow, Queries, ResultFilters
+from jobtester.store.results import ResultRow
+from jobtester.web.schemas import ExternalResultSchema, PageSchema, ResultDetailSchema
+
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_FILTERS = ("tick", "orchestrator", "pipeline", "model", "outcome", "reason")
+
+
+def print_results(options: argparse.Namespace) -> int:
+    """Print recorded results, newest first."""
+    if options.received:
+        return _print_external_results(options)
+    filters = _check_filters(options)
+
+    async def find_results(database: Database) -> list[ResultRow]:
+        if filters["tick"]:
+            filters["tick"] = await find_tick_id(database, filters["tick"])
+        # One query per orchestrator, and the newest of all of them: an orchestrator may be named twice.
+        rows: dict[str, ResultRow] = {}
+        for target in await _find_targets(database, options.orchestrator or []):
+            page = await Queries(database).page(ResultFilters(**filters, **target), limit=options.limit)
+            rows |= {row.id: row for row in page}
+        return sorted(rows.values(), key=lambda row: -row.seq)[: options.limit]
+
+    rows = with_store(options, find_results)
+    if options.json:
+        print_json(PageSchema[ResultDetailSchema](items=[ResultDetailSchema.from_row(row) for row in rows]))
+        return 0
+    console = make_console()
+    console.print(recorded_results_table(rows, width=console.width) if rows else "no results")
+    return 0
+
+
+def _print_external_results(options: argparse.Namespace) -> int:
+    for name in _FILTERS:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name}: results of other testers (--received) cannot be filtered")
+
+    async def find_results(database: Database) -> list[ExternalResultRow]:
+        return await Queries(database).external_results(before=None, limit=options.limit)
+
+    rows = with_store(options, find_results)
+    if options.json:
+        print_json(PageSchema[ExternalResultSchema](items=[ExternalResultSchema.from_row(row) for row in rows]))
+        return 0
+    console = make_console()
+    console.print(external_results_table(rows, width=console.width) if rows else "no results of other testers")
+    return 0
+
+
+def _check_filters(options: argparse.Namespace) -> dict[str, str]:
+    """Return the filters but for --orchestrator. Raises UsageError, so that a typo does not look like no results."""
+    filters = {name: check_text(name, getattr(options, name)) for name in _FILTERS if name != "orchestrator"}
+    for value in options.orchestrator or []:
+        check_text("orchestrator", value)
+        if not _ADDRESS.fullmatch(normalize_address(value)) and ("://" not in value or parse_endpoint(value) is None):
+            raise UsageError(
+                "--orchestrator: an Ethereum address, 0x and 40 hexadecimal digits, or a service URI, "
+                "such as https://host:8935"
+            )
+    if filters["outcome"]:
+        check_choice("outcome", filters["outcome"], [outcome.value for outcome in Outcome])
+    if filters["reason"]:
+        try:
+            find_reason(filters["reason"])
+        except KeyError as error:
+            raise UsageError(f"--reason: there is no reason {filters['reason']!r}; see docs/outcomes.md") from error
+    return filters
+
+
+async def _find_targets(database: Database, orchestrators: list[str]) -> list[dict[str, str]]:
+    """Return filters for each orchestrator that is named by address or service URI; one empty filter for all."""
+    if not orchestrators:
+        return [{}]
+    # A service URI is compared as an endpoint, since people write it in more ways than the store has it.
+    uris = [value for value in orchestrators if "://" in value]
+    targets = await Queries(database).targets() if uris else []
+    return [
+        *({"orchestrator": normalize_address(value)} for value in orchestrators if "://" not in value),
+        *(
+            {"orchestrator": address, "service_uri": service_uri}
+            for value in uris
+            for address, service_uri in targets
+            if parse_endpoint(service_uri) == parse_endpoint(value)
+        ),
+    ]
