@@ -130,7 +130,8 @@ class Gateway:
             return True
         if self.targeting.kind == "byoc":
             return False
-        if not self._requires_proof():
+        is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
+        if not (self.is_overlapping or is_new_query):
             return True
         # Metrics name a pipeline and a model, not a job: of two side by side nobody could tell who served which.
         return not self.in_flight[job.pipeline_model] and self.evidence.is_distinguishable(job.pipeline_model)
@@ -173,8 +174,3 @@ class Gateway:
         """End the tick: every candidate is named again."""
         if self.lease is not None:
             self.lease.end_tick()
-
-    def _requires_proof(self) -> bool:
-        """Return True while jobs of one pipeline and model may not run side by side."""
-        is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
-        return self.is_overlapping or is_new_query

@@ -196,11 +196,14 @@ class TickCoordinator:
 
     async def _run_jobs(self, plan: Plan, progress: TickProgress) -> str:
         """Run the planned jobs and return the state in which the tick ended."""
-        recorder = ResultRecorder(self.results, self._posting_rules(), plan.tick, self.on_recorded, self.clock)
+        settings = self.planner.inputs.settings
+        rules = PostingRules.from_settings(settings, is_posting=self.is_posting)
+        recorder = ResultRecorder(self.results, rules, plan.tick, self.on_recorded, self.clock)
         crashes = CrashBoundary(self.metrics.count_internal_error)
         attempt = await self.make_attempt(plan.seed)
         self._recorder = recorder
-        self._runner = JobRunner(plan, self.gateways, attempt, recorder, progress, self._job_limits(), crashes)
+        limits = JobLimits.from_settings(settings)
+        self._runner = JobRunner(plan, self.gateways, attempt, recorder, progress, limits, crashes)
         if self._stop_reason:
             self._runner.stop(self._stop_reason)
         try:
@@ -255,27 +258,6 @@ class TickCoordinator:
         finally:
             self._preparing.cancel()
             self._preparing = None
-
-    def _job_limits(self) -> JobLimits:
-        limits, schedule = self.planner.inputs.settings.limits, self.planner.inputs.settings.schedule
-        return JobLimits(
-            jobs=limits.jobs,
-            per_orchestrator=limits.per_orchestrator,
-            deadline_s=schedule.deadline,
-            busy_retries=limits.busy_retries,
-            busy_backoff_s=limits.busy_backoff,
-            busy_patience_s=limits.busy_patience,
-        )
-
-    def _posting_rules(self) -> PostingRules:
-        settings = self.planner.inputs.settings
-        return PostingRules(
-            region=settings.region,
-            post=self.is_posting,
-            unscored=settings.leaderboard.post_unscored,
-            suspect=settings.leaderboard.post_suspect,
-            evidence_wait_s={table.name: table.evidence_wait for table in settings.gateways if table.events},
-        )
 
 
 def _cause_of(group: ExceptionGroup[Exception]) -> Exception:

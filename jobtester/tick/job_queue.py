@@ -76,7 +76,7 @@ class JobQueue:
             self._enqueue(heapq.heappop(self._deferred)[2], front=False)
         if is_serial and gateway in self._held_targets:
             held = self._by_target[self._held_targets[gateway]]
-            job = self._first(held, is_accepted) if held.in_flight < self._per_orchestrator else None
+            job = _first_accepted(held, is_accepted) if held.in_flight < self._per_orchestrator else None
             if job is not None:
                 return self._begin(held, job, gateway)
             if held.in_flight:
@@ -141,7 +141,7 @@ class JobQueue:
                 queued.is_queued = False
                 self._offer(entry[2], queued)
                 continue
-            job = self._first(queued, is_accepted) if queued.gateway in ("", gateway) else None
+            job = _first_accepted(queued, is_accepted) if queued.gateway in ("", gateway) else None
             if job is None:
                 passed_over.append(entry)
                 continue
@@ -167,9 +167,6 @@ class JobQueue:
             queued.is_queued = True
             heapq.heappush(self._heap, (-queued.remaining_s, queued.order, target))
 
-    def _first(self, queued: _OrchestratorJobs, is_accepted: Callable[[Job], bool]) -> Job | None:
-        return next((job for job in queued.jobs if is_accepted(job)), None)
-
     def _begin(self, queued: _OrchestratorJobs, job: Job, gateway: str) -> Job:
         queued.jobs.remove(job)
         queued.in_flight += 1
@@ -177,6 +174,10 @@ class JobQueue:
         # Set to zero at the end: a sum of floats that were subtracted one by one may come out a little off.
         queued.remaining_s = queued.remaining_s - job.expected_s if queued.jobs else 0.0
         return job
+
+
+def _first_accepted(queued: _OrchestratorJobs, is_accepted: Callable[[Job], bool]) -> Job | None:
+    return next((job for job in queued.jobs if is_accepted(job)), None)
 
 
 class Broadcast:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 
@@ -15,6 +16,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.errors import CrashBoundary, StoreError
 from jobtester.gateway.gateway import Gateway
+from jobtester.settings.model import Settings
 from jobtester.tick.attempt import JobAttempt, JudgedJob, SentJob
 from jobtester.tick.job_queue import Broadcast, JobQueue
 from jobtester.tick.progress import TickObserver
@@ -39,6 +41,19 @@ class JobLimits:
     busy_patience_s: float = 15.0
     down_patience_s: float = 60.0
     probe_s: float = 2.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the limits of a configuration."""
+        limits = settings.limits
+        return cls(
+            jobs=limits.jobs,
+            per_orchestrator=limits.per_orchestrator,
+            deadline_s=settings.schedule.deadline,
+            busy_retries=limits.busy_retries,
+            busy_backoff_s=limits.busy_backoff,
+            busy_patience_s=limits.busy_patience,
+        )
 
     @property
     def busy_pause_s(self) -> float:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 import structlog
 
@@ -23,6 +23,7 @@ from jobtester.domain.suspect_detection import SuspectDetector
 from jobtester.errors import StoreError
 from jobtester.gateway.evidence import EvidenceItem
 from jobtester.gateway.gateway import Gateway
+from jobtester.settings.model import Settings
 from jobtester.store.results import Results
 
 log = structlog.get_logger()
@@ -72,6 +73,17 @@ class PostingRules:
     unscored: bool = False
     suspect: bool = False
     evidence_wait_s: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, is_posting: bool) -> Self:
+        """Return the rules of a configuration; nothing is posted where `is_posting` is False."""
+        return cls(
+            region=settings.region,
+            post=is_posting,
+            unscored=settings.leaderboard.post_unscored,
+            suspect=settings.leaderboard.post_suspect,
+            evidence_wait_s={table.name: table.evidence_wait for table in settings.gateways if table.events},
+        )
 
 
 @dataclass(slots=True)
