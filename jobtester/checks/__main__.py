@@ -80,7 +80,7 @@ def inspect_media(content: bytes, kind: str) -> dict[str, Any]:
     if sound.form not in _SOUND_FORMATS:
         return {"problem": f"is {sound.form}; gateways are safe with WAV, FLAC and MP3 only"}
     if sound.seconds < _MIN_SOUND_S:
-        return {"problem": f"takes {sound.seconds:.2f} s; gateways take nothing below {_MIN_SOUND_S:g} s"}
+        return {"problem": f"lasts {sound.seconds:.2f} s; gateways take nothing below {_MIN_SOUND_S:g} s"}
     return {"duration_s": round(sound.seconds, 3)}
 
 

@@ -27,13 +27,13 @@ def parse_answer(body: bytes, *, stream: bool = False, chat: bool = False, notes
     content = _strip_padding(body, notes)
     if (stream or chat) and not content.startswith((b"{", b"[")) and (stream or is_event_stream(content)):
         if not stream:
-            notes.add("streamed", "the answer comes as a stream, which was not asked for")
+            notes.add("streamed", "the answer is a stream, which was not requested")
         return assemble_completion(content, notes)
     try:
         return parse_json(content)
     except ValueError as error:
         if (stream or chat) and is_json_lines(content):
-            notes.add("lines", "the answer comes as one JSON object in each line")
+            notes.add("lines", "the answer has one JSON object in each line")
             return assemble_completion(content, notes)
         start = shorten(body[:200].decode("utf-8", "replace"), 60)
         raise CheckFailedError("bad_json", f"the answer is not JSON ({error}): {start}") from error

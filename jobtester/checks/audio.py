@@ -61,7 +61,7 @@ def check(sample: CheckInput, params: Params) -> None:
     if text and not min_s <= sound.seconds <= max_s:
         shown = f"more than {max_s:.1f}" if sound.seconds > max_s else f"{sound.seconds:.2f}"
         raise CheckFailedError(
-            "duration", f"the sound takes {shown} s, about {usual_s:.1f} s expected for {len(text)} characters"
+            "duration", f"the sound lasts {shown} s, about {usual_s:.1f} s expected for {len(text)} characters"
         )
     if sound.loudness < _MIN_LEVEL:
         raise CheckFailedError("silent", f"the sound is silent: it moves by {sound.loudness:.1f} of 32767")
@@ -73,7 +73,7 @@ def check(sample: CheckInput, params: Params) -> None:
     if text and active_s < min_s * _MIN_SPOKEN:
         raise CheckFailedError("silent", f"the sound is silent but for {active_s:.2f} of its {sound.seconds:.2f} s")
     if text and len(sound.levels) >= _MIN_LEVELS and sound.variation < _MIN_VARIATION:
-        raise CheckFailedError("steady", "the sound never varies, as a tone or plain noise does: nobody speaks so")
+        raise CheckFailedError("steady", "the sound never varies, as only a tone or plain noise does")
     if sound.form in RARE_FORMATS:
         sample.notes.add("format", f"the sound is written as {sound.form.upper()}, which not all browsers play")
     if sound.broken:

@@ -28,7 +28,7 @@ _MAX_CHARACTERS_OF_A_WORD = 2  # in scripts that write no spaces
 class Params:
     """`path` leads to the caption. One of `words` has to be in it; without any, one of the picture's known words.
 
-    `required` false takes any caption. One in another language or script than the words is held against nobody; words
+    `required` false takes any caption. One in another language or script than the words is not judged; words
     in Latin letters are taken for English.
     """
 

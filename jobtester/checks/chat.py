@@ -1,4 +1,4 @@
-"""`chat`: the answer is a chat completion that says what was asked for; what only books it is noted."""
+"""`chat`: the answer is a chat completion that says the expected word; odd bookkeeping is only noted."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _note_oddities(table: Mapping[str, Any], completion: Completion, limit: floa
     if reason.lower() not in _USUAL_FINISH_REASONS or reason != reason.lower():
         notes.add("finish", f"the finish reason is {shorten(reason)}")
     if table.get("error") and completion.text:
-        notes.add("error", f"an error is beside the answer: {shorten(table['error'])}")
+        notes.add("error", f"the answer carries an error as well: {shorten(table['error'])}")
     if table.get("usage") is not None:
         _note_usage(table["usage"], limit, notes)
     if contradiction := find_contradiction(table, completion):
@@ -130,7 +130,7 @@ def _note_oddities(table: Mapping[str, Any], completion: Completion, limit: floa
 
 
 def _note_usage(usage: Any, limit: float | None, notes: NoteCollector) -> None:
-    """Note token counts that do not add up. Servers that send none are right too."""
+    """Record notes on token counts that do not add up. Servers that send none are right too."""
     if not isinstance(usage, Mapping):
         notes.add("usage", f"usage is not a table: it is {shorten(usage)}")
         return
@@ -145,4 +145,4 @@ def _note_usage(usage: Any, limit: float | None, notes: NoteCollector) -> None:
     if prompt + completed != total:
         notes.add("usage", f"usage does not add up: {prompt} + {completed} is not {total}")
     if limit is not None and completed > limit + _SLACK_TOKENS:
-        notes.add("tokens", f"{completed} tokens are counted, at most {limit:g} were asked for")
+        notes.add("tokens", f"{completed} tokens are counted, at most {limit:g} were requested")

@@ -78,9 +78,9 @@ def assemble_completion(body: bytes, notes: NoteCollector) -> dict[str, Any]:
 
 
 def _pick_choice(choices: Mapping[int, _Choice], notes: NoteCollector) -> tuple[int, _Choice]:
-    """Return the choice that was asked for: the one with index 0, or else the first one with text."""
+    """Return the requested choice: the one with index 0, or else the first one with text."""
     if len(choices) > 1:
-        notes.add("choices", f"{len(choices)} choices came, one was asked for")
+        notes.add("choices", f"the answer has {len(choices)} choices, one was requested")
     with_text = [(index, choice) for index, choice in choices.items() if choice.pieces]
     if 0 in choices and (choices[0].pieces or not with_text):
         return 0, choices[0]

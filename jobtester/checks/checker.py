@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobtester.checks.answer_body import measure_tokens
 from jobtester.checks.base import Expectation, FetchedFile
@@ -40,7 +40,7 @@ class RetrievedFile(Protocol):
         """Return True if the tester's own network may be at fault."""
 
 
-Fetch = Callable[[str], Awaitable[RetrievedFile]]
+Fetch = Callable[[str], Coroutine[Any, Any, RetrievedFile]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,13 @@ class AnswerChecker:
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with asyncio.TaskGroup() as group:
-            fetches = {url: group.create_task(_fetch_file(fetch, url)) for url in report.urls}
+            fetches = {url: group.create_task(fetch(url)) for url in report.urls}
         artifact_s = loop.time() - started
-        files = {url: fetched.result() for url, fetched in fetches.items()}
+        retrieved = {url: fetch_task.result() for url, fetch_task in fetches.items()}
+        files = {
+            url: FetchedFile(url, file.status, file.body, file.problem, file.is_uncertain)
+            for url, file in retrieved.items()
+        }
         report = await self._evaluate(replace(task, files=files))
         return CheckedAnswer(report.findings, artifact_s, report.tokens)
 
@@ -123,7 +127,7 @@ class AnswerChecker:
         return report
 
     def _evaluate_in_worker(self, task: CheckTask) -> CheckReport:
-        """Have a worker evaluate the task. Blocks, so it runs on one of the checker's threads."""
+        """Evaluate a task in a worker. Blocks, so it runs on one of the checker's threads."""
         try:
             worker = self._take_worker()
         except OSError as error:  # no process, no memory or no descriptor is left
@@ -166,11 +170,6 @@ class AnswerChecker:
             return self._idle.pop()
         except IndexError:
             return None
-
-
-async def _fetch_file(fetch: Fetch, url: str) -> FetchedFile:
-    file = await fetch(url)
-    return FetchedFile(url, file.status, file.body, file.problem, file.is_uncertain)
 
 
 def _report_problem(task: CheckTask, problem: str, message: str, fault: Fault = Fault.TESTER) -> CheckReport:

@@ -11,7 +11,7 @@ from jobtester.checks.base import CheckFailedError, NoteCollector
 from jobtester.checks.untrusted_json import find_value, shorten
 
 _MAX_CHARACTERS = 100_000
-MAX_CHOICES = 64  # one is asked for; the others are only counted
+MAX_CHOICES = 64  # one is requested; the others are only counted
 _MAX_PARTS = 10_000
 _TEXT_PART_TYPES = ("text", "output_text", "input_text", "")
 _THOUGHT_PART_TYPES = ("thinking", "reasoning", "thought", "redacted_thinking", "reasoning_text")
@@ -91,7 +91,7 @@ def parse_completion(answer: Any, path: str, notes: NoteCollector) -> Completion
 
 
 def _find_choice(answer: Any, notes: NoteCollector) -> Mapping[str, Any]:
-    """Return the choice that was asked for: of several the one with index 0, or the first one with text."""
+    """Return the requested choice: of several the one with index 0, or the first one with text."""
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     if isinstance(choices, Mapping):
         choices = [choices]
@@ -106,7 +106,7 @@ def _find_choice(answer: Any, notes: NoteCollector) -> Mapping[str, Any]:
     ]
     choice = first if first in with_text or not with_text else with_text[0]
     if len(choices) > 1:
-        notes.add("choices", f"{len(choices)} choices came, one was asked for")
+        notes.add("choices", f"the answer has {len(choices)} choices, one was requested")
     elif "index" in choice and choice["index"] != 0:
         notes.add("choices", f"the only choice has the index {shorten(choice['index'])}, not 0")
     return choice

@@ -29,7 +29,7 @@ def check(sample: CheckInput, params: Params) -> None:
     texts = sample.expectation.parameters.get("input")
     count = len(texts) if isinstance(texts, list) else 1
     if len(vectors) != count:
-        raise CheckFailedError("count", f"{len(vectors)} vectors came, {count} asked for")
+        raise CheckFailedError("count", f"the answer has {len(vectors)} vectors, {count} requested")
     for vector in vectors:
         if not isinstance(vector, list) or not 1 <= len(vector) <= _MAX_LENGTH:
             raise CheckFailedError(

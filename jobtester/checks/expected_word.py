@@ -70,7 +70,7 @@ def remove_question(text: str, question: str) -> str:
 
 
 def is_listing(text: str, word: str) -> bool:
-    """Return True if a text names the word only among many others, as a worker does that guesses what is asked for."""
+    """Return True if a text names the word only among many others, as a worker does that guesses."""
     whole = normalize_text(text)
     rest = _compile_word(normalize_text(word)).sub(" ", whole)
     numbers, others = set(_NUMBER.findall(rest)), _split_words(rest)

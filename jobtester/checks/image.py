@@ -29,7 +29,7 @@ _SIGNATURES = {
     "TIFF": (b"II*\0", 0),
     "TIFF ": (b"MM\0*", 0),
 }
-_UNSUPPORTED = {  # that some browsers show and nothing here can decode: nobody's fault but the tester's
+_UNSUPPORTED = {  # that some browsers show and nothing here can decode: the tester's fault, not the file's
     "HEIC": (b"ftyphei", 4),
     "HEIF": (b"ftypmif1", 4),
     "JPEG XL": (b"\0\0\0\x0cJXL \r\n\x87\n", 0),
@@ -93,7 +93,7 @@ def check(sample: CheckInput, params: Params) -> None:
     entries = find_entries(sample.answer, params.path)
     count = int(expected.find_number("num_images_per_prompt", "n") or 1)
     if len(entries) != count:
-        raise CheckFailedError("count", f"{len(entries)} pictures came, {count} asked for")
+        raise CheckFailedError("count", f"the answer has {len(entries)} pictures, {count} requested")
     size = _expected_size(expected, params)
     for index, entry in enumerate(entries):
         if params.seed:
@@ -131,7 +131,7 @@ def _check_seed(entry: Any, expected: Expectation, index: int) -> None:
     number = int(echoed) if isinstance(echoed, str) and _WHOLE_NUMBER.fullmatch(echoed) else echoed
     # Of several pictures, some servers count the seed up and others repeat it.
     if requested is not None and number not in (requested, requested + index):
-        raise CheckFailedError("seed", f"the seed {requested:g} was asked for, the answer says {shorten(echoed, 40)}")
+        raise CheckFailedError("seed", f"the seed {requested:g} was requested, the answer says {shorten(echoed, 40)}")
 
 
 def _check_changed(picture: Image, sent: AssetMetadata | None, scale: int) -> None:
@@ -156,7 +156,7 @@ def decode_image(content: bytes, size: tuple[int, int] | None = None, *, larger:
     formats = [name.strip() for name in _match_signatures(content, _SIGNATURES)]
     if not formats:
         for name in _match_signatures(content, _UNSUPPORTED):
-            message = f"the tester cannot decode {name.strip()}, so nothing is said of it"
+            message = f"the tester cannot decode {name.strip()}, so the picture is not judged"
             raise CheckFailedError("unsupported", message, Fault.TESTER)
         message = f"the file is not PNG, JPEG, WebP, GIF or any other picture: it begins with {content[:12]!r}"
         raise CheckFailedError("not_an_image", message)

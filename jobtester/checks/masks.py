@@ -49,7 +49,7 @@ def check(sample: CheckInput, params: Params) -> None:
     # Parameters of a form are texts.
     multimask = str(sample.expectation.parameters.get("multimask_output", "")).lower()
     if multimask in ("false", "0", "f") and len(scores) != 1:
-        raise CheckFailedError("count", f"{len(scores)} masks came, one was asked for")
+        raise CheckFailedError("count", f"the answer has {len(scores)} masks, one was requested")
     masks = _read_list(sample.answer, "masks", _MAX_MASKS * picture.width * picture.height)
     _check_shape(masks, "masks", len(scores), picture.width, picture.height)
     logits = _read_list(sample.answer, "logits", _MAX_MASKS * _LOGITS_SIDE**2)
@@ -67,7 +67,7 @@ def _read_list(answer: Any, name: str, max_numbers: int) -> Any:
 
 def _parse_list(text: str, name: str, max_numbers: int) -> Any:
     if len(text) > max_numbers * _MAX_NUMBER_LENGTH + 1000:
-        raise CheckFailedError("too_large", f"{name} has {len(text)} characters, far more than were asked for")
+        raise CheckFailedError("too_large", f"{name} has {len(text)} characters, far more than requested")
     if _NOT_FINITE.search(text):
         raise CheckFailedError("not_finite", f"{name} has values that are not numbers (nan, inf)")
     try:

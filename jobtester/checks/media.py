@@ -26,7 +26,7 @@ _UNSUPPORTED_ERRORS = ("PatchWelcomeError", "DecoderNotFoundError", "Experimenta
 def find_entries(answer: Any, path: str) -> list[Any]:
     """Return what an answer lists at a path; a single entry counts as a list of one.
 
-    Raises CheckFailedError for nothing at all and for more than any pipeline is asked for.
+    Raises CheckFailedError for nothing at all and for more than any pipeline requests.
     """
     value = find_value(answer, path)
     if value is None:
@@ -35,7 +35,7 @@ def find_entries(answer: Any, path: str) -> list[Any]:
     if not entries:
         raise CheckFailedError("none", f"{path} is an empty list")
     if len(entries) > MAX_ENTRIES:
-        raise CheckFailedError("count", f"{path} lists {len(entries)}, more than was asked for")
+        raise CheckFailedError("count", f"{path} lists {len(entries)}, more than requested")
     return entries
 
 
@@ -67,9 +67,9 @@ def entry_content(sample: CheckInput, entry: Any, path: str) -> bytes:
         return _decode_inline(entry, path)
     file = sample.files.get(url)
     if file is None:
-        raise CheckFailedError("count", f"{path} names more files than were asked for")
-    # With a status of 200 the file is there, and what is wrong with it is its maker's doing. Without, it is the
-    # gateway that keeps files and serves them.
+        raise CheckFailedError("count", f"{path} names more files than requested")
+    # With a status of 200 the file is there, and what is wrong with it is its author's doing. Without one, it is
+    # the gateway's, which keeps the files and serves them.
     if file.problem and file.status == 200:
         raise CheckFailedError("too_large", f"{path}: {shorten(url)} is {file.problem}")
     if file.problem:

@@ -60,7 +60,7 @@ def check(sample: CheckInput, params: Params) -> None:
 
 
 def _check_chunks(chunks: Any, heard: list[str], speech: AssetMetadata, notes: NoteCollector) -> None:
-    """Check that the chunks say what the text says, and note what is odd about their times."""
+    """Check that the chunks say what the text says, and record notes on odd times."""
     if not isinstance(chunks, list) or len(chunks) > _MAX_CHUNKS:
         raise CheckFailedError("chunks", f"chunks is not a list of at most {_MAX_CHUNKS}: it is {shorten(chunks)}")
     latest = 0.0
@@ -85,7 +85,7 @@ def _check_chunks(chunks: Any, heard: list[str], speech: AssetMetadata, notes: N
 
 
 def _note_times(chunk: Mapping[str, Any], name: str, latest: float, duration_s: float, notes: NoteCollector) -> float:
-    """Note what is odd about the times of a chunk, and return its start in seconds, 0 if it has none."""
+    """Return the start of a chunk in seconds, 0 if it has none, and record notes on odd times."""
     times = chunk.get("timestamp", chunk.get("timestamps"))
     if times is None and ("start" in chunk or "end" in chunk):
         times = [chunk.get("start"), chunk.get("end")]

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from jobtester.checks.base import CheckFailedError, CheckInput, Expectation
+from jobtester.checks.base import CheckFailedError, CheckInput
 from jobtester.checks.image import FLAT_DEVIATION
 from jobtester.checks.media import decoding, entry_content, entry_urls, find_entries
 
@@ -80,19 +80,14 @@ def check(sample: CheckInput, params: Params) -> None:
     if not min_frames <= count <= max_frames:
         shown = f"more than {max_frames}" if count > max_frames else str(count)
         raise CheckFailedError("frames", f"the video has {shown} frames, about {params.frames} expected")
-    _check_duration(video.seconds, count, expected)
+    fps = expected.find_number("fps") or _USUAL_FPS
+    expected_s = count / fps
+    if abs(video.seconds - expected_s) > max(_MIN_DURATION_SLACK_S, expected_s * _LENGTH_SLACK):
+        shown = f"{expected_s:.2f} s expected for {count} frames at {fps:g}/s"
+        raise CheckFailedError("duration", f"the video lasts {video.seconds:.2f} s, {shown}")
     _check_movement(video.frames)
     if video.codec != "H.264" or video.form != "mp4":
         sample.notes.add("codec", f"the video is {video.codec} in {video.form}, not H.264 in MP4; browsers play it")
-
-
-def _check_duration(seconds: float, frames: int, expected: Expectation) -> None:
-    fps = expected.find_number("fps") or _USUAL_FPS
-    expected_s = frames / fps
-    if abs(seconds - expected_s) > max(_MIN_DURATION_SLACK_S, expected_s * _LENGTH_SLACK):
-        raise CheckFailedError(
-            "duration", f"the video takes {seconds:.2f} s, {expected_s:.2f} s expected for {frames} frames at {fps:g}/s"
-        )
 
 
 def _check_movement(frames: list[Any]) -> None:

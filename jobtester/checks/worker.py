@@ -108,5 +108,5 @@ class Worker:
             returncode = self.process.returncode
             if returncode == -signal.SIGPROF:
                 raise WorkerLostError("the processor time was used up", exceeded_cpu=True) from error
-            how = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
-            raise WorkerLostError(f"the worker ended with {how}") from error
+            cause = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+            raise WorkerLostError(f"the worker ended with {cause}") from error

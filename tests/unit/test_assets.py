@@ -121,7 +121,7 @@ def test_files_of_other_kinds_are_sent_as_they_are(tmp_path: Path) -> None:
         ("a.webp", make.picture(64, 64, "WEBP"), "gateways take PNG, JPEG and GIF only; convert it"),
         ("a.bmp", make.picture(64, 64, "BMP"), "gateways take PNG, JPEG and GIF only; convert it"),
         ("a.wav", b"RIFF....WAVE", "cannot be decoded"),
-        ("a.wav", make.sound(0.5), "takes 0.50 s; gateways take nothing below 1 s"),
+        ("a.wav", make.sound(0.5), "lasts 0.50 s; gateways take nothing below 1 s"),
         ("a.mp3", b"<html>", "the file is not WAV, MP3, FLAC, Ogg"),
         ("a.mp4", make.sound(2.0, "mp4"), "gateways are safe with WAV, FLAC and MP3 only; convert it"),
         ("a.m4a", b"anything", "gateways are safe with WAV, FLAC and MP3 only; convert it"),
