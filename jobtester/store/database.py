@@ -162,6 +162,8 @@ class Database:
         """Commit a group and wake those who wait for it; if one write of it is at fault, commit each one alone."""
         result = self._commit(opened, [write.work for write in group])
         if isinstance(result, Exception):
+            # One value that SQLite cannot store must not fail the other writes of its group. Which write it was shows
+            # only when each runs alone; that is so rare that savepoints for all would cost more.
             if len(group) > 1 and not isinstance(result, StoreError):
                 for write in group:
                     self._write_group(opened, loop, [write])

@@ -285,7 +285,7 @@ class Outbox:
         await self._database.write(lambda db: db.execute(statement, values))
 
     async def expire(self, max_age_s: float) -> int:
-        """Give up pending stats older than `max_age_s` seconds, and return their number."""
+        """Mark pending stats older than `max_age_s` seconds as expired, and return their number."""
         # The Leaderboard would date them by their arrival.
         now = self._clock()
         return await self._database.write(lambda db: db.execute(_EXPIRE, (now, now - max_age_s)).rowcount)
@@ -316,7 +316,7 @@ class Outbox:
         return await self._read(_SELECT_IN_STATES, _json(states), after, limit)
 
     async def retry(self, seqs: list[int] | None = None) -> RetryCounts:
-        """Let refused, expired or dropped entries be posted again, because a person decided so; None means all.
+        """Queue refused, expired or dropped entries again, because a person decided so; None means all.
 
         A dropped one that had been sent is looked up first. An uncertain one is posted at once if it is in `seqs`: the
         person accepts that it may then count twice.
@@ -332,7 +332,7 @@ class Outbox:
         return await self._database.write(work)
 
     async def drop(self, seqs: list[int] | None = None) -> int:
-        """Give up entries, because a person decided so, and return their number; None means all. Their results stay."""
+        """Drop entries, because a person decided so, and return their number; None means all. Their results stay."""
         values = {"now": self._clock(), "seqs": _json(seqs) if seqs is not None else None}
         return await self._database.write(lambda db: db.execute(_DROP, values).rowcount)
 

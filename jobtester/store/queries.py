@@ -117,7 +117,6 @@ class Queries:
     """Reads results, capabilities and other testers' results; it changes nothing."""
 
     def __init__(self, database: Database) -> None:
-        """Work on an open database."""
         self._database = database
 
     async def page(self, filters: ResultFilters, *, before: int | None = None, limit: int = 100) -> list[ResultRow]:

@@ -38,7 +38,6 @@ class Retention:
     """Deletes old rows, but never a stat that has not been settled, nor its result."""
 
     def __init__(self, database: Database) -> None:
-        """Work on an open database."""
         self._database = database
 
     async def run(self, *, keep_s: float, now: float) -> int:

@@ -41,7 +41,6 @@ class Ticks:
     """Records ticks and returns them."""
 
     def __init__(self, database: Database) -> None:
-        """Work on an open database."""
         self._database = database
 
     async def start(self, tick: str, started_at: float, seed: int, trigger: str) -> None:
