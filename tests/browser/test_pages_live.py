@@ -1,4 +1,4 @@
-"""People see what happens, in a real browser: alive without reload, two clicks to the evidence, nothing jumps."""
+"""In a real browser, pages follow a tick without reload, lead to evidence in two clicks, and never jump."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def assert_console_empty(browser: webdriver.Chrome) -> None:
 
 def assert_layout_stable(browser: webdriver.Chrome, width: int) -> None:
     """Assert that the page does not jump, that nothing is wider than its place, and that headings keep words whole."""
-    where = browser.current_url
-    assert sum(browser.execute_script("return window.shifts")) < 0.1, where
-    wide = browser.execute_script("return document.documentElement.scrollWidth")
-    assert wide <= width, where
-    assert browser.execute_script(_STICKING_OUT) == [], where
-    assert browser.execute_script(_BROKEN_HEADINGS) == [], where
+    url = browser.current_url
+    assert sum(browser.execute_script("return window.shifts")) < 0.1, url
+    scroll_width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert scroll_width <= width, url
+    assert browser.execute_script(_STICKING_OUT) == [], url
+    assert browser.execute_script(_BROKEN_HEADINGS) == [], url
 
 
 def read_text(browser: webdriver.Chrome, name: str) -> str:
@@ -96,23 +96,23 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     browser.get(f"{base}/")
     block_until(lambda: read_text(browser, "state") == "running", "the page shows a running tick")
     browser.execute_script("window.sameDocument = true")
-    seen: list[int] = []
+    counts: list[int] = []
     in_flight: set[str] = set()
 
     def moved() -> bool:
         now = int(read_text(browser, "finished"))
-        if not seen or now != seen[-1]:
-            seen.append(now)
+        if not counts or now != counts[-1]:
+            counts.append(now)
         in_flight.add(read_text(browser, "in-flight"))
-        return len(seen) >= 4
+        return len(counts) >= 4
 
     block_until(moved, "the page follows the tick")
     assert read_text(browser, "planned") == "72"
-    assert any(one.strip().startswith("gateway: 0x") for one in in_flight)
+    assert any(text.strip().startswith("gateway: 0x") for text in in_flight)
     assert browser.execute_script("return window.sameDocument === true")
     assert_layout_stable(browser, width)
     assert_console_empty(browser)
-    return seen
+    return counts
 
 
 @pytest.mark.slow
@@ -121,19 +121,19 @@ async def test_progress_moves_without_reload(width: int, browser: webdriver.Chro
     """The numbers of the running tick rise on the open page, which neither jumps nor complains; its end is shown."""
     async with after_one_tick(tmp_path) as (tester, base):
         running = asyncio.create_task(tester.tick())
-        seen = await asyncio.to_thread(watch, browser, base, width)
-        assert seen == sorted(seen)
+        counts = await asyncio.to_thread(watch, browser, base, width)
+        assert counts == sorted(counts)
         report = await running
 
         def closed() -> bool:
-            return any("finished" in one for one in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
+            return any("finished" in text for text in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
 
         await asyncio.to_thread(block_until, closed)
         await asyncio.to_thread(assert_layout_stable, browser, width)
 
 
 def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int) -> str:
-    """Go from the overview to a failed job's evidence by two clicks; give the id of the result that was found."""
+    """Go from the overview to a failed job's evidence by two clicks; return the id of the result that was found."""
     set_window(browser, width)
     browser.get(f"{base}/")
     browser.find_element(By.CSS_SELECTOR, f".matrix a[href='/o/{address}']").click()
@@ -146,40 +146,42 @@ def find_evidence(browser: webdriver.Chrome, base: str, address: str, width: int
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
-async def test_two_clicks_lead_to_why_a_job_failed(width: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
+async def test_two_clicks_lead_to_the_evidence_of_a_failure(
+    width: int, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     """Overview, orchestrator, failed result: its reason, message, evidence, request and answer stand there."""
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
         row = next(row for row in await tester.results() if row.outcome == "failed")
-        found_id = await asyncio.to_thread(find_evidence, browser, base, row.orchestrator, width)
-        found = await Queries(tester.daemon.database).get(found_id)
-        assert found is not None
-        assert (found.orchestrator, found.outcome) == (row.orchestrator, "failed")
+        result_id = await asyncio.to_thread(find_evidence, browser, base, row.orchestrator, width)
+        result = await Queries(tester.daemon.database).get(result_id)
+        assert result is not None
+        assert (result.orchestrator, result.outcome) == (row.orchestrator, "failed")
         text = await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "main").text)
-        for part in (found.reason, found.message, *found.evidence):
+        for part in (result.reason, result.message, *result.evidence):
             assert " ".join(part.split()) in " ".join(text.split())
         assert '"' in await asyncio.to_thread(lambda: browser.find_element(By.TAG_NAME, "pre").text)
         await asyncio.to_thread(assert_layout_stable, browser, width)
 
 
-async def paths(tester: SimulatedTester) -> list[str]:
+async def sample_paths(tester: SimulatedTester) -> list[str]:
     """Return one page of each kind, with results of each outcome."""
     rows = await tester.results()
-    some = {row.outcome: row for row in rows}
+    by_outcome = {row.outcome: row for row in rows}
     return [
         "/",
         f"/o/{rows[0].orchestrator}",
         f"/t/{rows[0].tick}",
         "/outbox",
-        *(f"/r/{row.id}" for row in some.values()),
+        *(f"/r/{row.id}" for row in by_outcome.values()),
     ]
 
 
-def visit(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tuple[str, int]]:
+def visit(browser: webdriver.Chrome, base: str, paths: list[str]) -> Iterator[tuple[str, int]]:
     """Open pages at each width, light and dark."""
     for width in WIDTHS:
         for scheme in ("light", "dark"):
             set_window(browser, width, scheme)
-            for path in found:
+            for path in paths:
                 browser.get(base + path)
                 yield f"{path} at {width} px, {scheme}", width
 
@@ -187,52 +189,52 @@ def visit(browser: webdriver.Chrome, base: str, found: list[str]) -> Iterator[tu
 async def test_pages_fit_and_are_quiet(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """No page of any kind is wider than the window, jumps while it loads, or writes to the console."""
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
-        found = await paths(tester)
+        paths = await sample_paths(tester)
 
-        def look() -> None:
-            for _, width in visit(browser, base, found):
+        def check() -> None:
+            for _, width in visit(browser, base, paths):
                 assert_layout_stable(browser, width)
                 assert_console_empty(browser)
 
-        await asyncio.to_thread(look)
+        await asyncio.to_thread(check)
 
 
 @pytest.mark.slow
 async def test_hostile_texts_run_nothing_and_break_no_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """With markup, controls and 100 kB in every text from outside, no script runs and no page grows too wide."""
     async with hostile_tester(tmp_path) as (tester, ids):
-        found = ["/", "/outbox", f"/t/{TICK}", f"/o/0x{1:040x}", *(f"/r/{one}" for one in ids.values())]
+        paths = ["/", "/outbox", f"/t/{TICK}", f"/o/0x{1:040x}", *(f"/r/{result_id}" for result_id in ids.values())]
         base = f"http://127.0.0.1:{tester.daemon.port}"
 
-        def look() -> None:
-            for _, width in visit(browser, base, found):
+        def check() -> None:
+            for _, width in visit(browser, base, paths):
                 assert not browser.find_elements(By.CSS_SELECTOR, "main img, main script, main b, main [onmouseover]")
                 assert_layout_stable(browser, width)
                 assert_console_empty(browser)
 
-        await asyncio.to_thread(look)
+        await asyncio.to_thread(check)
 
 
 @pytest.mark.slow
 async def test_pages_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no serious or critical violation on any page, light or dark, on a phone or a desk."""
     async with after_one_tick(tmp_path, slow=0.01) as (tester, base):
-        found = await paths(tester)
+        paths = await sample_paths(tester)
 
-        def look() -> list[str]:
-            wrong: list[str] = []
-            for what, _ in visit(browser, base, found):
+        def check() -> list[str]:
+            problems: list[str] = []
+            for page, _ in visit(browser, base, paths):
                 browser.execute_script(axe)
                 answer: dict[str, Any] = browser.execute_async_script(
                     "const done = arguments[0]; axe.run().then(done, (error) => done({problem: String(error)}));"
                 )
                 assert "problem" not in answer, answer
                 assert len(answer["passes"]) > 10
-                wrong += [
-                    f"{what}: {one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
-                    for one in answer["violations"]
-                    if one["impact"] in ("serious", "critical")
+                problems += [
+                    f"{page}: {violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:200]}"
+                    for violation in answer["violations"]
+                    if violation["impact"] in ("serious", "critical")
                 ]
-            return wrong
+            return problems
 
-        assert await asyncio.to_thread(look) == []
+        assert await asyncio.to_thread(check) == []

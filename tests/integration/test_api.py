@@ -1,4 +1,4 @@
-"""The API gives what the document says, page by page, and refuses what it does not know by name."""
+"""The API answers as its document says, page by page, and names each parameter that it does not know."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ SECRET = "a-secret-of-the-test"
 
 @dataclass(slots=True)
 class ApiClient:
-    """Asks a tester, and holds every answer against its own document."""
+    """Asks a tester, and checks every answer against the document that describes it."""
 
     session: aiohttp.ClientSession
     base: str
     document: dict[str, Any]
 
-    async def ask(self, path: str, *, method: str = "GET", expect: int = 200, **how: Any) -> Any:
+    async def ask(self, path: str, *, method: str = "GET", expect: int = 200, **options: Any) -> Any:
         """Return an answer's JSON after checking its status and its shape."""
-        async with self.session.request(method, self.base + path, **how) as answer:
+        async with self.session.request(method, self.base + path, **options) as answer:
             text = await answer.text()
             assert answer.status == expect, f"{path}: {answer.status} {text}"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.content_type == "application/json"
-        found = json.loads(text)
-        self.hold(path.partition("?")[0], method, expect, found)
-        return found
+        body = json.loads(text)
+        self.assert_documented(path.partition("?")[0], method, expect, body)
+        return body
 
-    def hold(self, path: str, method: str, status: int, found: Any) -> None:
+    def assert_documented(self, path: str, method: str, status: int, body: Any) -> None:
         """Assert that an answer is what the document promises for it."""
         routes = self.document["paths"]
         name = path if path in routes else path.rpartition("/")[0] + ("/{address}" if "orch" in path else "/{id}")
@@ -56,17 +56,17 @@ class ApiClient:
         promised = answers.get(str(status)) or answers["default"]
         schema = promised["content"]["application/json"]["schema"]
         whole = {**schema, "components": self.document["components"]}
-        Draft202012Validator(whole).validate(found)
+        Draft202012Validator(whole).validate(body)
 
     async def pages(self, path: str) -> list[list[Any]]:
         """Follow `next` to the end."""
-        found, cursor = [], ""
+        body, cursor = [], ""
         while True:
             page = await self.ask(path + (f"&cursor={cursor}" if cursor else ""))
-            found.append(page["items"])
+            body.append(page["items"])
             cursor = page["next"]
             if cursor is None:
-                return found
+                return body
 
 
 @asynccontextmanager
@@ -99,29 +99,29 @@ async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
         assert api.document == json.loads(json.dumps(api_routes.document()))
         for schema in api.document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
-        kept = await tester.results()
-        assert {row.outcome for row in kept} >= {"passed", "failed"}
-        assert len((await api.ask("/api/results"))["items"]) == len(kept)
-        for row in kept:
+        rows = await tester.results()
+        assert {row.outcome for row in rows} >= {"passed", "failed"}
+        assert len((await api.ask("/api/results"))["items"]) == len(rows)
+        for row in rows:
             whole = await api.ask(f"/api/results/{row.id}")
             assert (whole["reason"], whole["evidence"]) == (row.reason, list(row.evidence))
             assert whole["request"] == row.request
         tick = (await api.ask("/api/ticks"))["items"][0]
-        assert tick["report"]["settled"] == len(kept)
+        assert tick["report"]["settled"] == len(rows)
         assert (
             (await api.ask("/api/ticks/last"))["id"] == (await api.ask(f"/api/ticks/{tick['id']}"))["id"] == tick["id"]
         )
-        everyone = (await api.ask("/api/orchestrators"))["items"]
-        assert [one["orchestrator"] for one in everyone] == sorted({row.orchestrator for row in kept})
-        for one in everyone:
-            assert (await api.ask(f"/api/orchestrators/{one['orchestrator'].upper().replace('X', 'x')}")) == one
+        orchestrators = (await api.ask("/api/orchestrators"))["items"]
+        assert [item["orchestrator"] for item in orchestrators] == sorted({row.orchestrator for row in rows})
+        for item in orchestrators:
+            assert (await api.ask(f"/api/orchestrators/{item['orchestrator'].upper().replace('X', 'x')}")) == item
         status = await api.ask("/api/status")
-        assert status["progress"]["settled"] == len(kept)
+        assert status["progress"]["settled"] == len(rows)
         assert not status["progress"]["running"]
         await api.ask("/api/openapi.json")
         delivered = await api.ask("/api/outbox?state=delivered")
         assert delivered["counts"]["delivered"] == len(delivered["items"]) == len(tester.network.leaderboard.rows)
-        assert {one["result"] for one in delivered["items"]} <= {row.id for row in kept}
+        assert {item["result"] for item in delivered["items"]} <= {row.id for row in rows}
         assert (await api.ask("/api/outbox"))["items"] == []
         assert (await api.ask("/api/received"))["items"] == []
 
@@ -134,46 +134,48 @@ async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> Non
         for route in routes
         if isinstance(route, web.RouteDef) and route.path.startswith("/api/")
     }
-    told = {(method.upper(), path) for path, methods in api_routes.document()["paths"].items() for method in methods}
-    assert served == told
+    paths = api_routes.document()["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert served == described
 
 
-async def test_paging_gives_each_item_once_though_more_is_recorded_meanwhile(tmp_path: Any) -> None:
+async def test_paging_returns_each_item_once_though_more_is_recorded_meanwhile(tmp_path: Any) -> None:
     """Pages of any size put together are the whole list; ids and pages do not move when a tick adds to it."""
     async with api_client(tmp_path, ticks=3) as (tester, api):
-        whole = [one["id"] for one in (await api.ask("/api/results?limit=500"))["items"]]
+        whole = [item["id"] for item in (await api.ask("/api/results?limit=500"))["items"]]
         for limit in (1, 7, len(whole), len(whole) + 1):
             pages = await api.pages(f"/api/results?limit={limit}")
-            assert [one["id"] for page in pages for one in page] == whole
+            assert [item["id"] for page in pages for item in page] == whole
         first = await api.ask("/api/results?limit=5")
         await tester.tick()
         second = await api.ask(f"/api/results?limit=5&cursor={first['next']}")
-        assert [one["id"] for one in first["items"] + second["items"]] == whole[:10]
+        assert [item["id"] for item in first["items"] + second["items"]] == whole[:10]
         for path, key in (
             ("/api/ticks", "id"),
             ("/api/orchestrators", "orchestrator"),
             ("/api/outbox?state=delivered", "number"),
         ):
-            joined = f"{path}{'&' if '?' in path else '?'}"
-            every = [one[key] for one in (await api.ask(f"{joined}limit=500"))["items"]]
-            assert len(every) == len(set(every)) >= 4
-            pages = await api.pages(f"{joined}limit=3")
-            assert [one[key] for page in pages for one in page] == every
+            url = f"{path}{'&' if '?' in path else '?'}"
+            items = [item[key] for item in (await api.ask(f"{url}limit=500"))["items"]]
+            assert len(items) == len(set(items)) >= 4
+            pages = await api.pages(f"{url}limit=3")
+            assert [item[key] for page in pages for item in page] == items
 
 
-async def test_filters_give_what_they_say(tmp_path: Any) -> None:
-    """Each filter of results alone, and all together, gives exactly the results with these fields."""
+async def test_filters_select_by_each_field(tmp_path: Any) -> None:
+    """Each filter of results alone, and all together, selects exactly the results with these fields."""
     async with api_client(tmp_path, ticks=2) as (_, api):
-        every = (await api.ask("/api/results?limit=500"))["items"]
-        failed = next(one for one in every if one["outcome"] == "failed")
+        items = (await api.ask("/api/results?limit=500"))["items"]
+        failed = next(item for item in items if item["outcome"] == "failed")
         names = ("tick", "orchestrator", "pipeline", "model", "outcome", "reason")
-        for wanted in (*((name,) for name in names), names):
-            params = {name: failed[name] for name in wanted}
-            found = (await api.ask("/api/results", params={**params, "limit": "500"}))["items"]
-            assert found == [one for one in every if all(one[name] == failed[name] for name in wanted)]
-            assert failed in found
-        narrowed = await api.ask("/api/orchestrators?pipeline=llm")
-        assert {one["pipeline"] for who in narrowed["items"] for one in who["capabilities"]} == {"llm"}
+        for filters in (*((name,) for name in names), names):
+            params = {name: failed[name] for name in filters}
+            body = (await api.ask("/api/results", params={**params, "limit": "500"}))["items"]
+            assert body == [item for item in items if all(item[name] == failed[name] for name in filters)]
+            assert failed in body
+        filtered = await api.ask("/api/orchestrators?pipeline=llm")
+        capabilities = [row for orchestrator in filtered["items"] for row in orchestrator["capabilities"]]
+        assert {row["pipeline"] for row in capabilities} == {"llm"}
         assert (await api.ask("/api/orchestrators?pipeline=none"))["items"] == []
 
 
@@ -207,7 +209,7 @@ REFUSED = [
 ]
 
 
-async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: Any) -> None:
+async def test_a_bad_request_gets_one_message_that_names_the_parameter(tmp_path: Any) -> None:
     """Wrong, unknown, empty, doubled and overlong parameters: 400; ids of nothing: 404; other paths: 404; all JSON."""
     async with api_client(tmp_path, ticks=0) as (_, api):
         for path, status, word in REFUSED:
@@ -218,12 +220,12 @@ async def test_bad_questions_get_one_message_that_names_the_parameter(tmp_path: 
         ):  # fmt: skip
             async with api.session.request(method, api.base + path) as answer:
                 assert answer.status == status
-                found = await answer.json()
-                assert list(found) == ["error"]
-        for odd in ("%ED%A0%80", "%FF%FE", "%F0%9F%A6%8A", "%27%20OR%201=1--"):
-            async with api.session.get(f"{api.base}/api/results?model={odd}") as answer:
+                body = await answer.json()
+                assert list(body) == ["error"]
+        for text in ("%ED%A0%80", "%FF%FE", "%F0%9F%A6%8A", "%27%20OR%201=1--"):
+            async with api.session.get(f"{api.base}/api/results?model={text}") as answer:
                 assert answer.status in (200, 400)
-            async with api.session.get(f"{api.base}/api/results/{odd}") as answer:
+            async with api.session.get(f"{api.base}/api/results/{text}") as answer:
                 assert answer.status in (400, 404)
 
 
@@ -236,26 +238,27 @@ async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None
         ),
         tester.serving(),
     ):
-        for given in ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}", "Bearer ", "Bearer é"):
-            headers = {"Authorization": given} if given else {}
-            found = await api.ask("/api/ticks", method="POST", expect=401, headers=headers)
-            assert "token" in found["error"]
-            assert TOKEN not in found["error"]
-        right = {"Authorization": f"Bearer {TOKEN}"}
-        assert await api.ask("/api/ticks", method="POST", expect=202, headers=right) == {"state": "accepted"}
-        assert "already running" in (await api.ask("/api/ticks", method="POST", expect=409, headers=right))["error"]
+        for header in ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}", "Bearer ", "Bearer é"):
+            headers = {"Authorization": header} if header else {}
+            body = await api.ask("/api/ticks", method="POST", expect=401, headers=headers)
+            assert "token" in body["error"]
+            assert TOKEN not in body["error"]
+        authorized = {"Authorization": f"Bearer {TOKEN}"}
+        assert await api.ask("/api/ticks", method="POST", expect=202, headers=authorized) == {"state": "accepted"}
+        body = await api.ask("/api/ticks", method="POST", expect=409, headers=authorized)
+        assert "already running" in body["error"]
 
         async def tick_ended() -> bool:
             progress = (await api.ask("/api/status"))["progress"]
             return progress is not None and not progress["running"]
 
         await until(tick_ended, "the tick ends", timeout_s=100)
-        found = await api.ask("/api/ticks/last")
-        assert (found["trigger"], found["state"]) == ("api", "finished")
+        body = await api.ask("/api/ticks/last")
+        assert (body["trigger"], body["state"]) == ("api", "finished")
 
 
 async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: Any) -> None:
-    """A tick that first takes over a changed configuration, which may take a while, is one that runs already."""
+    """A tick that first takes over a changed configuration, which may take a while, is already running."""
     async with api_client(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (
         tester,
         api,
@@ -268,15 +271,15 @@ async def test_no_second_tick_is_accepted_while_one_is_about_to_run(tmp_path: An
 
         tester.daemon.coordinator.before_tick = before
         async with tester.serving():
-            right = {"Authorization": f"Bearer {TOKEN}"}
-            await api.ask("/api/ticks", method="POST", expect=202, headers=right)
+            authorized = {"Authorization": f"Bearer {TOKEN}"}
+            await api.ask("/api/ticks", method="POST", expect=202, headers=authorized)
             await begins.wait()
-            await api.ask("/api/ticks", method="POST", expect=409, headers=right)
+            await api.ask("/api/ticks", method="POST", expect=409, headers=authorized)
             taken_over.set()
 
 
 class TicksReadBeforeEnd(Ticks):
-    """Ticks of which somebody asks just before their end is noted."""
+    """Ticks whose state is read just before their end is recorded."""
 
     def __init__(self, database: Database, api: ApiClient) -> None:
         super().__init__(database)
@@ -284,42 +287,42 @@ class TicksReadBeforeEnd(Ticks):
         self.ran: list[bool] = []
 
     async def finish(self, tick: str, state: str, finished_at: float, report: dict[str, Any]) -> None:
-        """Ask whether it runs, and note its end."""
+        """Read whether it runs, and record its end."""
         self.ran.append((await self.api.ask("/api/status"))["progress"]["running"])
         await super().finish(tick, state, finished_at, report)
 
 
-async def test_a_tick_that_is_said_to_be_over_is_kept(tmp_path: Any) -> None:
-    """Whoever waits for its end and then asks for it gets its end, never its beginning."""
+async def test_a_tick_that_is_reported_as_over_is_recorded(tmp_path: Any) -> None:
+    """A client that waits for its end and then reads it sees the final report."""
     async with api_client(tmp_path, ticks=0) as (tester, api):
         tester.daemon.coordinator.ticks = ticks = TicksReadBeforeEnd(tester.daemon.database, api)
         report = await tester.tick()
         assert ticks.ran == [True]
         assert not (await api.ask("/api/status"))["progress"]["running"]
-        found = await api.ask("/api/ticks/last")
-        assert (found["state"], found["finished_at"]) == (report.state, report.finished_at)
+        body = await api.ask("/api/ticks/last")
+        assert (body["state"], body["finished_at"]) == (report.state, report.finished_at)
 
 
 async def test_without_a_token_no_tick_is_started(tmp_path: Any) -> None:
-    """The route is off, and names the key that turns it on."""
+    """The route is off, and its answer names the setting that turns it on."""
     async with api_client(tmp_path, ticks=0) as (_, api):
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
-            found = await api.ask("/api/ticks", method="POST", expect=404, headers=headers)
-            assert "server.admin_token" in found["error"]
+            body = await api.ask("/api/ticks", method="POST", expect=404, headers=headers)
+            assert "server.admin_token" in body["error"]
 
 
 async def test_a_running_tick_is_shown_as_it_goes(tmp_path: Any) -> None:
     """While jobs are in flight, the status names them and the tick has its report so far."""
     async with api_client(tmp_path, ticks=0) as (tester, api):
-        seen: set[str] = set()
+        ids_in_flight: set[str] = set()
         running = asyncio.create_task(tester.tick())
         while not running.done():
             status = await api.ask("/api/status")
             if status["progress"] and status["progress"]["in_flight"]:
-                seen |= {one["id"] for one in status["progress"]["in_flight"]}
+                ids_in_flight |= {item["id"] for item in status["progress"]["in_flight"]}
             for tick in (await api.ask("/api/ticks"))["items"]:
                 await api.ask(f"/api/ticks/{tick['id']}")
-        assert seen & {row.id for row in await tester.results()}
+        assert ids_in_flight & {row.id for row in await tester.results()}
 
 
 @pytest.mark.parametrize("path", ["/api/post_stats", "/webhooks/test-results"])
@@ -338,6 +341,6 @@ async def test_results_of_other_testers_are_listed(path: str, tmp_path: Any) -> 
             assert (answer.status, await answer.text()) == (200, "ok")
         if path == "/api/post_stats":
             await api.ask(path, method="POST", expect=403, data=body, headers={"Authorization": "no"})
-        found = (await api.ask("/api/received"))["items"]
-        assert [one["stat"]["model"] for one in found] == ["m"]
-        assert [one["model"] for one in (await api.ask("/api/outbox"))["items"]] == ["m"]
+        body = (await api.ask("/api/received"))["items"]
+        assert [item["stat"]["model"] for item in body] == ["m"]
+        assert [item["model"] for item in (await api.ask("/api/outbox"))["items"]] == ["m"]

@@ -1,4 +1,4 @@
-"""Whatever is sent to the daemon's port: a defined answer, never an error of ours, and nothing in the log to read."""
+"""Whatever is sent to the daemon's port gets a defined answer, causes no internal error, and logs nothing."""
 
 from __future__ import annotations
 
@@ -91,17 +91,17 @@ PATHS = (
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 
 
-async def exchange(port: int, sent: bytes, *, most: int = -1, hang_up: bool = False) -> bytes:
+async def exchange(port: int, data: bytes, *, max_bytes: int = -1, hang_up: bool = False) -> bytes:
     """Send bytes and read until the other side is done, or has sent `most`; with `hang_up` cut the line at once."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(sent)
+        writer.write(data)
         await writer.drain()
         if hang_up:
             writer.transport.abort()
             return b""
         async with asyncio.timeout(100):
-            return await reader.read(most)
+            return await reader.read(max_bytes)
     except ConnectionError:
         return b""
     finally:
@@ -124,11 +124,11 @@ async def attacked_daemon(folder: Path) -> AsyncIterator[DaemonProcess]:
         assert [line for line in daemon.lines if line["event"] == "noise" or line["level"] == "error"] == []
 
 
-async def test_no_request_is_an_error_of_ours(tmp_path: Path) -> None:
+async def test_no_request_causes_an_internal_error(tmp_path: Path) -> None:
     """Every path with every method, and bytes that are no HTTP: nothing from 500 on, nothing of another folder."""
     async with attacked_daemon(tmp_path) as daemon:
-        for name, sent in RAW.items():
-            assert status(await exchange(daemon.port, sent, most=100)) < 500, name
+        for name, data in RAW.items():
+            assert status(await exchange(daemon.port, data, max_bytes=100)) < 500, name
         for path in PATHS:
             sends = [exchange(daemon.port, request(method, path)) for method in METHODS]
             for method, answer in zip(METHODS, await asyncio.gather(*sends), strict=True):
@@ -139,13 +139,13 @@ async def test_no_request_is_an_error_of_ours(tmp_path: Path) -> None:
                     assert b'{"error":' in answer, (method, path)
 
 
-async def test_who_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
+async def test_a_peer_that_hangs_up_halfway_leaves_no_trace(tmp_path: Path) -> None:
     """Bodies that break off, answers that nobody reads, and many silent lines at once, while others are served."""
     async with attacked_daemon(tmp_path) as daemon:
         for path in (*POSTS, "/api/ticks", "/orchestrators"):
             half = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nabc".encode()
-            for sent in (half, half[:-80], chunked_request(path, b"4\r\nab"), request("GET", path)):
-                await exchange(daemon.port, sent, hang_up=True)
+            for data in (half, half[:-80], chunked_request(path, b"4\r\nab"), request("GET", path)):
+                await exchange(daemon.port, data, hang_up=True)
         async with asyncio.timeout(100):
             while not re.search(rb'received_total\{outcome="refused"\} [1-9]', await metrics(daemon)):
                 pass
@@ -178,14 +178,14 @@ async def test_two_requests_on_one_line_stay_two(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_never_ends_is_given_up() -> None:
-    """After its time is over, with 408: a connection cannot be held for nothing."""
+    """It ends with 408 after its timeout: a connection cannot be held for nothing."""
     app = web.Application()
-    found: list[BodyReadError] = []
+    errors: list[BodyReadError] = []
 
     async def take(request: web.Request) -> web.Response:
         with pytest.raises(BodyReadError) as caught:
             await read_limited(request, 1_000, timeout_s=0.1)
-        found.append(caught.value)
+        errors.append(caught.value)
         return web.Response(status=caught.value.status)
 
     app.router.add_post("/", take)
@@ -197,14 +197,14 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         began = time.monotonic()
         assert status(await asyncio.wait_for(_first_line(runner.addresses[0][1], slow), 100)) == 408
         assert time.monotonic() - began >= 0.1
-        assert [error.status for error in found] == [408]
+        assert [error.status for error in errors] == [408]
     finally:
         await runner.cleanup()
 
 
-async def _first_line(port: int, sent: bytes) -> bytes:
+async def _first_line(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(sent)
+    writer.write(data)
     try:
         return await reader.readline()
     finally:

@@ -62,27 +62,27 @@ async def test_hostile_texts_are_only_text_on_every_page(tmp_path: Path) -> None
     async with hostile_tester(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
         paths = ["/", "/outbox", f"/t/{TICK}", f"/t/{TICK}?outcome=failed", f"/t/{TICK}?reason=check:json"]
-        paths += [f"/r/{one}" for one in ids.values()]
+        paths += [f"/r/{result_id}" for result_id in ids.values()]
         paths += [f"/o/0x{number:040x}" for number in range(1, len(MARKED) + 1)]
-        seen = {}
+        pages = {}
         for path in paths:
             async with session.get(base + path) as answer:
                 assert answer.status == 200, (path, await answer.text())
-                seen[path] = examine(await answer.text(), path)
+                pages[path] = examine(await answer.text(), path)
                 assert "Set-Cookie" not in answer.headers
-        for name, one in ids.items():
-            shown = seen[f"/r/{one}"].text
+        for name, result_id in ids.items():
+            shown = pages[f"/r/{result_id}"].text
             for mark in (f"«{name}»", "«end»"):
                 assert shown.count(mark) >= 4, (name, mark)
             if name in ("script", "attribute", "close", "template", "link", "emoji", "entity", "long"):
                 assert shown.count(MARKED[name]) >= 3, name
-        assert "«script»<script>alert(1)</script>«end»" in seen[f"/t/{TICK}"].text
-        assert "{{ 1234567 * 7 }}" in seen["/outbox"].text
-        assert "8641969" not in seen[f"/r/{ids['template']}"].text
+        assert "«script»<script>alert(1)</script>«end»" in pages[f"/t/{TICK}"].text
+        assert "{{ 1234567 * 7 }}" in pages["/outbox"].text
+        assert "8641969" not in pages[f"/r/{ids['template']}"].text
 
 
 async def test_a_reason_that_only_another_version_knew_is_shown_as_it_is(tmp_path: Path) -> None:
-    """Results are kept over updates, and a code may go: its page still shows the rest."""
+    """Results outlive updates, and a code may go: its page still shows the rest."""
     old = replace(hostile_result(1, "x"), verdict=Verdict(Outcome.FAILED, "code_of_old", "it was so then"))
     async with hostile_tester(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
         assert await tester.daemon.coordinator.results.record(replace(old, job=replace(old.job, id="old")), None)
@@ -99,30 +99,30 @@ async def test_addresses_that_are_hostile_lead_nowhere(tmp_path: Path) -> None:
     async with hostile_tester(tmp_path) as (tester, _), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
         for name, text in HOSTILE.items():
-            given = quote(text[:2000], safe="")
-            for path in (f"/o/{given}", f"/r/{given}", f"/t/{given}", f"/api/results/{given}", f"/{given}"):
+            quoted = quote(text[:2000], safe="")
+            for path in (f"/o/{quoted}", f"/r/{quoted}", f"/t/{quoted}", f"/api/results/{quoted}", f"/{quoted}"):
                 async with session.get(base + path) as answer:
                     assert answer.status in (400, 404), (name, path)
                     assert "alert(1)" not in await answer.text()
-            for path in (f"/t/{TICK}?reason={given}", f"/t/{TICK}?before={given}", f"/?x={given}"):
+            for path in (f"/t/{TICK}?reason={quoted}", f"/t/{TICK}?before={quoted}", f"/?x={quoted}"):
                 async with session.get(base + path) as answer:
                     assert answer.status == 200, (name, path)
                     examine(await answer.text(), path)
 
 
-async def test_the_api_gives_hostile_texts_as_they_are(tmp_path: Path) -> None:
+async def test_the_api_returns_hostile_texts_unchanged(tmp_path: Path) -> None:
     """JSON carries them unchanged, under a type that no browser takes for a page."""
     async with hostile_tester(tmp_path) as (tester, ids), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
-        for name, one in ids.items():
-            async with session.get(f"{base}/api/results/{one}") as answer:
+        for name, result_id in ids.items():
+            async with session.get(f"{base}/api/results/{result_id}") as answer:
                 assert answer.content_type == "application/json"
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
-                found: dict[str, Any] = await answer.json()
-                assert {found["model"], found["message"], found["response"]} == {MARKED[name]}
-                assert found["estimated_price_wei"] == "1" + "0" * 24
+                body: dict[str, Any] = await answer.json()
+                assert {body["model"], body["message"], body["response"]} == {MARKED[name]}
+                assert body["estimated_price_wei"] == "1" + "0" * 24
         async with session.get(f"{base}/api/results", params={"model": MARKED["direction"]}) as answer:
-            assert [one["id"] for one in (await answer.json())["items"]] == [ids["direction"]]
+            assert [result_id["id"] for result_id in (await answer.json())["items"]] == [ids["direction"]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pages lead where they say, keep what was chosen, and say so where there is nothing."""
+"""Links lead to their pages, filters outlive paging, and empty pages explain themselves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def read(session: aiohttp.ClientSession, tester: SimulatedTester, path: st
         return text
 
 
-async def test_a_fresh_tester_says_that_there_is_nothing_yet(tmp_path: Path) -> None:
+async def test_a_fresh_tester_explains_its_empty_tables(tmp_path: Path) -> None:
     """Before the first tick no table is empty without a word, and nothing leads to a page that is not there."""
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
         overview = await read(session, tester, "/")
@@ -60,7 +60,7 @@ async def test_a_fresh_tester_says_that_there_is_nothing_yet(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", [f"/o/0x{7:040x}", "/r/nosuch", "/t/nosuch", "/o/<b>"])
-async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Path) -> None:
+async def test_what_does_not_exist_has_a_page_that_explains_it(path: str, tmp_path: Path) -> None:
     """An unknown orchestrator, result or tick is a 404 for people, with what it may be and a way back."""
     async with simulated_tester(scenario(), tmp_path) as tester, aiohttp.ClientSession() as session:
         text = await read(session, tester, path, 404)
@@ -69,7 +69,7 @@ async def test_what_is_not_there_has_a_page_that_says_so(path: str, tmp_path: Pa
         assert path.rpartition("/")[2] not in text
 
 
-async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
+async def test_older_results_stay_filtered(tmp_path: Path) -> None:
     """From page to page by the link that stands there: every failed result once, none of another outcome."""
     async with simulated_tester(scenario(160, fault_share=0.7), tmp_path) as tester, aiohttp.ClientSession() as session:
         report = await tester.tick()
@@ -89,7 +89,7 @@ async def test_older_results_keep_to_what_was_chosen(tmp_path: Path) -> None:
 
 
 async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
-    """Until it runs one itself, the overview has the figures of the last tick that is kept."""
+    """Until it runs one itself, the overview has the numbers of the last recorded tick."""
     async with simulated_tester(scenario(3), tmp_path) as tester:
         report = await tester.tick()
     async with simulated_tester(scenario(3), tmp_path) as tester, aiohttp.ClientSession() as session:
@@ -101,7 +101,7 @@ async def test_a_restarted_tester_shows_its_newest_tick(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
-    """People leave while progress is being sent to them; the log has nothing to say about that."""
+    """People leave while progress is being sent to them, which is not logged."""
     many = scenario(12, latency_s=0.6)
     async with simulated_tester(many, tmp_path, limits={"jobs": 2}) as tester:
         for _ in range(5):
@@ -119,7 +119,7 @@ async def test_a_page_that_is_closed_is_no_error(tmp_path: Path) -> None:
     assert "request_crashed" not in written.getvalue()
 
 
-async def test_a_stream_with_nothing_new_to_say_is_not_silent_for_long() -> None:
+async def test_a_stream_without_news_sends_keepalives() -> None:
     """Between ticks nothing changes for an hour, and a proxy in front would close what it takes for dead."""
     context = SimpleNamespace(progress=lambda: None, next_tick_at=lambda: None, metrics=Metrics())
     app = web.Application()

@@ -1,4 +1,4 @@
-"""The receiver takes other testers' results as the Leaderboard would, and never what would break its reads."""
+"""The receiver accepts other testers' results as the Leaderboard would, but nothing that would break its reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.harness.simulated import simulated_tester
 
 
 async def test_ai_and_transcoding_stats_arrive_once(tmp_path: Path) -> None:
-    """One object, and an array of both kinds, at either route: kept with their source, counted, forwarded untouched."""
+    """One object, and an array of both kinds, at either route: recorded, counted, forwarded unchanged."""
     async with receiving_tester(tmp_path) as receiver:
         other = AI_STAT | {"round_trip_time": 1.5, "success_rate": 0, "errors": [{"error_code": "503", "message": "x"}]}
         assert await receiver.post(AI_STAT) == (200, "text/plain; charset=utf-8", b"ok")
@@ -45,11 +45,11 @@ async def test_ai_and_transcoding_stats_arrive_once(tmp_path: Path) -> None:
             other | {"errors": [{"error_code": "503", "message": "x", "count": 0}]},
         ]
         assert sorted(rows, key=str) == sorted(sent, key=str)
-        kept = await receiver.received()
-        assert [(one["source"], one["kind"], one["state"]) for one in kept] == [
+        received_results = await receiver.received()
+        assert [(result["source"], result["kind"], result["state"]) for result in received_results] == [
             ("127.0.0.1", kind, "delivered") for kind in ("ai", "transcoding", "ai")
         ]  # fmt: skip
-        assert [one["stat"] for one in kept] == sent[::-1]
+        assert [result["stat"] for result in received_results] == sent[::-1]
         assert receiver.received_count("accepted") == 3
         async with receiver.session.get(f"http://127.0.0.1:{receiver.tester.daemon.port}/metrics") as answer:
             assert 'jobtester_results_received_total{outcome="accepted"} 3.0' in await answer.text()
@@ -78,33 +78,33 @@ async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "hex_"),
+    ("body", "signature"),
     [
         (b'{"region":"FRA"}', "03cc7d3cab3eed2463a60e91fa6a0cb75092594b86b17963a2292236f8089f92"),
         (b'{"region":"FRA"}\n', "c079e107a0c6cb62df6ec2e30144af134ec40dff53e071a24147e2d5ba76cbd7"),
         (b"", "883a1369fa89dbc40b32496dbec4174276f9899e88cdfdbf1b6327c2ebc7ffcb"),
     ],
 )
-async def test_the_signature_is_over_the_raw_body(body: bytes, hex_: str, tmp_path: Path) -> None:
+async def test_the_signature_is_over_the_raw_body(body: bytes, signature: str, tmp_path: Path) -> None:
     """The Leaderboard's own vectors get past the check; any other form of the header is a 403 with its body."""
     async with receiving_tester(tmp_path) as receiver:
         receiver.leaderboard.secret = SECRET
         refusal = (403, "application/json", b'{"error":"request can not be authenticated"}')
         for route in ROUTES:
-            assert (await receiver.post(body, route=route, auth=hex_))[0] == 400
-            assert (await receiver.post(body, route=route, auth=f"  {hex_} "))[0] == 400
+            assert (await receiver.post(body, route=route, auth=signature))[0] == 400
+            assert (await receiver.post(body, route=route, auth=f"  {signature} "))[0] == 400
             for wrong in (
-                hex_.upper(),
-                f"Bearer {hex_}",
-                f"sha256={hex_}",
-                hex_[:-1],
+                signature.upper(),
+                f"Bearer {signature}",
+                f"sha256={signature}",
+                signature[:-1],
                 "ÿ" * 64,
                 sign(body, "x"),
                 None,
             ):
                 assert await receiver.post(body, route=route, auth=wrong) == refusal, wrong
         theirs = await receiver.post_to(
-            receiver.leaderboard.url + "/api/post_stats", body, {"Authorization": hex_.upper()}
+            receiver.leaderboard.url + "/api/post_stats", body, {"Authorization": signature.upper()}
         )
         assert (theirs[0], json.loads(theirs[2])) == (403, json.loads(refusal[2]))
         assert receiver.received_count("accepted") == 0
@@ -117,12 +117,12 @@ async def test_what_is_compressed_is_not_unpacked(tmp_path: Path) -> None:
         raw = gzip.compress(orjson.dumps(AI_STAT))
         headers = {"Authorization": sign(raw), "Content-Encoding": "gzip"}
         url = f"http://127.0.0.1:{receiver.tester.daemon.port}{ROUTES[1]}"
-        for where in (url, receiver.leaderboard.url + "/api/post_stats"):
+        for endpoint in (url, receiver.leaderboard.url + "/api/post_stats"):
             receiver.leaderboard.secret = SECRET
-            assert (await receiver.post_to(where, raw, headers))[0] == 400
+            assert (await receiver.post_to(endpoint, raw, headers))[0] == 400
 
 
-async def test_without_a_secret_it_is_off_and_says_so(tmp_path: Path) -> None:
+async def test_without_a_secret_it_is_off_and_names_the_setting(tmp_path: Path) -> None:
     """404 with the key to set, whatever is sent."""
     async with receiving_tester(tmp_path, server={}) as receiver:
         for route in ROUTES:
@@ -156,11 +156,11 @@ async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
 async def test_one_source_cannot_take_all(tmp_path: Path) -> None:
     """6,000 posts a minute from one address, then 429; another address goes on."""
     async with receiving_tester(tmp_path) as receiver:
-        post = b"POST /api/post_stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        request = b"POST /api/post_stats HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", receiver.tester.daemon.port)
         statuses: list[bytes] = []
         for _ in range(61):
-            writer.write(post * 100)
+            writer.write(request * 100)
             await writer.drain()
             answers = b""
             while answers.count(b"HTTP/1.1 ") < 100 or not answers.endswith(b"}"):
@@ -203,7 +203,7 @@ ALIKE: list[tuple[str, bytes]] = [
 
 @pytest.mark.parametrize(("name", "body"), ALIKE, ids=[name for name, _ in ALIKE])
 async def test_it_refuses_what_the_leaderboard_refuses(name: str, body: bytes, tmp_path: Path) -> None:
-    """The same status for the same body, at the double and here; nothing is kept."""
+    """The same status for the same body, at the double and here; nothing is recorded."""
     async with receiving_tester(tmp_path) as receiver:
         receiver.leaderboard.secret = SECRET
         theirs = await receiver.post_to(
@@ -249,7 +249,7 @@ BREAKING: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "stat"), BREAKING, ids=[name for name, _ in BREAKING])
 async def test_it_refuses_what_breaks_reads_for_everybody(name: str, stat: dict[str, Any], tmp_path: Path) -> None:
-    """400 with the field's name, and nothing of it is kept or forwarded."""
+    """400 with the field's name, and nothing of it is recorded or forwarded."""
     async with receiving_tester(tmp_path) as receiver:
         status, _, body = await receiver.post(stat.get("array", stat))
         assert status == 400, name
@@ -347,26 +347,26 @@ async def test_a_region_nobody_keeps_is_shown_and_not_lost(tmp_path: Path) -> No
     async with receiving_tester(tmp_path) as receiver:
         assert (await receiver.post(AI_STAT | {"region": "SIN"}))[0] == 200
         assert await receiver.forwarded() == []
-        (kept,) = await receiver.received()
-        assert kept["state"] == "refused"
+        (received_results,) = await receiver.received()
+        assert received_results["state"] == "refused"
         (entry,) = await receiver.tester.daemon.outbox.entries(("refused",))
         assert "SIN" in entry.problem
         assert receiver.leaderboard.posts["silently_dropped"] == 0
 
 
 async def test_it_answers_though_the_leaderboard_is_away(tmp_path: Path) -> None:
-    """What is taken waits in the outbox, and arrives once when the Leaderboard is back."""
+    """Accepted results wait in the outbox, and arrive once when the Leaderboard has recovered."""
     async with receiving_tester(tmp_path) as receiver:
         await receiver.leaderboard.stop()
         for number in range(5):
             assert (await receiver.post(AI_STAT | {"timestamp": number}))[0] == 200
-        assert {one["state"] for one in await receiver.received()} == {"pending"}
+        assert {result["state"] for result in await receiver.received()} == {"pending"}
         await receiver.leaderboard.start()
         assert sorted(json.loads(body)["timestamp"] for body in await receiver.forwarded()) == [0, 1, 2, 3, 4]
 
 
-async def test_a_tester_that_posts_nothing_takes_nothing(tmp_path: Path) -> None:
-    """It could not forward them, and says so."""
+async def test_a_tester_that_posts_nothing_accepts_nothing(tmp_path: Path) -> None:
+    """It could not forward them, and its answer explains that."""
     async with (
         simulated_tester(SCENARIO, tmp_path, server={"results_secret": SECRET}, leaderboard={"post": False}) as tester,
         aiohttp.ClientSession() as session,

@@ -1,4 +1,4 @@
-"""Whatever is posted to the receiver: it is never an error of ours, and nothing bad is kept or forwarded."""
+"""Whatever is posted to the receiver causes no internal error, and nothing bad is recorded or forwarded."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ NAMES = sorted({*AI_STAT, *TRANSCODING_STAT})
 
 @st.composite
 def stats(draw: st.DrawFn) -> list[tuple[str, Any]]:
-    """Take a good stat, as its members, and spoil some of them, or none."""
+    """Make the members of a good stat, and spoil some of them, or none."""
     members = list(draw(st.sampled_from([AI_STAT, TRANSCODING_STAT])).items())
     members = [(name, value + draw(st.integers(0, 10**6)) if name == "timestamp" else value) for name, value in members]
     if draw(st.integers(0, 9)) == 0:
         members.pop(draw(st.integers(0, len(members) - 1)))
     for _ in range(draw(st.integers(0, 3))):
         name = draw(st.sampled_from(NAMES))
-        like = (AI_STAT | TRANSCODING_STAT)[name]
-        usual = TEXT if isinstance(like, str) else ERRORS if isinstance(like, list) else NUMBER
-        value = draw(usual if draw(st.integers(0, 4)) else ANY)
+        original = (AI_STAT | TRANSCODING_STAT)[name]
+        strategy = TEXT if isinstance(original, str) else ERRORS if isinstance(original, list) else NUMBER
+        value = draw(strategy if draw(st.integers(0, 4)) else ANY)
         members.append((draw(st.sampled_from([name, name, name.upper()]) | TEXT), value))
     return members
 
@@ -67,18 +67,18 @@ def write_json(value: Any) -> str:
 
 def mangle(draw: st.DrawFn, raw: bytes) -> bytes:
     """Cut, double, flip or nest a body."""
-    how = draw(st.sampled_from([*([""] * 15), "cut", "flip", "nest", "gap", "twice"]))
-    if how == "cut":
+    signing = draw(st.sampled_from([*([""] * 15), "cut", "flip", "nest", "gap", "twice"]))
+    if signing == "cut":
         return raw[: draw(st.integers(0, len(raw)))]
-    if how == "flip" and raw:
-        at = draw(st.integers(0, len(raw) - 1))
-        return raw[:at] + draw(st.binary(min_size=1, max_size=2)) + raw[at + 1 :]
-    if how == "nest":
+    if signing == "flip" and raw:
+        position = draw(st.integers(0, len(raw) - 1))
+        return raw[:position] + draw(st.binary(min_size=1, max_size=2)) + raw[position + 1 :]
+    if signing == "nest":
         depth = draw(st.sampled_from([1, 3, 900, 5_000, 50_000]))
         return b"[" * depth + raw + b"]" * depth
-    if how == "gap":
+    if signing == "gap":
         return draw(st.sampled_from([b" \n", b"\xef\xbb\xbf", b"\xff", b"\0"])) + raw
-    return raw + raw if how == "twice" else raw
+    return raw + raw if signing == "twice" else raw
 
 
 @st.composite
@@ -93,33 +93,33 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
     return raw, draw(st.sampled_from(["right"] * 14 + ["upper", "bearer", "other", "missing", "odd"]))
 
 
-def authorization(raw: bytes, how: str) -> dict[str, str]:
+def authorization(raw: bytes, signing: str) -> dict[str, str]:
     """Sign a body in a right or a wrong way."""
-    right = sign(raw)
-    made = {
-        "right": right,
-        "upper": right.upper(),
-        "bearer": f"Bearer {right}",
+    signature = sign(raw)
+    headers = {
+        "right": signature,
+        "upper": signature.upper(),
+        "bearer": f"Bearer {signature}",
         "other": sign(raw, "x"),
         "odd": "ÿ\udcff",
     }
-    return {} if how == "missing" else {"Authorization": made[how]}
+    return {} if signing == "missing" else {"Authorization": headers[signing]}
 
 
-def misfit(stat: Any) -> str:
+def find_problem(stat: Any) -> str:
     """Judge a forwarded stat by rules of its own, after the contract and not after the code; empty if it is fit."""
     if not isinstance(stat, dict) or set(stat) - set(AI_STAT) - set(TRANSCODING_STAT):
         return "not a stat"
     ai = bool(stat.get("model")) or bool(stat.get("pipeline"))
-    time_, who = stat.get("round_trip_time", math.nan), stat.get("orchestrator", "")
-    took = [stat.get(name, 0) for name in TRANSCODING_STAT if name.endswith(("_time", "duration"))]
+    round_trip, orchestrator = stat.get("round_trip_time", math.nan), stat.get("orchestrator", "")
+    durations = [stat.get(name, 0) for name in TRANSCODING_STAT if name.endswith(("_time", "duration"))]
     texts = [str(value) for value in stat.values()] + [
         str(value) for error in stat["errors"] or () for value in error.values()
     ]
     rules = {
         "region": isinstance(stat.get("region"), str) and stat["region"].strip() != "",
-        "orchestrator": 0 < len(who) <= 56 and who == who.lower() == who.strip(),
-        "time": type(time_) in (int, float) and math.isfinite(time_) and 0 < time_ < 86_400,
+        "orchestrator": 0 < len(orchestrator) <= 56 and orchestrator == orchestrator.lower() == orchestrator.strip(),
+        "time": type(round_trip) in (int, float) and math.isfinite(round_trip) and 0 < round_trip < 86_400,
         "success": type(stat.get("success_rate")) in (int, float) and 0 <= stat["success_rate"] <= 1,
         "model and pipeline": not ai or (stat["model"].strip() != "" and stat["pipeline"].strip() != ""),
         "index": all(len(stat.get(name, "").encode()) <= 2_700 for name in ("model", "pipeline")),
@@ -131,9 +131,9 @@ def misfit(stat: Any) -> str:
             and type(error["error_code"]) is type(error["message"]) is str for error in stat["errors"] or ()
         ),
         "warm": type(stat.get("model_is_warm", True)) is bool,
-        "durations": all(0 <= value < 86_400 for value in took),
+        "durations": all(0 <= value < 86_400 for value in durations),
     }  # fmt: skip
-    return ", ".join(name for name, kept in rules.items() if not kept)
+    return ", ".join(name for name, is_met in rules.items() if not is_met)
 
 
 _posts = itertools.count()
@@ -148,36 +148,36 @@ async def post_cases(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) 
     """Post every case, judge the answers, and return how many stats were accepted."""
     receiver.leaderboard.rows.clear()
     url = f"http://127.0.0.1:{receiver.tester.daemon.port}"
-    for number, (body, how) in enumerate(cases):
+    for number, (body, signing) in enumerate(cases):
         raw = body + unique_blanks()  # else a repeat would not be looked at
-        status, _, answer = await receiver.post_to(url + ROUTES[number % 2], raw, authorization(raw, how))
+        status, _, answer = await receiver.post_to(url + ROUTES[number % 2], raw, authorization(raw, signing))
         assert status in (200, 400, 403), (status, answer, raw[:300])
-        assert (status == 403) == (how != "right"), raw[:300]
+        assert (status == 403) == (signing != "right"), raw[:300]
         assert answer == b"ok" if status == 200 else list(json.loads(answer)) == ["error"]
-    taken = await receiver.forwarded()
-    ways = {state: count for state, count in (await receiver.tester.daemon.outbox.counts()).items() if count}
-    assert set(ways) <= {"delivered"}, "what is taken is delivered once and refused never"
-    for body in taken:
-        assert misfit(json.loads(body)) == "", body[:500]
-    reads: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
+    forwarded = await receiver.forwarded()
+    states = {state: count for state, count in (await receiver.tester.daemon.outbox.counts()).items() if count}
+    assert set(states) <= {"delivered"}, "what is taken is delivered once and refused never"
+    for body in forwarded:
+        assert find_problem(json.loads(body)) == "", body[:500]
+    queries: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
     stats = [row.stat for row in receiver.leaderboard.rows]
     pairs = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
-    reads += [{"model": model, "pipeline": pipeline} for model, pipeline in pairs]
-    asked = [("pipelines", {}), *(("aggregated_stats", read) for read in reads)]
-    for who in {stat["orchestrator"] for stat in stats}:
-        asked += [("raw_stats", {"orchestrator": who, "job_type": kind}) for kind in ("ai", "transcoding")]
-    for route, query in asked:
+    queries += [{"model": model, "pipeline": pipeline} for model, pipeline in pairs]
+    requests = [("pipelines", {}), *(("aggregated_stats", query) for query in queries)]
+    for orchestrator in {stat["orchestrator"] for stat in stats}:
+        requests += [("raw_stats", {"orchestrator": orchestrator, "job_type": kind}) for kind in ("ai", "transcoding")]
+    for route, query in requests:
         async with receiver.session.get(f"{receiver.leaderboard.url}/api/{route}", params=query) as response:
             assert response.status == 200, (route, query, await response.text())
-    return len(taken)
+    return len(forwarded)
 
 
 CASES, AT_ONCE = 2_400, 20
 
 
-def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
+def test_whatever_is_posted_nothing_bad_is_recorded(tmp_path: Path) -> None:
     """2,400 fuzzed bodies: never a 5xx; what is forwarded is fit, and the Leaderboard's reads never fail over it."""
-    posted, taken = 0, 0
+    posted, forwarded = 0, 0
     with asyncio.Runner() as loop:
         stack = AsyncExitStack()
         receiver = loop.run(stack.enter_async_context(receiving_tester(tmp_path)))
@@ -191,8 +191,8 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
         )  # fmt: skip
         @given(st.lists(bodies(), min_size=AT_ONCE, max_size=AT_ONCE))
         def run(cases: list[tuple[bytes, str]]) -> None:
-            nonlocal posted, taken
-            taken += loop.run(post_cases(receiver, cases))
+            nonlocal posted, forwarded
+            forwarded += loop.run(post_cases(receiver, cases))
             posted += len(cases)
 
         try:
@@ -200,4 +200,4 @@ def test_whatever_is_posted_nothing_bad_is_kept(tmp_path: Path) -> None:
         finally:
             loop.run(stack.aclose())
     assert posted >= CASES
-    assert taken >= CASES // 5, "the fuzzer makes too little that is good"
+    assert forwarded >= CASES // 5, "the fuzzer makes too little that is good"
