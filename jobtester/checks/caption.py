@@ -13,12 +13,12 @@ from jobtester.checks.untrusted_json import find_text, shorten
 from jobtester.domain.reasons import Fault
 
 _MAX_CHARACTERS = 2000
-# A model that loops says the same few words again and again. Long descriptions repeat small words too, so the share of
-# different words is asked of the first 40 only.
+# A model that loops says the same few words again and again. Long descriptions repeat small words too, so the number of
+# different words that is asked for stops growing at 40 words.
 _MIN_UNIQUE_SHARE = 0.15
 _UNIQUE_SHARE_WORDS = 40
-# A worker without a model can guess by listing every usual object. Eight words alone are more than any caption names
-# between its commas; seven ("a red ball, grass, sky, …") still come from real models.
+# A worker without a model can guess by listing every usual object. A caption may list a few things that it sees, so the
+# bound is set well above that. It is chosen, not measured.
 _MIN_LISTED = 8
 _ITEM_SEPARATOR = re.compile(r"[\n,;，、；،]")
 _MAX_CHARACTERS_OF_A_WORD = 2  # in scripts that write no spaces

@@ -53,7 +53,7 @@ def assemble_completion(body: bytes, notes: NoteCollector) -> dict[str, Any]:
             ended = True
             break
         if event.get("error"):
-            # After the end it changes nothing about what was said, as when a server fails to book the request.
+            # After the end, an error changes nothing about what was said.
             if any(choice.finish_reason for choice in choices.values()):
                 notes.add("error", f"an error follows the end of the answer: {shorten(event['error'])}")
                 continue
@@ -101,7 +101,7 @@ def _add_piece(choice: _Choice, piece: Mapping[str, Any], notes: NoteCollector) 
     if text and not (is_whole and text == "".join(choice.pieces)):
         choice.pieces.append(text)
     for key in _THOUGHT_KEYS:
-        # Only the first: some servers send the same thought under two names.
+        # Only the first: the same thought may be sent under two names, and would count twice.
         if thought := "".join(iterate_texts(delta.get(key))):
             choice.thoughts.append(thought)
             break

@@ -83,7 +83,7 @@ def parse_completion(answer: Any, path: str, notes: NoteCollector) -> Completion
     inner = answer.get("message") if isinstance(answer, Mapping) else None
     for table in (outer, choice, inner if isinstance(inner, Mapping) else {}):
         thoughts += [thought for key in _THOUGHT_FIELDS for thought in iterate_texts(table.get(key))]
-    # Servers that show a thought in several places show the same one, so each counts once.
+    # The same thought may be shown in several places, and counts once.
     unique = dict.fromkeys(thought for thought in (tagged, *thoughts) if thought.strip())
     return Completion(
         text.strip(), "\n".join(unique)[:_MAX_CHARACTERS], _find_finish_reason(answer, choice), is_unfinished

@@ -14,8 +14,8 @@ _ESCAPED_BLANK = re.compile(r"\\[nrt]")
 _NUMBER = re.compile(r"(?<![^\W_])\d+(?:[.,]\d+)*(?![^\W_])")
 _WORD = re.compile(r"[^\W_]+")
 _QUESTION_GAP = r"""[\s_*"'`“”‘’«».,…\\-]+"""  # what may stand between the words of a repeated question
-# Four different items of at most two words are a list. An answer that explains itself names the word with one or two
-# others ("the number 42, or forty-two"), and is left alone.
+# Four different items of at most two words are a list. An answer that explains itself may name the word with one or
+# two others ("the number 42, or forty-two"), and is left alone.
 _MAX_ITEM_WORDS = 2
 _MIN_ITEMS = 4
 _ITEM_SEPARATOR = re.compile(r"[\n,;|/•、،]+|\s(?:and|or)\s")

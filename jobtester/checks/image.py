@@ -37,7 +37,7 @@ _UNSUPPORTED = {  # that some browsers show and nothing here can decode: the tes
 }
 _USUAL_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF")
 MAX_PIXELS = 4096 * 4096  # which take 64 MiB in RGBA, well within the memory limit of a worker
-FLAT_DEVIATION = 2.0  # of 255, below which nobody sees anything; compression alone causes less
+FLAT_DEVIATION = 2.0  # of 255, below which nobody sees anything
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _MAX_INVISIBLE_ALPHA = 4  # of 255
 _COMPARED_SIDE = 512  # pixels, to which a picture is reduced before its colors are compared: enough, and quick
@@ -129,7 +129,7 @@ def _check_seed(entry: Any, expected: Expectation, index: int) -> None:
     requested = expected.find_number("seed")
     echoed = entry.get("seed") if isinstance(entry, dict) else None
     number = int(echoed) if isinstance(echoed, str) and _WHOLE_NUMBER.fullmatch(echoed) else echoed
-    # Of several pictures, some servers count the seed up and others repeat it.
+    # Of several pictures, the seed may be counted up or be the same for all: both are right.
     if requested is not None and number not in (requested, requested + index):
         raise CheckFailedError("seed", f"the seed {requested:g} was requested, the answer says {shorten(echoed, 40)}")
 

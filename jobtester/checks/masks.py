@@ -81,7 +81,7 @@ def _read_scores(value: Any, notes: NoteCollector) -> list[float]:
     if not isinstance(value, list) or not 1 <= len(value) <= _MAX_MASKS:
         raise CheckFailedError("count", f"scores is not a list of 1 to {_MAX_MASKS}: it is {shorten(value)}")
     scores = [require_number(score, f"scores.{index}") for index, score in enumerate(value)]
-    # Models predict their scores, and predictions go a little over. That says nothing about the masks.
+    # Scores are predictions, which may go a little over. That says nothing about the masks.
     if not all(-_SCORE_SLACK <= score <= 1 + _SCORE_SLACK for score in scores):
         raise CheckFailedError("scores", f"scores are between 0 and 1, not {scores}")
     if scores != sorted(scores, reverse=True):

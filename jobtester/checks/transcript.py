@@ -77,7 +77,7 @@ def _check_chunks(chunks: Any, heard: list[str], speech: AssetMetadata, notes: N
         start = _note_times(table, name, latest, speech.duration_s, notes)
         timed.append((start, text))
         latest = max(latest, start)
-    # Servers that work on parts of a sound side by side list them as they come, so either order is right.
+    # Chunks may be listed in the order in which they were finished, so either order is right.
     by_time = sorted(timed, key=lambda item: item[0])
     joined = [_split_transcript(" ".join(text for _, text in order)) for order in (timed, by_time)]
     if all(len(words) > 2 * len(heard) + 4 or word_error_rate(words, heard) > _MAX_JOINED_WER for words in joined):
