@@ -1,1 +1,1 @@
-"""What `make bench` measures: ratios within one run."""
+"""Measure what `make bench` reports: ratios within one run, so that the machine matters little."""

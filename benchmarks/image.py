@@ -1,4 +1,4 @@
-"""`make bench-image`: builds the image and measures its size, how fast it is healthy, and its memory when idle."""
+"""Build the image for `make bench-image`, and measure its size, how fast it is healthy, and its memory when idle."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_BYTES, MOST_START_S, MOST_IDLE_BYTES = 350e6, 3.0, 90 * 2**20
-TICK_S, REST_S = 120.0, 40.0  # a tick of the simulated network; then the workers that look at answers end
+_MAX_BYTES, _MAX_START_S, _MAX_IDLE_BYTES = 350e6, 3.0, 90 * 2**20
+_TICK_S, _WORKER_EXIT_S = 120.0, 40.0  # a tick of the simulated network; then the idle worker processes end
 
 
 def main() -> int:
-    """Print the three figures with what is wanted; exit 1 if one is missed."""
+    """Print the three figures with their limits; exit 1 if one is exceeded."""
     name = f"jobtester-bench-{secrets.token_hex(3)}"
     with tempfile.TemporaryDirectory() as config:
         Path(config).chmod(0o755)
@@ -42,54 +42,56 @@ def main() -> int:
 
 def _measure(compose: list[str], variables: dict[str, str]) -> int:
     container = _run([*compose, "ps", "--quiet", "job-tester"], variables).strip()
-    found = _inspect(container)
-    size = float(_inspect(found["Image"])["Size"])
-    start_s = _healthy_after_s(found)
-    fresh = _memory(container)
-    end = time.monotonic() + TICK_S
+    details = _inspect(container)
+    size = float(_inspect(details["Image"])["Size"])
+    start_s = _time_to_healthy_s(details)
+    first_tick_memory = _read_memory(container)
+    end = time.monotonic() + _TICK_S
     while "tick_done" not in _run([*compose, "logs", "job-tester"], variables) and time.monotonic() < end:
         time.sleep(1)
-    time.sleep(REST_S)
-    idle = _memory(container)
-    met = [
-        _line("image size", size / 1e6, MOST_BYTES / 1e6, "MB"),
-        _line("start to healthy", start_s, MOST_START_S, "s"),
-        _line("idle memory, after a tick", idle / 2**20, MOST_IDLE_BYTES / 2**20, "MiB"),
+    time.sleep(_WORKER_EXIT_S)
+    idle_memory = _read_memory(container)
+    within_limits = [
+        _print_figure("image size", size / 1e6, _MAX_BYTES / 1e6, "MB"),
+        _print_figure("start to healthy", start_s, _MAX_START_S, "s"),
+        _print_figure("idle memory, after a tick", idle_memory / 2**20, _MAX_IDLE_BYTES / 2**20, "MiB"),
     ]
-    print(f"{'memory in the first tick':28}{fresh / 2**20:8.1f} MiB")
-    return 0 if all(met) else 1
+    print(f"{'memory in the first tick':28}{first_tick_memory / 2**20:8.1f} MiB")
+    return 0 if all(within_limits) else 1
 
 
-def _line(what: str, value: float, most: float, unit: str) -> bool:
-    print(f"{what:28}{value:8.1f} {unit:4} wanted: at most {most:g}{'' if value <= most else '  MISSED'}")
-    return value <= most
+def _print_figure(name: str, value: float, limit: float, unit: str) -> bool:
+    print(f"{name:28}{value:8.1f} {unit:4} limit {limit:g}{'' if value <= limit else '  EXCEEDED'}")
+    return value <= limit
 
 
-def _healthy_after_s(found: dict[str, Any]) -> float:
-    """Take the time from the container's start to the end of the first check that found it healthy."""
+def _time_to_healthy_s(container: dict[str, Any]) -> float:
+    """Return the time from the container's start to the end of the first successful health check."""
     ends = [
-        datetime.fromisoformat(_micro(one["End"])) for one in found["State"]["Health"]["Log"] if one["ExitCode"] == 0
+        datetime.fromisoformat(_to_microseconds(check["End"]))
+        for check in container["State"]["Health"]["Log"]
+        if check["ExitCode"] == 0
     ]
-    return (min(ends) - datetime.fromisoformat(_micro(found["State"]["StartedAt"]))).total_seconds()
+    return (min(ends) - datetime.fromisoformat(_to_microseconds(container["State"]["StartedAt"]))).total_seconds()
 
 
-def _micro(moment: str) -> str:
-    """Cut an instant's nanoseconds to what Python reads; all are of the same zone or say theirs."""
-    whole, _, rest = moment.partition(".")
-    digits = "".join(one for one in rest[:9] if one.isdigit())
+def _to_microseconds(instant: str) -> str:
+    """Return an ISO instant with at most six digits of a second, as Python reads it."""
+    whole, _, rest = instant.partition(".")
+    digits = "".join(char for char in rest[:9] if char.isdigit())
     return f"{whole}.{digits[:6]:0<6}{rest[len(digits) :]}".replace("Z", "+00:00")
 
 
-def _memory(container: str) -> float:
-    """Give the bytes that the container's processes hold, without the disk cache."""
+def _read_memory(container: str) -> float:
+    """Return the bytes that the container's processes hold, without the disk cache."""
     text = _run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", container]).split("/")[0].strip()
     number, unit = text.rstrip("BKMGi"), text[-3]
     return float(number) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit]
 
 
-def _inspect(what: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_run(["docker", "inspect", what]))[0]
-    return found
+def _inspect(name: str) -> dict[str, Any]:
+    details: dict[str, Any] = json.loads(_run(["docker", "inspect", name]))[0]
+    return details
 
 
 def _run(command: list[str], variables: dict[str, str] | None = None) -> str:

@@ -36,7 +36,7 @@ class Row:
 def show(rows: list[Row], console: Console) -> None:
     """Print rows as a table."""
     table = Table(box=None, header_style="bold")
-    table.add_column("what")
+    table.add_column("measurement")
     table.add_column("value", justify="right")
     table.add_column("unit")
     table.add_column("bar", justify="right")

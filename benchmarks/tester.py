@@ -1,4 +1,4 @@
-"""A tester set up for a benchmark: everything on, on a network in another process."""
+"""Run a tester for a benchmark: everything on, on a network in another process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import Queries, ResultFilters
 from jobtester.store.results import ResultRow
 
-SHORT = {"after_disconnect": "300ms", "first_ask": "5s", "retry_window": "50ms", "settle": "20ms"}
+_SHORT_TIMEOUTS = {"after_disconnect": "300ms", "first_ask": "5s", "retry_window": "50ms", "settle": "20ms"}
 
 
 @dataclass(slots=True)
-class Lag:
-    """A probe of the event loop: the longest time in seconds for which it did not turn."""
+class LoopLag:
+    """Measures the longest time in seconds for which the event loop did not turn."""
 
     longest: float = 0.0
     _task: asyncio.Task[None] | None = field(default=None)
 
-    async def __aenter__(self) -> Lag:
+    async def __aenter__(self) -> LoopLag:
         self._task = asyncio.ensure_future(self._probe())
         return self
 
@@ -45,7 +45,7 @@ class Lag:
 
 
 @dataclass(slots=True)
-class Tick:
+class MeasuredTick:
     """A tick that was measured: its report, its wall and processor time in seconds, and the loop's longest block."""
 
     report: TickReport
@@ -56,60 +56,63 @@ class Tick:
 
 @dataclass(slots=True)
 class Tester:
-    """A running tester."""
+    """A running tester that measures its ticks."""
 
     daemon: Daemon
 
-    async def tick(self) -> Tick:
+    async def run_tick(self) -> MeasuredTick:
         """Run one tick, without waiting for delivery, and measure it."""
-        async with Lag() as lag:
-            cpu, began = time.process_time(), time.perf_counter()
+        async with LoopLag() as lag:
+            cpu_began, began = time.process_time(), time.perf_counter()
             report = await self.daemon.coordinator.run_tick("bench")
-            wall, used = time.perf_counter() - began, time.process_time() - cpu
-        return Tick(report, wall, used, lag.longest)
+            wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+        return MeasuredTick(report, wall_s, cpu_s, lag.longest)
 
     async def results(self) -> list[ResultRow]:
-        """Give every result."""
+        """Return every result."""
         return await Queries(self.daemon.database).page(ResultFilters(), limit=1_000_000)
 
 
 @asynccontextmanager
-async def tester(remote: Remote, **more: Any) -> AsyncIterator[Tester]:
+async def tester(remote: Remote, **options: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
-    `more` are keys of [limits]; `gateway` holds those of every gateway, `server` those of [server], `pipelines`
+    `options` are keys of [limits]; `gateway` holds those of every gateway, `server` those of [server], `pipelines`
     those of [pipelines]; `gateways` are tables of gateways besides the network's. `post` False posts nothing.
     """
-    gateway, post, server = more.pop("gateway", {}), more.pop("post", True), more.pop("server", {})
-    pipelines, besides = more.pop("pipelines", {}), more.pop("gateways", [])
+    gateway, post, server = options.pop("gateway", {}), options.pop("post", True), options.pop("server", {})
+    pipelines, extra_gateways = options.pop("pipelines", {}), options.pop("gateways", [])
     gateways = [
         {
-            "name": one["name"],
-            "url": one["url"],
-            "cli_url": one["cli_url"],
-            "targeting": "query" if one["mode"] == "query" else "webhook",
-            **SHORT,
+            "name": gateway_spec["name"],
+            "url": gateway_spec["url"],
+            "cli_url": gateway_spec["cli_url"],
+            "targeting": "query" if gateway_spec["mode"] == "query" else "webhook",
+            **_SHORT_TIMEOUTS,
             **gateway,
         }
-        for one in remote.gateways
-    ] + besides
+        for gateway_spec in remote.gateways
+    ] + extra_gateways
     with tempfile.TemporaryDirectory() as folder:
         content = {
             "region": "FRA",
             "schedule": {"interval": "1h", "run_at_start": False},
             "server": {"host": "127.0.0.1", "port": 0, **server},
             "gateways": gateways,
-            "limits": {"jobs": 64, **more},
+            "limits": {"jobs": 64, **options},
             "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},
             "pipelines": pipelines,
             "store": {"path": str(Path(folder) / "bench.db")},
         }
-        loaded = Configuration.from_tables(content, origin="benchmark")
-        async with open_daemon(loaded, post=post) as running:
-            several = sum(one["targeting"] == "webhook" for one in gateways) > 1
+        configuration = Configuration.from_tables(content, origin="benchmark")
+        async with open_daemon(configuration, post=post) as running:
+            are_several = sum(gateway_spec["targeting"] == "webhook" for gateway_spec in gateways) > 1
             base = f"http://127.0.0.1:{running.port}/orchestrators"
-            urls = {one["name"]: f"{base}/{one['name']}" if several else base for one in remote.gateways}
-            await remote.ask(do="webhook", urls=urls)
+            urls = {
+                gateway_spec["name"]: f"{base}/{gateway_spec['name']}" if are_several else base
+                for gateway_spec in remote.gateways
+            }
+            await remote.send_command(do="webhook", urls=urls)
             stop = asyncio.Event()
             delivery = asyncio.ensure_future(running.delivery.run(stop)) if running.delivery else None
             try:

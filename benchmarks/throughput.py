@@ -1,4 +1,4 @@
-"""Jobs per second, processor time per job and the error of the round trip, beside a bare aiohttp client."""
+"""Measure jobs per second, processor time per job and the error of the round trip, beside a bare aiohttp client."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _ROUNDS = 3
 
 async def measure() -> list[Row]:
     """Measure without latency, then the clock with images being decoded."""
-    return [*await _speed(), *await _clock()]
+    return [*await _measure_speed(), *await _measure_clock()]
 
 
-async def _speed() -> list[Row]:
+async def _measure_speed() -> list[Row]:
     """Send jobs that are answered at once, with everything on, and the same with nothing around them."""
-    made: dict[str, Any] = {
+    scenario: dict[str, Any] = {
         "seed": 7, "orchestrators": _JOBS // 10, "models_per_pipeline": 10, "pipelines": ["llm"],
         "latency_s": [0, 0], "info_s": [0, 0],
     }  # fmt: skip
     walls, cpus, lags, rates = [], [], [], []
-    async with network("query", **made) as remote, tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
-        await running.tick()
+    async with network("query", **scenario) as remote, tester(remote, jobs=_IN_FLIGHT, per_orchestrator=4) as running:
+        await running.run_tick()
         for _ in range(_ROUNDS):  # side by side, since machines change their pace
-            tick = await running.tick()
+            tick = await running.run_tick()
             done = tick.report.settled
             assert done == tick.report.planned == _JOBS, tick.report.as_json()
             assert running.daemon.delivery is not None
             await running.daemon.delivery.drain()
-            wall, cpu, _ = await _bare(remote, "llm", _JOBS)
+            wall, cpu, _ = await _send_bare(remote, "llm", _JOBS)
             walls.append(wall / tick.wall_s)
             cpus.append(tick.cpu_s / cpu)
             lags.append(tick.lag_s)
@@ -53,44 +53,48 @@ async def _speed() -> list[Row]:
     ]
 
 
-async def _clock() -> list[Row]:
-    """Hold round trips against the network's own: from the whole request to the last byte of the answer."""
-    made: dict[str, Any] = {
+async def _measure_clock() -> list[Row]:
+    """Compare round trips with the network's own: from the whole request to the last byte of the response."""
+    scenario: dict[str, Any] = {
         "seed": 9, "orchestrators": 64, "models_per_pipeline": 4, "pipelines": ["text-to-image"],
         "latency_s": [1.0, 3.0],
     }  # fmt: skip
-    async with network("query", **made) as remote:
+    async with network("query", **scenario) as remote:
         async with tester(remote, jobs=_IN_FLIGHT) as running:
-            await running.tick()
-            truth = {one["request_id"]: one for one in await remote.served()}
+            await running.run_tick()
+            truth = {job["request_id"]: job for job in await remote.logged_jobs()}
             ours = [
                 row.round_trip_s - (truth[row.id]["sent_at"] - truth[row.id]["received_at"])
                 for row in await running.results()
                 if row.id in truth and row.outcome == "passed"
             ]
         before = len(truth)
-        _, _, took = await _bare(remote, "text-to-image", 64 * 4)
-        served = {one["request_id"]: one for one in (await remote.served())[before:]}
-        bare = [took[name] - (one["sent_at"] - one["received_at"]) for name, one in served.items() if name in took]
-    mine, theirs = _quantiles(ours), _quantiles(bare)
+        _, _, round_trips = await _send_bare(remote, "text-to-image", 64 * 4)
+        served = {job["request_id"]: job for job in (await remote.logged_jobs())[before:]}
+        bare = [
+            round_trips[name] - (job["sent_at"] - job["received_at"])
+            for name, job in served.items()
+            if name in round_trips
+        ]
+    ours_cuts, bare_cuts = _quantiles(ours), _quantiles(bare)
     return [
-        Row.with_bar("round-trip error, median", mine[0] * 1000, "ms", at_most=1),
-        Row.with_bar("round-trip error of bare aiohttp, median", theirs[0] * 1000, "ms"),
-        Row.with_bar("round-trip error, p99", mine[1] * 1000, "ms"),
-        Row.with_bar("round-trip error, p99 ÷ bare aiohttp's", mine[1] / theirs[1], "×", at_most=2),
+        Row.with_bar("round-trip error, median", ours_cuts[0] * 1000, "ms", at_most=1),
+        Row.with_bar("round-trip error of bare aiohttp, median", bare_cuts[0] * 1000, "ms"),
+        Row.with_bar("round-trip error, p99", ours_cuts[1] * 1000, "ms"),
+        Row.with_bar("round-trip error, p99 ÷ bare aiohttp's", ours_cuts[1] / bare_cuts[1], "×", at_most=2),
     ]
 
 
-async def _bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float, dict[str, float]]:
-    """Send as many jobs with nothing around them; give wall time, processor time, and each job's round trip."""
-    took: dict[str, float] = {}
+async def _send_bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float, dict[str, float]]:
+    """Send jobs with a plain client; return wall time, processor time and round trips in seconds."""
+    round_trips: dict[str, float] = {}
     gateway = remote.gateways[0]["url"]
-    nodes = await _nodes(remote)
-    jobs = iter([nodes[at % len(nodes)] for at in range(count)])
+    nodes = await _find_capabilities(remote)
+    jobs = iter([nodes[index % len(nodes)] for index in range(count)])
 
     async def worker(session: aiohttp.ClientSession, number: int) -> None:
-        for at, (uri, model) in enumerate(jobs):
-            name = f"bare-{number}-{at}"
+        for index, (uri, model) in enumerate(jobs):
+            name = f"bare-{number}-{index}"
             body = {
                 "model": model,
                 "messages": [{"role": "user", "content": "What is 6 times 7?"}],
@@ -107,21 +111,21 @@ async def _bare(remote: Remote, pipeline: str, count: int) -> tuple[float, float
             ) as response:
                 content = await response.read()
                 assert response.status == 200, content[:200]
-            took[name] = time.perf_counter() - began
+            round_trips[name] = time.perf_counter() - began
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session:
         cpu, began = time.process_time(), time.perf_counter()
         await asyncio.gather(*(worker(session, number) for number in range(_IN_FLIGHT)))
-        return time.perf_counter() - began, time.process_time() - cpu, took
+        return time.perf_counter() - began, time.process_time() - cpu, round_trips
 
 
-async def _nodes(remote: Remote) -> list[tuple[str, str]]:
-    """Ask who has served which model."""
-    served = await remote.served()
-    return sorted({(one["service_uri"], one["model"]) for one in served if one["service_uri"]})
+async def _find_capabilities(remote: Remote) -> list[tuple[str, str]]:
+    """Return (service URI, model) of each that has served a job."""
+    served = await remote.logged_jobs()
+    return sorted({(job["service_uri"], job["model"]) for job in served if job["service_uri"]})
 
 
 def _quantiles(values: Sequence[float]) -> tuple[float, float]:
-    """Give median and 99th percentile."""
+    """Return the median and the 99th percentile."""
     cuts = statistics.quantiles(values, n=100)
     return statistics.median(values), cuts[98]

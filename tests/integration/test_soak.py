@@ -51,7 +51,7 @@ async def ticks(running: bench.Tester, count: int, until: float) -> list[HeldRes
     found: list[HeldResources] = []
     failed = 0  # the network draws its faults: a single tick may meet none that counts against a node
     while len(found) < count or time.monotonic() < until:
-        report = (await running.tick()).report
+        report = (await running.run_tick()).report
         assert report.settled == report.planned > 0, report.as_json()
         failed += report.outcomes["failed"]
         assert running.daemon.delivery is not None

@@ -1,4 +1,4 @@
-"""How long the program takes to start."""
+"""Measure how long the program takes to start."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ run_at_start = false
 
 
 async def measure() -> list[Row]:
-    """Start it a few times and give the medians."""
-    return await asyncio.to_thread(_measured)
+    """Return the medians of a few starts."""
+    return await asyncio.to_thread(_measure)
 
 
-def _measured() -> list[Row]:
-    helps = [_help() for _ in range(_RUNS)]
-    serves = [_serve() for _ in range(_RUNS)]
+def _measure() -> list[Row]:
+    helps = [_time_help() for _ in range(_RUNS)]
+    serves = [_time_serve() for _ in range(_RUNS)]
     return [
         Row.with_bar("jobtester --help, median", statistics.median(helps), "s", at_most=0.3),
         Row.with_bar("serve to the first /healthz, median", statistics.median(serves), "s", at_most=1.0),
     ]
 
 
-def _help() -> float:
+def _time_help() -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "jobtester", "--help"], check=True, capture_output=True)
     return time.perf_counter() - began
 
 
-def _serve() -> float:
+def _time_serve() -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.toml"
         path.write_text(_CONFIG)
@@ -64,8 +64,8 @@ def _serve() -> float:
         try:
             while time.perf_counter() - began < 30:
                 try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/healthz", timeout=1) as answer:
-                        if answer.status == 200:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/healthz", timeout=1) as response:
+                        if response.status == 200:
                             return time.perf_counter() - began
                 except (urllib.error.URLError, OSError):
                     time.sleep(0.01)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from benchmarks.network import Remote, network
 from benchmarks.rows import Row
-from benchmarks.tester import Lag, tester
+from benchmarks.tester import LoopLag, tester
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
@@ -73,14 +73,14 @@ async def _measure_recording(remote: Remote) -> list[Row]:
         await database.open()
         try:
             results, outbox = Results(database), Outbox(database)
-            made = [make_result(number) for number in range(_RESULTS)]
-            async with Lag() as lag:
+            made_results = [make_result(number) for number in range(_RESULTS)]
+            async with LoopLag() as lag:
                 began = time.perf_counter()
                 for start in range(0, _RESULTS, _IN_FLIGHT):
                     await asyncio.gather(
                         *(
                             results.record(result, Stat.from_result(result, "FRA"))
-                            for result in made[start : start + _IN_FLIGHT]
+                            for result in made_results[start : start + _IN_FLIGHT]
                         )
                     )
                 recording_rate = _RESULTS / (time.perf_counter() - began)
