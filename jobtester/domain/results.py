@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from jobtester.domain.attribution import Attribution
 from jobtester.domain.jobs import Job
 from jobtester.domain.reasons import Note, Verdict
-from jobtester.domain.units import format_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +42,3 @@ class Result:
     def id(self) -> str:
         """Return the result's id, which is its job's: one job, one result."""
         return self.job.id
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything as plain values, the price as decimal text."""
-        job = self.job
-        return {
-            "id": self.id,
-            "tick": job.tick,
-            "orchestrator": job.orchestrator.address,
-            "service_uri": job.target.service_uri,
-            "pipeline": job.pipeline,
-            "pipeline_name": job.pipeline_name,
-            "model": job.model,
-            "warm": job.warm,
-            "outcome": self.verdict.outcome.value,
-            "reason": self.verdict.code,
-            "message": self.verdict.message,
-            "attribution": self.attribution.kind.value,
-            "evidence": list(self.attribution.evidence),
-            "gateway": self.gateway,
-            "targeting": self.targeting,
-            "started_at": self.started_at,
-            "round_trip_s": self.round_trip_s,
-            "artifact_s": self.artifact_s,
-            "status": self.status,
-            "measures": dict(self.measures),
-            "notes": [note.as_json() for note in self.notes],
-            "deferred": self.deferred,
-            "estimated_price_wei": format_wei(job.price_wei),
-            "request": self.request,
-            "response": self.response,
-        }

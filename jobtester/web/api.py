@@ -63,17 +63,17 @@ _MAX_ID_LENGTH = 200
 
 
 @api.get("/api/openapi.json", OpenApiSchema)
-async def document(_: web.Request) -> web.Response:
+async def get_document(_: web.Request) -> web.Response:
     """Return this document."""
-    return _answer(_document())
+    return _build_response(_build_document())
 
 
 @api.get("/api/status", StatusSchema)
-async def status(request: web.Request) -> web.Response:
+async def get_status(request: web.Request) -> web.Response:
     """Return the running tick's progress, the next tick, the peers and the outbox's counts."""
     context = request.app[CONTEXT]
     progress = context.progress()
-    return _json(
+    return _build_json(
         StatusSchema(
             version=__version__,
             region=context.settings().region,
@@ -87,14 +87,14 @@ async def status(request: web.Request) -> web.Response:
 
 
 @api.get_list("/api/orchestrators", OrchestratorPageSchema, OrchestratorPageParams)
-async def orchestrators(request: web.Request, params: OrchestratorPageParams) -> web.Response:
+async def list_orchestrators(request: web.Request, params: OrchestratorPageParams) -> web.Response:
     """Return orchestrators with their capabilities and newest results, by address."""
     # One more than asked for: whether it is there tells `_page` whether another page follows.
     rows = await request.app[CONTEXT].stores.queries.capabilities(
         after=params.cursor, limit=params.limit + 1, pipeline=params.pipeline, recent=_RECENT
     )
-    items = OrchestratorSchema.values_of_rows(rows)
-    return await _page(items, params.limit, lambda item: str(item["orchestrator"]), lambda item: item)
+    items = OrchestratorSchema.read_groups(rows)
+    return await _build_page(items, params.limit, lambda item: str(item["orchestrator"]), lambda item: item)
 
 
 @api.get(
@@ -103,7 +103,7 @@ async def orchestrators(request: web.Request, params: OrchestratorPageParams) ->
     path_parameter="Ethereum address, in any case",
     missing="the orchestrator has no recorded result",
 )
-async def orchestrator(request: web.Request) -> web.Response:
+async def get_orchestrator(request: web.Request) -> web.Response:
     """Return one orchestrator with the history of each capability."""
     try:
         address = parse_address(request.match_info["address"])
@@ -112,15 +112,15 @@ async def orchestrator(request: web.Request) -> web.Response:
     rows = await request.app[CONTEXT].stores.queries.matrix(address, recent=_MAX_RECENT)
     if not rows:
         raise web.HTTPNotFound(text="this orchestrator has no recorded result")
-    return _answer(orjson.dumps(OrchestratorSchema.values_of_rows(rows)[0]))
+    return _build_response(orjson.dumps(OrchestratorSchema.read_groups(rows)[0]))
 
 
 @api.get_list("/api/results", ResultPageSchema, ResultPageParams)
-async def results(request: web.Request, params: ResultPageParams) -> web.Response:
+async def list_results(request: web.Request, params: ResultPageParams) -> web.Response:
     """Return results, newest first."""
     filters = ResultFilters(**params.model_dump(exclude={"limit", "cursor"}))
     rows = await request.app[CONTEXT].stores.queries.page(filters, before=params.cursor, limit=params.limit + 1)
-    return await _page(rows, params.limit, lambda row: str(row.seq), ResultSchema.values_of)
+    return await _build_page(rows, params.limit, lambda row: str(row.seq), ResultSchema.read_fields)
 
 
 @api.get(
@@ -129,16 +129,16 @@ async def results(request: web.Request, params: ResultPageParams) -> web.Respons
     path_parameter="the result's id",
     missing="no result has this id",
 )
-async def result(request: web.Request) -> web.Response:
+async def get_result(request: web.Request) -> web.Response:
     """Return one result with its evidence, request and answer."""
-    row = await request.app[CONTEXT].stores.queries.get(_path_id(request))
+    row = await request.app[CONTEXT].stores.queries.get(_parse_id(request))
     if row is None:
         raise web.HTTPNotFound(text="no result has this id")
-    return _json(ResultDetailSchema.from_row(row))
+    return _build_json(ResultDetailSchema.from_row(row))
 
 
 @api.get_list("/api/ticks", TickPageSchema, TickPageParams)
-async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
+async def list_ticks(request: web.Request, params: TickPageParams) -> web.Response:
     """Return ticks with their job reports, newest first."""
     context = request.app[CONTEXT]
     # Ticks are paged by id and not by a number, since the id is what people know; its start is looked up here.
@@ -149,8 +149,8 @@ async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
             raise QueryError("cursor: the tick that it names is gone; start again from the first page")
         before = last.started_at
     rows = await context.stores.ticks.newest(params.limit + 1, before)
-    running = _running_report(context)
-    return await _page(rows, params.limit, lambda row: row.id, lambda row: TickSchema.values_of(row, running))
+    running = _get_running_report(context)
+    return await _build_page(rows, params.limit, lambda row: row.id, lambda row: TickSchema.read_fields(row, running))
 
 
 @api.get(
@@ -159,14 +159,14 @@ async def ticks(request: web.Request, params: TickPageParams) -> web.Response:
     path_parameter="the tick's id; `last` is the newest",
     missing="no tick has this id",
 )
-async def tick(request: web.Request) -> web.Response:
+async def get_tick(request: web.Request) -> web.Response:
     """Return one tick with its job report and slowest results."""
     context = request.app[CONTEXT]
-    row = await context.stores.ticks.get(_path_id(request))
+    row = await context.stores.ticks.get(_parse_id(request))
     if row is None:
         raise web.HTTPNotFound(text="no tick has this id")
     slowest = await context.stores.queries.slowest(row.id, _SLOWEST)
-    return _json(TickDetailSchema.from_row(row, _running_report(context), slowest))
+    return _build_json(TickDetailSchema.from_row(row, _get_running_report(context), slowest))
 
 
 @routes.post("/api/ticks")
@@ -185,49 +185,49 @@ async def start_tick(request: web.Request) -> web.Response:
     if not context.start_tick("api"):
         raise web.HTTPConflict(text="a tick is already running, or the tester is stopping")
     log.info("tick_requested", by=request.remote)
-    return _json(AcceptedSchema(), status=202)
+    return _build_json(AcceptedSchema(), status=202)
 
 
 @api.get_list("/api/outbox", OutboxPageSchema, OutboxPageParams)
-async def outbox(request: web.Request, params: OutboxPageParams) -> web.Response:
+async def list_outbox(request: web.Request, params: OutboxPageParams) -> web.Response:
     """Return stats on their way to the Leaderboard, oldest first."""
     stores = request.app[CONTEXT].stores
     states = (params.state,) if params.state else ()
     rows = await stores.outbox.entries(states, after=params.cursor or 0, limit=params.limit + 1)
     counts = await stores.outbox.counts()
-    return await _page(rows, params.limit, lambda row: str(row.seq), OutboxEntrySchema.values_of, counts=counts)
+    return await _build_page(rows, params.limit, lambda row: str(row.seq), OutboxEntrySchema.read_fields, counts=counts)
 
 
 @api.get_list("/api/received", ExternalResultPageSchema, SequencePageParams)
-async def received(request: web.Request, params: SequencePageParams) -> web.Response:
+async def list_received(request: web.Request, params: SequencePageParams) -> web.Response:
     """Return results of other testers, newest first."""
     rows = await request.app[CONTEXT].stores.queries.external_results(before=params.cursor, limit=params.limit + 1)
-    return await _page(rows, params.limit, lambda row: str(row.seq), ExternalResultSchema.values_of)
+    return await _build_page(rows, params.limit, lambda row: str(row.seq), ExternalResultSchema.read_fields)
 
 
-def error_response(status: int, message: str) -> web.Response:
+def build_error(status: int, message: str) -> web.Response:
     """Return an error with one clear message."""
-    return _json(ErrorSchema(error=message), status=status)
+    return _build_json(ErrorSchema(error=message), status=status)
 
 
 @cache
-def _document() -> bytes:
+def _build_document() -> bytes:
     return orjson.dumps(api.document())
 
 
-def _running_report(context: WebContext) -> TickReport | None:
+def _get_running_report(context: WebContext) -> TickReport | None:
     progress = context.progress()
     return None if progress is None else progress.report
 
 
-def _path_id(request: web.Request) -> str:
+def _parse_id(request: web.Request) -> str:
     text = request.match_info["id"]
     if len(text) > _MAX_ID_LENGTH or not text.isprintable():
         raise QueryError("id: is not an id")
     return text
 
 
-async def _page(
+async def _build_page(
     rows: Sequence[RowT],
     limit: int,
     cursor: Callable[[RowT], str],
@@ -242,14 +242,14 @@ async def _page(
         return orjson.dumps({"items": [values(item) for item in items], "next": following, **more})
 
     # In a thread: hundreds of rows take longer to write than the event loop may be held up.
-    return _answer(await asyncio.to_thread(dump, shown))
+    return _build_response(await asyncio.to_thread(dump, shown))
 
 
-def _json(content: Schema, status: int = 200) -> web.Response:
-    return _answer(content.to_json(), status)
+def _build_json(content: Schema, status: int = 200) -> web.Response:
+    return _build_response(content.to_json(), status)
 
 
-def _answer(body: bytes, status: int = 200) -> web.Response:
+def _build_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(
         body=body + b"\n", status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )

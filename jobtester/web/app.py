@@ -47,7 +47,7 @@ async def listen(app: web.Application, host: str, port: int) -> tuple[web.AppRun
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=_server_logger(),
+        logger=_get_server_logger(),
         shutdown_timeout=2.0,
         auto_decompress=False,  # a signature is over the body as it was sent
     )
@@ -75,25 +75,25 @@ async def _answer_errors(
     try:
         response = await handler(request)
     except QueryError as error:
-        response = api.error_response(400, str(error))
+        response = api.build_error(400, str(error))
     except web.HTTPException as error:
         if not is_api or error.status < 400:
             error.headers.update(_HEADERS)
             error.headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
             raise
-        response = _error_as_json(error)
+        response = _convert_to_json(error)
     except ConnectionError:
         raise  # the peer is gone, and the server releases the connection
     except StoreError as error:
         log.error("request_failed", path=request.path, problem=str(error))
-        response = _failure(503, "the store cannot be read or written at the moment; /healthz has more", is_api)
+        response = _build_failure(503, "the store cannot be read or written at the moment; /healthz has more", is_api)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            response = _failure(404, "no file has such a name", is_api)
+            response = _build_failure(404, "no file has such a name", is_api)
         else:
             request.app[CONTEXT].metrics.count_internal_error("request")
             log.exception("request_crashed", path=request.path)
-            response = _failure(500, "internal error of the tester; its log has the traceback", is_api)
+            response = _build_failure(500, "internal error of the tester; its log has the traceback", is_api)
     # A stream has sent its headers already.
     if not response.prepared:
         response.headers.update(_HEADERS)
@@ -101,22 +101,22 @@ async def _answer_errors(
     return response
 
 
-def _error_as_json(error: web.HTTPException) -> web.Response:
+def _convert_to_json(error: web.HTTPException) -> web.Response:
     text = (error.text or "").strip()
     if text == f"{error.status}: {error.reason}":  # aiohttp's own words: no handler has said more
         text = _ROUTING_ERRORS.get(error.status, error.reason)
-    response = api.error_response(error.status, text)
+    response = api.build_error(error.status, text)
     for name in ("Allow", "WWW-Authenticate"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response
 
 
-def _failure(status: int, message: str, is_api: bool) -> web.Response:
-    return api.error_response(status, message) if is_api else web.Response(status=status, text=message + "\n")
+def _build_failure(status: int, message: str, is_api: bool) -> web.Response:
+    return api.build_error(status, message) if is_api else web.Response(status=status, text=message + "\n")
 
 
-def _server_logger() -> logging.Logger:
+def _get_server_logger() -> logging.Logger:
     """Return the HTTP server's logger, which does not log as an error what only a broken peer causes."""
     logger = logging.getLogger("jobtester.http")
     if not any(isinstance(existing, _PeerErrorFilter) for existing in logger.filters):

@@ -36,7 +36,7 @@ class _Bar:
         )
 
 
-def sparkline(points: Sequence[ResultPoint], width: int = 72, height: int = 18) -> Markup:
+def draw_sparkline(points: Sequence[ResultPoint], width: int = 72, height: int = 18) -> Markup:
     """Draw the last results as bars that are taller for longer round trips, crossed if failed, hollow if unscored."""
     if not points:
         return Markup("")
@@ -63,7 +63,7 @@ def sparkline(points: Sequence[ResultPoint], width: int = 72, height: int = 18) 
     )
 
 
-def latency(points: Sequence[ResultPoint], width: int = 600, height: int = 180) -> Markup:
+def draw_latency(points: Sequence[ResultPoint], width: int = 600, height: int = 180) -> Markup:
     """Draw round trips over time, passed as disks, failed as crosses, unscored as rings; each links to its result."""
     if not points:
         return Markup("")
@@ -78,19 +78,20 @@ def latency(points: Sequence[ResultPoint], width: int = 600, height: int = 180) 
     marks = []
     for point in points:
         title = f"<title>{escape(point.outcome)} {point.round_trip_s:.3f} s, {_format_minute(point.started_at)}</title>"
-        marks.append(f'<a href="/r/{escape(point.id)}">{_mark(point.outcome, *place(point), title)}</a>')
+        marks.append(f'<a href="/r/{escape(point.id)}">{_draw_mark(point.outcome, *place(point), title)}</a>')
     lines = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g} s</text>'
         for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
     )
+    ends = _draw_axis_ends(_format_minute(first), _format_minute(last), _LEFT, width, height)
     return Markup(
         f'<svg class="plot" viewBox="0 0 {width} {height}" role="group" aria-label="round trips over time">'
-        f"{lines}{_axis_ends(_format_minute(first), _format_minute(last), _LEFT, width, height)}{''.join(marks)}</svg>"
+        f"{lines}{ends}{''.join(marks)}</svg>"
     )
 
 
-def timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int = 1320) -> Markup:
+def draw_timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int = 1320) -> Markup:
     """Draw a tick's jobs over time, in a block of parallel tracks per gateway.
 
     A job is (id, gateway, pipeline, started at, duration in seconds, outcome).
@@ -114,23 +115,23 @@ def timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int
         elements.append(f'<text x="0" y="{top + 12}">{escape(gateway)}</text>')
         elements += [bar.draw(top + 20) for bar in bars[gateway]]
         top += 30 + _TRACK_HEIGHT * len(ends)
-    elements.append(_axis_ends("0 s", f"{span:.3g} s", 0, width, top + 18))
+    elements.append(_draw_axis_ends("0 s", f"{span:.3g} s", 0, width, top + 18))
     return Markup(
         f'<svg class="plot wide" viewBox="0 0 {width} {top + 22}" role="group" aria-label="jobs over time">'
         f"{''.join(elements)}</svg>"
     )
 
 
-def _mark(outcome: str, x: float, y: float, title: str = "") -> str:
+def _draw_mark(outcome: str, x: float, y: float, title: str = "") -> str:
     if outcome == "failed":
         return f'<path class="failed" d="M{x - 4.5:.1f} {y - 4.5:.1f}l9 9m0-9l-9 9">{title}</path>'
     return f'<circle class="{escape(outcome)}" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{title}</circle>'
 
 
-LEGEND_MARKS = tuple((outcome, Markup(_mark(outcome, 6, 6))) for outcome in ("passed", "failed", "unscored"))
+LEGEND_MARKS = tuple((outcome, Markup(_draw_mark(outcome, 6, 6))) for outcome in ("passed", "failed", "unscored"))
 
 
-def _axis_ends(first: str, last: str, left: float, right: float, y: float) -> str:
+def _draw_axis_ends(first: str, last: str, left: float, right: float, y: float) -> str:
     """Write under a chart where its time axis begins and ends; once if that is the same."""
     texts = ((left, "start", first),) if first == last else ((left, "start", first), (right, "end", last))
     return "".join(f'<text x="{x}" y="{y - 4}" text-anchor="{anchor}">{text}</text>' for x, anchor, text in texts)

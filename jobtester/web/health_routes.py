@@ -15,19 +15,19 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/healthz")
-async def healthz(request: web.Request) -> web.Response:
+async def check_liveness(request: web.Request) -> web.Response:
     """Answer whether the daemon lives; a network under test that fails does not make it unhealthy."""
-    return _answer_checks(await request.app[CONTEXT].health.check_liveness())
+    return _build_answer(await request.app[CONTEXT].health.check_liveness())
 
 
 @routes.get("/readyz")
-async def readyz(request: web.Request) -> web.Response:
+async def check_readiness(request: web.Request) -> web.Response:
     """Answer whether every peer can be used."""
-    return _answer_checks(await request.app[CONTEXT].health.check_readiness())
+    return _build_answer(await request.app[CONTEXT].health.check_readiness())
 
 
 @routes.get("/metrics")
-async def metrics(request: web.Request) -> web.Response:
+async def serve_metrics(request: web.Request) -> web.Response:
     """Answer with all metrics, for Prometheus."""
     context = request.app[CONTEXT]
     await context.health.refresh_metrics()
@@ -36,7 +36,7 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
-def _answer_checks(checks: dict[str, dict[str, Any]]) -> web.Response:
+def _build_answer(checks: dict[str, dict[str, Any]]) -> web.Response:
     # Indented, because people read it with curl when something is wrong.
     ok = all(check["ok"] for check in checks.values())
     body = orjson.dumps({"ok": ok, "checks": checks}, option=orjson.OPT_INDENT_2) + b"\n"

@@ -114,11 +114,11 @@ def _describe_get(name: str, summary: str, operation: Operation) -> dict[str, An
             {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
         )
     responses = {
-        "200": _response("the requested data", operation.response),
-        "400": _response("a parameter cannot be used", ErrorSchema),
+        "200": _describe_response("the requested data", operation.response),
+        "400": _describe_response("a parameter cannot be used", ErrorSchema),
     }
     if operation.missing:
-        responses["404"] = _response(operation.missing, ErrorSchema)
+        responses["404"] = _describe_response(operation.missing, ErrorSchema)
     return {
         "operationId": name,
         "summary": summary,
@@ -127,7 +127,7 @@ def _describe_get(name: str, summary: str, operation: Operation) -> dict[str, An
     }
 
 
-def _response(description: str, model: type[Schema]) -> dict[str, Any]:
+def _describe_response(description: str, model: type[Schema]) -> dict[str, Any]:
     reference = {"$ref": _REF.format(model=model.__name__)}
     return {"description": description, "content": {"application/json": {"schema": reference}}}
 
@@ -139,10 +139,10 @@ _START_TICK = {
     "summary": "Start a tick now.",
     "security": [{"admin": []}],
     "responses": {
-        "202": _response("the tick starts", AcceptedSchema),
-        "401": _response("the admin token is missing or wrong", ErrorSchema),
-        "404": _response("no admin token is configured", ErrorSchema),
-        "409": _response("a tick is already running", ErrorSchema),
+        "202": _describe_response("the tick starts", AcceptedSchema),
+        "401": _describe_response("the admin token is missing or wrong", ErrorSchema),
+        "404": _describe_response("no admin token is configured", ErrorSchema),
+        "409": _describe_response("a tick is already running", ErrorSchema),
     },
 }
 _POST_STATS = {
@@ -162,6 +162,6 @@ _POST_STATS = {
     },
     "responses": {
         "200": {"description": "recorded", "content": {"text/plain": {"schema": {"const": "ok"}}}},
-        "default": _response("not accepted", ErrorSchema),
+        "default": _describe_response("not accepted", ErrorSchema),
     },
 }  # fmt: skip

@@ -17,7 +17,7 @@ from jobtester import __version__
 from jobtester.errors import CrashBoundary
 from jobtester.store.queries import CapabilityRow, ResultFilters
 from jobtester.store.results import ResultRow
-from jobtester.web.charts import LEGEND_MARKS, latency, timeline
+from jobtester.web.charts import LEGEND_MARKS, draw_latency, draw_timeline
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.schemas import LiveSchema, ProgressSchema, explain_reason
 from jobtester.web.template_filters import FILTERS, show_control_characters
@@ -57,7 +57,7 @@ def add_pages(app: web.Application) -> None:
 
 
 @routes.get("/")
-async def overview(request: web.Request) -> web.Response:
+async def show_overview(request: web.Request) -> web.Response:
     """Show the running tick, the next one, the peers, and every orchestrator × pipeline."""
     context = request.app[CONTEXT]
     capabilities, ticks = await context.stores.queries.matrix(), await context.stores.ticks.newest(10)
@@ -65,7 +65,7 @@ async def overview(request: web.Request) -> web.Response:
     rows: dict[tuple[str, str], dict[str, list[CapabilityRow]]] = {}
     for row in capabilities:
         rows.setdefault((row.orchestrator, row.service_uri), {}).setdefault(row.pipeline, []).append(row)
-    live = _live(context)
+    live = _read_progress(context)
     # After a restart the newest stored tick stands in until one has run.
     stored = ProgressSchema.from_row(ticks[0]) if ticks and ticks[0].report else ProgressSchema()
     return await _render(
@@ -77,7 +77,7 @@ async def overview(request: web.Request) -> web.Response:
 
 
 @routes.get("/o/{address}")
-async def orchestrator(request: web.Request) -> web.Response:
+async def show_orchestrator(request: web.Request) -> web.Response:
     """Show one orchestrator: each capability's history, and its newest results."""
     stores = request.app[CONTEXT].stores
     address = request.match_info["address"].lower()
@@ -92,17 +92,17 @@ async def orchestrator(request: web.Request) -> web.Response:
     before = _parse_number(request.query.get("before"))
     results = await stores.queries.page(ResultFilters(orchestrator=address), before=before, limit=_PAGE_SIZE)
     # In a thread: hundreds of points for each of many capabilities.
-    plotted = await asyncio.to_thread(lambda: [(row, latency(row.recent)) for row in capabilities])
+    plotted = await asyncio.to_thread(lambda: [(row, draw_latency(row.recent)) for row in capabilities])
     return await _render(
         request,
         "orchestrator.html",
-        {"address": address, "capabilities": plotted, "results": results, "older": _older_link(results),
+        {"address": address, "capabilities": plotted, "results": results, "older": _build_older_link(results),
          "marks": LEGEND_MARKS},
     )  # fmt: skip
 
 
 @routes.get("/r/{id}")
-async def result(request: web.Request) -> web.Response:
+async def show_result(request: web.Request) -> web.Response:
     """Show one result with everything behind it."""
     row = await request.app[CONTEXT].stores.queries.get(request.match_info["id"])
     if row is None:
@@ -111,7 +111,7 @@ async def result(request: web.Request) -> web.Response:
 
 
 @routes.get("/t/{id}")
-async def tick(request: web.Request) -> web.Response:
+async def show_tick(request: web.Request) -> web.Response:
     """Show one tick: its report, its slowest jobs, what failed and why, and when each gateway worked on what."""
     stores = request.app[CONTEXT].stores
     row = await stores.ticks.get(request.match_info["id"])
@@ -125,13 +125,13 @@ async def tick(request: web.Request) -> web.Response:
         request,
         "tick.html",
         {"tick": row, "report": row.report, "slowest": await stores.queries.slowest(row.id), "results": results,
-         "older": _older_link(results, filters), "filters": filters,
-         "timeline": await asyncio.to_thread(timeline, jobs)},
+         "older": _build_older_link(results, filters), "filters": filters,
+         "timeline": await asyncio.to_thread(draw_timeline, jobs)},
     )  # fmt: skip
 
 
 @routes.get("/outbox")
-async def outbox(request: web.Request) -> web.Response:
+async def show_outbox(request: web.Request) -> web.Response:
     """Show what has not reached the Leaderboard, and why."""
     stores = request.app[CONTEXT].stores
     return await _render(
@@ -163,7 +163,7 @@ async def _write_events(app: web.Application, response: web.StreamResponse) -> N
     closing = app[CLOSING]
     last, sent_at = b"", 0.0
     while not closing.is_set():
-        event = _live(app[CONTEXT]).to_json()
+        event = _read_progress(app[CONTEXT]).to_json()
         if event != last or time.monotonic() - sent_at >= app[KEEPALIVE_S]:
             try:
                 await response.write(b"data: " + event + b"\n\n")
@@ -177,7 +177,7 @@ async def _write_events(app: web.Application, response: web.StreamResponse) -> N
             continue
 
 
-def _live(context: WebContext) -> LiveSchema:
+def _read_progress(context: WebContext) -> LiveSchema:
     progress = context.progress()
     return LiveSchema(
         next_tick_at=context.next_tick_at(),
@@ -208,7 +208,7 @@ def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) < 18 else None
 
 
-def _older_link(results: Sequence[ResultRow], filters: Mapping[str, str] | None = None) -> str:
+def _build_older_link(results: Sequence[ResultRow], filters: Mapping[str, str] | None = None) -> str:
     """Return the address of the next page under the same filters; empty if this page is not full."""
     if len(results) < _PAGE_SIZE:
         return ""

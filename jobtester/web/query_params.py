@@ -80,7 +80,7 @@ def _parse_sequence(text: str) -> int:
     return int(text)
 
 
-def _choice(values: Sequence[str]) -> AfterValidator:
+def _require_choice(values: Sequence[str]) -> AfterValidator:
     """Return the validator of a parameter that has only a few values."""
 
     def check(text: str) -> str:
@@ -142,7 +142,7 @@ class ResultPageParams(SequencePageParams):
     orchestrator: Annotated[str, AfterValidator(parse_address)] = Field("", description="only results of this address")
     pipeline: str = Field("", description="only results of this pipeline (slug)")
     model: str = Field("", description="only results of this model")
-    outcome: Annotated[str, _choice(_OUTCOMES)] = Field(
+    outcome: Annotated[str, _require_choice(_OUTCOMES)] = Field(
         "", description="only results with this outcome", json_schema_extra={"enum": list(_OUTCOMES)}
     )
     reason: Annotated[str, AfterValidator(_check_reason)] = Field("", description="only results with this reason code")
@@ -151,7 +151,7 @@ class ResultPageParams(SequencePageParams):
 class OutboxPageParams(SequencePageParams):
     """The parameters of the list of outbox entries."""
 
-    state: Annotated[str, _choice(STATES)] = Field(
+    state: Annotated[str, _require_choice(STATES)] = Field(
         "",
         description="only entries in this state; without it, all that are not delivered",
         json_schema_extra={"enum": list(STATES)},

@@ -9,7 +9,7 @@ import orjson
 from markupsafe import Markup
 
 from jobtester.domain.units import format_duration
-from jobtester.web.charts import sparkline
+from jobtester.web.charts import draw_sparkline
 
 _MAX_SHORT_TEXT = 120
 # Unicode has a picture for each control character; tab and line feed keep their meaning.
@@ -66,7 +66,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "instant": format_instant,
     "iso": format_iso,
     "seconds": format_seconds,
-    "sparkline": sparkline,
+    "sparkline": draw_sparkline,
     "short": shorten_address,
     "brief": abbreviate,
     "pretty": indent_json,

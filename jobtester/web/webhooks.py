@@ -57,7 +57,7 @@ RATE_LIMITER = web.AppKey("rate_limiter", RateLimiter)
 
 
 @routes.get("/orchestrators")
-async def only_gateway_orchestrators(request: web.Request) -> web.Response:
+async def answer_only_gateway(request: web.Request) -> web.Response:
     """Answer the only webhook gateway; with several, name the path of each."""
     gateways = [
         gateway for gateway in request.app[CONTEXT].gateways() if isinstance(gateway.targeting, WebhookTargeting)
@@ -65,20 +65,20 @@ async def only_gateway_orchestrators(request: web.Request) -> web.Response:
     if len(gateways) > 1:
         paths = ", ".join(f"/orchestrators/{gateway.name}" for gateway in gateways)
         raise web.HTTPNotFound(text=f"several webhook gateways are configured; each has its own path: {paths}\n")
-    return _answer_webhook(request, gateways[0] if gateways else None)
+    return _build_answer(request, gateways[0] if gateways else None)
 
 
 @routes.get("/orchestrators/{gateway}")
-async def gateway_orchestrators(request: web.Request) -> web.Response:
+async def answer_gateway(request: web.Request) -> web.Response:
     """Answer one of several webhook gateways."""
     name = request.match_info["gateway"]
     for gateway in request.app[CONTEXT].gateways():
         if gateway.name == name and isinstance(gateway.targeting, WebhookTargeting):
-            return _answer_webhook(request, gateway)
+            return _build_answer(request, gateway)
     raise web.HTTPNotFound(text="no webhook gateway of this name is configured\n")
 
 
-def _answer_webhook(request: web.Request, gateway: Gateway | None) -> web.Response:
+def _build_answer(request: web.Request, gateway: Gateway | None) -> web.Response:
     entries: list[dict[str, object]] = []
     if gateway is not None and isinstance(gateway.targeting, WebhookTargeting):
         entries = webhook_entries(gateway.targeting.answer_webhook())
@@ -148,7 +148,7 @@ async def receive_test_results(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     secret = context.settings().server.results_secret
     if secret is None:
-        return _error(404, "this tester accepts no results: server.results_secret is not set")
+        return _build_error(404, "this tester accepts no results: server.results_secret is not set")
     source = request.remote or "unknown"
     # Before the signature is checked: hashing the bodies of a flood is what the limit prevents.
     if request.app[RATE_LIMITER].is_exceeded(source):
@@ -182,8 +182,8 @@ async def _record(context: WebContext, body: bytes, source: str, results: list[E
 
 def _refuse(context: WebContext, status: int, message: str) -> web.Response:
     context.metrics.results_received.labels("refused").inc()
-    return _error(status, message)
+    return _build_error(status, message)
 
 
-def _error(status: int, message: str) -> web.Response:
+def _build_error(status: int, message: str) -> web.Response:
     return web.Response(status=status, body=ErrorSchema(error=message).to_json(), content_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from jobtester.store.queries import ResultPoint
-from jobtester.web.charts import latency, sparkline, timeline
+from jobtester.web.charts import draw_latency, draw_sparkline, draw_timeline
 
 POINTS = [
     ResultPoint("job-1", 1_000.0, 1.0, "passed", "ok"),
@@ -21,26 +21,26 @@ def count(svg: str, tag: str) -> int:
 
 def test_nothing_is_drawn_of_nothing() -> None:
     """A capability without results has no chart."""
-    assert sparkline([]) == latency([]) == timeline([]) == ""
+    assert draw_sparkline([]) == draw_latency([]) == draw_timeline([]) == ""
 
 
 def test_a_sparkline_has_a_bar_per_result() -> None:
     """Every result is a bar, and a failed one is crossed."""
-    svg = sparkline(POINTS)
+    svg = draw_sparkline(POINTS)
     assert (count(svg, "rect"), count(svg, "path")) == (3, 1)
     assert "failed 3.00 s" in svg
 
 
 def test_latency_marks_each_outcome_by_a_shape() -> None:
     """Passed and unscored results are circles of different classes, failed ones crosses; all are links."""
-    svg = latency(POINTS)
+    svg = draw_latency(POINTS)
     assert (count(svg, "circle"), count(svg, "path"), count(svg, "a")) == (2, 1, 3)
     assert "5 s" in svg, "the axis ends at a round number above 3 s"
 
 
 def test_one_point_stands_in_the_middle() -> None:
     """A single instant has no span to divide by."""
-    assert 'cx="333.0"' in latency(POINTS[:1])
+    assert 'cx="333.0"' in draw_latency(POINTS[:1])
 
 
 def test_parallel_jobs_of_a_gateway_have_tracks_of_their_own() -> None:
@@ -50,13 +50,13 @@ def test_parallel_jobs_of_a_gateway_have_tracks_of_their_own() -> None:
         ("job-2", "gateway", "llm", 1.0, 2.0, "passed"),
         ("job-3", "gateway", "llm", 2.5, 1.0, "failed"),
     ]
-    bars = list(ElementTree.fromstring(timeline(jobs)).iter("rect"))
+    bars = list(ElementTree.fromstring(draw_timeline(jobs)).iter("rect"))
     assert [bar.get("y") for bar in bars] == ["20", "31", "20"]
 
 
 def test_texts_from_outside_are_escaped() -> None:
     """Names of gateways, pipelines and jobs are text, whatever they hold."""
     text = "<script>&\"'"
-    svg = timeline([(text, text, text, 0.0, 1.0, text)])
+    svg = draw_timeline([(text, text, text, 0.0, 1.0, text)])
     assert "<script>" not in svg
     assert count(svg, "title") == 1

@@ -34,15 +34,15 @@ class OutboxEntrySchema(Schema):
     stat: dict[str, Any] = Field(description="exactly what the Leaderboard gets")
 
     @classmethod
-    def values_of(cls, row: OutboxEntry) -> dict[str, Any]:
+    def read_fields(cls, row: OutboxEntry) -> dict[str, Any]:
         """Return the model's fields as an outbox entry has them."""
         renamed = {"number": row.seq, "pipeline_name": row.pipeline, "stat": orjson.loads(row.body)}
-        return super().values_of(row) | renamed
+        return super().read_fields(row) | renamed
 
     @classmethod
     def from_entry(cls, entry: OutboxEntry) -> Self:
         """Return the schema of an outbox entry."""
-        return cls.model_validate(cls.values_of(entry))
+        return cls.model_validate(cls.read_fields(entry))
 
 
 class OutboxPageSchema(PageSchema[OutboxEntrySchema]):
@@ -64,12 +64,12 @@ class ExternalResultSchema(Schema):
     @classmethod
     def from_row(cls, row: ExternalResultRow) -> Self:
         """Return the schema of a stored result of another tester."""
-        return cls.model_validate(cls.values_of(row))
+        return cls.model_validate(cls.read_fields(row))
 
     @classmethod
-    def values_of(cls, row: ExternalResultRow) -> dict[str, Any]:
+    def read_fields(cls, row: ExternalResultRow) -> dict[str, Any]:
         """Return the model's fields as a stored result of another tester has them."""
-        return super().values_of(row) | {"stat": orjson.loads(row.stat)}
+        return super().read_fields(row) | {"stat": orjson.loads(row.stat)}
 
 
 class ExternalResultPageSchema(PageSchema[ExternalResultSchema]):

@@ -61,21 +61,21 @@ class ResultSchema(Schema):
     estimated_price_wei: Wei | None
 
     @classmethod
-    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+    def read_fields(cls, row: ResultRow) -> dict[str, Any]:
         """Return the model's fields as a stored result has them."""
-        values = super().values_of(row)
+        values = super().read_fields(row)
         values["estimated_price_wei"] = format_wei(row.estimated_price_wei)
         return values
 
     @classmethod
     def from_row(cls, row: ResultRow) -> Self:
         """Return the schema of a stored result."""
-        return cls.model_validate(cls.values_of(row))
+        return cls.model_validate(cls.read_fields(row))
 
     @classmethod
     def from_result(cls, result: Result) -> Self:
         """Return the schema of a result that was just measured."""
-        return cls.model_validate(_result_values(result))
+        return cls.model_validate(_flatten_result(result))
 
 
 class ResultDetailSchema(ResultSchema):
@@ -89,15 +89,15 @@ class ResultDetailSchema(ResultSchema):
     response: str = Field(description="the answer's text, cut; empty where not recorded")
 
     @classmethod
-    def values_of(cls, row: ResultRow) -> dict[str, Any]:
+    def read_fields(cls, row: ResultRow) -> dict[str, Any]:
         """Return the model's fields as a stored result has them."""
-        return super().values_of(row) | _explanation(row.reason, row.outcome)
+        return super().read_fields(row) | _explain(row.reason, row.outcome)
 
     @classmethod
     def from_result(cls, result: Result) -> Self:
         """Return the schema of a result that was just measured."""
         verdict = result.verdict
-        return cls.model_validate(_result_values(result) | _explanation(verdict.code, verdict.outcome.value))
+        return cls.model_validate(_flatten_result(result) | _explain(verdict.code, verdict.outcome.value))
 
 
 class ResultPageSchema(PageSchema[ResultSchema]):
@@ -133,17 +133,17 @@ class OrchestratorSchema(Schema):
     capabilities: list[CapabilitySchema]
 
     @classmethod
-    def values_of_rows(cls, rows: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
+    def read_groups(cls, rows: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
         """Return one orchestrator's fields after the other, of capabilities that are sorted by orchestrator."""
         return [
-            {"orchestrator": address, "capabilities": [CapabilitySchema.values_of(row) for row in group]}
+            {"orchestrator": address, "capabilities": [CapabilitySchema.read_fields(row) for row in group]}
             for address, group in groupby(rows, key=lambda row: row.orchestrator)
         ]
 
     @classmethod
     def from_rows(cls, rows: Iterable[CapabilityRow]) -> list[Self]:
         """Return one schema per orchestrator, of capabilities that are sorted by orchestrator."""
-        return [cls.model_validate(values) for values in cls.values_of_rows(rows)]
+        return [cls.model_validate(values) for values in cls.read_groups(rows)]
 
 
 class OrchestratorPageSchema(PageSchema[OrchestratorSchema]):
@@ -158,12 +158,12 @@ def explain_reason(code: str, outcome: str) -> Reason:
         return Reason(code, Outcome(outcome), Fault.UNKNOWN, "")
 
 
-def _explanation(code: str, outcome: str) -> dict[str, str]:
+def _explain(code: str, outcome: str) -> dict[str, str]:
     reason = explain_reason(code, outcome)
     return {"fault": reason.fault, "meaning": reason.meaning, "advice": reason.advice}
 
 
-def _result_values(result: Result) -> dict[str, Any]:
+def _flatten_result(result: Result) -> dict[str, Any]:
     job, verdict = result.job, result.verdict
     return {
         "id": result.id,

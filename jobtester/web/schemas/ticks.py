@@ -33,7 +33,7 @@ class TickReportSchema(Schema):
     longest_chain_s: Seconds = Field(0.0, description="the time that the busiest orchestrator's jobs took")
 
     @classmethod
-    def values_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+    def read_fields(cls, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model's fields as a report has them, in which prices may be numbers."""
         price = {"estimated_price_wei": str(row.get("estimated_price_wei", 0))}
         return {name: row.get(name, field.default) for name, field in cls.model_fields.items()} | price
@@ -52,18 +52,18 @@ class TickSchema(Schema):
     report: TickReportSchema | None = Field(description="null for a tick that was cut off before it could report")
 
     @classmethod
-    def values_of(cls, row: TickRow, running: TickReport | None = None) -> dict[str, Any]:
+    def read_fields(cls, row: TickRow, running: TickReport | None = None) -> dict[str, Any]:
         """Return the model's fields as a stored tick has them, with the report of `running` if it is the same tick."""
         report = row.report or None
         if report is None and running is not None and running.tick == row.id:
             report = running.as_json()
-        complete = None if report is None else TickReportSchema.values_of(report)
-        return super().values_of(row) | {"report": complete}
+        complete = None if report is None else TickReportSchema.read_fields(report)
+        return super().read_fields(row) | {"report": complete}
 
     @classmethod
     def from_row(cls, row: TickRow, running: TickReport | None = None) -> Self:
         """Return the schema of a stored tick, with the report of `running` if that is the same tick."""
-        return cls.model_validate(cls.values_of(row, running))
+        return cls.model_validate(cls.read_fields(row, running))
 
     @classmethod
     def from_report(cls, report: TickReport) -> Self:
@@ -128,7 +128,7 @@ class ProgressSchema(Schema):
     @classmethod
     def from_row(cls, row: TickRow) -> Self:
         """Return the schema of a stored tick that has ended."""
-        report = TickReportSchema.model_validate(TickReportSchema.values_of(row.report))
+        report = TickReportSchema.model_validate(TickReportSchema.read_fields(row.report))
         return cls(tick=row.id, planned=report.planned, settled=report.settled, outcomes=report.outcomes)
 
     @classmethod
