@@ -1,10 +1,10 @@
-"""Durations as people read them."""
+"""Durations, sizes and amounts are read from texts, and written so that they can be read back."""
 
 from __future__ import annotations
 
 import pytest
 
-from jobtester.domain.units import format_duration, parse_duration
+from jobtester.domain.units import format_duration, format_wei, parse_duration, parse_size, parse_wei
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,56 @@ def test_a_duration_is_short_and_can_be_read_back(seconds: float, shown: str) ->
     """Three digits at the most below a minute, whole seconds above, and never an exponent."""
     assert format_duration(seconds) == shown
     assert parse_duration(shown) == pytest.approx(seconds, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1h30m", 5400), ("1 h 30 m", 5400), ("500ms", 0.5), ("90", 90), (0, 0), (2.5, 2.5), ("36500d", 3.1536e9),
+    ],
+)  # fmt: skip
+def test_durations_are_read(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "1x", "-1s", -1, True, None, "1h-1m", "36501d", float("nan"), "s"])
+def test_anything_else_is_no_duration(value: object) -> None:
+    with pytest.raises(ValueError, match=r"write a duration|at most"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MiB", 2**26), ("500kB", 500_000), ("1.5 KiB", 1536), ("7", 7), (7, 7), ("1GB", 10**9)]
+)
+def test_sizes_are_read(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("value", ["64 mib", "-1", True, 1.5, None, "", "1000001GiB"])
+def test_anything_else_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match=r"write a size|less than a million GiB"):
+        parse_size(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wei"),
+    [
+        ("0.01 ETH", 10**16), ("0.000000000000000001 eth", 1), ("12345.123456789123456789ETH", 12345123456789123456789),
+        ("5000 wei", 5000), ("5000", 5000), (5000, 5000), (0, 0),
+    ],
+)  # fmt: skip
+def test_amounts_are_exact(text: object, wei: int) -> None:
+    """No digit is lost: an amount in ETH has more digits than a float."""
+    assert parse_wei(text) == wei
+    assert format_wei(wei) == str(wei)
+
+
+@pytest.mark.parametrize("value", ["1.5 wei", "1.5", "-1 ETH", -1, True, 1.5, None, "", "0.0000000000000000001 ETH"])
+def test_anything_else_is_no_amount(value: object) -> None:
+    with pytest.raises(ValueError, match="write an amount"):
+        parse_wei(value)
+
+
+def test_an_unknown_amount_stays_unknown() -> None:
+    assert format_wei(None) is None
+    assert format_wei("12") == "12"

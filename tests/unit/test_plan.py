@@ -1,0 +1,114 @@
+"""A plan has one job per capability, and says of everything else why it is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pytest
+
+from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator
+from jobtester.domain.plan import SKIP_REASONS, PipelineRules, Plan, Selection, make_plan
+
+A, B = "0x" + "a" * 40, "0x" + "b" * 40
+LLM = Capability("llm", "m", warm=True)
+
+
+@dataclass
+class Rules:
+    """What a pipeline's definition says, as far as planning asks."""
+
+    name: str = "Llm"
+    byoc: bool = False
+    enabled: bool = True
+    models: tuple[str, ...] = ("*",)
+    timeout_s: float = 60.0
+    cold_timeout_s: float = 300.0
+    price_wei: int | None = 5
+
+    def estimate_price_wei(self, capability: Capability) -> int | None:
+        """Return the price, whatever the capability is."""
+        del capability
+        return self.price_wei
+
+
+def orchestrator(address: str = A, *capabilities: Capability, uri: str = "https://o.example:8935") -> Orchestrator:
+    """Return an orchestrator, which offers a language model where nothing else is said."""
+    return Orchestrator(address, uri, capabilities or (LLM,))
+
+
+def plan(*found: Orchestrator, rules: Rules | None = None, selection: Selection | None = None, **more: Any) -> Plan:
+    """Plan a tick over what was discovered; the pipeline `llm` is defined."""
+    ids = count()
+    known: dict[str, PipelineRules] = {"llm": rules or Rules()}
+    more = {"seed": 1} | more
+    return make_plan(found, known, selection or Selection(), tick="tick", new_id=lambda: f"job-{next(ids)}", **more)
+
+
+def test_each_capability_of_each_orchestrator_is_one_job() -> None:
+    other = Capability("llm", "n")
+    made = plan(orchestrator(A, LLM, other), orchestrator(B, LLM, uri="https://b.example"))
+    assert {job.key for job in made.jobs} == {
+        CapabilityKey(A, "https://o.example:8935", "llm", "m"),
+        CapabilityKey(A, "https://o.example:8935", "llm", "n"),
+        CapabilityKey(B, "https://b.example", "llm", "m"),
+    }
+    assert len({job.id for job in made.jobs}) == 3
+    assert made.price_wei == 15
+
+
+def test_a_cold_model_gets_the_longer_limit_and_history_the_expected_time() -> None:
+    key = CapabilityKey(A, "https://o.example:8935", "llm", "m")
+    (warm,) = plan(orchestrator(), expected_s={key: 2.5}).jobs
+    (cold,) = plan(orchestrator(A, Capability("llm", "m"))).jobs
+    assert (warm.timeout_s, warm.expected_s) == (60, 2.5)
+    assert (cold.timeout_s, cold.expected_s) == (300, 300)
+
+
+@pytest.mark.parametrize(
+    ("reason", "found", "rules", "selection"),
+    [
+        ("no_service_uri", orchestrator(uri=""), Rules(), Selection()),
+        ("excluded", orchestrator(), Rules(), Selection(include=(B,))),
+        ("excluded", orchestrator(), Rules(), Selection(exclude=(A.upper().replace("X", "x"),))),
+        ("excluded", orchestrator(), Rules(), Selection(exclude=("o.example:8935",))),
+        ("filtered", orchestrator(), Rules(), Selection(orchestrators=("https://other.example",))),
+        ("filtered", orchestrator(), Rules(), Selection(pipelines=("upscale",))),
+        ("filtered", orchestrator(), Rules(), Selection(models=("n",))),
+        ("no_definition", orchestrator(A, Capability("unheard-of", "m")), Rules(), Selection()),
+        ("no_definition", orchestrator(A, Capability("llm", "m", byoc=True)), Rules(), Selection()),
+        ("disabled", orchestrator(), Rules(enabled=False), Selection()),
+        ("no_model", orchestrator(A, Capability("llm", "")), Rules(), Selection()),
+        ("model_filtered", orchestrator(), Rules(models=("n*",)), Selection()),
+        ("price", orchestrator(), Rules(), Selection(max_price_wei=4)),
+    ],
+)
+def test_what_is_left_out_has_a_reason(reason: str, found: Orchestrator, rules: Rules, selection: Selection) -> None:
+    made = plan(found, rules=rules, selection=selection)
+    assert not made.jobs
+    assert [skip.reason for skip in made.skipped] == [reason]
+    assert reason in SKIP_REASONS
+
+
+def test_a_pipeline_that_no_gateway_can_target_is_left_out() -> None:
+    made = plan(orchestrator(), can_target=lambda byoc: byoc)
+    assert [skip.reason for skip in made.skipped] == ["no_targeting"]
+
+
+def test_an_orchestrator_without_capabilities_is_named_if_it_is_left_out() -> None:
+    bare = Orchestrator(A, "", ())
+    assert [skip.reason for skip in plan(bare).skipped] == ["no_service_uri"]
+    assert not plan(Orchestrator(A, "https://o", ())).skipped
+
+
+def test_a_job_of_unknown_price_is_within_every_limit() -> None:
+    made = plan(orchestrator(), rules=Rules(price_wei=None), selection=Selection(max_price_wei=0))
+    assert len(made.jobs) == 1
+
+
+def test_the_seed_decides_the_order() -> None:
+    many = [orchestrator(f"0x{number:040x}") for number in range(20)]
+    first, again, other = (plan(*many, seed=seed).jobs for seed in (1, 1, 2))
+    assert [job.id for job in first] == [job.id for job in again]
+    assert [job.id for job in first] != [job.id for job in other]

@@ -1,0 +1,91 @@
+"""A stat is what the Leaderboard accepts, and can be found there again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.reasons import Verdict
+from jobtester.domain.stats import MAX_PAYLOAD_BYTES, Stat, UnpostableError, find_problem
+from tests.harness.results import make_job, make_result
+
+GOOD: dict[str, Any] = {
+    "region": "FRA", "orchestrator": "0x" + "1" * 40, "model": "m", "pipeline": "Llm", "round_trip_time": 0.5,
+    "success_rate": 1,
+}  # fmt: skip
+
+
+def post(**changes: Any) -> dict[str, Any]:
+    """Return the fields of a result's stat."""
+    fields: dict[str, Any] = orjson.loads(Stat.from_result(make_result(**changes), "FRA").body)
+    return fields
+
+
+def test_a_pass_counts_in_full_and_names_no_error() -> None:
+    fields = post(request='{"prompt":"hi"}', response='{"answer":"42"}')
+    assert (fields["success_rate"], fields["errors"]) == (1, [])
+    assert (fields["timestamp"], fields["round_trip_time"]) == (1_700_000_000, 0.25)
+    assert (fields["pipeline"], fields["model"], fields["model_is_warm"]) == ("Llm", "model", True)
+    assert (fields["input_parameters"], fields["response_payload"]) == ('{"prompt":"hi"}', '{"answer":"42"}')
+
+
+def test_a_failure_says_why() -> None:
+    fields = post(code="503", response="busy")
+    (error,) = fields["errors"]
+    assert (fields["success_rate"], error["error_code"], error["count"]) == (0, "503", 1)
+    payload = orjson.loads(fields["response_payload"])
+    assert (payload["reason"], payload["job"], payload["answer"]) == ("503", "job-1", "busy")
+
+
+def test_the_round_trip_is_posted_to_the_last_bit() -> None:
+    """It is the key by which the row is found again."""
+    assert post(round_trip_s=1 / 3)["round_trip_time"] == 1 / 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not JSON", '{"a": "' + "x" * MAX_PAYLOAD_BYTES + '"}', "\0", '"\\u0000"', "\ud800"]
+)
+def test_payloads_are_always_short_json_without_nul(text: str) -> None:
+    """Readers of the Leaderboard parse them, and its database refuses U+0000."""
+    payload = post(response=text, request=text)["response_payload"]
+    orjson.loads(payload)
+    assert len(payload.encode()) <= MAX_PAYLOAD_BYTES
+    assert "\0" not in payload
+    assert "\\u0000" not in payload
+
+
+def test_messages_are_clean_and_bounded() -> None:
+    verdict = Verdict(Verdict.from_code("503").outcome, "503", "\0" + "x" * 5000)
+    (error,) = post(verdict=verdict)["errors"]
+    assert error["message"] == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"region": " "}, "region is empty"),
+        ({"model": ""}, "model is empty"),
+        ({"pipeline": "a\0"}, "pipeline contains U+0000"),
+        ({"orchestrator": "0x" + "1" * 60}, "orchestrator is longer"),
+        ({"model": "ü" * 600}, "longer than 1024 bytes"),
+        ({"round_trip_time": 0}, "round_trip_time"),
+        ({"round_trip_time": float("nan")}, "round_trip_time"),
+        ({"round_trip_time": True}, "round_trip_time"),
+        ({"round_trip_time": 86_400}, "round_trip_time"),
+        ({"success_rate": 0.5}, "success_rate"),
+        ({"success_rate": True}, "success_rate"),
+        ({}, ""),
+    ],
+)
+def test_what_the_leaderboard_would_refuse_is_found(change: dict[str, Any], words: str) -> None:
+    problem = find_problem(GOOD | change)
+    assert (words in problem) if words else not problem
+
+
+def test_an_unfit_result_makes_no_stat() -> None:
+    job = make_job(orchestrator=Orchestrator("0x" + "1" * 40, "https://o"), capability=Capability("llm", " "))
+    with pytest.raises(UnpostableError, match="model is empty"):
+        Stat.from_result(make_result(job=job), "FRA")
