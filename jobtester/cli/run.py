@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     selection = make_selection(options)
     report, results, undelivered = asyncio.run(_run_tick(configuration, selection, options))
     print_tick(report, results, as_json=options.json)
-    for line in _closing_remarks(report, undelivered, selection):
+    for line in closing_remarks(report, undelivered, selection):
         print(line, file=sys.stderr)  # noqa: T201
-    return _exit_code(report, results, undelivered, strict=options.fail_on_failed)
+    return exit_code(report, results, undelivered, strict=options.fail_on_failed)
 
 
 async def _run_tick(
@@ -74,7 +74,7 @@ def print_tick(report: TickReport, results: Sequence[Result], *, as_json: bool, 
         console.print(line, markup=False)
 
 
-def _closing_remarks(report: TickReport, undelivered: dict[str, int], selection: Selection) -> list[str]:
+def closing_remarks(report: TickReport, undelivered: dict[str, int], selection: Selection) -> list[str]:
     """Return why nothing was tested, if so, and how many stats were not delivered."""
     lines = []
     was_completed = report.state in ("finished", "suspect")  # otherwise the report has the problem
@@ -100,7 +100,8 @@ def _closing_remarks(report: TickReport, undelivered: dict[str, int], selection:
     return lines
 
 
-def _exit_code(report: TickReport, results: Sequence[Result], undelivered: dict[str, int], *, strict: bool) -> int:
+def exit_code(report: TickReport, results: Sequence[Result], undelivered: dict[str, int], *, strict: bool) -> int:
+    """Return the exit code of a run; `strict` is `--fail-on-failed`."""
     if report.state not in ("finished", "suspect"):
         return 1
     if strict and report.outcomes[Outcome.FAILED]:

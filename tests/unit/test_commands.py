@@ -1,0 +1,118 @@
+"""Pure parts of the commands: exit codes, closing remarks, local URLs, changed settings, converted configurations."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from jobtester.cli.config_import import convert
+from jobtester.cli.healthcheck import local_url
+from jobtester.cli.parser import make_parser
+from jobtester.cli.run import closing_remarks, exit_code
+from jobtester.configuration import Configuration
+from jobtester.daemon.config_watcher import diff_settings
+from jobtester.domain.plan import Selection
+from jobtester.domain.tick_report import TickReport
+
+
+def make_report(state: str = "finished", *, planned: int = 2, **outcomes: int) -> TickReport:
+    """Return the report of a tick with these outcomes."""
+    report = TickReport("t", "run", 1.0, planned=planned, orchestrators=2, state=state, finished_at=2.0)
+    report.outcomes = Counter(outcomes)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("report", "undelivered", "strict", "code"),
+    [
+        (make_report(passed=2), {}, False, 0),
+        (make_report(passed=1, failed=1), {}, False, 0),
+        (make_report(passed=1, failed=1), {}, True, 1),
+        (make_report(passed=2), {"refused": 1}, False, 1),
+        (make_report("suspect", passed=1), {}, False, 0),
+        (make_report("failed"), {}, False, 1),
+        (make_report("aborted", passed=1), {}, False, 1),
+        (make_report(unscored=2), {}, False, 3),
+        (make_report(planned=0), {}, True, 3),
+    ],
+)
+def test_exit_codes(report: TickReport, undelivered: dict[str, int], strict: bool, code: int) -> None:
+    """0 completed, 1 not completed, undelivered or strictly failed, 3 nothing tested."""
+    assert exit_code(report, [], undelivered, strict=strict) == code
+
+
+@pytest.mark.parametrize("reason", ["not_targeted", "gateway_lost", "deadline", "stopped"])
+def test_a_strict_run_wants_everything_tested(reason: str) -> None:
+    """A skip that says nothing about an orchestrator is 3 under --fail-on-failed, and 0 without."""
+    report = make_report(passed=1)
+    report.skipped[reason] = 1
+    assert exit_code(report, [], {}, strict=True) == 3
+    assert exit_code(report, [], {}, strict=False) == 0
+
+
+def test_closing_remarks_name_filters_and_undelivered_stats() -> None:
+    """Nothing is said after a tick that was tested and delivered."""
+    assert closing_remarks(make_report(passed=1), {}, Selection()) == []
+    (line,) = closing_remarks(make_report(planned=0), {}, Selection(models=("x",)))
+    assert "no job of the 2 orchestrators matches --model x" in line
+    (line,) = closing_remarks(make_report(unscored=2), {}, Selection())
+    assert "none of the 2 jobs was scored" in line
+    (line,) = closing_remarks(make_report(passed=1), {"refused": 2, "pending": 1}, Selection())
+    assert line == "not at the Leaderboard yet: 2 refused, 1 pending; see jobtester outbox list"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("", "http://127.0.0.1:1"),
+        ("*", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("fe80::1", "http://[fe80::1]:1"),
+        ("10.0.0.1", "http://10.0.0.1:1"),
+    ],
+)
+def test_a_daemon_is_reached_from_its_own_machine(host: str, url: str) -> None:
+    """Whatever address it listens on."""
+    assert local_url(host, 1) == url
+
+
+def test_every_command_has_a_function_as_handler() -> None:
+    """The parser binds functions and no names, so that a missing one fails here."""
+    for words in (["serve"], ["run"], ["plan"], ["check"], ["results"], ["demo"], ["simulate"], ["healthcheck"]):
+        assert callable(make_parser().parse_args(words).handler), words
+
+
+def test_changed_settings_are_listed_by_key() -> None:
+    """Old and new value of each, `-` for an absent one, and secrets masked."""
+    content = {
+        "gateways": [{"name": "g", "url": "http://g"}],
+        "leaderboard": {"post": False},
+        "server": {"admin_token": "old-secret"},
+    }
+    before = Configuration.from_tables(content, origin="test").settings
+    after = Configuration.from_tables(
+        content
+        | {
+            "gateways": [{"name": "g", "url": "http://h"}],
+            "server": {"admin_token": "new-secret"},
+            "region": "FRA",
+        },
+        origin="test",
+    ).settings
+    changes = diff_settings(before, after)
+    assert "→ http://h" in changes["gateways[0].url"]
+    assert "region" in changes
+    assert "secret" not in str(changes)
+    assert diff_settings(before, before) == {}
+
+
+def test_a_minimal_configuration_of_the_go_tester_is_converted() -> None:
+    """Its defaults are written out, and each decision has a remark."""
+    content, remarks = convert({"broadcasterJobEndpoint": "http://g:8935", "unknownKey": 1})
+    assert content["region"] == "NYC"
+    assert content["server"] == {"host": "0.0.0.0", "port": 7934}
+    assert content["gateways"] == [{"name": "tester", "url": "http://g:8935"}]
+    assert "pipelines" not in content
+    assert any("unknownKey has no meaning here" in remark for remark in remarks)
