@@ -1,4 +1,4 @@
-"""Tables of the documentation, made from the program: the settings, the reasons, the pipelines, the checks.
+"""Generate the tables of the documentation from the program: settings, reasons, pipelines, checks, modules.
 
 `python -m tools.documentation_tables` (`make docs`) writes them into the pages, between `<!-- table: name -->` and
 `<!-- end -->`; a test finds out when a page and the program have come apart.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -301,6 +302,26 @@ def pipeline_inputs() -> str:
     return "\n".join(parts)
 
 
+def modules() -> str:
+    """Return every module of each room, with the first line of its docstring."""
+    package = ROOT / "jobtester"
+    parts = []
+    for folder in [package, *sorted(path.parent for path in package.rglob("__init__.py") if path.parent != package)]:
+        rows = [
+            (f"`{path.stem}`", _first_line(path))
+            for path in sorted(folder.glob("*.py"))
+            if path.stem not in ("__init__", "__main__")
+        ]
+        if rows:
+            parts.append(f"### `{folder.relative_to(ROOT)}`\n\n" + table(("module", "what it does"), rows))
+    return "\n".join(parts)
+
+
+def _first_line(path: Path) -> str:
+    lines = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").splitlines()
+    return lines[0] if lines else ""
+
+
 def _value(value: object) -> str:
     if isinstance(value, list) and not isinstance(value[0], dict):
         return f"one of {len(value)}, such as `{written(value[0])}`"
@@ -376,6 +397,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "pipelines": pipelines,
     "pipeline-inputs": pipeline_inputs,
     "checks": checks,
+    "modules": modules,
 }
 
 
