@@ -15,7 +15,8 @@ from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
-from jobtester.store.queries import CapabilityRow, ResultPoint
+from jobtester.store.outbox import OutboxEntry
+from jobtester.store.queries import CapabilityRow, ExternalResultRow, ResultPoint
 from jobtester.store.results import ResultRow
 from jobtester.store.ticks import TickRow
 from jobtester.web import schemas
@@ -160,3 +161,48 @@ def test_a_run_has_its_tick_and_every_result() -> None:
     run = schemas.RunSchema.from_report(TickReport("tick-1", "run", 1000.0), [RESULT])
     assert run.results[0].to_json() == schemas.ResultDetailSchema.from_row(ROW).to_json()
     assert_valid(run)
+
+
+def test_a_list_has_the_json_of_its_models() -> None:
+    """Lists are written from fields that no model has checked, and still have the same JSON."""
+    point = ResultPoint("job-1", 1.0, 2.0, "passed", "ok")
+    capability = CapabilityRow(ADDRESS, "https://host:8935", "llm", "model-1", True, 0, (point,))
+    tick = TickRow("tick-1", 1.0, 2.0, 5, "cron", "finished", {"planned": 3, "estimated_price_wei": PRICE})
+    external = ExternalResultRow(1, "id-1", 1.0, "127.0.0.1", "ai", '{"model":"model-1"}', "pending")
+    entry = OutboxEntry(
+        seq=3,
+        result="job-1",
+        tick="tick-1",
+        gateway="gateway",
+        state="pending",
+        body=b'{"model":"model-1"}',
+        region="FRA",
+        orchestrator=ADDRESS,
+        pipeline="LLM",
+        model="model-1",
+        timestamp=1,
+        round_trip_s=1.5,
+        created_at=1.0,
+        due_at=2.0,
+        attempts=0,
+        first_sent_at=None,
+        last_sent_at=None,
+        settled_at=None,
+        problem="",
+        maybe_double=False,
+        look_ups=0,
+        audited_at=None,
+    )
+    pairs: list[tuple[object, schemas.Schema]] = [
+        (schemas.ResultSchema.read_fields(ROW), schemas.ResultSchema.from_row(ROW)),
+        (
+            schemas.OrchestratorSchema.read_groups([capability])[0],
+            schemas.OrchestratorSchema.from_rows([capability])[0],
+        ),
+        (schemas.TickSchema.read_fields(tick), schemas.TickSchema.from_row(tick)),
+        (schemas.OutboxEntrySchema.read_fields(entry), schemas.OutboxEntrySchema.from_entry(entry)),
+        (schemas.ExternalResultSchema.read_fields(external), schemas.ExternalResultSchema.from_row(external)),
+    ]
+    for fields, model in pairs:
+        assert orjson.loads(orjson.dumps(fields)) == orjson.loads(model.to_json())
+        assert_valid(model)

@@ -36,13 +36,15 @@ class OutboxEntrySchema(Schema):
     @classmethod
     def read_fields(cls, row: OutboxEntry) -> dict[str, Any]:
         """Return the model's fields as an outbox entry has them."""
-        renamed = {"number": row.seq, "pipeline_name": row.pipeline, "stat": orjson.loads(row.body)}
-        return super().read_fields(row) | renamed
+        values = super().read_fields(row)
+        # The stat is JSON already, written by this program, so lists pass its bytes on as they are.
+        values.update(number=row.seq, pipeline_name=row.pipeline, stat=orjson.Fragment(row.body))
+        return values
 
     @classmethod
     def from_entry(cls, entry: OutboxEntry) -> Self:
         """Return the schema of an outbox entry."""
-        return cls.model_validate(cls.read_fields(entry))
+        return cls.model_validate(cls.read_fields(entry) | {"stat": orjson.loads(entry.body)})
 
 
 class OutboxPageSchema(PageSchema[OutboxEntrySchema]):
@@ -64,12 +66,12 @@ class ExternalResultSchema(Schema):
     @classmethod
     def from_row(cls, row: ExternalResultRow) -> Self:
         """Return the schema of a stored result of another tester."""
-        return cls.model_validate(cls.read_fields(row))
+        return cls.model_validate(cls.read_fields(row) | {"stat": orjson.loads(row.stat)})
 
     @classmethod
     def read_fields(cls, row: ExternalResultRow) -> dict[str, Any]:
         """Return the model's fields as a stored result of another tester has them."""
-        return super().read_fields(row) | {"stat": orjson.loads(row.stat)}
+        return super().read_fields(row) | {"stat": orjson.Fragment(row.stat)}
 
 
 class ExternalResultPageSchema(PageSchema[ExternalResultSchema]):
