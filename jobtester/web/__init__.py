@@ -1,1 +1,1 @@
-"""What the daemon serves over HTTP."""
+"""Serve the pages, the API, the webhooks and the health checks of the daemon over HTTP."""

@@ -28,7 +28,7 @@ _STICKING_OUT = (
     ".map((one) => one.innerText)"
 )
 _BROKEN_HEADINGS = """
-return [...document.querySelectorAll("table:not(.matrix) thead th:not(:has(.hidden))")].map((heading) => {
+return [...document.querySelectorAll("table:not(.matrix) thead th:not(:has(.visually-hidden))")].map((heading) => {
   const range = document.createRange();
   range.selectNodeContents(heading);
   const tops = new Set([...range.getClientRects()].map((line) => Math.round(line.top)));
