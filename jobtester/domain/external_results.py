@@ -58,7 +58,8 @@ def parse_results(body: bytes) -> list[ExternalResult]:
         document: object = json.loads(
             body.decode("utf-8", _REPLACE_BY_BYTE),
             object_pairs_hook=_Members,
-            parse_int=_parse_integer,
+            # Python refuses to read integers of thousands of digits. No valid one has more than 20, so a float will do.
+            parse_int=lambda digits: int(digits) if len(digits) <= _MAX_DIGITS else float(digits),
             parse_constant=_refuse_constant,
         )
     except (ValueError, RecursionError) as error:
@@ -72,11 +73,6 @@ def parse_results(body: bytes) -> list[ExternalResult]:
 
 class _Members(list[tuple[str, Any]]):
     """An object's members in their order, also several of one name, of which Go merges some."""
-
-
-def _parse_integer(literal: str) -> int | float:
-    # Python refuses to read integers of thousands of digits. No valid one has more than 20, so a float will do.
-    return int(literal) if len(literal) <= _MAX_DIGITS else float(literal)
 
 
 def _refuse_constant(literal: str) -> float:

@@ -129,11 +129,11 @@ def make_plan(
             key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
             rule = rules.get(capability.pipeline)
             price_wei = rule.estimate_price_wei(capability) if rule else None
-            reason = (
-                reason_for_all
-                or _reason_to_skip_capability(capability, rule, selection, can_target)
-                or _reason_to_skip_price(price_wei, selection.max_price_wei)
-            )
+            reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, can_target)
+            # A job of unknown price is sent: what it costs is settled in the payment, which this limit does not reach.
+            max_wei = selection.max_price_wei
+            if not reason and max_wei is not None and price_wei is not None and price_wei > max_wei:
+                reason = "price"
             if reason or rule is None:
                 skipped.append(Skip(*key, reason))
                 continue
@@ -216,11 +216,6 @@ def _reason_to_skip_capability(
     if not can_target(capability.byoc):
         return "no_targeting"
     return ""
-
-
-def _reason_to_skip_price(price_wei: int | None, max_wei: int | None) -> str:
-    # A job of unknown price is sent: what it costs is settled in the payment, which this limit does not reach.
-    return "price" if price_wei is not None and max_wei is not None and price_wei > max_wei else ""
 
 
 def _is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:

@@ -70,7 +70,9 @@ class Assets:
             raise AssetError(f"{path}: cannot be read: {error}") from error
         if not content:
             raise AssetError(f"{path}: is empty; put the file back")
-        metadata = self._find_metadata(path)
+        if path.parent not in self._metadata_by_folder:
+            self._metadata_by_folder[path.parent] = _read_metadata(path.parent / TRUTH_FILE)
+        metadata = self._metadata_by_folder[path.parent].get(path.name, AssetMetadata())
         if metadata.sha256 and hashlib.sha256(content).hexdigest() != metadata.sha256:
             raise AssetError(
                 f"{path}: is not the file that {TRUTH_FILE} beside it describes; put that file back, or correct "
@@ -88,11 +90,6 @@ class Assets:
                 return folder / name
         folders = " and ".join(map(str, self._folders))
         raise AssetError(f"{name}: no such file; looked in {folders}")
-
-    def _find_metadata(self, path: Path) -> AssetMetadata:
-        if path.parent not in self._metadata_by_folder:
-            self._metadata_by_folder[path.parent] = _read_metadata(path.parent / TRUTH_FILE)
-        return self._metadata_by_folder[path.parent].get(path.name, AssetMetadata())
 
 
 def _read_metadata(path: Path) -> dict[str, AssetMetadata]:

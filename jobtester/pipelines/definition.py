@@ -20,7 +20,7 @@ MULTIPART = "multipart/form-data"
 
 def _check_limit(value: float) -> float:
     if not 0 < value <= 86_400:
-        raise ValueError("has to be longer than nothing and at most a day")
+        raise ValueError("has to be longer than 0 and at most a day")
     return value
 
 

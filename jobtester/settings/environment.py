@@ -92,7 +92,8 @@ class OutsideValues:
                 problems.append(f"{format_path(path) + ': ' if path else ''}{error} (in {source})")
         # Tables come before their keys, so that a key given alone overrides the table's; places in lists come in
         # the order of their numbers, so that a list can be built up item by item.
-        return cls(tuple(sorted(entries, key=lambda entry: [_sort_key(part) for part in entry.path])), tuple(problems))
+        entries.sort(key=lambda entry: [(isinstance(part, int), f"{part:>9}") for part in entry.path])
+        return cls(tuple(entries), tuple(problems))
 
 
 def merge_entries(
@@ -164,10 +165,6 @@ def _parse_json(text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-
-
-def _sort_key(part: str | int) -> tuple[bool, int, str]:
-    return isinstance(part, int), part if isinstance(part, int) else 0, str(part)
 
 
 def _put_value(base: Any, kind: Any, path: Path, value: Any) -> Any:

@@ -71,7 +71,7 @@ def _normalize_network(value: str) -> str:
 
 def _check_positive(value: float) -> float:
     if value <= 0:
-        raise ValueError("has to be longer than nothing")
+        raise ValueError("has to be longer than 0")
     return value
 
 

@@ -24,8 +24,10 @@ PROVEN, REFUTED = AttributionKind.PROVEN, AttributionKind.REFUTED
     ],
 )
 def test_the_stronger_kind_stays(before: AttributionKind, evidence: AttributionKind, after: AttributionKind) -> None:
+    """The lines of evidence are kept all the same."""
     assert Attribution(before, ("first",)).with_evidence(evidence, "second") == Attribution(after, ("first", "second"))
 
 
 def test_only_a_known_orchestrator_is_scored() -> None:
+    """Missing or refuted evidence leaves a result unscored."""
     assert {kind for kind in AttributionKind if Attribution(kind).is_scorable} == {PROVEN, PRESUMED}

@@ -42,6 +42,7 @@ class Reference:
 
     @classmethod
     def read(cls, expression: str) -> Reference:
+        """Return the fields of an expression as sets of numbers."""
         minute, hour, day, month, weekday = expression.split()
         return cls(
             _values(minute, 0, 59), _values(hour, 0, 23), _values(day, 1, 31), _values(month, 1, 12),
@@ -50,13 +51,14 @@ class Reference:
         )  # fmt: skip
 
     def matches(self, local: datetime) -> bool:
+        """Return True if a minute of local time matches, by day of the month or of the week where both are given."""
         if local.minute not in self.minutes or local.hour not in self.hours or local.month not in self.months:
             return False
         day, weekday = local.day in self.days, local.isoweekday() % 7 in self.weekdays
         return day or weekday if self.either_day else day and weekday
 
     def instants(self, walk: Sequence[tuple[datetime, datetime]], start: datetime) -> Iterator[datetime]:
-        """Go through all minutes of real time, and see what a clock on the wall shows in each."""
+        """Go through all minutes of real time, and look what a clock on the wall shows in each."""
         again: set[datetime] = set()
         before = walk[0][1]
         for moment, local in walk[1:]:

@@ -11,6 +11,7 @@ from jobtester.errors import ConfigError, CrashBoundary, JobTesterError, StoreEr
 
 
 def test_an_error_is_held_back_logged_and_counted() -> None:
+    """What people see names the error's type alone: its text may hold a secret."""
     counted: list[str] = []
     with capture_logs() as events, CrashBoundary(counted.append).unit("job", job="j1") as crash:
         raise KeyError("secret")
@@ -21,12 +22,14 @@ def test_an_error_is_held_back_logged_and_counted() -> None:
 
 
 def test_work_that_goes_well_leaves_no_trace() -> None:
+    """No event, no error and no message."""
     with capture_logs() as events, CrashBoundary().unit("job") as crash:
         pass
     assert (events, crash.error, crash.message) == ([], None, "")
 
 
 def test_an_expected_error_passes_through() -> None:
+    """The caller has its own answer to it."""
     with pytest.raises(StoreError), CrashBoundary().unit("job", expected=(StoreError,)):
         raise StoreError
 
@@ -39,6 +42,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_crash() -> None:
 
 
 async def test_a_cancelled_task_ends() -> None:
+    """A boundary must not keep a task alive that is to stop."""
     entered = asyncio.Event()
 
     async def work() -> None:
@@ -54,11 +58,13 @@ async def test_a_cancelled_task_ends() -> None:
 
 
 def test_an_error_without_detail_says_what_its_class_says() -> None:
+    """The docstring of the class is the message."""
     assert str(JobTesterError()) == "Something is wrong with the tester."
     assert str(StoreError("disk")) == "disk"
 
 
 def test_a_configuration_error_lists_every_problem() -> None:
+    """One line for each, so that all can be mended at once."""
     error = ConfigError.from_problems("config.toml is not usable", ["a: x", "b: y"])
     assert str(error) == "config.toml is not usable:\n  a: x\n  b: y"
     assert error.problems == ("a: x", "b: y")

@@ -21,6 +21,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def test_one_or_several_results_are_read() -> None:
+    """What is missing gets the Leaderboard's defaults."""
     (ai,) = parse_results(orjson.dumps(AI))
     assert (ai.kind, ai.stat.model, ai.stat.pipeline, ai.stat.round_trip_s) == ("ai", "m", "Llm", 0.5)
     assert ai.fields["errors"] is None
@@ -59,6 +60,7 @@ def test_a_rate_between_0_and_1_is_fine() -> None:
     ],
 )
 def test_unfit_fields_are_refused_by_name(change: dict[str, Any], words: str) -> None:
+    """The sender learns what to correct."""
     with pytest.raises(InvalidStatError) as refused:
         parse_results(orjson.dumps(AI | change))
     assert words in str(refused.value)
@@ -94,5 +96,6 @@ def test_a_repeated_list_of_errors_is_merged_entry_by_entry() -> None:
 
 
 def test_each_broken_byte_becomes_one_mark() -> None:
+    """Python would put one mark for several bytes."""
     body = orjson.dumps(AI).replace(b'"m"', b'"a\xf0\x9f\x98b"')
     assert parse_results(body)[0].fields["model"] == "a\ufffd\ufffd\ufffdb"

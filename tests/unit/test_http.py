@@ -11,6 +11,8 @@ from jobtester.http import BodyTooLargeError, is_signature_valid, read_bounded, 
 
 @pytest.mark.parametrize("is_chunked", [True, False])
 async def test_a_body_is_read_up_to_its_bound_whether_its_length_is_announced_or_not(is_chunked: bool) -> None:
+    """The bytes are counted, not what the sender claims."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         if not is_chunked:
@@ -38,6 +40,7 @@ def test_a_signature_is_bare_hexadecimal_hmac_sha256() -> None:
 
 @pytest.mark.parametrize("signature", ["", "\udc80", "ü", "0" * 64])
 def test_only_the_right_signature_is_valid(signature: str) -> None:
+    """Whatever a header may hold, it is compared and not an error."""
     assert is_signature_valid("secret", b"body", sign_body("secret", b"body"))
     assert not is_signature_valid("secret", b"body", signature)
     assert not is_signature_valid("other", b"body", sign_body("secret", b"body"))

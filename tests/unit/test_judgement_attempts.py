@@ -35,6 +35,7 @@ REACHABLE, UNREACHABLE, UNKNOWN = ConnectionState.REACHABLE, ConnectionState.UNR
     ],
 )
 def test_what_exhausted_tries_come_to(pattern: AttemptPattern, state: ConnectionState | None, code: str) -> None:
+    """Proof that the orchestrator was asked outweighs every doubt."""
     connection = None if state is None else Connection(state, "a connection was tried")
     attempts = Attempts(pattern, 1, "two calls", connection)
     verdict = judge(UNAVAILABLE, (), PRESUMED, attempts=attempts)
@@ -45,6 +46,7 @@ def test_what_exhausted_tries_come_to(pattern: AttemptPattern, state: Connection
 
 
 def test_a_timeout_counts_unless_no_attempt_ever_left() -> None:
+    """An orchestrator that was never asked cannot have been slow."""
     assert judge(TIMEOUT, (), PRESUMED, attempts=Attempts(AttemptPattern.REACHED, 1)).code == "timeout"
     assert judge(TIMEOUT, (), PRESUMED, attempts=Attempts(AttemptPattern.UNCLEAR)).code == "timeout"
     assert judge(TIMEOUT, (), PRESUMED, attempts=Attempts(AttemptPattern.DOWN)).code == "unclear"

@@ -79,16 +79,30 @@ def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: boo
     if exchange.ending is Ending.NO_REPLY and status is None and not byoc:
         return "every try failed quickly"
     if status is not None and exchange.ending not in (Ending.ABORTED, Ending.REFUSED, Ending.CUT_SHORT):
-        if status == 503 and not byoc and body.startswith(b'{"error":{"message":'):
-            return "every try failed"
-        if status == 400 and not byoc and body.startswith(b'{"error":{"message":": '):
-            return "the runner refused"
-        if 400 <= status < 500 and status != 429 and byoc and body.endswith(b"\n\n"):
-            return "the worker refused"
-        if status in (400, 422) and byoc and body.lstrip().startswith((b"{", b"[")):
-            return "the worker refused in JSON"
+        refusal = fact_of_status(body, status, byoc=byoc)
+        if refusal:
+            return refusal
     if not answered or status != 200 or exchange.headers.get("content-encoding") == "gzip":
         return ""
+    return fact_of_body(exchange, found, byoc=byoc, proof=proof)
+
+
+def fact_of_status(body: bytes, status: int, *, byoc: bool) -> str:
+    """Return the fact that a status other than 200 stands for."""
+    if status == 503 and not byoc and body.startswith(b'{"error":{"message":'):
+        return "every try failed"
+    if status == 400 and not byoc and body.startswith(b'{"error":{"message":": '):
+        return "the runner refused"
+    if 400 <= status < 500 and status != 429 and byoc and body.endswith(b"\n\n"):
+        return "the worker refused"
+    if status in (400, 422) and byoc and body.lstrip().startswith((b"{", b"[")):
+        return "the worker refused in JSON"
+    return ""
+
+
+def fact_of_body(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool) -> str:
+    """Return the fact that a whole answer stands for."""
+    body = exchange.body
     if body.strip() == b"null":
         return "null"
     if not body.strip():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,7 +136,7 @@ def test_a_new_external_capability_needs_no_code() -> None:
         ("[pipelines.upscale]\ninputs = {}", "pipelines.upscale.inputs: no such key"),
         ("[pipelines]\nupscale = true", "pipelines.upscale: has to be a table"),
         ("[pipelines.upscale]\ntimeout = '1 year'", 'pipelines.upscale.timeout: write a duration as "90s"'),
-        ("[pipelines.upscale]\ntimeout = 0", "pipelines.upscale.timeout: has to be longer than nothing"),
+        ("[pipelines.upscale]\ntimeout = 0", "pipelines.upscale.timeout: has to be longer than 0"),
         ("[pipelines.upscale]\ncold_timeout = -1", "pipelines.upscale.cold_timeout: write a duration"),
         ("[pipelines.upscale]\nenabled = 'maybe'", "pipelines.upscale.enabled: "),
         ("[pipelines.upscale]\nmodels = 'all'", "pipelines.upscale.models: "),
@@ -328,7 +327,7 @@ def test_no_price_no_estimate() -> None:
     assert definition.estimate_price_wei(Capability("llm", "m", price=Price(10**30))) == 64 * 10**30
 
 
-def test_every_check_of_the_documentation_exists(tmp_path: Path) -> None:
+def test_every_check_of_the_documentation_exists() -> None:
     """A pipeline may combine all checks there are, given what each needs to know."""
     known = load("""
         [pipelines.everything]

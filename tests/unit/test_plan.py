@@ -47,6 +47,7 @@ def plan(*found: Orchestrator, rules: Rules | None = None, selection: Selection 
 
 
 def test_each_capability_of_each_orchestrator_is_one_job() -> None:
+    """Two orchestrators with three capabilities make three jobs, whose prices add up."""
     other = Capability("llm", "n")
     made = plan(orchestrator(A, LLM, other), orchestrator(B, LLM, uri="https://b.example"))
     assert {job.key for job in made.jobs} == {
@@ -59,6 +60,7 @@ def test_each_capability_of_each_orchestrator_is_one_job() -> None:
 
 
 def test_a_cold_model_gets_the_longer_limit_and_history_the_expected_time() -> None:
+    """Without a history the limit itself is expected."""
     key = CapabilityKey(A, "https://o.example:8935", "llm", "m")
     (warm,) = plan(orchestrator(), expected_s={key: 2.5}).jobs
     (cold,) = plan(orchestrator(A, Capability("llm", "m"))).jobs
@@ -85,6 +87,7 @@ def test_a_cold_model_gets_the_longer_limit_and_history_the_expected_time() -> N
     ],
 )
 def test_what_is_left_out_has_a_reason(reason: str, found: Orchestrator, rules: Rules, selection: Selection) -> None:
+    """Each rule that leaves a capability out names itself, in a reason that the documentation lists."""
     made = plan(found, rules=rules, selection=selection)
     assert not made.jobs
     assert [skip.reason for skip in made.skipped] == [reason]
@@ -92,22 +95,26 @@ def test_what_is_left_out_has_a_reason(reason: str, found: Orchestrator, rules: 
 
 
 def test_a_pipeline_that_no_gateway_can_target_is_left_out() -> None:
+    """A gateway for external capabilities alone cannot send a batch job."""
     made = plan(orchestrator(), can_target=lambda byoc: byoc)
     assert [skip.reason for skip in made.skipped] == ["no_targeting"]
 
 
 def test_an_orchestrator_without_capabilities_is_named_if_it_is_left_out() -> None:
+    """Otherwise nobody would learn why it is missing."""
     bare = Orchestrator(A, "", ())
     assert [skip.reason for skip in plan(bare).skipped] == ["no_service_uri"]
     assert not plan(Orchestrator(A, "https://o", ())).skipped
 
 
 def test_a_job_of_unknown_price_is_within_every_limit() -> None:
+    """What it costs is settled in the payment."""
     made = plan(orchestrator(), rules=Rules(price_wei=None), selection=Selection(max_price_wei=0))
     assert len(made.jobs) == 1
 
 
 def test_the_seed_decides_the_order() -> None:
+    """The same seed repeats a tick's order, and another one gives another."""
     many = [orchestrator(f"0x{number:040x}") for number in range(20)]
     first, again, other = (plan(*many, seed=seed).jobs for seed in (1, 1, 2))
     assert [job.id for job in first] == [job.id for job in again]

@@ -25,6 +25,7 @@ def post(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_pass_counts_in_full_and_names_no_error() -> None:
+    """Request and answer are posted as they are."""
     fields = post(request='{"prompt":"hi"}', response='{"answer":"42"}')
     assert (fields["success_rate"], fields["errors"]) == (1, [])
     assert (fields["timestamp"], fields["round_trip_time"]) == (1_700_000_000, 0.25)
@@ -33,6 +34,7 @@ def test_a_pass_counts_in_full_and_names_no_error() -> None:
 
 
 def test_a_failure_says_why() -> None:
+    """The reason's code is the error, and the payload begins with the reason."""
     fields = post(code="503", response="busy")
     (error,) = fields["errors"]
     assert (fields["success_rate"], error["error_code"], error["count"]) == (0, "503", 1)
@@ -58,6 +60,7 @@ def test_payloads_are_always_short_json_without_nul(text: str) -> None:
 
 
 def test_messages_are_clean_and_bounded() -> None:
+    """U+0000 goes, and a thousand characters stay."""
     verdict = Verdict(Verdict.from_code("503").outcome, "503", "\0" + "x" * 5000)
     (error,) = post(verdict=verdict)["errors"]
     assert error["message"] == "x" * 1000
@@ -81,11 +84,13 @@ def test_messages_are_clean_and_bounded() -> None:
     ],
 )
 def test_what_the_leaderboard_would_refuse_is_found(change: dict[str, Any], words: str) -> None:
+    """Each of its rules, and those that keep its pages readable."""
     problem = find_problem(GOOD | change)
     assert (words in problem) if words else not problem
 
 
 def test_an_unfit_result_makes_no_stat() -> None:
+    """A stat without a model would break reads for everybody."""
     job = make_job(orchestrator=Orchestrator("0x" + "1" * 40, "https://o"), capability=Capability("llm", " "))
     with pytest.raises(UnpostableError, match="model is empty"):
         Stat.from_result(make_result(job=job), "FRA")

@@ -31,6 +31,7 @@ def detect(*codes: str) -> SuspectDetector:
     ids=["too few", "all alike", "one passed", "one in five passed", "two reasons", "one unscored", "unscored", "none"],
 )
 def test_ten_failures_of_one_kind_are_suspect(codes: list[str], is_suspect: bool) -> None:
+    """Unscored results count as jobs that did not pass, but have no reason of their own."""
     assert detect(*codes).is_suspect == is_suspect
 
 

@@ -10,6 +10,7 @@ from tests.harness.results import make_job, make_result
 
 
 def test_results_are_counted_by_outcome_reason_pipeline_warmth_and_attribution() -> None:
+    """Passed results have no reason that would be worth counting."""
     report = TickReport("tick", "cron", 1000.0)
     cold = make_job(2, capability=Capability("text-to-image", "model"))
     report.add_result(make_result("ok", make_job(1), round_trip_s=1.0))
@@ -37,6 +38,7 @@ def test_the_plan_gives_the_number_of_jobs_the_price_and_what_is_skipped() -> No
 
 
 def test_an_empty_tick_has_a_report() -> None:
+    """Every outcome is there, with 0."""
     report = TickReport("tick", "manual", 1000.0)
     assert report.settled == 0
     assert report.longest_orchestrator_s == 0

@@ -27,11 +27,13 @@ def test_a_duration_is_short_and_can_be_read_back(seconds: float, shown: str) ->
     ],
 )  # fmt: skip
 def test_durations_are_read(text: object, seconds: float) -> None:
+    """Numbers, numbers with a unit, and sums of those."""
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "1x", "-1s", -1, True, None, "1h-1m", "36501d", float("nan"), "s"])
 def test_anything_else_is_no_duration(value: object) -> None:
+    """The message says what to write instead."""
     with pytest.raises(ValueError, match=r"write a duration|at most"):
         parse_duration(value)
 
@@ -40,11 +42,13 @@ def test_anything_else_is_no_duration(value: object) -> None:
     ("text", "size"), [("64MiB", 2**26), ("500kB", 500_000), ("1.5 KiB", 1536), ("7", 7), (7, 7), ("1GB", 10**9)]
 )
 def test_sizes_are_read(text: object, size: int) -> None:
+    """Decimal and binary units, and plain numbers of bytes."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("value", ["64 mib", "-1", True, 1.5, None, "", "1000001GiB"])
 def test_anything_else_is_no_size(value: object) -> None:
+    """The message says what to write instead."""
     with pytest.raises(ValueError, match=r"write a size|less than a million GiB"):
         parse_size(value)
 
@@ -64,10 +68,12 @@ def test_amounts_are_exact(text: object, wei: int) -> None:
 
 @pytest.mark.parametrize("value", ["1.5 wei", "1.5", "-1 ETH", -1, True, 1.5, None, "", "0.0000000000000000001 ETH"])
 def test_anything_else_is_no_amount(value: object) -> None:
+    """There is no fraction of a wei, and a number without a unit is wei."""
     with pytest.raises(ValueError, match="write an amount"):
         parse_wei(value)
 
 
 def test_an_unknown_amount_stays_unknown() -> None:
+    """A text of an earlier version's report stays as it is."""
     assert format_wei(None) is None
     assert format_wei("12") == "12"
