@@ -26,14 +26,15 @@ class ConfigError(JobTesterError):
     """The configuration is not usable."""
 
     exit_code = 2
-    problems: tuple[str, ...] = ()
+
+    def __init__(self, detail: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.problems = tuple(problems)
 
     @classmethod
     def from_problems(cls, heading: str, problems: Sequence[str]) -> Self:
         """Return an error whose message has a line for each problem."""
-        error = cls(f"{heading}:\n" + "\n".join(f"  {line}" for line in problems))
-        error.problems = tuple(problems)
-        return error
+        return cls(f"{heading}:\n" + "\n".join(f"  {line}" for line in problems), problems)
 
 
 class UsageError(JobTesterError):
