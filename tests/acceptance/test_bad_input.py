@@ -14,12 +14,12 @@ import pytest
 from tests.harness.process import VALID_CONFIG, run_command
 
 
-def assert_refused(found: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+def assert_refused(process: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
     """Assert one clear message with these words, and the exit code."""
-    assert found.returncode == code, found.stderr
-    assert "Traceback" not in found.stdout + found.stderr
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
     for word in words:
-        assert word in found.stderr + found.stdout
+        assert word in process.stderr + process.stdout
 
 
 CASES = [
@@ -53,33 +53,33 @@ def test_a_bad_configuration_is_refused_by_its_key(tmp_path: Path, good: str, ba
 @pytest.mark.parametrize(
     ("section", "key"), [("gateways", "gateways[0].url"), ("notify", "notify.url")], ids=["gateway", "notify"]
 )
-def test_what_is_secret_in_a_refused_address_is_not_repeated(tmp_path: Path, section: str, key: str) -> None:
+def test_a_secret_in_a_refused_url_is_not_printed(tmp_path: Path, section: str, key: str) -> None:
     """A password, or a hook's path, is not written to a terminal or a log because of a mistake beside it."""
     bad = {
         "gateways": VALID_CONFIG.replace("http://127.0.0.1:1", "http://user:very-secret@127.0.0.1:1", 1),
         "notify": f'{VALID_CONFIG}\n[notify]\nurl = "hooks.example/very-secret"\n',
     }
     (tmp_path / "config.toml").write_text(bad[section])
-    found = run_command("check", folder=tmp_path)
-    assert_refused(found, key)
-    assert "very-secret" not in found.stdout + found.stderr
+    process = run_command("check", folder=tmp_path)
+    assert_refused(process, key)
+    assert "very-secret" not in process.stdout + process.stderr
 
 
-def test_a_mark_of_byte_order_is_passed_over(tmp_path: Path) -> None:
-    """An editor of Windows that puts one first makes no configuration unusable."""
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    """A file from an editor on Windows is usable."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG, "utf-8-sig")
     assert run_command("config", "show", folder=tmp_path).returncode == 0
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    """Nobody has to run it three times to learn of three mistakes."""
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    """Three mistakes need one run and not three."""
     text = VALID_CONFIG.replace('"1h"', '"x"').replace("port = 0", "port = -1").replace('region = "FRA"', "regoin = 1")
     (tmp_path / "config.toml").write_text(text)
     assert_refused(run_command("serve", folder=tmp_path), "schedule.interval", "server.port", "regoin")
 
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
-    """And the way to make one is told."""
+    """The message says how to create one."""
     assert_refused(run_command("serve", folder=tmp_path), "config.toml", "config init")
     assert_refused(run_command("serve", "-c", str(tmp_path), folder=tmp_path), "folder")
     assert_refused(run_command("plan", "-c", "other.toml", folder=tmp_path), "other.toml")
@@ -153,7 +153,7 @@ def test_a_gateway_that_answers_html_is_named(tmp_path: Path, html_server: str) 
 
 
 def test_usage_errors_exit_2(tmp_path: Path) -> None:
-    """As everywhere."""
+    """An unknown command or option, as in other programs."""
     assert run_command("nonsense", folder=tmp_path).returncode == 2
     assert run_command(folder=tmp_path).returncode == 2
     assert run_command("--help", folder=tmp_path).returncode == 0

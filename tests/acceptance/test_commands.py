@@ -1,4 +1,4 @@
-"""Commands say what is so: exit codes, dead peers, missing secrets, a gateway that does not follow."""
+"""Commands report what they find: exit codes, dead peers, missing secrets, a gateway that does not follow."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LOCAL: dict[str, Any] = {"server": {"host": "127.0.0.1", "port": 0}}
 
 
 def network(mode: str = "query", **node: Any) -> Scenario:
-    """Make a small network whose orchestrators are all alike."""
-    made = generate(
+    """Return a small network whose orchestrators are all alike."""
+    generated = generate(
         seed=3, orchestrators=2, pipelines=("llm", "image-to-text"), latency_s=(0.0, 0.01),
         gateways=(GatewaySpec("g", mode=mode, retry_window=0.1),),  # type: ignore[arg-type]
     )  # fmt: skip
     return dataclasses.replace(
-        made, orchestrators=tuple(dataclasses.replace(one, **node) for one in made.orchestrators)
+        generated, orchestrators=tuple(dataclasses.replace(spec, **node) for spec in generated.orchestrators)
     )
 
 
@@ -48,8 +48,8 @@ async def test_jobs_that_could_not_be_tested_are_no_success(tmp_path: Path) -> N
     async with Network(network("stock")) as remote:
         remote.gateways["g"].webhook_url = "http://127.0.0.1:9/orchestrators"
         write_config(remote, tmp_path, **LOCAL)
-        ran = await run_command_in_thread(tmp_path, "run", "--fail-on-failed")
-        assert ran.returncode == 3, ran.stdout
+        process = await run_command_in_thread(tmp_path, "run", "--fail-on-failed")
+        assert process.returncode == 3, process.stdout
 
 
 async def test_a_run_says_which_stats_did_not_arrive(tmp_path: Path) -> None:
@@ -57,8 +57,11 @@ async def test_a_run_says_which_stats_did_not_arrive(tmp_path: Path) -> None:
     async with Network(network()) as remote:
         remote.leaderboard.faults.refuse_signature = True
         write_config(remote, tmp_path, **LOCAL)
-        ran = await run_command_in_thread(tmp_path, "run")
-        assert (ran.returncode, b"not at the Leaderboard yet: 4 refused; see jobtester outbox list" in ran.stderr) == (
+        process = await run_command_in_thread(tmp_path, "run")
+        assert (
+            process.returncode,
+            b"not at the Leaderboard yet: 4 refused; see jobtester outbox list" in process.stderr,
+        ) == (
             1,
             True,
         )
@@ -68,19 +71,19 @@ def test_check_of_dead_peers_is_quick(tmp_path: Path) -> None:
     """Discovery's patience is for ticks: a check asks once."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG.replace('patience = "0s"', 'patience = "10m"'))
     began = time.monotonic()
-    ran = run_command("check", folder=tmp_path)
+    process = run_command("check", folder=tmp_path)
     assert time.monotonic() - began < 60
-    assert ran.returncode == 1
-    assert ran.stdout.count("FAILED") == 3
+    assert process.returncode == 1
+    assert process.stdout.count("FAILED") == 3
 
 
 def test_check_and_plan_go_on_without_a_secret(tmp_path: Path) -> None:
     """What only posting needs is one FAILED line of check, and nothing to plan, which posts nothing."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG.replace("post = false", 'url = "http://127.0.0.1:1"'))
-    ran = run_command("check", folder=tmp_path)
-    assert ran.returncode == 1
-    assert "FAILED  configuration: leaderboard.secret: needed to post" in ran.stdout
-    assert "FAILED  gateway g" in ran.stdout
+    process = run_command("check", folder=tmp_path)
+    assert process.returncode == 1
+    assert "FAILED  configuration: leaderboard.secret: needed to post" in process.stdout
+    assert "FAILED  gateway g" in process.stdout
     planned = run_command("plan", folder=tmp_path)
     assert "leaderboard" not in planned.stderr
     assert "no gateway reports which orchestrators there are" in planned.stderr
@@ -97,20 +100,20 @@ async def test_a_probe_finds_out_whether_a_gateway_follows(mode: str, code: int,
         if mode == "stock":
             gateway.webhook_url = "http://127.0.0.1:9/orchestrators"
         write_config(remote, tmp_path, gateways=[{"first_ask": "2s"}], **LOCAL)
-        ran = await run_command_in_thread(tmp_path, "check", "--probe")
-        assert (ran.returncode, text in ran.stdout.decode()) == (code, True), ran.stdout.decode()
+        process = await run_command_in_thread(tmp_path, "check", "--probe")
+        assert (process.returncode, text in process.stdout.decode()) == (code, True), process.stdout.decode()
         assert remote.leaderboard.rows == []
 
 
 async def test_a_probe_finds_an_llm_that_takes_no_json(tmp_path: Path) -> None:
     """A gateway of 2024 refuses the request that every newer one wants."""
-    made = network("query")
-    old = dataclasses.replace(made, gateways=(dataclasses.replace(made.gateways[0], version="0.0.11"),))
+    generated = network("query")
+    old = dataclasses.replace(generated, gateways=(dataclasses.replace(generated.gateways[0], version="0.0.11"),))
     async with Network(old) as remote:
         write_config(remote, tmp_path, **LOCAL)
-        ran = await run_command_in_thread(tmp_path, "check", "--probe")
-        assert ran.returncode == 1
-        assert "this gateway's llm takes no JSON" in ran.stdout.decode(), ran.stdout.decode()
+        process = await run_command_in_thread(tmp_path, "check", "--probe")
+        assert process.returncode == 1
+        assert "this gateway's llm takes no JSON" in process.stdout.decode(), process.stdout.decode()
 
 
 async def test_healthcheck_finds_the_daemon_as_it_is_configured(tmp_path: Path) -> None:
@@ -121,8 +124,8 @@ async def test_healthcheck_finds_the_daemon_as_it_is_configured(tmp_path: Path) 
             config = tmp_path / "config.toml"
             config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
             (tmp_path / "server__port").write_text(f"{daemon.port}\n")
-            ran = run_command("healthcheck", folder=tmp_path, JOBTESTER_SECRETS_DIR=str(tmp_path))
-            assert (ran.returncode, ran.stderr) == (0, "")
+            process = run_command("healthcheck", folder=tmp_path, JOBTESTER_SECRETS_DIR=str(tmp_path))
+            assert (process.returncode, process.stderr) == (0, "")
 
 
 async def test_a_rejected_file_is_reported_until_it_is_fixed(tmp_path: Path) -> None:

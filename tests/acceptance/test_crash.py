@@ -125,9 +125,9 @@ class SimulatedProcess:
         await asyncio.sleep(rng.uniform(0, 0.3))
         await self.ask("POST", "/leaderboard/start")
 
-    async def ask(self, method: str, path: str, **given: Any) -> Any:
+    async def ask(self, method: str, path: str, **options: Any) -> Any:
         """Send a request to the control port; return the JSON of its response."""
-        async with self.client.request(method, f"http://127.0.0.1:{self.base + 2000}{path}", **given) as answer:
+        async with self.client.request(method, f"http://127.0.0.1:{self.base + 2000}{path}", **options) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
@@ -145,7 +145,7 @@ class SimulatedProcess:
 class KillStatistics:
     """What the kills met, counted by facts that were found afterwards."""
 
-    lives: int = 0
+    runs: int = 0
     in_tick: int = 0
     just_recorded: int = 0
     while_sending: int = 0
@@ -168,9 +168,9 @@ class KillStatistics:
             and self.sent_again >= 5
         )
 
-    async def look(self, daemon: DaemonProcess, network: SimulatedProcess) -> None:
-        """Look at what a killed daemon left behind."""
-        self.lives += 1
+    async def inspect(self, daemon: DaemonProcess, network: SimulatedProcess) -> None:
+        """Count what a killed daemon left behind."""
+        self.runs += 1
         names = [line["event"] for line in daemon.lines]
         self.events.update(names)
         self.in_tick += names.count("tick_started") > names.count("tick_done")
@@ -216,7 +216,7 @@ async def wait_for_moment(kind: str, daemon: DaemonProcess, network: SimulatedPr
             await asyncio.sleep(rng.uniform(0, 0.4))
 
 
-async def live_and_die(number: int, network: SimulatedProcess, seen: KillStatistics, rng: random.Random) -> None:
+async def run_and_kill(number: int, network: SimulatedProcess, statistics: KillStatistics, rng: random.Random) -> None:
     """Start the daemon, let things go wrong around it, and kill it."""
     kind = MOMENTS[number % len(MOMENTS)]
     faults = dict(rng.choice(FAULTS))
@@ -238,13 +238,13 @@ async def live_and_die(number: int, network: SimulatedProcess, seen: KillStatist
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(20):
                     await wait_for_moment(kind, daemon, network, rng)
-                    seen.moments[kind] += 1
+                    statistics.moments[kind] += 1
     finally:
         await daemon.kill()
-    await seen.look(daemon, network)
+    await statistics.inspect(daemon, network)
 
 
-async def deliver_the_rest(network: SimulatedProcess, port: int, seen: KillStatistics) -> None:
+async def deliver_remaining(network: SimulatedProcess, port: int, statistics: KillStatistics) -> None:
     """Start a last daemon, which runs no ticks, to deliver what is left, and stop it in order."""
     await network.ask("PUT", "/leaderboard/faults", json={})
     config = configuration(network.base, port, interval="1h", run_at_start=False)
@@ -256,7 +256,7 @@ async def deliver_the_rest(network: SimulatedProcess, port: int, seen: KillStati
         lambda: not query_copy(network.folder, undelivered), "nothing is undelivered", timeout_s=120, pause_s=0.3
     )
     await daemon.stop()
-    seen.events.update(line["event"] for line in daemon.lines)
+    statistics.events.update(line["event"] for line in daemon.lines)
 
 
 @pytest.mark.timeout(900)
@@ -267,7 +267,7 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     A few kills, which do not meet every phase, are the quick test of it.
     """
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.Random().randrange(1, 10**6)
-    rng, seen, began = random.Random(seed), KillStatistics(), time.monotonic()
+    rng, statistics, began = random.Random(seed), KillStatistics(), time.monotonic()
     print(f"CRASH_SEED={seed}")  # noqa: T201 -- by which to repeat it
     base, port = free_ports()
     (tmp_path / "network.toml").write_text(tomli_w.dumps(scenario()))
@@ -276,13 +276,13 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
         network = SimulatedProcess(tmp_path, base, client)
         await network.start()
         try:
-            while seen.lives < kills or (kills == KILLS and not seen.enough and seen.lives < 2 * kills):
-                await live_and_die(seen.lives, network, seen, rng)
-            await deliver_the_rest(network, port, seen)
+            while statistics.runs < kills or (kills == KILLS and not statistics.enough and statistics.runs < 2 * kills):
+                await run_and_kill(statistics.runs, network, statistics, rng)
+            await deliver_remaining(network, port, statistics)
             rows = await network.rows()
         finally:
             await network.kill()
-    print(seen, f"{time.monotonic() - began:.0f} s")  # noqa: T201
+    print(statistics, f"{time.monotonic() - began:.0f} s")  # noqa: T201
     scored = query_copy(
         tmp_path,
         "SELECT orchestrator, pipeline_name, model, CAST(started_at AS INTEGER), round_trip_s FROM results"
@@ -295,9 +295,9 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     assert rows == results
     assert len(scored) > 2 * kills or kills < KILLS
     kept = {id_ for (id_,) in query_copy(tmp_path, "SELECT id FROM results")}
-    assert seen.recorded <= kept, "what was said to be recorded is"
+    assert statistics.recorded <= kept, "what was said to be recorded is"
     assert query_copy(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
         ("delivered", 0, len(scored))
     ]
-    assert seen.enough or kills < KILLS, seen
-    assert seen.events["noise"] == 0
+    assert statistics.enough or kills < KILLS, statistics
+    assert statistics.events["noise"] == 0

@@ -52,14 +52,15 @@ EXPECTED = {
 
 def test_every_fault_has_its_outcome_and_reason() -> None:
     """The table above is the whole scenario, and every line of it is what a person sees."""
-    shown_by = {node.address: node.fault.replace("_", "-") for node in Scenario.load("faults").orchestrators}
-    assert set(shown_by.values()) == set(EXPECTED)
-    ran = subprocess.run(
+    fault_by_address = {node.address: node.fault.replace("_", "-") for node in Scenario.load("faults").orchestrators}
+    assert set(fault_by_address.values()) == set(EXPECTED)
+    process = subprocess.run(
         [sys.executable, "-m", "jobtester", "demo", "--scenario", "faults", "--json"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
-    found = {
-        shown_by[one["orchestrator"]]: (one["outcome"], one["reason"]) for one in json.loads(ran.stdout)["results"]
+    reasons = {
+        fault_by_address[result["orchestrator"]]: (result["outcome"], result["reason"])
+        for result in json.loads(process.stdout)["results"]
     }
-    assert found == EXPECTED
-    assert "Traceback" not in ran.stderr
+    assert reasons == EXPECTED
+    assert "Traceback" not in process.stderr

@@ -31,22 +31,22 @@ OLD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_whole_file(tmp_path: Path) -> None:
-    """It is checked before it is written, corrected, commented, and holds no secret."""
+def test_a_complete_file_is_converted(tmp_path: Path) -> None:
+    """The new file is checked before it is written, has a remark on each change, and holds no secret."""
     (tmp_path / "config.json").write_text(json.dumps(OLD))
-    ran = run_command("config", "import", "config.json", folder=tmp_path)
-    assert ran.returncode == 0, ran.stderr
+    process = run_command("config", "import", "config.json", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
     text = (tmp_path / "config.toml").read_text()
-    assert "do-not-write-me" not in text + ran.stdout
-    found = tomllib.loads(text)
-    assert found["leaderboard"] == {"url": "http://leaderboard:8080"}
-    assert found["gateways"] == [{"name": "tester", "url": "http://gateway:8935", "cli_url": "http://gateway:7935"}]
-    assert found["pipelines"]["text-to-image"]["parameters"] == {
+    assert "do-not-write-me" not in text + process.stdout
+    content = tomllib.loads(text)
+    assert content["leaderboard"] == {"url": "http://leaderboard:8080"}
+    assert content["gateways"] == [{"name": "tester", "url": "http://gateway:8935", "cli_url": "http://gateway:7935"}]
+    assert content["pipelines"]["text-to-image"]["parameters"] == {
         "prompt": 'a "quoted" fox',
         "width": 512,
         "height": 512,
     }
-    assert set(found["pipelines"]) == {"text-to-image"}
+    assert set(content["pipelines"]) == {"text-to-image"}
     for remark in (
         "made_up",
         "metricsSecret",
@@ -58,8 +58,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
         assert remark in text, remark
     shown = run_command("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="x")
     assert shown.returncode == 0, shown.stderr
-    again = run_command("config", "import", "config.json", folder=tmp_path)
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    repeated = run_command("config", "import", "config.json", folder=tmp_path)
+    assert (repeated.returncode, "exists already" in repeated.stderr) == (2, True)
 
 
 def test_remarks_are_true(tmp_path: Path) -> None:
@@ -74,15 +74,17 @@ def test_remarks_are_true(tmp_path: Path) -> None:
         ],
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(old))
-    ran = run_command("config", "import", "config.json", folder=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    found = tomllib.loads((tmp_path / "config.toml").read_text())
-    assert found["pipelines"] == {"llm": {"capture_response": False, "parameters": {"max_tokens": 32}}}
-    assert "form data" not in ran.stdout
-    assert "Llm: messages left out; questions with known answers are asked instead" in ran.stdout
-    assert "Llm: top_p left out, as the built-in request does not set them; [pipelines.llm.parameters]" in ran.stdout
-    assert "Segment anything 2: box, multimask_output, point_coords left out; a small picture" in ran.stdout
-    assert "refuse what they do not know" not in ran.stdout
+    process = run_command("config", "import", "config.json", folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    content = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert content["pipelines"] == {"llm": {"capture_response": False, "parameters": {"max_tokens": 32}}}
+    assert "form data" not in process.stdout
+    assert "Llm: messages left out; questions with known answers are asked instead" in process.stdout
+    assert (
+        "Llm: top_p left out, as the built-in request does not set them; [pipelines.llm.parameters]" in process.stdout
+    )
+    assert "Segment anything 2: box, multimask_output, point_coords left out; a small picture" in process.stdout
+    assert "refuse what they do not know" not in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -95,10 +97,10 @@ def test_remarks_are_true(tmp_path: Path) -> None:
         (json.dumps({**OLD, "pipelines": {"a": 1}}), "written"),
     ],
 )
-def test_what_cannot_be_converted(text: str, problem: str, tmp_path: Path) -> None:
+def test_an_unusable_file_is_refused(text: str, problem: str, tmp_path: Path) -> None:
     """One clear message with the key, exit code 2, and nothing half written."""
     (tmp_path / "old.json").write_text(text)
-    ran = run_command("config", "import", "old.json", "new.toml", folder=tmp_path)
-    assert problem in ran.stderr + ran.stdout
-    assert "Traceback" not in ran.stderr
-    assert (tmp_path / "new.toml").exists() == (ran.returncode == 0)
+    process = run_command("config", "import", "old.json", "new.toml", folder=tmp_path)
+    assert problem in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
+    assert (tmp_path / "new.toml").exists() == (process.returncode == 0)

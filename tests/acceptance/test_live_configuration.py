@@ -101,7 +101,7 @@ async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
     """The next tick goes through the new gateway only."""
     async with daemon_with_file(tmp_path, schedule={"interval": "2s"}) as (network, running, base):
         await running.next_event("tick_done")
-        assert {one.gateway for one in network.logged_jobs} == {"a"}
+        assert {job.gateway for job in network.logged_jobs} == {"a"}
         running.content["gateways"][0] |= {"name": "b", "url": network.gateways["b"].url,
                                            "cli_url": network.gateways["b"].cli_url}  # fmt: skip
         running.write()
@@ -109,19 +109,19 @@ async def test_gateways_are_exchanged_between_ticks(tmp_path: Path) -> None:
         before = len(network.logged_jobs)
         await running.next_event("tick_done")
         await running.next_event("tick_done")
-        assert "b" in {one.gateway for one in network.logged_jobs[before:]}
+        assert "b" in {job.gateway for job in network.logged_jobs[before:]}
         async with aiohttp.ClientSession() as session, session.get(f"{base}/orchestrators/b") as response:
             assert response.status == 200
 
 
 @pytest.mark.slow
-async def test_a_bad_file_is_refused(tmp_path: Path) -> None:
+async def test_a_bad_file_is_rejected(tmp_path: Path) -> None:
     """One line that names the key, a metric, and the old configuration goes on; a good file ends it."""
     async with daemon_with_file(tmp_path) as (_, running, base):
         good = running.path.read_text()
         running.path.write_text(good.replace('region = "FRA"', 'region = "FRA"\nregoin = "PRG"'))
-        refused = await running.next_event("config_rejected")
-        assert "regoin: no such key" in refused["problem"]
+        rejected = await running.next_event("config_rejected")
+        assert "regoin: no such key" in rejected["problem"]
         assert await read_metric(base, "jobtester_config_reload_successful") == 0
         running.path.write_text("not toml")
         assert "is not valid TOML" in (await running.next_event("config_rejected"))["problem"]
@@ -145,8 +145,8 @@ async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:
         assert not (tmp_path / "other.db").exists()
 
 
-async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_path: Path) -> None:
-    """The configuration before stays in force, in one line that names both; a mended file comes into force."""
+async def test_a_secret_file_that_does_not_fit_is_rejected_by_file_and_key(tmp_path: Path) -> None:
+    """The configuration before stays in force, in one line that names both; a fixed file comes into force."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     async with daemon_with_file(tmp_path, environment={"JOBTESTER_SECRETS_DIR": str(secrets)}) as (
@@ -157,8 +157,8 @@ async def test_a_secret_file_that_does_not_fit_is_refused_by_file_and_key(tmp_pa
         bad = secrets / "discovery__orchestrators"
         bad.write_text("0xabc")
         running.process.send_signal(signal.SIGHUP)
-        refused = await running.next_event("config_rejected")
-        (line,) = refused["problem"].splitlines()[1:]
+        rejected = await running.next_event("config_rejected")
+        (line,) = rejected["problem"].splitlines()[1:]
         assert line.strip().startswith("discovery.orchestrators: has to be a list")
         assert line.endswith(f"(in {bad})")
         assert await read_metric(base, "jobtester_config_reload_successful") == 0

@@ -41,13 +41,13 @@ def network(*prices: int, mode: str = "query") -> Scenario:
 @asynccontextmanager
 async def network_with_config(scenario: Scenario, folder: Path, **sections: Any) -> AsyncIterator[Network]:
     """Start a network and write the configuration of a tester that knows it."""
-    async with Network(scenario) as made:
-        (folder / "config.toml").write_text(tomli_w.dumps(config_tables(made, folder, **sections)))
-        yield made
+    async with Network(scenario) as remote:
+        (folder / "config.toml").write_text(tomli_w.dumps(config_tables(remote, folder, **sections)))
+        yield remote
 
 
 async def run_jobtester(*arguments: str, folder: Path) -> bytes:
-    """Run the shipped command, and give what it prints."""
+    """Run the shipped command and return its stdout."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "jobtester", *arguments,
         cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -66,8 +66,10 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
         assert planned["estimated_price_wei"] == planned["jobs"][0]["estimated_price_wei"] == right
         shown = (await run_jobtester("plan", folder=tmp_path)).decode()
         assert f"{ODD * UNITS // 10**18}.0000000" in shown
-        ran = orjson.loads(await run_jobtester("run", "--json", folder=tmp_path))
-        assert ran["tick"]["report"]["estimated_price_wei"] == ran["results"][0]["estimated_price_wei"] == right
+        document = orjson.loads(await run_jobtester("run", "--json", folder=tmp_path))
+        assert (
+            document["tick"]["report"]["estimated_price_wei"] == document["results"][0]["estimated_price_wei"] == right
+        )
         (kept,) = orjson.loads(await run_jobtester("results", "--json", folder=tmp_path))["items"]
         assert kept["estimated_price_wei"] == right
     async with simulated_tester(network(ODD), tmp_path, store={"path": str(tmp_path / "again.db")}) as tester:
@@ -76,8 +78,8 @@ async def test_prices_beyond_64_bits_are_exact_wherever_they_are_shown(tmp_path:
         async with aiohttp.ClientSession() as session:
             for path, key in (("results", "estimated_price_wei"), ("ticks", "report")):
                 async with session.get(f"{base}/{path}") as answer:
-                    found = json.loads(await answer.text())["items"][0][key]
-                    assert (found if isinstance(found, str) else found["estimated_price_wei"]) == right
+                    value = json.loads(await answer.text())["items"][0][key]
+                    assert (value if isinstance(value, str) else value["estimated_price_wei"]) == right
 
 
 async def test_a_price_that_nobody_can_pay_stops_no_tick(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
         assert (first.settled, first.skipped["budget"], first.price_wei) == (2, 1, 2 * 1000 * UNITS)
         second = await tester.tick()
         assert (second.settled, second.skipped["budget"], second.price_wei) == (0, 3, 0)
-        known = {row.orchestrator for row in await tester.results()}
+        tested = {row.orchestrator for row in await tester.results()}
     async with simulated_tester(
         network(1000, 1000, 1000), tmp_path, budget={"per_day": f"{3 * 1000 * UNITS} wei"}
     ) as tester:
@@ -109,12 +111,12 @@ async def test_the_budget_of_a_day_is_spent_once_and_on_what_is_not_known_yet(tm
         third = await tester.tick()
         assert (third.settled, third.skipped["budget"]) == (1, 2)
         (row,) = await tester.results(third.tick)
-        assert row.orchestrator not in known
+        assert row.orchestrator not in tested
 
 
-@pytest.mark.parametrize(("most", "sent"), [("63999 wei", 0), ("64000 wei", 1), ("0.000000000000064 ETH", 1)])
-async def test_a_job_dearer_than_the_bound_is_skipped(most: str, sent: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("max_price", "sent"), [("63999 wei", 0), ("64000 wei", 1), ("0.000000000000064 ETH", 1)])
+async def test_a_job_above_the_price_limit_is_skipped(max_price: str, sent: int, tmp_path: Path) -> None:
     """To the wei, however the bound is written; the skipped one is in the report with its reason."""
-    async with simulated_tester(network(1000), tmp_path, budget={"max_price_per_job": most}) as tester:
+    async with simulated_tester(network(1000), tmp_path, budget={"max_price_per_job": max_price}) as tester:
         report = await tester.tick()
         assert (report.settled, report.skipped["price"]) == (sent, 1 - sent)

@@ -39,23 +39,23 @@ SECTIONS: dict[str, Any] = {
 
 
 def network(*, orchestrators: int = 3, fault: str = "") -> Scenario:
-    """Make a network whose orchestrators all have the same fault, or none."""
-    made = generate(
+    """Return a network whose orchestrators all have the same fault, or none."""
+    generated = generate(
         seed=6, orchestrators=orchestrators, pipelines=("llm", "image-to-text"), latency_s=(0.0, 0.01),
         gateways=(GatewaySpec("g", mode="query", retry_window=0.1),),
     )  # fmt: skip
-    models = tuple(dataclasses.replace(one, model=one.model + LONG) for one in made.orchestrators[0].models)
+    models = tuple(dataclasses.replace(spec, model=spec.model + LONG) for spec in generated.orchestrators[0].models)
     nodes = tuple(
-        dataclasses.replace(one, fault=fault, fault_probability=1.0, models=models) for one in made.orchestrators
+        dataclasses.replace(spec, fault=fault, fault_probability=1.0, models=models) for spec in generated.orchestrators
     )
-    return dataclasses.replace(made, orchestrators=nodes)
+    return dataclasses.replace(generated, orchestrators=nodes)
 
 
 async def run_json(folder: Path, *arguments: str) -> Any:
     """Return a command's JSON; its stdout is nothing else, and its stderr is empty."""
-    found = await run_command_in_thread(folder, *arguments, "--json")
-    assert (found.returncode, found.stderr) == (0, b""), found.stderr
-    return orjson.loads(found.stdout)
+    process = await run_command_in_thread(folder, *arguments, "--json")
+    assert (process.returncode, process.stderr) == (0, b""), process.stderr
+    return orjson.loads(process.stdout)
 
 
 async def run_items(folder: Path, *arguments: str) -> Any:
@@ -64,16 +64,16 @@ async def run_items(folder: Path, *arguments: str) -> Any:
 
 
 async def run_text(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Return what a command says on stdout; no control characters are in it where there is no terminal."""
-    found = await run_command_in_thread(folder, *arguments)
-    assert (found.returncode, found.stderr) == (code, b""), (found.stdout, found.stderr)
-    text = found.stdout.decode()
+    """Return what a command prints on stdout; no control characters are in it where there is no terminal."""
+    process = await run_command_in_thread(folder, *arguments)
+    assert (process.returncode, process.stderr) == (code, b""), (process.stdout, process.stderr)
+    text = process.stdout.decode()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     return text
 
 
 @pytest.mark.slow
-async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: Path) -> None:
+async def test_the_outbox_is_listed_and_changed_beside_a_running_daemon(tmp_path: Path) -> None:
     """Refused stats are listed with the reason; a dropped one stays away, the others are posted soon after `retry`."""
     async with Network(network()) as remote:
         remote.leaderboard.faults.refuse_signature = True
@@ -83,36 +83,37 @@ async def test_the_outbox_is_seen_and_steered_beside_a_running_daemon(tmp_path: 
             await daemon.any_event("stat_refused")
 
             async def all_refused() -> Any:
-                document = await run_json(tmp_path, "outbox", "list")
-                return document if document["counts"]["refused"] == 6 else None
+                listed = await run_json(tmp_path, "outbox", "list")
+                return listed if listed["counts"]["refused"] == 6 else None
 
-            found = await until(all_refused, "all stats are refused")
-            assert found["counts"] == dict.fromkeys(found["counts"], 0) | {"refused": 6}
-            one = found["items"][0]
-            assert "403" in one["problem"]
-            assert one["stat"]["orchestrator"] == one["orchestrator"]
+            document = await until(all_refused, "all stats are refused")
+            assert document["counts"] == dict.fromkeys(document["counts"], 0) | {"refused": 6}
+            dropped = document["items"][0]
+            assert "403" in dropped["problem"]
+            assert dropped["stat"]["orchestrator"] == dropped["orchestrator"]
             table = await run_text(tmp_path, "outbox", "list", "--limit", "2", "--state", "refused")
             assert table.count("403") == 2
             assert table.endswith("6 refused\n")
             assert await run_text(tmp_path, "outbox", "list", "--state", "held") == "no entries\n6 refused\n"
-            assert await run_text(tmp_path, "outbox", "drop", str(one["number"])) == "1 stat will not be posted\n"
+            assert await run_text(tmp_path, "outbox", "drop", str(dropped["number"])) == "1 stat will not be posted\n"
             assert (
-                await run_text(tmp_path, "outbox", "drop", str(one["number"]), code=1) == "0 stats will not be posted\n"
+                await run_text(tmp_path, "outbox", "drop", str(dropped["number"]), code=1)
+                == "0 stats will not be posted\n"
             )
             remote.leaderboard.faults.refuse_signature = False
-            others = [str(entry["number"]) for entry in found["items"][1:]]
+            others = [str(entry["number"]) for entry in document["items"][1:]]
             assert await run_text(tmp_path, "outbox", "retry", others[0]) == "1 stat will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 1, "the first is posted")
             assert await run_text(tmp_path, "outbox", "retry", *others) == "4 stats will be posted again\n"
             await until(lambda: len(remote.leaderboard.rows) == 5, "the others are posted")
         sent = [orjson.loads(row.body) for row in remote.leaderboard.rows]
-        assert sorted(sent, key=str) == sorted((entry["stat"] for entry in found["items"][1:]), key=str)
+        assert sorted(sent, key=str) == sorted((entry["stat"] for entry in document["items"][1:]), key=str)
     (left,) = (await run_json(tmp_path, "outbox", "list"))["items"]
-    assert (left["number"], left["state"]) == (one["number"], "dropped")
+    assert (left["number"], left["state"]) == (dropped["number"], "dropped")
 
 
 @pytest.mark.slow
-async def test_a_retry_says_what_comes_of_each_stat(tmp_path: Path) -> None:
+async def test_a_retry_reports_what_happens_to_each_stat(tmp_path: Path) -> None:
     """Posted, looked for first, or left alone; and which may be counted twice."""
     async with Network(network()) as remote:
         write_config(remote, tmp_path, **SECTIONS)
@@ -154,7 +155,7 @@ async def test_a_suspect_tick_is_released_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
-    """Every filter, alone and together, gives what the whole list says it should; other testers' results are apart."""
+    """Each filter, alone and combined, selects from the unfiltered list; other testers' results are listed apart."""
     scenario = network()
     nodes = (dataclasses.replace(scenario.orchestrators[0], fault="garbage_json"), *scenario.orchestrators[1:])
     async with Network(dataclasses.replace(scenario, orchestrators=nodes)) as remote:
@@ -179,15 +180,15 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
         assert instants_recorded == sorted(instants_recorded, reverse=True)
         address = everything[0]["orchestrator"]
         tick = everything[0]["tick"]
-        for wanted in (
+        for filters in (
             {"tick": tick, "orchestrator": address.upper().replace("X", "x")},
             {"outcome": "passed", "pipeline": "llm"},
             {"model": f"sim/llm-0{LONG}", "reason": "bad_json"},
         ):
-            given = [f"--{name}={value}" for name, value in wanted.items()]
-            keys = wanted | ({"orchestrator": address} if "orchestrator" in wanted else {})
+            options = [f"--{name}={value}" for name, value in filters.items()]
+            keys = filters | ({"orchestrator": address} if "orchestrator" in filters else {})
             expected = [row for row in everything if all(row[name] == value for name, value in keys.items())]
-            assert await run_items(tmp_path, "results", *given) == expected, wanted
+            assert await run_items(tmp_path, "results", *options) == expected, filters
         assert await run_items(tmp_path, "results", "--tick", "last", "--limit", "2") == everything[:2]
         nobody = await run_command_in_thread(tmp_path, "results", "--tick", "nope")
         assert (nobody.returncode, b"there is no tick 'nope'" in nobody.stderr) == (2, True)
@@ -225,7 +226,7 @@ async def test_results_are_filtered_and_listed(tmp_path: Path) -> None:
 
 
 def run_on_terminal(folder: Path, width: int, *arguments: str) -> str:
-    """Run a command on a terminal of a width and give all that it writes there."""
+    """Run a command on a terminal of a width and return its output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     process = subprocess.Popen(
@@ -266,8 +267,8 @@ url = "http://g"
 """
 
 
-@pytest.mark.parametrize(("arguments", "word"), MISUSED, ids=[ascii(one) for one, _ in MISUSED])
-def test_bad_usage_is_told_in_one_message(
+@pytest.mark.parametrize(("arguments", "word"), MISUSED, ids=[ascii(arguments) for arguments, _ in MISUSED])
+def test_bad_usage_is_one_message(
     arguments: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 2, nothing on stdout, one message that names what was wrong."""
@@ -277,17 +278,17 @@ def test_bad_usage_is_told_in_one_message(
         code = main.run(arguments.split(" "))
     except SystemExit as ended:
         code = int(str(ended.code))
-    said = capsys.readouterr()
-    assert (code, said.out) == (2, "")
-    told = [line for line in said.err.splitlines() if line.startswith("jobtester")]
-    assert len(told) == 1
-    assert word in told[0]
+    output = capsys.readouterr()
+    assert (code, output.out) == (2, "")
+    messages = [line for line in output.err.splitlines() if line.startswith("jobtester")]
+    assert len(messages) == 1
+    assert word in messages[0]
 
 
 async def test_bad_usage_ends_the_shipped_command_with_2(tmp_path: Path) -> None:
     """Found by the parser or by the command itself: no traceback either way."""
     (tmp_path / "config.toml").write_text(CONFIGURATION)
     for arguments in ("results --limit 0", "outbox list --state lost"):
-        found = await run_command_in_thread(tmp_path, *arguments.split())
-        assert (found.returncode, found.stdout) == (2, b"")
-        assert b"Traceback" not in found.stderr
+        process = await run_command_in_thread(tmp_path, *arguments.split())
+        assert (process.returncode, process.stdout) == (2, b"")
+        assert b"Traceback" not in process.stderr

@@ -50,7 +50,7 @@ class Terminal:
     """A process on a terminal of its own, and everything that it has written there."""
 
     def __init__(self, process: subprocess.Popen[bytes], end: int) -> None:
-        """Take the process, and our end of its terminal."""
+        """Attach to a process by our end of its terminal."""
         self._process, self._end = process, end
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.written = ""
@@ -71,7 +71,7 @@ class Terminal:
         os.write(self._end, keys)
 
     def close(self, seconds: float = 200.0) -> int:
-        """Read to the end, and give the exit code; below 0 for a signal."""
+        """Read to the end and return the exit code; below 0 for a signal."""
         ends = time.monotonic() + seconds
         while self._read(ends):
             pass
@@ -119,7 +119,7 @@ def test_progress_moves_on_a_terminal() -> None:
     """A bar with counts, what each gateway works on, time left; then the table, no line wider than the terminal."""
     with terminal("demo") as shown:
         assert shown.close() == 0
-    counts = [int(one) for one in re.findall(r"tick [━╸╺ ]+ (\d+)/28", shown.text)]
+    counts = [int(number) for number in re.findall(r"tick [━╸╺ ]+ (\d+)/28", shown.text)]
     assert counts == sorted(counts)
     assert len(set(counts)) > 5
     assert re.search(r"\d+ passed  \d+ failed  \d+ unscored \d:\d\d:\d\d left \d:\d\d:\d\d", shown.text)
@@ -167,7 +167,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     numbered = re.findall(
         r"(?m)^\[(\d+)\] 0x.+: (?:passed|(?:failed|unscored) \(\S+\)) in \d+\.\d{3} s, \w+$", done.stdout
     )
-    assert [int(one) for one in numbered] == list(range(1, 12))
+    assert [int(number) for number in numbered] == list(range(1, 12))
     closing = done.stdout[done.stdout.index("Results on a simulated network") :]
     assert "…" not in re.sub(r"0x\w+…\w+", "", closing)
     for name in ("https://127.0.0.1:", "Salesforce/blip-image-captioning-large", "unclear"):

@@ -128,8 +128,8 @@ async def wait_for_error(tester: SimulatedTester, component: str) -> None:
         "reload",
     ],
 )
-async def test_a_part_survives_what_one_round_of_it_raises(tmp_path: Path, seam: str) -> None:
-    """Every part of the daemon goes on after an unexpected error, and a tick passes and is posted."""
+async def test_a_component_survives_an_error_of_one_round(tmp_path: Path, seam: str) -> None:
+    """Every component goes on after an unexpected error, and a tick passes and is posted."""
     async with simulated_tester(scenario(), tmp_path) as tester:
         daemon = tester.daemon
         assert daemon.delivery is not None
@@ -232,12 +232,12 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
 
 async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
     """A library that raises CancelledError ends its own unit; a real cancellation passes through."""
-    seen: list[str] = []
-    boundary = CrashBoundary(seen.append)
+    components: list[str] = []
+    boundary = CrashBoundary(components.append)
     with boundary.unit("job") as crash:
         raise asyncio.CancelledError
     assert isinstance(crash.error, asyncio.CancelledError)
-    assert seen == ["job"]
+    assert components == ["job"]
 
     async def wait() -> None:
         with boundary.unit("job"):
@@ -248,7 +248,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert seen == ["job"]
+    assert components == ["job"]
 
 
 class _Leaving:

@@ -27,10 +27,10 @@ async def read_health(tester: SimulatedTester, path: str = "/healthz") -> tuple[
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{tester.daemon.port}{path}") as answer,
     ):
-        found = await answer.json()
-    assert found["ok"] == (answer.status == 200) == all(check["ok"] for check in found["checks"].values())
-    assert all(check["problem"] for check in found["checks"].values() if not check["ok"])
-    return answer.status, found["checks"]
+        document = await answer.json()
+    assert document["ok"] == (answer.status == 200) == all(check["ok"] for check in document["checks"].values())
+    assert all(check["problem"] for check in document["checks"].values() if not check["ok"])
+    return answer.status, document["checks"]
 
 
 @asynccontextmanager
@@ -50,7 +50,7 @@ async def serving_tester(folder: Path) -> AsyncIterator[tuple[SimulatedTester, a
             await asyncio.wait({serving}, timeout=60)
 
 
-async def test_every_check_is_listed_and_well(tmp_path: Path) -> None:
+async def test_every_check_is_listed_and_ok(tmp_path: Path) -> None:
     """Event loop, components, store and clock alone make /healthz; /readyz has each peer besides."""
     async with serving_tester(tmp_path) as (tester, serving):
         status, checks = await read_health(tester)
