@@ -32,8 +32,8 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 test: $(VENV)/.dev  ## run the tests that are not slow, in about three minutes
 	@$(PYTEST) -m "not slow and not container" $(ARGS)
 
-test-all: $(VENV)/.dev  ## run every test, slow ones too
-	@$(PYTEST) $(ARGS)
+test-all: $(VENV)/.dev  ## run every test, slow ones too, and hold their coverage
+	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 browser-test: $(VENV)/.dev  ## test the pages in a real browser (chromium and chromedriver)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
@@ -51,10 +51,12 @@ container-test: $(VENV)/.dev  ## build the image and test docker-compose.yml (ne
 bench-image: $(VENV)/.runtime  ## measure the image: size, time to healthy, idle memory (needs a Docker engine)
 	@$(BIN)/python benchmarks/image.py
 
-lint: $(VENV)/.dev  ## run ruff, mypy --strict and import-linter
+lint: $(VENV)/.dev  ## run ruff, codespell, mypy --strict and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## regenerate the tables of the documentation

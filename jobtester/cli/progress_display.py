@@ -69,7 +69,7 @@ class ProgressDisplay:
         """Show the job at its gateway."""
         self._gateways.setdefault(gateway, {})[job.id] = job
 
-    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
+    def on_deferred(self, job: Job, gateway: str, _reason: str) -> None:
         """Remove the job from its gateway."""
         self._gateways.get(gateway, {}).pop(job.id, None)
 
@@ -89,7 +89,7 @@ class ProgressDisplay:
                 markup=False,
             )
 
-    def on_skipped(self, skip: Skip) -> None:
+    def on_skipped(self, _skip: Skip) -> None:
         """Advance the bar by the job, which will not be sent."""
         self._bar.update(self._task, advance=1)
 

@@ -96,7 +96,7 @@ class ByocLease:
     headers: Mapping[str, str]
     query: Mapping[str, str] = field(default_factory=dict)
 
-    def finish(self, exchange: Exchange) -> TargetingResult:
+    def finish(self, exchange: Exchange) -> TargetingResult:  # noqa: ARG002 - the header alone decides who is asked
         """Presume that the orchestrator in the header was asked: the gateway asks nobody else."""
         line = f"header: orchestrators.include = [{self.service_uri}]"
         return TargetingResult(Attribution(AttributionKind.PRESUMED, (line,)))

@@ -29,6 +29,7 @@ class SecretsAndEnvironment(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
+        """Return the file's content with everything else merged into it."""
         outside = read_outside_values(self.settings_cls)
         return merge_entries(self._content, outside.entries, self.settings_cls)[0]
 

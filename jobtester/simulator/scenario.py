@@ -211,7 +211,7 @@ class Scenario:
         )
 
 
-def generate(
+def generate(  # noqa: PLR0913 - each is a property of the network, and all but two have defaults
     *,
     seed: int,
     orchestrators: int,

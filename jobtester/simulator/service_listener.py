@@ -143,11 +143,11 @@ class _FixedResponse(asyncio.Protocol):
         self._transport = transport
         self._transports.add(transport)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         if self._transport is not None:
             self._transports.discard(self._transport)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, _data: bytes) -> None:
         assert isinstance(self._transport, asyncio.Transport)
         self._transport.write(_RESPONSE)
         self._transport.close()

@@ -30,7 +30,7 @@ class _Object(list[tuple[str, Any]]):
     """An object's members in their order: a name may occur twice, and Go decodes each occurrence."""
 
 
-def decode_stat(body: bytes) -> dict[str, Any]:
+def decode_stat(body: bytes) -> dict[str, Any]:  # noqa: C901 - field by field, as Go's decoder does
     """Decode one stat. RefusedError where Go's decoder fails."""
     try:
         text = body.decode("utf-8", "go")
