@@ -78,6 +78,7 @@ async def _measure(size: int, ticks: int) -> dict[str, Any]:
             assert done == tick.report.planned == size, tick.report.as_json()
             walls.append(tick.wall_s / done)
             cpus.append(tick.cpu_s / done)
+            # After the tick: what a tick holds while it runs is in the peak.
             memory_after.append(_read_memory("VmRSS"))
         peak_memory = _read_memory("VmHWM")
     return {

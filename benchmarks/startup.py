@@ -62,6 +62,7 @@ def _time_serve() -> float:
             cwd=folder, stderr=subprocess.DEVNULL, env={"PYTHONPATH": str(Path(__file__).parents[1])},
         )  # fmt: skip
         try:
+            # As a container's health check sees it, which polls and knows nothing of what goes on inside.
             while time.perf_counter() - began < 30:
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/healthz", timeout=1) as response:

@@ -39,6 +39,7 @@ async def _measure_speed() -> list[Row]:
             done = tick.report.settled
             assert done == tick.report.planned == _JOBS, tick.report.as_json()
             assert running.daemon.delivery is not None
+            # Else delivery would go on during the bare client's turn, and slow that down.
             await running.daemon.delivery.drain()
             wall, cpu, _ = await _send_bare(remote, "llm", _JOBS)
             walls.append(wall / tick.wall_s)

@@ -69,6 +69,7 @@ def _load_configuration(path: str) -> tuple[Configuration, list[CheckLine]]:
 
 
 async def _check_peers(configuration: Configuration, *, probe: bool) -> list[CheckLine]:
+    # As no owner: beside a running daemon nothing of its ticks and its outbox may change.
     async with open_daemon(configuration, owner=False) as daemon:
         checks: list[tuple[str, Awaitable[str]]] = []
         for gateway in daemon.coordinator.gateways:
@@ -133,6 +134,7 @@ async def _check_webhook(daemon: Daemon, gateway: Gateway) -> str:
 
 async def _check_discovery(daemon: Daemon) -> str:
     planner = daemon.coordinator.planner
+    # No patience: a tick waits for a gateway that has just started, a person wants to know now.
     orchestrators = await planner.discover(patience_s=0.0)
     if not orchestrators:
         raise JobTesterError("the gateway answers, but knows no orchestrators; one that has just started needs a while")

@@ -107,6 +107,7 @@ def _convert_pipeline(
 ) -> dict[str, Any]:
     """Return the table of a pipeline by its name, empty if the built-in definition needs no change."""
     name = str(entry.get("name", ""))
+    # Some files have only one of the two, and names are written with spaces and capitals.
     slug = str(entry.get("uri") or "").strip("/") or name.lower().replace(" ", "-")
     if entry.get("live") or slug not in definitions:
         remarks.append(f"{name}: no pipeline of this name is built in, it was left out; add a [pipelines.<name>] table")

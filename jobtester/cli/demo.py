@@ -38,10 +38,12 @@ async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
     async with Network(load_scenario(options)) as network:
         display = ProgressDisplay(console, is_stopping=lambda: daemon.is_stopping)
         configuration = Configuration.from_tables(_config_tables(network, folder), origin="demo", simulated=True)
+        # Without --stay nobody needs to find the port, and a fixed one might be taken by a daemon.
         port = options.port if options.port is not None else _STAY_PORT if options.stay else 0
         observers = () if options.stay else (display,)
         async with open_daemon(configuration, observers=observers, port=port) as daemon:
             url = f"http://127.0.0.1:{daemon.port}"
+            # Only now, since the port of the daemon is not known before; no tick has begun yet.
             for name, gateway in network.gateways.items():
                 gateway.webhook_url = f"{url}/orchestrators" + (f"/{name}" if len(network.gateways) > 1 else "")
             if options.stay:
@@ -51,6 +53,7 @@ async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
                 return 0
             with display:
                 report = await daemon.run_once("demo")
+        # While the network still stands: its rows end with it.
         stored = len(network.leaderboard.rows)
     print_tick(report, display.results, as_json=options.json, simulated=True)
     console.print(f"{stored} stats stored at the simulated Leaderboard", markup=False)

@@ -23,6 +23,7 @@ def healthcheck(options: argparse.Namespace) -> int:
     host, port = _read_server_setting("host", config, _BIND_ALL), _read_server_setting("port", config, _DEFAULT_PORT)
     url = options.url or f"{local_url(str(host), port)}/healthz"
     try:
+        # Without proxies: HTTP_PROXY of the container is meant for the internet, and this is the same machine.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_TIMEOUT_S) as response:
             return 0 if response.status == 200 else 1
     except urllib.error.HTTPError as error:

@@ -30,6 +30,7 @@ def run(arguments: Sequence[str]) -> int:
             return USAGE_ERROR
         with _interruptible():
             code: int = options.handler(options)
+        # Here and not at exit, so that a reader that is gone is noticed while it can still be handled.
         sys.stdout.flush()
         return code
     except JobTesterError as error:

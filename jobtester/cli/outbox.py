@@ -54,7 +54,7 @@ def retry_stats(options: argparse.Namespace) -> int:
 
 
 def drop_stats(options: argparse.Namespace) -> int:
-    """Give up posting stats; their results stay."""
+    """Mark stats as dropped, so that they are never posted; their results stay."""
     count = with_store(options, lambda database: Outbox(database).drop(options.number or None))
     return _print_count(count, "will not be posted")
 

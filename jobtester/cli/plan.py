@@ -15,6 +15,7 @@ from jobtester.web.schemas import PlanSchema
 
 def print_plan(options: argparse.Namespace) -> int:
     """Discover orchestrators, and print the jobs of a tick over them."""
+    # A plan posts nothing, so that a missing secret of the Leaderboard is no reason to refuse.
     configuration = Configuration.load(options.config, {"leaderboard": {"post": False}})
     configuration.apply_log_settings(quiet=True)
     plan = asyncio.run(_make_plan(configuration, make_selection(options)))

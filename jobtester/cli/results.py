@@ -23,7 +23,7 @@ def print_results(options: argparse.Namespace) -> int:
     """Print recorded results, newest first."""
     if options.received:
         return _print_external_results(options)
-    filters = _check_filters(options)
+    filters = _check_filters(options)  # before the store is opened, since a slip needs no store to be found
 
     async def find_results(database: Database) -> list[ResultRow]:
         if filters["tick"]:

@@ -58,6 +58,7 @@ async def _run_tick(
     ) as daemon:
         with display:
             report = await daemon.run_once("run")
+        # After run_once() has drained delivery, so that a stat counts that is neither posted nor refused by then.
         counts = await daemon.outbox.counts(report.tick)
     return report, display.results, {state: counts[state] for state in _UNDELIVERED_STATES if counts[state]}
 
@@ -104,6 +105,7 @@ def exit_code(report: TickReport, results: Sequence[Result], undelivered: dict[s
     """Return the exit code of a run; `strict` is `--fail-on-failed`."""
     if report.state not in ("finished", "suspect"):
         return 1
+    # Failures come before gaps: whoever runs this in CI wants to see the orchestrator's fault first.
     if strict and report.outcomes[Outcome.FAILED]:
         return 1
     untested = sum(report.skipped[reason] for reason in _UNTESTED_SKIPS) + sum(

@@ -34,6 +34,7 @@ def load_scenario(options: argparse.Namespace) -> Scenario:
 
 async def _simulate(options: argparse.Namespace) -> None:
     scenario = load_scenario(options)
+    # Fixed distances from --port, so that a configuration can name every port before the network runs.
     names = [spec.name for spec in scenario.gateways]
     ports = Ports(
         {name: (options.port + index, options.port - 1000 + index) for index, name in enumerate(names)},

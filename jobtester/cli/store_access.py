@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 def with_store(options: argparse.Namespace, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run `work` on the configured store and return its value. Raises StoreError if the store does not exist."""
+    # Settings alone: a broken test input or pipeline must not keep anybody from reading results.
     path = Path(Settings.load(Path(options.config)).store.path)
     if not path.exists():
         raise StoreError(f"store.path: {path} does not exist yet; run a tick first")

@@ -74,6 +74,7 @@ def printable_text(text: str) -> Text:
 
 def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> Table:
     """Return the results of a tick, by orchestrator."""
+    # Not in the order of their ends: a person looks for an orchestrator, and ends are random.
     rows = sorted(
         results,
         key=lambda result: (
@@ -307,6 +308,7 @@ def _make_table(
 def _stack(cells: Sequence[Cell]) -> Text:
     """Return cells one below the other, all but the first dimmed; empty ones take no line."""
     lines = [_to_text(cell) for cell in cells if cell]
+    # Before the line's own style, so that a colored outcome keeps its color.
     for line in lines[1:]:
         line.stylize_before("dim")
     return Text("\n").join(lines)

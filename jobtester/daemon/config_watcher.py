@@ -42,7 +42,7 @@ class ConfigWatcher:
     _digest: bytes = b""
 
     def request_reload(self) -> None:
-        """Have the file read again now, even if it is the same."""
+        """Request that the file is read again now, even if it is the same."""
         self._reload_requested.set()
 
     async def run(self) -> None:

@@ -146,7 +146,7 @@ class Daemon:
             raise errors[0]
 
     async def _drain_delivery(self) -> None:
-        """Give delivery a short time to post what is due; the rest stays in the outbox."""
+        """Post what is due for a limited time; the rest stays in the outbox for the next start."""
         if self.delivery is None:
             return
         try:

@@ -1,0 +1,1 @@
+"""Tests of the shipped commands, as people and containers run them."""
