@@ -17,13 +17,13 @@ UNAVAILABLE = b'{"error":{"message":"Service Unavailable Error"}}\n'
 
 
 def answered_exchange(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Exchange:
-    """Make an exchange that was answered after two seconds."""
+    """Return an exchange that was answered after two seconds."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Exchange(Ending.ANSWERED, 1.7e9, 10.0, 12.0, status, body, {"content-type": content_type, **named})
 
 
 def failed_exchange(ending: Ending) -> Exchange:
-    """Make an exchange that ended without an answer."""
+    """Return an exchange that ended without an answer."""
     return Exchange(ending, 1.7e9, 10.0, 12.0, detail="as it was")
 
 
