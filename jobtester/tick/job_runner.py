@@ -75,7 +75,6 @@ class JobRunner:
         crashes: CrashBoundary | None = None,
     ) -> None:
         """Take the plan; nothing runs before run()."""
-        self.unproven_count = 0
         self._plan = plan
         self._gateways = gateways
         self._attempt = attempt
@@ -108,7 +107,6 @@ class JobRunner:
             unproven = [job for job in self._plan.jobs if self._settlement.is_unproven(job)]
             if unproven:
                 self._settlement.is_last_pass = True
-                self.unproven_count = len(unproven)
                 log.info("unproven_jobs_rerun", tick=self._plan.tick, jobs=len(unproven))
                 for gateway in self._gateways:
                     gateway.disable_overlap()
