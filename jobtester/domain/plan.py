@@ -14,17 +14,17 @@ from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrat
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
-    "excluded": "discovery.include or discovery.exclude leaves the orchestrator out",
-    "filtered": "the command's own filters leave it out",
+    "excluded": "discovery.include or discovery.exclude excludes the orchestrator",
+    "filtered": "the command's filters exclude it",
     "no_definition": "no pipeline of this name is defined; add a [pipelines.<name>] table to test it",
-    "no_model": "the orchestrator names no model for the capability",
+    "no_model": "the orchestrator advertises no model for the capability",
     "disabled": "pipelines.<name>.enabled is false",
     "model_filtered": "pipelines.<name>.models does not name the model",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
     "price": "the job would cost more than budget.max_price_per_job",
     "budget": "the budget is used up",
     "deadline": "the tick's deadline passed before the job could begin",
-    "not_targeted": "the gateway does not use the orchestrator it is told to, so nothing more was sent through it",
+    "not_targeted": "the gateway ignores the tester's choice, so nothing more was sent through it",
     "gateway_lost": "no gateway was left that could take the job",
     "stopped": "the tester was stopped before the job could begin",
 }

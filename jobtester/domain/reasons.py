@@ -50,34 +50,34 @@ _ORCH, _GATEWAY, _TESTER, _UNKNOWN = Fault.ORCHESTRATOR, Fault.GATEWAY, Fault.TE
 REASONS: Mapping[str, Reason] = {
     row.code: row
     for row in (
-        Reason("ok", _P, Fault.NOBODY, "The answer came in time and every check of it passed."),
+        Reason("ok", _P, Fault.NOBODY, "The answer came in time and every check passed."),
         Reason(
             "timeout", _F, _ORCH, "No complete answer came within the pipeline's time limit.",
             "Look for a queue, a cold model or a GPU that is too slow; the limit is pipelines.<name>.timeout.",
         ),
         Reason(
-            "no_reply", _F, _ORCH, "The gateway closed the connection without an answer, as it does when every try failed quickly.",
+            "no_reply", _F, _ORCH, "The gateway closed the connection without an answer, as it does when every attempt failed quickly.",
             "Look into the orchestrator's and the runner's log at the time of the job; check that the price is not above the gateway's maximum.",
         ),
         Reason(
-            "503", _F, _ORCH, "Every try at the orchestrator failed until the gateway's retry window was over.",
+            "503", _F, _ORCH, "Every attempt at the orchestrator failed until the gateway's retry window ended.",
             "Look into the orchestrator's log: out of memory, a crashed runner, a refused payment or an unreachable port.",
         ),
         Reason(
-            "400", _F, _ORCH, "The runner refused an input that is known to be good.",
+            "400", _F, _ORCH, "The runner rejected a valid input.",
             "Compare the runner's version with the pipeline's contract; the message names the field.",
         ),
         Reason(
-            "null", _F, _ORCH, "The answer was `null`: every try failed quickly.",
+            "null", _F, _ORCH, "The answer was `null`: every attempt failed quickly.",
             "Look into the runner's log at the time of the job.",
         ),
         Reason(
-            "bad_json", _F, _ORCH, "The answer is not the JSON it has to be.",
-            "Check the runner's version and whatever stands between it and the orchestrator.",
+            "bad_json", _F, _ORCH, "The answer is not valid JSON.",
+            "Check the runner's version and any proxy between it and the orchestrator.",
         ),
         Reason(
-            "check:*", _F, _ORCH, "The answer arrived but the named check of its content did not pass.",
-            "The message says what was expected and what came; request and answer are kept with the result.",
+            "check:*", _F, _ORCH, "The answer arrived, but the named check of its content failed.",
+            "The message has the expected and the actual value; the result has request and answer.",
         ),
         Reason(
             "byoc_empty", _F, _ORCH, "The BYOC answer was empty, and there is proof that the worker failed or did not answer in time.",
@@ -85,62 +85,62 @@ REASONS: Mapping[str, Reason] = {
         ),
         Reason(
             "byoc_unclear", _U, _UNKNOWN, "The BYOC answer was empty and names no orchestrator: the worker failed, its slot was taken, or signing or payment failed.",
-            "Give the gateway an event sink, which tells them apart; look into the gateway's and the worker's log.",
+            "Configure an event sink, which distinguishes these causes; look into the gateway's and the worker's log.",
         ),
         Reason(
-            "worker_4xx", _F, _ORCH, "The BYOC worker refused an input that is known to be good.",
-            "Look into the worker's log; the message carries its answer.",
+            "worker_4xx", _F, _ORCH, "The BYOC worker rejected a valid input.",
+            "Look into the worker's log; the message contains its answer.",
         ),
         Reason(
             "too_large", _F, _ORCH, "The answer was larger than limits.max_response.",
-            "Answer with what was asked for; the limit is far above any right answer.",
+            "Return only what was requested; the limit is far above any valid answer.",
         ),
         Reason(
-            "empty", _U, _GATEWAY, "The gateway answered 200 with an empty body, which no pipeline route does for a right request.",
-            "Nothing to do for the orchestrator: look for a proxy before the gateway.",
+            "empty", _U, _GATEWAY, "The gateway answered 200 with an empty body, which no pipeline does for a valid request.",
+            "Nothing to do for the orchestrator; look for a proxy in front of the gateway.",
         ),
         Reason(
-            "busy", _U, Fault.NOBODY, "Every slot of the orchestrator was taken, again and again until the tick ended.",
-            "Not a failure. If it stays so for many ticks, advertise a capacity that is really free.",
+            "busy", _U, Fault.NOBODY, "Every slot of the orchestrator was in use at every attempt until the tick ended.",
+            "Not a failure. If this lasts for many ticks, advertise only capacity that is free.",
         ),
         Reason(
-            "capacity_unknown", _U, _UNKNOWN, "The gateway found nobody to give the job to and does not say whether the orchestrator was busy, down or unknown to it.",
+            "capacity_unknown", _U, _UNKNOWN, "The gateway found no orchestrator for the job and does not report whether this one was busy, down or unknown.",
             "Compare the service URI in the gateway's pool with the one advertised.",
         ),
         Reason(
-            "unreachable", _F, _ORCH, "Nothing answers at the service URI: the gateway never reached the orchestrator, and neither could the tester, which reaches others.",
+            "unreachable", _F, _ORCH, "The service URI does not respond: neither the gateway nor the tester reached the orchestrator, while the tester reaches others.",
             "Check that the orchestrator runs, and that its port is open to the Internet.",
         ),
         Reason(
-            "not_selected", _U, _UNKNOWN, "The gateway never gave the job to the orchestrator, though its service URI can be connected to.",
+            "not_selected", _U, _UNKNOWN, "The gateway never sent the job to the orchestrator, although its service URI is reachable.",
             "It may be the price, a model that is advertised and not loaded, or a gateway's -discoveryTimeout that is too short.",
         ),
         Reason(
-            "unclear", _U, _UNKNOWN, "The job failed, and nothing shows whether it reached the orchestrator, also not when it was sent again alone.",
-            "Give the gateway an event sink; a webhook gateway shows more than one that is aimed by query.",
+            "unclear", _U, _UNKNOWN, "The job failed, and no evidence shows whether it reached the orchestrator, even when it was sent again alone.",
+            "Configure an event sink; a webhook gateway shows more than a query gateway.",
         ),
         Reason(
-            "price", _U, _UNKNOWN, "The orchestrator's price is above what the gateway pays, so it was never asked.",
+            "price", _U, _UNKNOWN, "The orchestrator's price is above the gateway's maximum, so it got no job.",
             "Compare the price with the gateway's -maxPricePerUnit.",
         ),
         Reason(
-            "not_targeted", _U, _GATEWAY, "The gateway did not let us say which orchestrator it uses, so nobody knows who served the job.",
+            "not_targeted", _U, _GATEWAY, "The gateway selected an orchestrator itself, so it is unknown who served the job.",
             "Run a tester gateway with -aiTesterGateway=true -aiSessionTimeout=0 -webhookRefreshInterval=0.",
         ),
         Reason(
             "refuted", _U, _GATEWAY, "Evidence names another orchestrator as the one that served the job.",
-            "Check that the gateway serves this tester alone.",
+            "Check that only this tester uses the gateway.",
         ),
         Reason(
-            "unproven", _U, _UNKNOWN, "Nothing proved who served the job, though it ran beside others, or its gateway has used another orchestrator than the named one in this tick.",
-            "Give the gateway an evidence source: -monitor=true, or an event sink.",
+            "unproven", _U, _UNKNOWN, "No evidence proves who served the job, which overlapped others, or the gateway used a wrong orchestrator earlier in this tick.",
+            "Enable an evidence source at the gateway: -monitor=true, or an event sink.",
         ),
         Reason(
             "retired", _U, Fault.NOBODY, "The gateway no longer serves this pipeline (410).",
             "Nothing: batch pipelines are being retired from go-livepeer.",
         ),
         Reason(
-            "refused", _U, _GATEWAY, "No connection to the gateway could be made.",
+            "refused", _U, _GATEWAY, "The gateway refused the connection.",
             "Check gateways.url and that the gateway runs.",
         ),
         Reason(
@@ -148,15 +148,15 @@ REASONS: Mapping[str, Reason] = {
             "Look into the gateway's log.",
         ),
         Reason(
-            "gateway_fault", _U, _GATEWAY, "The gateway, or a proxy before it, answered with something that no pipeline answers.",
-            "The message carries the status and the beginning of the body.",
+            "gateway_fault", _U, _GATEWAY, "The gateway, or a proxy in front of it, returned something that no pipeline returns.",
+            "The message contains the status and the beginning of the body.",
         ),
         Reason(
-            "artifact_unreachable", _U, _GATEWAY, "The answer names a file that the gateway, which keeps it, did not give out.",
+            "artifact_unreachable", _U, _GATEWAY, "The answer names a file that the gateway stores but did not serve.",
             "Look into the gateway's log and its object store.",
         ),
         Reason(
-            "tester_fault", _U, _TESTER, "The request itself was refused: it was malformed, or a test input is damaged.",
+            "tester_fault", _U, _TESTER, "The request was malformed, or a test input is damaged.",
             "A defect of the tester or of a pipeline's definition; please report it with the message.",
         ),
         Reason(
@@ -168,8 +168,8 @@ REASONS: Mapping[str, Reason] = {
 
 _MAX_MESSAGE_CHARS = 4_000
 _OTHER_STATUS = Reason(
-    "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy before it, answered with this HTTP status.",
-    "500 means that the gateway could not fetch or keep the result; the others come from a proxy.",
+    "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy in front of it, returned this HTTP status.",
+    "500 means that the gateway could not fetch or store the result; the others come from a proxy.",
 )  # fmt: skip
 
 

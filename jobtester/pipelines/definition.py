@@ -56,8 +56,8 @@ class Table(BaseModel):
 class Override(Table):
     """What differs for some models or in one variant: parameters, files, and parameters of checks by name."""
 
-    parameters: dict[str, Any] = Field({}, description="values that are sent instead of, or besides, the pipeline's")
-    files: dict[str, str] = Field({}, description="test inputs that are sent instead, by form field")
+    parameters: dict[str, Any] = Field({}, description="values that override or extend the pipeline's")
+    files: dict[str, str] = Field({}, description="test inputs that override the pipeline's, by form field")
     expect: dict[str, dict[str, Any]] = Field({}, description="parameters of checks, by the check's name")
 
 
@@ -73,31 +73,29 @@ class PipelineDefinition(Table):
     slug: str
     inputs: Mapping[str, AssetMetadata] = {}
 
-    name: str = Field(
-        "", description="what the Leaderboard gets; go-livepeer's display name, for BYOC the capability's"
-    )
-    enabled: bool = Field(True, description="test it at all")
-    byoc: bool = Field(False, description="an external capability, whose name is the table's")
+    name: str = Field("", description="name at the Leaderboard: go-livepeer's display name, for BYOC the capability's")
+    enabled: bool = Field(True, description="test this pipeline")
+    byoc: bool = Field(False, description="an external capability, named like the table")
     models: tuple[str, ...] = Field(("*",), description="which models are tested: ids or patterns with `*` and `?`")
     uri: UriPath = Field(description="path of the job at the gateway; for BYOC the one after /process/request")
     content_type: Literal["application/json", "multipart/form-data"] = Field(
-        "application/json", description="how the request is written; only form data carries files"
+        "application/json", description="format of the request; only form data can contain files"
     )
     timeout: Limit = Field(60.0, description="time limit of a job for a warm model, at most a day")
     cold_timeout: Limit = Field(360.0, description="time limit for a model that may have to be loaded first")
     model_field: str = Field("model_id", pattern=r"^\w+$", description="the parameter that names the model")
-    stream: bool | None = Field(None, description="the parameter `stream`; left out where not set")
+    stream: bool | None = Field(None, description="the parameter `stream`; unset: not sent")
     capture_response: bool = Field(
-        True, description="keep and post what a passed job answered; of others it is always kept"
+        True, description="record and post the answers of passed jobs; other answers are always recorded"
     )
     parameters: dict[str, Any] = Field(
-        {}, description="what is sent; of a list one value is taken in each tick, the same for all"
+        {}, description="what is sent; of a list each tick uses one value, the same for all orchestrators"
     )
-    files: dict[str, str] = Field({}, description="test inputs that are sent, by form field")
-    checks: tuple[dict[str, Any], ...] = Field((), description="what the answer has to pass, in this order")
-    units: tuple[Factor, ...] = Field((), description="factors whose product is what is paid for")
-    per_model: dict[str, Override] = Field({}, description="what differs for models that match a pattern")
-    variants: tuple[Override, ...] = Field((), description="whole alternatives, of which one is taken in each tick")
+    files: dict[str, str] = Field({}, description="test inputs to send, by form field")
+    checks: tuple[dict[str, Any], ...] = Field((), description="checks of the answer, in this order")
+    units: tuple[Factor, ...] = Field((), description="factors whose product is the number of priced units")
+    per_model: dict[str, Override] = Field({}, description="overrides for models that match a pattern")
+    variants: tuple[Override, ...] = Field((), description="alternatives, of which each tick uses one")
 
     def model_post_init(self, _context: object) -> None:
         """Set a missing name: go-livepeer's display name for its pipelines, the capability's for external ones."""

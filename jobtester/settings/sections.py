@@ -42,7 +42,7 @@ class ScheduleSettings(Section):
         "0s", le=_MAX_INTERVAL_S, description="shifts the ticks against the wall clock, to stagger regions"
     )  # type: ignore[assignment]
     run_at_start: bool = Field(True, description="run a tick at once when the daemon starts")
-    deadline: PositiveDuration = Field("50m", description="jobs not begun by then are skipped")  # type: ignore[assignment]
+    deadline: PositiveDuration = Field("50m", description="jobs that have not started by then are skipped")  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _check_interval_or_cron(self) -> ScheduleSettings:
@@ -57,44 +57,44 @@ class ScheduleSettings(Section):
 
 
 class ServerSettings(Section):
-    """Where the daemon listens, and who may do more than read."""
+    """Where the daemon listens, and the secrets of routes that change something."""
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - the gateway must reach it
     port: int = Field(7934, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     admin_token: SecretStr | None = Field(None, description="bearer token for POST /api/ticks")
     results_secret: SecretStr | None = Field(None, description="HMAC key of other testers' results")
     events_token: SecretStr | None = Field(
-        None, description="token that a gateway's event sink sends; empty: every sender is believed"
+        None, description="token that a gateway's event sink sends; empty: every sender is trusted"
     )
 
 
 class GatewaySettings(Section):
     """One go-livepeer gateway that jobs go through."""
 
-    name: str = Field("gateway", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="what the tester calls it")
+    name: str = Field("gateway", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="its name in the tester")
     url: WebAddress = Field(description="where AI jobs go")
     cli_url: WebAddress | None = Field(None, description="CLI port: discovery and metrics")
     targeting: Literal["webhook", "query", "byoc"] = Field(
         "webhook",
         description="how the tester names the orchestrator to use; byoc: external capabilities only, on any gateway",
     )
-    overlap: bool = Field(False, description="webhook only: hand the lease over early, score only on proof")
+    overlap: bool = Field(False, description="webhook only: release the lease early, score only on proof")
     token: SecretStr | None = Field(None, description="bearer sent with each job, for a proxy in front")
     verify_tls: bool = Field(True, description="check the gateway's certificate")
     metrics: bool = Field(True, description="read the CLI port's /metrics as evidence")
     events: bool = Field(False, description="the gateway's event sink posts to us; delivery waits evidence_wait for it")
-    event_source: str = Field("", description="what the gateway calls itself in events; needed with several gateways")
+    event_source: str = Field("", description="the gateway's name in its events; required with several gateways")
     artifact_networks: list[NetworkRange] = Field(
-        [], description="private networks that result files may be fetched from, as CIDR; public ones need no mention"
+        [], description="private networks that result files may come from, as CIDR; public ones are always allowed"
     )
     retry_window: Duration = Field("2s", description="the gateway's -aiProcessingRetryTimeout")  # type: ignore[assignment]
     settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]
-    first_ask: PositiveDuration = Field("10s", description="a tester gateway asks whom to use within this time")  # type: ignore[assignment]
+    first_ask: PositiveDuration = Field("10s", description="a tester gateway calls the webhook within this time")  # type: ignore[assignment]
     min_asks: int = Field(
         5,
         ge=1,
         le=5,
-        description="webhook calls that an answered job causes at least; a half-configured gateway asks 3 times",
+        description="minimum of webhook calls per answered job; a half-configured gateway makes 3",
     )
     after_disconnect: Duration = Field("7s", description="silence after a dropped job before the lease moves on")  # type: ignore[assignment]
     evidence_wait: Duration = Field("2s", description="how long delivery waits for events")  # type: ignore[assignment]
@@ -118,13 +118,11 @@ class LimitSettings(Section):
     per_orchestrator: int = Field(1, ge=1, le=64, description="jobs in flight on one orchestrator")
     max_response: Size = Field("64MiB", description="largest answer that is read")  # type: ignore[assignment]
     max_artifact: Size = Field("64MiB", description="largest result file that is read")  # type: ignore[assignment]
-    grace: Duration = Field("20s", description="how long running jobs may go on when the daemon is stopped")  # type: ignore[assignment]
-    busy_retries: int = Field(3, ge=0, le=20, description="how often a busy orchestrator is tried again in a tick")
-    busy_backoff: Duration = Field(
-        "15s", description="pause before a busy orchestrator is tried again, doubled each time"
-    )  # type: ignore[assignment]
+    grace: Duration = Field("20s", description="how long running jobs may continue when the daemon stops")  # type: ignore[assignment]
+    busy_retries: int = Field(3, ge=0, le=20, description="how often a busy orchestrator is retried in a tick")
+    busy_backoff: Duration = Field("15s", description="pause before a busy orchestrator is retried, doubled each time")  # type: ignore[assignment]
     busy_patience: Duration = Field(
-        "15s", description="how long a tick goes on for busy orchestrators alone, shared by the tries that are left"
+        "15s", description="how long a tick continues only for busy orchestrators, shared by the remaining retries"
     )  # type: ignore[assignment]
 
 
@@ -135,7 +133,7 @@ class LeaderboardSettings(Section):
     secret: SecretStr | None = Field(None, description="key that signs the stats")
     post: bool = Field(True, description="post stats to the Leaderboard")
     post_unscored: bool = Field(False, description="post unscored results too, as failures")
-    post_suspect: bool = Field(False, description="do not hold the failures of a tick in which nearly all failed alike")
+    post_suspect: bool = Field(False, description="post the failures of suspect ticks too")
 
 
 class DeliverySettings(Section):
@@ -143,23 +141,23 @@ class DeliverySettings(Section):
 
     uncertain: Literal["resend", "hold"] = Field(
         "hold",
-        description="a stat of which reading back cannot tell whether it was stored: `hold` keeps it for a person, "
+        description="what to do if reading back does not show whether a stat was stored: `hold` leaves it to you, "
         "`resend` posts it again, so it may count twice",
     )
-    max_age: PositiveDuration = Field("1h", description="older stats are kept but not posted any more")  # type: ignore[assignment]
+    max_age: PositiveDuration = Field("1h", description="older stats expire and are not posted")  # type: ignore[assignment]
     parallel: int = Field(
-        8, ge=1, le=32, description="posts in flight, besides those that wait unusually long for their answer"
+        8, ge=1, le=32, description="posts in flight, not counting those that wait unusually long for an answer"
     )
     audit: int = Field(3, ge=0, description="delivered stats of each tick that are read back; 0: none")
     miss_after: PositiveDuration | None = Field(
         None,
-        description="a stat that is not found is believed lost, and sent again, this long after it was sent; "
-        "longer than the server may still be storing it. Unset: 90 s, on Vercel 5 min",
+        description="a missing stat counts as lost and is sent again this long after its post; longer than "
+        "the server may take to store it. Unset: 90 s, on Vercel 5 min",
     )
 
 
 class StoreSettings(Section):
-    """Where results are kept."""
+    """Where results are stored."""
 
     path: str = Field("data/jobtester.db", min_length=1, description="SQLite file, relative to the working directory")
     keep: PositiveDuration = Field("30d", description="older results are deleted")  # type: ignore[assignment]
@@ -179,7 +177,7 @@ class StaticOrchestrator(Section):
 
     address: str = Field(pattern=r"^0[xX][0-9a-fA-F]{40}$", description="its Ethereum address")
     service_uri: str = Field(min_length=1, description="where a gateway reaches it")
-    capabilities: list[StaticCapability] = Field([], description="what it offers; nothing is tested without")
+    capabilities: list[StaticCapability] = Field([], description="what it offers; without any, nothing is tested")
 
 
 class DiscoverySettings(Section):
@@ -188,15 +186,15 @@ class DiscoverySettings(Section):
     source: Literal["auto", "network", "tester", "static"] = Field("auto", description="where orchestrators come from")
     orchestrators: list[StaticOrchestrator] = Field([], description="the orchestrators, for source = static")
     include: list[str] = Field([], description="addresses or service URIs; empty means all")
-    exclude: list[str] = Field([], description="addresses or service URIs that are left out")
-    patience: Duration = Field("30s", description="how long an empty answer is asked for again")  # type: ignore[assignment]
+    exclude: list[str] = Field([], description="addresses or service URIs that are not tested")
+    patience: Duration = Field("30s", description="how long discovery repeats a request with an empty answer")  # type: ignore[assignment]
 
 
 class BudgetSettings(Section):
-    """What testing may cost; absent keys set no bound."""
+    """What testing may cost; unset keys set no limit."""
 
-    per_tick: Wei | None = Field(None, description='most that one tick may cost, as "0.001 ETH" or wei')
-    per_day: Wei | None = Field(None, description="most that a UTC day may cost")
+    per_tick: Wei | None = Field(None, description='maximum cost of one tick, as "0.001 ETH" or wei')
+    per_day: Wei | None = Field(None, description="maximum cost of a UTC day")
     max_price_per_job: Wei | None = Field(None, description="jobs that cost more are skipped")
 
 
@@ -204,7 +202,7 @@ class NotifySettings(Section):
     """Where each tick's report is posted."""
 
     url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
-    secret: SecretStr | None = Field(None, description="key that signs the report, as stats are signed")
+    secret: SecretStr | None = Field(None, description="key that signs the report, like stats")
 
 
 class LogSettings(Section):
