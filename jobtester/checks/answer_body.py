@@ -1,4 +1,4 @@
-"""Parse the body of an answer, JSON as a whole or as a stream of events, and measure how fast it was written."""
+"""Parse the body of an answer, as JSON or as a stream of events, and measure how fast it arrived."""
 
 from __future__ import annotations
 

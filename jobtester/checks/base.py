@@ -1,4 +1,4 @@
-"""Define what a check gets to see of an answer and its request, and how it reports what is wrong."""
+"""Define the input of a check and the error that reports what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assemble the events of a streamed chat completion into the answer that would have come without streaming."""
+"""Assemble the events of a streamed chat completion into the answer without streaming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge one answer: parse its body and run every check on it. Pure, with no I/O of its own."""
+"""Judge one answer: parse its body and run every check on it. Pure, without I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide whether a text really says the expected word, and neither repeats the question nor lists everything."""
+"""Decide whether a text contains the expected word as an answer, not as a repeated question or a list of words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognize whether a text is in a language that a list of words can judge, by its letters and its small words."""
+"""Recognize by letters and common words whether a text is in a language that a list of words can judge."""
 
 from __future__ import annotations
 

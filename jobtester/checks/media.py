@@ -1,4 +1,4 @@
-"""Find the bytes of a picture, a video or a sound that an answer names, and decode them safely."""
+"""Find the bytes of a picture, video or sound in an answer, and decode them safely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List every check with its parameters, as they are written in config.toml, and run it safely."""
+"""List every check with its parameters, as written in config.toml, and how to run it safely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode a sound file as a player does, and measure what can be heard in it."""
+"""Decode a sound file like a player, and measure what is audible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split texts into words that can be compared, and measure how far two of them are apart."""
+"""Split texts into comparable words, and measure the distance between two texts."""
 
 from __future__ import annotations
 

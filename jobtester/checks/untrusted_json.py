@@ -1,4 +1,4 @@
-"""Parse JSON that strangers sent, and reach into it along paths such as `images.0.url`."""
+"""Parse untrusted JSON, and read values along paths such as `images.0.url`."""
 
 from __future__ import annotations
 

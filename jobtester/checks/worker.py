@@ -1,4 +1,4 @@
-"""Start, use and end the processes that decode what strangers sent."""
+"""Start, use and stop the processes that decode untrusted files."""
 
 from __future__ import annotations
 

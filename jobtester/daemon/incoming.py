@@ -1,4 +1,4 @@
-"""Accept what comes in from outside beside ticks: events of gateways and results of other testers."""
+"""Accept what arrives from outside: events of gateways and results of other testers."""
 
 from __future__ import annotations
 

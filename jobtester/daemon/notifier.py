@@ -1,4 +1,4 @@
-"""Post each job report to a URL of the operator's, e.g. that of a chat bot."""
+"""Post each job report to the operator's URL, such as a chat bot's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reasons: the one table of what a job can come to, and the findings and verdicts that refer to it."""
+"""Reasons: the one table of reason codes, and the findings and verdicts that refer to it."""
 
 from __future__ import annotations
 

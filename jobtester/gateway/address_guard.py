@@ -1,4 +1,4 @@
-"""Decide which addresses a file may be fetched from: responses come from strangers, and may name our own network."""
+"""Decide which addresses a file may be fetched from: untrusted responses may name addresses of our own network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connect to an orchestrator's service URI as a gateway would, to tell a dead one from one that was not selected."""
+"""Connect to an orchestrator's service URI like a gateway, to distinguish a dead one from an unselected one."""
 
 from __future__ import annotations
 

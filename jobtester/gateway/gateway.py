@@ -1,4 +1,4 @@
-"""One gateway with everything that belongs to it, as a tick drives it."""
+"""One gateway with everything that belongs to it, as a tick uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide whom a webhook gateway may select, and when that may change. Pure rules of time: no I/O, no waiting.
+"""Decide which orchestrator a webhook gateway may select, and when that may change. Pure rules of time, no I/O.
 
 A gateway asks the webhook some times before each attempt of a job, and takes whoever is named just then. Nothing in its
 question says for which job it asks. So the tester keeps one orchestrator named until no question can follow for a job

@@ -1,4 +1,4 @@
-"""Time one job's request where its bytes pass, however busy the event loop is."""
+"""Time one job's request at the socket, regardless of the event loop's load."""
 
 from __future__ import annotations
 

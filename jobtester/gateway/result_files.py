@@ -1,4 +1,4 @@
-"""Fetch the files that responses name, within bounds and from nowhere they must not come from."""
+"""Fetch the files that responses name, within limits and only from allowed addresses."""
 
 from __future__ import annotations
 

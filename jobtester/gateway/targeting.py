@@ -1,4 +1,4 @@
-"""Make a gateway use one given orchestrator, in whichever way the gateway can be told."""
+"""Make a gateway use one given orchestrator: by webhook lease, query or BYOC header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run posts a few at a time, and let those without an answer step aside, so that they hold up no others."""
+"""Run a limited number of posts at once, and let slow ones continue without delaying others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of keys in config.toml: each reads a text that people write, or says what to write instead."""
+"""The types of keys in config.toml: each parses what people write, or explains what to write instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Move stats from state to state on their way to the Leaderboard."""
+"""Change the state of stats on their way to the Leaderboard."""
 
 from __future__ import annotations
 

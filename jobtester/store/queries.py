@@ -1,4 +1,4 @@
-"""Read results for pages, the API and commands, in few and light queries however many there are."""
+"""Read results for pages, the API and commands, with few and fast queries."""
 
 from __future__ import annotations
 

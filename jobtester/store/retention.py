@@ -1,4 +1,4 @@
-"""Delete what is older than store.keep, a little at a time, and give its room back to the disk."""
+"""Delete what is older than store.keep in small steps, and return the space to the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find out who can be tested, and plan a tick over them."""
+"""Discover orchestrators, and plan a tick over them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running tick as others see it: its report, the jobs in flight, the metrics, and those who observe it."""
+"""The progress of the running tick for observers: its report, jobs in flight and metrics."""
 
 from __future__ import annotations
 

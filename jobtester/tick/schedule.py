@@ -1,4 +1,4 @@
-"""Call when a tick is due. APScheduler serves as a clock only: ticks run elsewhere, and no job of its own is kept."""
+"""Report when a tick is due. APScheduler serves only as a clock: ticks run elsewhere."""
 
 from __future__ import annotations
 

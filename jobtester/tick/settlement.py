@@ -1,4 +1,4 @@
-"""Carry out what is decided about judged jobs: record their results, each once, or have the jobs run again."""
+"""Carry out the decisions about judged jobs: record each result once, or run the job again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold what the routes show and feed."""
+"""Hold the parts of the tester that the routes use."""
 
 from __future__ import annotations
 
