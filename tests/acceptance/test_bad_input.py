@@ -116,7 +116,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """`check` tells every peer that does not answer; `run` and `plan` exit 1 with the reason."""
+    """`check` lists every peer that does not answer; `run` and `plan` exit 1 with the reason."""
     (tmp_path / "config.toml").write_text(VALID_CONFIG)
     assert_refused(run_command("check", folder=tmp_path), "gateway g", "http://127.0.0.1:1", "discovery", code=1)
     assert_refused(run_command("plan", folder=tmp_path), "http://127.0.0.1:1", code=1)

@@ -87,7 +87,7 @@ async def test_sigterm_in_the_middle_of_a_tick(tmp_path: Path, up: bool) -> None
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"])
-async def test_sigterm_while_a_gateway_does_not_tell_who_is_there(tmp_path: Path, answer: bytes) -> None:
+async def test_sigterm_while_discovery_gets_no_answer(tmp_path: Path, answer: bytes) -> None:
     """Nothing has begun that would need a grace, so it ends without waiting for answers, or for patience to end."""
     asked = asyncio.Event()
 

@@ -29,7 +29,7 @@ class DaemonWithClock:
     def __init__(self, clock: WallClock, running: DaemonProcess, port: int) -> None:
         self.clock, self.running, self.port = clock, running, port
 
-    async def healthy(self) -> None:
+    async def assert_healthy(self) -> None:
         """Assert that it answers, as it has to at any time."""
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session,
@@ -37,7 +37,7 @@ class DaemonWithClock:
         ):
             assert answer.status == 200, await answer.text()
 
-    async def scheduled(self) -> None:
+    async def wait_scheduled(self) -> None:
         """Wait until it has a next tick: from then on it is the daemon that has to notice what the clock does."""
         url = f"http://127.0.0.1:{self.port}/api/status"
         async with aiohttp.ClientSession() as session:
@@ -59,7 +59,7 @@ class DaemonWithClock:
         self.clock.set(shown)
         began, instant = await self.next_tick(), datetime.fromisoformat(due)
         assert timedelta(seconds=-1) <= began - instant < timedelta(minutes=2), (began, instant)
-        await self.healthy()
+        await self.assert_healthy()
 
 
 @asynccontextmanager
@@ -81,7 +81,7 @@ async def daemon_with_clock(folder: Path, start: str, schedule: dict[str, object
             for gateway in network.gateways.values():
                 gateway.webhook_url = f"http://127.0.0.1:{port}/orchestrators"
             daemon = DaemonWithClock(clock, running, port)
-            await daemon.scheduled()
+            await daemon.wait_scheduled()
             yield daemon
             await running.stop()
         finally:
@@ -103,7 +103,7 @@ async def test_ticks_go_on_through_the_end_of_summer_time(tmp_path: Path) -> Non
 async def test_it_may_start_inside_the_repeated_hour(tmp_path: Path) -> None:
     """It answers, ticks at the next half hour, and stops."""
     async with daemon_with_clock(tmp_path, "2026-10-25T02:10:00+01:00", HALF_HOURS) as daemon:
-        await daemon.healthy()
+        await daemon.assert_healthy()
         await daemon.ticks_at("2026-10-25T02:29:57+01:00", "2026-10-25T02:30+01:00")
 
 

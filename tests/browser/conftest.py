@@ -58,7 +58,7 @@ def _clear(driver: webdriver.Chrome) -> None:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """Return axe-core's source, of the package that brings it along; AXE may name another axe.min.js."""
-    given = os.environ.get("AXE")
-    if given:
-        return Path(given).read_text("utf-8")
+    path = os.environ.get("AXE")
+    if path:
+        return Path(path).read_text("utf-8")
     return (resources.files("axe_core_python") / "axe.min.js").read_text("utf-8")

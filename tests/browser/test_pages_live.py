@@ -99,14 +99,14 @@ def watch(browser: webdriver.Chrome, base: str, width: int) -> list[int]:
     counts: list[int] = []
     in_flight: set[str] = set()
 
-    def moved() -> bool:
+    def has_moved() -> bool:
         now = int(read_text(browser, "finished"))
         if not counts or now != counts[-1]:
             counts.append(now)
         in_flight.add(read_text(browser, "in-flight"))
         return len(counts) >= 4
 
-    block_until(moved, "the page follows the tick")
+    block_until(has_moved, "the page follows the tick")
     assert read_text(browser, "planned") == "72"
     assert any(text.strip().startswith("gateway: 0x") for text in in_flight)
     assert browser.execute_script("return window.sameDocument === true")
@@ -125,10 +125,10 @@ async def test_progress_moves_without_reload(width: int, browser: webdriver.Chro
         assert counts == sorted(counts)
         report = await running
 
-        def closed() -> bool:
+        def is_shown_as_finished() -> bool:
             return any("finished" in text for text in browser.execute_script(_ITEMS, f"/t/{report.tick}"))
 
-        await asyncio.to_thread(block_until, closed)
+        await asyncio.to_thread(block_until, is_shown_as_finished)
         await asyncio.to_thread(assert_layout_stable, browser, width)
 
 

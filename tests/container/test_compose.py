@@ -31,13 +31,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder.chmod(0o755)
     _edit(folder / "config.toml", "[limits]\n", '[limits]\nbusy_backoff = "500ms"\n')
     name = f"jobtester-test-{secrets.token_hex(4)}"
-    one = Project(folder, name, free_port(), f"{name}:test")
+    clone = Project(folder, name, free_port(), f"{name}:test")
     try:
-        one.compose("up", "--detach", "--wait")
-        yield one
+        clone.compose("up", "--detach", "--wait")
+        yield clone
     finally:
-        one.compose("down", "--volumes", "--timeout", "5", check=False)
-        subprocess.run(["docker", "image", "rm", "--force", one.image], capture_output=True)
+        clone.compose("down", "--volumes", "--timeout", "5", check=False)
+        subprocess.run(["docker", "image", "rm", "--force", clone.image], capture_output=True)
 
 
 def test_a_fresh_clone_comes_up_healthy_and_passes_a_tick(project: Project) -> None:
@@ -63,15 +63,15 @@ def test_stats_reach_the_simulated_leaderboard(project: Project) -> None:
 @pytest.mark.parametrize("service", ["job-tester", "gateway"])
 def test_containers_may_do_little(project: Project, service: str) -> None:
     """Not root, nothing writable but /data and /tmp, no capability, no way to gain any; logs do not fill the disk."""
-    found = project.inspect(service)
-    host = found["HostConfig"]
+    container = project.inspect(service)
+    host = container["HostConfig"]
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
     assert host["CapAdd"] is None
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert host["Init"] is True
     assert host["LogConfig"]["Config"]["max-size"]
-    assert found["Config"]["User"] == "10001:10001"
+    assert container["Config"]["User"] == "10001:10001"
     status = project.run_python(service, "print(open('/proc/1/status').read())")
     ids = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines() if ":" in line}
     assert ids["Uid"] == ["10001"] * 4
@@ -84,23 +84,25 @@ def test_containers_may_do_little(project: Project, service: str) -> None:
 
 def test_the_port_is_for_this_machine_only_and_secrets_are_files(project: Project) -> None:
     """Nothing secret stands in the environment or the arguments, which anybody who may ask the engine could read."""
-    found = project.inspect("job-tester")
-    assert found["HostConfig"]["PortBindings"] == {"7934/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(project.port)}]}
+    container = project.inspect("job-tester")
+    assert container["HostConfig"]["PortBindings"] == {
+        "7934/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(project.port)}]
+    }
     assert project.inspect("gateway")["HostConfig"]["PortBindings"] in ({}, None)
     for service in ("job-tester", "gateway"):
-        found = project.inspect(service)
-        assert "demo-secret" not in json.dumps([found["Config"]["Env"], found["Args"]])
+        container = project.inspect(service)
+        assert "demo-secret" not in json.dumps([container["Config"]["Env"], container["Args"]])
     assert "demo-secret" not in project.compose("logs")
     assert "demo-secret" not in project.compose("exec", "--no-TTY", "job-tester", "jobtester", "config", "show")
 
 
 def test_the_image_is_small_and_holds_no_compiler(project: Project) -> None:
     """What is not there cannot be misused; the engine checks health by the tester's own command."""
-    found = json.loads(subprocess.run(["docker", "inspect", project.image], capture_output=True, check=True).stdout)[0]
-    assert found["Size"] < 350e6
-    assert found["Config"]["Entrypoint"] == ["jobtester"]
-    assert found["Config"]["Healthcheck"]["Test"] == ["CMD", "jobtester", "healthcheck"]
-    assert found["Config"]["Labels"]["org.opencontainers.image.title"] == "livepeer-job-tester"
+    image = json.loads(subprocess.run(["docker", "inspect", project.image], capture_output=True, check=True).stdout)[0]
+    assert image["Size"] < 350e6
+    assert image["Config"]["Entrypoint"] == ["jobtester"]
+    assert image["Config"]["Healthcheck"]["Test"] == ["CMD", "jobtester", "healthcheck"]
+    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == "livepeer-job-tester"
     code = "import shutil; print([n for n in ('cc', 'gcc', 'clang', 'c++', 'make', 'ld') if shutil.which(n)])"
     assert project.run_python("job-tester", code).strip() == "[]"
 
@@ -142,19 +144,19 @@ def test_it_stops_within_the_grace_period_and_keeps_its_data(project: Project) -
 def test_a_copy_is_made_and_brought_back_as_the_page_says(project: Project) -> None:
     """From a daemon that runs, and after everything was lost; the tester goes on with it."""
     before = _ids(project)
-    project.shell(_told("How do I back up?"))
+    project.shell(_documented_commands("How do I back up?"))
     project.compose("down", "--volumes")
     project.compose("up", "--detach", "--wait")
     assert not before & _ids(project)
-    project.shell(_told("How do I bring a copy back?"))
+    project.shell(_documented_commands("How do I bring a copy back?"))
     block_until(lambda: before <= _ids(project), "all that was there", timeout_s=30)
     block_until(lambda: before < _ids(project), "something new", timeout_s=60)
 
 
 def test_the_gateway_profile_has_every_flag(project: Project) -> None:
     """A real gateway in the simulated one's place: started as a tester gateway, reached under the same name."""
-    given = {"ETH_RPC_URL": "https://rpc.example/key", "MAX_PRICE_PER_UNIT": "1200"}
-    (project.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    variables = {"ETH_RPC_URL": "https://rpc.example/key", "MAX_PRICE_PER_UNIT": "1200"}
+    (project.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
     try:
         services = json.loads(project.compose("--profile", "gateway", "config", "--format", "json"))["services"]
     finally:
@@ -188,12 +190,12 @@ def test_every_variable_is_explained(project: Project) -> None:
 
 def test_the_monitoring_profile_mounts_what_is_there(project: Project) -> None:
     """Prometheus and Grafana find their files in ./monitoring."""
-    found = json.loads(project.compose("--profile", "monitoring", "config", "--format", "json"))["services"]
+    services = json.loads(project.compose("--profile", "monitoring", "config", "--format", "json"))["services"]
     for service in ("prometheus", "grafana"):
-        for mount in found[service]["volumes"]:
+        for mount in services[service]["volumes"]:
             if mount["type"] == "bind":
                 assert Path(mount["source"]).is_dir(), mount
-        assert all(port["host_ip"] == "127.0.0.1" for port in found[service]["ports"])
+        assert all(port["host_ip"] == "127.0.0.1" for port in services[service]["ports"])
     for name in ("prometheus.yml", "alerts.yml", "grafana/dashboards/jobtester.json"):
         assert (project.folder / "monitoring" / name).is_file()
 
@@ -239,7 +241,7 @@ ENTRYPOINT ["sh", "-c", "cat /keystore/key /run/secrets/eth_password && exec job
 def test_nothing_is_left_after_removing_it_as_the_page_says(project: Project) -> None:
     """Containers, volumes and the image are gone."""
     project.compose("up", "--detach", "--wait")
-    project.shell(_told("How do I remove it?"))
+    project.shell(_documented_commands("How do I remove it?"))
     for kind in ("container", "volume", "network"):
         assert not _engine(kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project={project.name}")
     assert not _engine("image", "ls", "--quiet", project.image)
@@ -249,7 +251,7 @@ def _engine(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], capture_output=True, check=True, text=True).stdout
 
 
-def _told(heading: str) -> str:
+def _documented_commands(heading: str) -> str:
     """Return the commands that docs/production.md has under a heading."""
     return pages.page_of("production.md").blocks("sh", under=heading)[0]
 
@@ -266,10 +268,10 @@ def _by_schedule(project: Project) -> list[object]:
 
 def _rows(project: Project) -> list[object]:
     code = "import urllib.request as u; print(u.urlopen('http://gateway:10935/rows').read().decode())"
-    found: list[object] = json.loads(project.run_python("job-tester", code))
-    return found
+    rows: list[object] = json.loads(project.run_python("job-tester", code))
+    return rows
 
 
 def _ids(project: Project) -> set[str]:
-    found = project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
-    return {one["id"] for one in json.loads(found)["items"]}
+    listed = project.compose("exec", "--no-TTY", "job-tester", "jobtester", "results", "--json", "--limit", "9999")
+    return {result["id"] for result in json.loads(listed)["items"]}

@@ -134,26 +134,26 @@ def test_every_table_is_on_some_page() -> None:
 def test_commands_exist(page: Page) -> None:
     """Whoever copies a command has one that this version understands."""
     for words in page.commands:
-        _understood(words)
+        _assert_command(words)
     for code in page.inline:
         if code.split()[0] in ("jobtester", "make") and "<" not in code and code not in ("jobtester", "make"):
-            _understood(code.split(), partly=True)
+            _assert_command(code.split(), partly=True)
 
 
-def _understood(words: list[str], *, partly: bool = False) -> None:
+def _assert_command(words: list[str], *, partly: bool = False) -> None:
     """Assert that a command, or the beginning of one, is known. Those of other programs are looked into."""
     shown = " ".join(words)
     match words:
         case ["jobtester" | ".venv/bin/jobtester", *rest]:
-            _jobtester(rest, partly)
+            _assert_jobtester_command(rest, partly)
         case ["make", *rest]:
-            known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
             for word in rest:
-                assert "=" in word or word in known, f"{shown}: no such target"
+                assert "=" in word or word in targets, f"{shown}: no such target"
         case ["docker", "compose", "exec", "job-tester", "jobtester", *rest]:
-            _jobtester(rest, partly)
+            _assert_jobtester_command(rest, partly)
         case ["docker", "run", *rest]:
-            _jobtester(rest[rest.index("livepeer-job-tester") + 1 :], partly)
+            _assert_jobtester_command(rest[rest.index("livepeer-job-tester") + 1 :], partly)
         case ["docker", "compose" | "build", *_]:
             assert (ROOT / "docker-compose.yml").is_file()
             assert (ROOT / "Dockerfile").is_file()
@@ -167,12 +167,12 @@ def _understood(words: list[str], *, partly: bool = False) -> None:
             address = rest[-1]
             path = address.removeprefix("http://127.0.0.1:7934").partition("?")[0]
             method = rest[rest.index("-X") + 1] if "-X" in rest else "GET"
-            assert any(one == method and _fits(route, path) for one, route in _routes()), f"{shown}: no such route"
+            assert any(verb == method and _fits(route, path) for verb, route in _routes()), f"{shown}: no such route"
         case _:
             pytest.fail(f"{shown}: not a command that is known here")
 
 
-def _jobtester(words: list[str], partly: bool) -> None:
+def _assert_jobtester_command(words: list[str], partly: bool) -> None:
     """Assert that the program's own parser takes these words."""
     parser: argparse.ArgumentParser = make_parser()
     at = 0
@@ -184,9 +184,9 @@ def _jobtester(words: list[str], partly: bool) -> None:
             return
         assert words[at] in below, f"jobtester {' '.join(words)}: no such command"
         parser, at = below[words[at]], at + 1
-    known = {option for action in parser._actions for option in action.option_strings}
+    options = {option for action in parser._actions for option in action.option_strings}
     for word in words[at:]:
-        assert not word.startswith("-") or word in known, f"jobtester {' '.join(words)}: no {word}"
+        assert not word.startswith("-") or word in options, f"jobtester {' '.join(words)}: no {word}"
     if not partly:
         try:
             make_parser().parse_args(words)
@@ -213,9 +213,9 @@ def test_help_names_the_built_in_networks(command: str) -> None:
 
 def test_every_command_is_documented() -> None:
     """The list of commands is whole."""
-    said = " ".join(pages.page_of("routes.md").inline)
+    commands = " ".join(pages.page_of("routes.md").inline)
     for words in _every_command(make_parser(), ()):
-        assert f"jobtester {' '.join(words)}" in said, f"{' '.join(words)} is missing in docs/routes.md"
+        assert f"jobtester {' '.join(words)}" in commands, f"{' '.join(words)} is missing in docs/routes.md"
 
 
 def _every_command(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -268,11 +268,11 @@ def test_examples_of_keys_are_usable() -> None:
 @each_page
 def test_keys_named_in_the_text_exist(page: Page) -> None:
     """A key path in the text, or a variable of the environment, is one that the settings have."""
-    known = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
+    keys = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
     for code in page.inline:
         path = code.partition(" = ")[0].partition(": ")[0]
         if re.fullmatch(r"[a-z_]+\.[a-z_]+", path) and path.split(".")[0] in Settings.model_fields:
-            assert path in known, f"{code}: no such key"
+            assert path in keys, f"{code}: no such key"
     for name in re.findall(r"\bJOBTESTER_[A-Z0-9_]*[A-Z0-9]", page.prose):
         assert _known_variable(name), f"{name}: no such key"
 
@@ -280,9 +280,9 @@ def test_keys_named_in_the_text_exist(page: Page) -> None:
 def _known_variable(name: str) -> bool:
     if name in ("JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR", "JOBTESTER_PORT", "JOBTESTER_SERVICE_HOST"):
         return True
-    known = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
+    keys = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
     parts = [part.lower() for part in name.removeprefix("JOBTESTER_").split("__") if not part.isdecimal()]
-    return name.startswith("JOBTESTER_") and ".".join(parts) in known
+    return name.startswith("JOBTESTER_") and ".".join(parts) in keys
 
 
 @each_page
@@ -295,14 +295,14 @@ def test_files_named_in_the_text_exist(page: Page) -> None:
 
 def _routes() -> set[tuple[str, str]]:
     app = build_app(cast(WebContext, None))
-    found = set()
+    routes = set()
     for route in app.router.routes():
         where = route.resource.canonical if route.resource is not None else ""
         if where.startswith("/static"):
             where = "/static/…"
         if route.method != "HEAD":
-            found.add((route.method, where))
-    return found
+            routes.add((route.method, where))
+    return routes
 
 
 def _fits(route: str, path: str) -> bool:
@@ -324,32 +324,32 @@ def test_routes_named_in_the_text_exist(page: Page) -> None:
     for code in page.inline:
         match = re.fullmatch(r"(GET|POST) (/\S*)", code)
         if match and not match[2].startswith(foreign):
-            known = {(method, route) for method, route in _routes()}
-            assert any(method == match[1] and (route == match[2] or _fits(route, match[2])) for method, route in known)
+            routes = {(method, route) for method, route in _routes()}
+            assert any(method == match[1] and (route == match[2] or _fits(route, match[2])) for method, route in routes)
 
 
 @each_page
 def test_metrics_named_in_the_text_exist(page: Page) -> None:
-    """A series in the text is one that /metrics gives."""
-    known = _series()
+    """A series named in the text is one that /metrics exports."""
+    series = _series()
     for code in page.inline:
         if re.fullmatch(r"jobtester_[a-z_]+[a-z]", code):
-            assert code in known, f"{code}: no such series"
+            assert code in series, f"{code}: no such series"
 
 
 def test_listed_metrics_exist() -> None:
     """The table of series is about series that there are."""
-    known = _series()
+    series = _series()
     for _, names in pages.page_of("routes.md").table("What is in the metrics?"):
         for name in re.findall(r"`(\w+)`", names):
-            assert f"jobtester_{name}" in known, name
+            assert f"jobtester_{name}" in series, name
 
 
 def _series() -> set[str]:
-    found = set()
+    names = set()
     for family in Metrics().registry.collect():
-        found |= {family.name, f"{family.name}_total" if family.type == "counter" else family.name}
-    return found
+        names |= {family.name, f"{family.name}_total" if family.type == "counter" else family.name}
+    return names
 
 
 @each_page

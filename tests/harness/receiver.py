@@ -65,13 +65,13 @@ class ReceivingTester:
         async with self.session.post(url, data=io.BytesIO(raw), headers=headers) as answer:
             return answer.status, answer.headers["Content-Type"], await answer.read()
 
-    async def forwarded(self) -> list[bytes]:
+    async def read_forwarded(self) -> list[bytes]:
         """Return what has reached the Leaderboard once nothing is in flight."""
         assert self.tester.daemon.delivery is not None
         await self.tester.daemon.delivery.drain()
         return [row.body for row in self.leaderboard.rows]
 
-    async def received(self) -> list[dict[str, Any]]:
+    async def read_received(self) -> list[dict[str, Any]]:
         """Return what is stored of other testers, newest first."""
         url = f"http://127.0.0.1:{self.tester.daemon.port}/api/received?limit=500"
         async with self.session.get(url) as answer:

@@ -39,41 +39,41 @@ def network(*faults: str, mode: str = "tester", metrics: bool = True, byoc: bool
     return Scenario("busy", 1, (gateway,), nodes)
 
 
-class Relenting:
-    """Looks on, and frees every orchestrator once one was deferred."""
+class FreeingObserver:
+    """An observer that frees every orchestrator at the given number of deferrals."""
 
     def __init__(self, tester: SimulatedTester, after: int) -> None:
         self.network: Network = tester.network
         self.after = after
 
-    def on_planned(self, plan: Plan) -> None:
-        """See the plan."""
+    def on_planned(self, _plan: Plan) -> None:
+        """Ignore the plan."""
 
-    def on_sent(self, job: Job, gateway: str) -> None:
-        """See a job leave."""
+    def on_sent(self, _job: Job, _gateway: str) -> None:
+        """Ignore a job that is sent."""
 
-    def on_deferred(self, job: Job, gateway: str, reason: str) -> None:
-        """Count, and relent."""
+    def on_deferred(self, _job: Job, _gateway: str, _reason: str) -> None:
+        """Count the deferral, and free everyone at the last one."""
         self.after -= 1
         if self.after == 0:
             for node in self.network.orchestrators:
                 node.restart()
 
-    def on_recorded(self, result: Result) -> None:
-        """See a result."""
+    def on_recorded(self, _result: Result) -> None:
+        """Ignore a result."""
 
-    def on_skipped(self, skip: Skip) -> None:
-        """See a skip."""
+    def on_skipped(self, _skip: Skip) -> None:
+        """Ignore a skipped job."""
 
 
 @pytest.mark.parametrize("mode", ["tester", "query"])
 async def test_who_becomes_free_passes(mode: str, tmp_path: Path) -> None:
     """Busy at first and free at the second try: passed, with the number of times it was deferred.
 
-    Under query nothing tells busy from other failures at once, so such a job is sent again at the end of the tick.
+    A query gateway does not show at once whether an orchestrator is busy; such a job is repeated when the tick ends.
     """
     async with simulated_tester(network("", "busy", mode=mode), tmp_path) as tester:
-        tester.daemon.coordinator.observers = (Relenting(tester, after=2),)
+        tester.daemon.coordinator.observers = (FreeingObserver(tester, after=2),)
         report = await tester.tick()
         why = "busy" if mode == "tester" else "unclear"
         assert (report.outcomes, report.deferred) == ({"passed": 4}, {why: 2})
@@ -109,8 +109,8 @@ async def test_busy_at_the_deadline_is_busy_and_not_skipped(tmp_path: Path) -> N
         assert report.settled == report.planned == len(await tester.results())
 
 
-async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
-    """Three ticks without a score in a row are told by API and pages, and one that passes ends the run."""
+async def test_a_streak_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
+    """API, metrics and pages show three ticks in a row without a score, and a pass ends the streak."""
     limits = {"busy_backoff": "1ms", "busy_retries": 1}
     async with simulated_tester(network("busy"), tmp_path, limits=limits) as tester, aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{tester.daemon.port}"
@@ -118,7 +118,7 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
 
         async def streaks() -> set[int]:
             async with session.get(f"{base}/api/orchestrators/{address}") as answer:
-                return {one["unscored_streak"] for one in (await answer.json())["capabilities"]}
+                return {capability["unscored_streak"] for capability in (await answer.json())["capabilities"]}
 
         for number in (1, 2, 3):
             await tester.tick()
@@ -129,7 +129,7 @@ async def test_a_run_of_busy_ticks_is_counted_and_shown(tmp_path: Path) -> None:
         assert all(f'orchestrator="{address}"' in line and line.endswith(" 3.0") for line in exported)
         async with session.get(f"{base}/") as page, session.get(f"{base}/o/{address}") as other:
             assert "busy · 3 in a row" in await page.text()
-            assert "3 times unscored in a row" in await other.text()
+            assert "unscored 3 times in a row" in await other.text()
         tester.network.orchestrators[0].restart()
         await tester.tick()
         assert await streaks() == {0}

@@ -12,7 +12,7 @@ from tests.harness.simulated import simulated_tester
 
 
 def network() -> Scenario:
-    """Build a quick node, one that takes for ever, and one that takes a while to load what it advertises as cold."""
+    """Build a quick node, one that never answers, and one that loads its cold model slowly."""
     nodes = tuple(
         OrchestratorSpec(
             address=f"0x{number + 1:040x}",
@@ -24,16 +24,16 @@ def network() -> Scenario:
     return Scenario("cold", 1, (GatewaySpec("gateway", mode="query"),), nodes)
 
 
-async def test_cold_models_have_their_own_limit_and_are_told_apart(tmp_path: Path) -> None:
-    """Three seconds are too long for a warm model and fine for a cold one; told in stat, report, metrics, API, page."""
+async def test_cold_models_have_their_own_limit_and_are_reported_separately(tmp_path: Path) -> None:
+    """Three seconds fail a warm model and pass a cold one; stat, report, metrics, API and page show which is which."""
     pipelines = {"llm": {"timeout": "2500ms", "cold_timeout": "60s"}}
     async with simulated_tester(network(), tmp_path, pipelines=pipelines) as tester, aiohttp.ClientSession() as session:
         planned = await tester.daemon.coordinator.planner.plan("t", await tester.daemon.coordinator.planner.discover())
         assert {job.model: job.timeout_s for job in planned.jobs} == {"m0": 2.5, "m1": 2.5, "m2": 60.0}
         report = await tester.tick()
         assert report.as_json()["warmth"] == {"warm": {"passed": 1, "failed": 1}, "cold": {"passed": 1}}
-        found = {row.model: (row.warm, row.outcome, row.reason) for row in await tester.results()}
-        assert found == {
+        outcomes = {row.model: (row.warm, row.outcome, row.reason) for row in await tester.results()}
+        assert outcomes == {
             "m0": (True, "passed", "ok"), "m1": (True, "failed", "timeout"), "m2": (False, "passed", "ok"),
         }  # fmt: skip
         stored = {row.stat["model"]: row.stat.get("model_is_warm", False) for row in tester.network.leaderboard.rows}
@@ -54,8 +54,8 @@ async def test_cold_models_have_their_own_limit_and_are_told_apart(tmp_path: Pat
         assert counted["jobtester_round_trip_seconds_sum", "", "false"] > 3
         async with session.get(f"{base}/t/{report.tick}") as page:
             shown = await page.text()
-        assert "of warm models</dt><dd><small>1 failed, 1 passed" in shown
-        assert "of cold models</dt><dd><small>1 passed" in shown
+        assert "warm models</dt><dd><small>1 failed, 1 passed" in shown
+        assert "cold models</dt><dd><small>1 passed" in shown
         assert shown.count("<small>cold</small>") == 1
         async with session.get(f"{base}/api/ticks/last") as answer:
             assert (await answer.json())["report"]["warmth"]["cold"] == {"passed": 1}

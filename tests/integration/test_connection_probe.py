@@ -1,4 +1,4 @@
-"""The probe of a service URI tells a dead orchestrator from a live one, and from the tester's own network."""
+"""The probe of a service URI distinguishes a dead orchestrator from a live one, and from the tester's own network."""
 
 from __future__ import annotations
 

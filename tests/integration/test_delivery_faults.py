@@ -233,7 +233,7 @@ async def test_a_manual_retry_posts_at_once_only_what_is_named(tmp_path: Path) -
         assert sorted(harness.stored_numbers()) == [1, 2, 3, 4]
 
 
-async def test_an_old_stat_is_kept_and_not_posted(tmp_path: Path) -> None:
+async def test_an_old_stat_stays_stored_and_is_not_posted(tmp_path: Path) -> None:
     """Rows are dated by their arrival: what is older than delivery.max_age expires, and stays for people to see."""
     async with delivery_harness(tmp_path, max_age_s=3600.0) as harness:
         await harness.leaderboard.stop()

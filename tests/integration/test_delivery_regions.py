@@ -47,7 +47,7 @@ async def test_invalid_region_may_mean_that_the_database_is_down(tmp_path: Path)
         assert await harness.states() == {"delivered": 2}
 
 
-async def test_another_testers_region_is_not_given_up_while_the_database_is_down(tmp_path: Path) -> None:
+async def test_another_testers_region_is_not_abandoned_while_the_database_is_down(tmp_path: Path) -> None:
     """What is forwarded waits as our own stats do; only a region that is listed no longer is a reason to refuse it."""
     async with delivery_harness(tmp_path) as harness:
         await harness.record()
@@ -66,7 +66,7 @@ async def test_another_testers_region_is_not_given_up_while_the_database_is_down
         assert await harness.states() == {"delivered": 2, "refused": 1}
 
 
-async def test_another_testers_region_is_not_given_up_without_asking(tmp_path: Path) -> None:
+async def test_another_testers_region_is_not_abandoned_without_asking(tmp_path: Path) -> None:
     """A region that was added lately is asked for; where that fails, the stat waits until it can be."""
     async with delivery_harness(tmp_path) as harness:
         harness.set_faults(gone_regions={"LAX"})

@@ -47,8 +47,8 @@ def network(gateways: int) -> Scenario:
     """Return a network with one orchestrator for each row."""
     nodes = []
     for number, (spec, pipeline, _, _) in enumerate(ROWS.values(), start=1):
-        given = {"info_s": (0.02, 0.02), **spec}
-        latency_s = given.pop("latency_s", 0.03)
+        fields = {"info_s": (0.02, 0.02), **spec}
+        latency_s = fields.pop("latency_s", 0.03)
         model = ModelSpec(pipeline, "m", latency_s=(latency_s, latency_s))
         nodes.append(
             OrchestratorSpec(
@@ -57,7 +57,7 @@ def network(gateways: int) -> Scenario:
                 "https://127.0.0.1:0",
                 models=(model,),
                 error_at_least_s=0.0,
-                **given,
+                **fields,
             )
         )
     specs = tuple(

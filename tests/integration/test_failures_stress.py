@@ -30,7 +30,9 @@ LIMITS = {"jobs": 16, "busy_retries": 1, "busy_backoff": "20ms", "busy_patience"
 def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario:
     """Build orchestrators at all distances, half of which fail at times, in whatever way there is."""
     rng = random.Random(seed)
-    kinds = tuple(ModelSpec(one, f"{one}-{n}", latency_s=(0.0, 0.04)) for one in PIPELINES for n in range(models))
+    kinds = tuple(
+        ModelSpec(pipeline, f"{pipeline}-{n}", latency_s=(0.0, 0.04)) for pipeline in PIPELINES for n in range(models)
+    )
     nodes = tuple(
         OrchestratorSpec(
             f"0x{number:040x}",
@@ -53,7 +55,7 @@ def network(*modes: str, seed: int, orchestrators: int, models: int) -> Scenario
     return Scenario(f"hostile-{seed}", seed, gateways, nodes)
 
 
-async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, int]]]:
+async def run_tick(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, int]]]:
     """Run a tick; return how many jobs it had, and of the reached and the busy ones how many were scored failed."""
     report = await tester.tick()
     results = {row.id: row for row in await tester.results()}
@@ -69,15 +71,15 @@ async def figures(tester: SimulatedTester) -> tuple[int, dict[str, tuple[int, in
         elif entry.refused:
             busy.append(results[entry.request_id])
 
-    def failed(rows: list[ResultRow]) -> tuple[int, int]:
+    def failures(rows: list[ResultRow]) -> tuple[int, int]:
         return sum(row.outcome == "failed" for row in rows), len(rows)
 
     sys.stdout.write(
-        f"\n{len(results)} jobs; scored failed: {failed(reached)} of those that failed at an orchestrator, "
-        f"{failed(busy)} of the busy ones; {dict(report.outcomes)} {dict(report.reasons)} {dict(report.deferred)}\n"
+        f"\n{len(results)} jobs; scored failed: {failures(reached)} of those that failed at an orchestrator, "
+        f"{failures(busy)} of the busy ones; {dict(report.outcomes)} {dict(report.reasons)} {dict(report.deferred)}\n"
         f"unscored though reached: {Counter(row.reason for row in reached if row.outcome != 'failed')}\n"
     )
-    return len(results), {"reached": failed(reached), "busy": failed(busy)}
+    return len(results), {"reached": failures(reached), "busy": failures(busy)}
 
 
 @pytest.mark.timeout(900)
@@ -87,13 +89,13 @@ async def test_webhook_gateways(tmp_path: Path) -> None:
     async with simulated_tester(
         scenario, tmp_path, gateways=[TIMES] * GATEWAYS, limits=LIMITS, schedule={"deadline": "14m"}
     ) as tester:
-        jobs, found = await figures(tester)
+        jobs, counts = await run_tick(tester)
     assert jobs >= 5_000 * SHARE
-    failed, reached = found["reached"]
+    failed, reached = counts["reached"]
     assert reached >= 500 * SHARE
     # With few orchestrators a gateway may serve llm to nobody, and then a runner's 400 stays a gateway's 500.
     assert failed >= (0.99 if FULL else 0.9) * reached
-    assert found["busy"][0] == 0
+    assert counts["busy"][0] == 0
 
 
 @pytest.mark.timeout(900)
@@ -101,5 +103,5 @@ async def test_a_query_gateway(tmp_path: Path) -> None:
     """The same over a query gateway, of which less can be known: the figures are printed."""
     scenario = network("query", seed=8, orchestrators=int(40 * SHARE) + 4, models=5)
     async with simulated_tester(scenario, tmp_path, gateways=[TIMES], limits=LIMITS) as tester:
-        jobs, _ = await figures(tester)
+        jobs, _ = await run_tick(tester)
     assert jobs >= 1_000 * SHARE

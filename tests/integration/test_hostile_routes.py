@@ -177,7 +177,7 @@ async def test_two_requests_on_one_line_stay_two(tmp_path: Path) -> None:
             assert b'"outbox"' in answer
 
 
-async def test_a_body_that_never_ends_is_given_up() -> None:
+async def test_a_body_that_never_ends_is_abandoned() -> None:
     """It ends with 408 after its timeout: a connection cannot be held for nothing."""
     app = web.Application()
     errors: list[BodyReadError] = []

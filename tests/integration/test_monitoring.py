@@ -83,7 +83,7 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
         assert names, where
         assert names <= series.keys() | _OTHERS, (where, names - series.keys())
         asked |= names
-        labels = {label for name in names - _OTHERS for one in series[name] for label in one} | {
+        labels = {label for name in names - _OTHERS for labeled in series[name] for label in labeled} | {
             "job",
             "instance",
             "le",
@@ -91,12 +91,12 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
         for grouping in _GROUPING.findall(expression):
             assert {label.strip() for label in grouping.split(",")} <= labels, (where, grouping)
         for name, inside in _SELECTOR.findall(expression):
-            for label, how, value in _MATCHER.findall(inside):
+            for label, operator, value in _MATCHER.findall(inside):
                 if label in ("job", "instance") or "$" in value:
                     continue
-                values = value.split("|") if how.endswith("~") else [value]
-                for one in values:
-                    assert any(found.get(label) == one for found in series[name]), (where, name, label, one)
+                values = value.split("|") if operator.endswith("~") else [value]
+                for wanted in values:
+                    assert any(sample.get(label) == wanted for sample in series[name]), (where, name, label, wanted)
     unused = {name for name in series if name.startswith("jobtester_")} - asked
     assert {re.sub("_(count|sum|bucket)$", "", name) for name in unused} <= {
         "jobtester_round_trip_seconds", "jobtester_tick_running",
@@ -140,11 +140,11 @@ def test_series_stay_bounded_whatever_the_network_names() -> None:
 
 def test_the_dashboard_is_sound() -> None:
     """Ids are unique, no panel covers another, and every data source is the one that can be chosen."""
-    found = dashboard()
-    ids = [panel["id"] for panel in found["panels"]]
+    document = dashboard()
+    ids = [panel["id"] for panel in document["panels"]]
     assert len(ids) == len(set(ids))
     taken: set[tuple[int, int]] = set()
-    for panel in found["panels"]:
+    for panel in document["panels"]:
         place = panel["gridPos"]
         cells = {
             (x, y)
@@ -160,7 +160,7 @@ def test_the_dashboard_is_sound() -> None:
 
 
 def test_each_alert_is_tested_both_ways() -> None:
-    """The rules' own tests show every alert firing once and silent once, and each tells what it means."""
+    """The rules' own tests show every alert firing once and silent once, and each states what it means."""
     text = (MONITORING / "alerts.test.yml").read_text("utf-8")
     for name in rules():
         assert re.search(rf"alertname: {name}\n\s+exp_alerts:\n\s+- exp_labels", text), f"{name} is never shown firing"
@@ -190,8 +190,8 @@ def test_every_query_of_the_dashboard_can_be_read_by_prometheus(tmp_path: Path) 
         for _, expression in expressions()
     ]
     assert len(filled) > 25
-    assert not any("$" in one for one in filled)
-    written = [{"record": f"query:{number}", "expr": one} for number, one in enumerate(filled)]
+    assert not any("$" in expression for expression in filled)
+    written = [{"record": f"query:{number}", "expr": expression} for number, expression in enumerate(filled)]
     (tmp_path / "queries.yml").write_text(json.dumps({"groups": [{"name": "queries", "rules": written}]}))
     done = subprocess.run(
         ["promtool", "check", "rules", "--lint=none", "queries.yml"],
@@ -219,7 +219,7 @@ def test_the_rules_tests_notice_a_wrong_rule(before: str, after: str, tmp_path: 
     assert done.returncode != 0
 
 
-def test_the_port_that_is_scraped_is_the_one_that_is_served() -> None:
+def test_the_scraped_port_is_the_configured_one() -> None:
     """The scrape example names the shipped configuration's port."""
     port = tomllib.loads((HOME / "config.toml").read_text("utf-8")).get("server", {}).get("port", 7934)
     assert f"job-tester:{port}" in (MONITORING / "prometheus.yml").read_text("utf-8")

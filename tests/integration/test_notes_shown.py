@@ -24,19 +24,19 @@ def results() -> list[Result]:
     """Make a passed result with two notes, an unscored one with one, and a passed one without any."""
     passed = Verdict.from_code("ok")
     tester = Verdict.from_code("tester_fault", RAN_OUT.message)
-    given = [(passed, (USAGE, FINISH)), (tester, (RAN_OUT,)), (passed, ())]
+    cases = [(passed, (USAGE, FINISH)), (tester, (RAN_OUT,)), (passed, ())]
     return [
         replace(hostile_result(number, "plain"), verdict=verdict, notes=notes)
-        for number, (verdict, notes) in enumerate(given, 1)
+        for number, (verdict, notes) in enumerate(cases, 1)
     ]
 
 
 async def record_results(tester: SimulatedTester) -> list[Result]:
     """Record the results."""
-    found = results()
-    for each in found:
+    recorded = results()
+    for each in recorded:
         assert await tester.daemon.coordinator.results.record(each, None, not_before=0)
-    return found
+    return recorded
 
 
 async def test_the_command_line_shows_notes(tmp_path: Path) -> None:

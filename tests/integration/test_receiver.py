@@ -38,14 +38,14 @@ async def test_ai_and_transcoding_stats_arrive_once(tmp_path: Path) -> None:
             "text/plain; charset=utf-8",
             b"ok",
         )
-        rows = [json.loads(body) for body in await receiver.forwarded()]
+        rows = [json.loads(body) for body in await receiver.read_forwarded()]
         sent = [
             AI_STAT,
             TRANSCODING_STAT | {"errors": [{"error_code": "timeout", "message": "", "count": 1}]},
             other | {"errors": [{"error_code": "503", "message": "x", "count": 0}]},
         ]
         assert sorted(rows, key=str) == sorted(sent, key=str)
-        received_results = await receiver.received()
+        received_results = await receiver.read_received()
         assert [(result["source"], result["kind"], result["state"]) for result in received_results] == [
             ("127.0.0.1", kind, "delivered") for kind in ("ai", "transcoding", "ai")
         ]  # fmt: skip
@@ -62,19 +62,19 @@ async def test_a_repeat_within_a_day_is_ok_and_not_counted(tmp_path: Path) -> No
     async with receiving_tester(tmp_path) as receiver:
         answers = await asyncio.gather(*(receiver.post(AI_STAT, route=ROUTES[number % 2]) for number in range(12)))
         assert {answer[::2] for answer in answers} == {(200, b"ok")}
-        assert (len(await receiver.forwarded()), len(await receiver.received())) == (1, 1)
+        assert (len(await receiver.read_forwarded()), len(await receiver.read_received())) == (1, 1)
         assert (receiver.received_count("accepted"), receiver.received_count("repeated")) == (1, 11)
         assert (await receiver.post(orjson.dumps(AI_STAT) + b"\n"))[0] == 200, "other bytes are another result"
-        assert len(await receiver.forwarded()) == 2
+        assert len(await receiver.read_forwarded()) == 2
     async with receiving_tester(tmp_path) as receiver:
         assert (await receiver.post(AI_STAT))[0] == 200
-        assert (len(await receiver.forwarded()), len(await receiver.received())) == (0, 2)
+        assert (len(await receiver.read_forwarded()), len(await receiver.read_received())) == (0, 2)
         before = (time.time() - 86_401,)
         await receiver.tester.daemon.database.write(
             lambda db: db.execute("UPDATE received SET received_at = ?", before)
         )
         assert (await receiver.post(AI_STAT))[0] == 200
-        assert (len(await receiver.forwarded()), len(await receiver.received())) == (1, 3)
+        assert (len(await receiver.read_forwarded()), len(await receiver.read_received())) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_the_signature_is_over_the_raw_body(body: bytes, signature: str, t
         )
         assert (theirs[0], json.loads(theirs[2])) == (403, json.loads(refusal[2]))
         assert receiver.received_count("accepted") == 0
-        assert await receiver.received() == []
+        assert await receiver.read_received() == []
 
 
 async def test_what_is_compressed_is_not_unpacked(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_without_a_secret_it_is_off_and_names_the_setting(tmp_path: Path) 
             status, _, body = await receiver.post(AI_STAT, route=route)
             assert status == 404
             assert "server.results_secret" in json.loads(body)["error"]
-        assert await receiver.forwarded() == []
+        assert await receiver.read_forwarded() == []
 
 
 async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_too_much_is_refused_and_not_read(tmp_path: Path) -> None:
                 assert answer.status == 413
         except aiohttp.ClientOSError:
             pass  # it hung up while we were still sending, which is as good
-        assert len(await receiver.forwarded()) == 1
+        assert len(await receiver.read_forwarded()) == 1
         assert receiver.received_count("refused") == 2
 
 
@@ -219,7 +219,7 @@ async def test_it_refuses_what_the_leaderboard_refuses(name: str, body: bytes, t
         assert list(json.loads(ours[2])) == ["error"]
         if "region" in name:
             assert json.loads(ours[2]) == json.loads(theirs[2]) == {"error": "invalid region"}
-        assert await receiver.received() == []
+        assert await receiver.read_received() == []
 
 
 # What the Leaderboard takes, and what then breaks or poisons its reads: refused here.
@@ -254,7 +254,7 @@ async def test_it_refuses_what_breaks_reads_for_everybody(name: str, stat: dict[
         status, _, body = await receiver.post(stat.get("array", stat))
         assert status == 400, name
         assert json.loads(body)["error"]
-        assert (await receiver.forwarded(), await receiver.received()) == ([], [])
+        assert (await receiver.read_forwarded(), await receiver.read_received()) == ([], [])
         assert receiver.received_count("refused") == 1
 
 
@@ -268,7 +268,7 @@ async def test_names_are_read_as_gos_decoder_reads_them(tmp_path: Path) -> None:
     )
     async with receiving_tester(tmp_path) as receiver:
         assert (await receiver.post(raw))[0] == 200
-        (body,) = await receiver.forwarded()
+        (body,) = await receiver.read_forwarded()
         assert json.loads(body) == {
             "region": "FRA", "orchestrator": "0xabcdef0000000000000000000000000000000001", "success_rate": 1,
             "round_trip_time": 2.5, "timestamp": 1700000000, "model": "m", "pipeline": "Llm",
@@ -304,7 +304,7 @@ ERRORS: list[tuple[bytes, Any]] = [
 async def store_both_ways(receiver: ReceivingTester, raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a stat as it is stored after the tester forwarded it, and as it is stored when posted directly."""
     assert (await receiver.post(raw))[0] == 200
-    await receiver.forwarded()
+    await receiver.read_forwarded()
     receiver.leaderboard.secret = SECRET
     assert (await receiver.post_to(receiver.leaderboard.url + "/api/post_stats", raw, {"Authorization": sign(raw)}))[
         0
@@ -346,8 +346,8 @@ async def test_a_region_nobody_keeps_is_shown_and_not_lost(tmp_path: Path) -> No
     """The Leaderboard would drop an AI stat for a transcoding region without a word; here it is refused and shown."""
     async with receiving_tester(tmp_path) as receiver:
         assert (await receiver.post(AI_STAT | {"region": "SIN"}))[0] == 200
-        assert await receiver.forwarded() == []
-        (received_results,) = await receiver.received()
+        assert await receiver.read_forwarded() == []
+        (received_results,) = await receiver.read_received()
         assert received_results["state"] == "refused"
         (entry,) = await receiver.tester.daemon.outbox.entries(("refused",))
         assert "SIN" in entry.problem
@@ -360,9 +360,9 @@ async def test_it_answers_though_the_leaderboard_is_away(tmp_path: Path) -> None
         await receiver.leaderboard.stop()
         for number in range(5):
             assert (await receiver.post(AI_STAT | {"timestamp": number}))[0] == 200
-        assert {result["state"] for result in await receiver.received()} == {"pending"}
+        assert {result["state"] for result in await receiver.read_received()} == {"pending"}
         await receiver.leaderboard.start()
-        assert sorted(json.loads(body)["timestamp"] for body in await receiver.forwarded()) == [0, 1, 2, 3, 4]
+        assert sorted(json.loads(body)["timestamp"] for body in await receiver.read_forwarded()) == [0, 1, 2, 3, 4]
 
 
 async def test_a_tester_that_posts_nothing_accepts_nothing(tmp_path: Path) -> None:

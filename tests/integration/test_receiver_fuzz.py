@@ -58,10 +58,10 @@ def stats(draw: st.DrawFn) -> list[tuple[str, Any]]:
 
 def write_json(value: Any) -> str:
     """Write JSON, doubled names included, with whatever a lenient writer would write."""
-    if isinstance(value, list) and value and all(isinstance(one, tuple) for one in value):
+    if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):
         return "{" + ",".join(f"{json.dumps(name)}:{write_json(inner)}" for name, inner in value) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(write_json(one) for one in value) + "]"
+        return "[" + ",".join(write_json(item) for item in value) + "]"
     return json.dumps(value)
 
 
@@ -154,15 +154,15 @@ async def post_cases(receiver: ReceivingTester, cases: list[tuple[bytes, str]]) 
         assert status in (200, 400, 403), (status, answer, raw[:300])
         assert (status == 403) == (signing != "right"), raw[:300]
         assert answer == b"ok" if status == 200 else list(json.loads(answer)) == ["error"]
-    forwarded = await receiver.forwarded()
+    forwarded = await receiver.read_forwarded()
     states = {state: count for state, count in (await receiver.tester.daemon.outbox.counts()).items() if count}
     assert set(states) <= {"delivered"}, "what is taken is delivered once and refused never"
     for body in forwarded:
         assert find_problem(json.loads(body)) == "", body[:500]
     queries: list[dict[str, str]] = [{}, {"job_type": "ai"}, {"job_type": "transcoding"}]
     stats = [row.stat for row in receiver.leaderboard.rows]
-    pairs = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
-    queries += [{"model": model, "pipeline": pipeline} for model, pipeline in pairs]
+    pipeline_models = {(stat["model"], stat["pipeline"]) for stat in stats if "model" in stat}
+    queries += [{"model": model, "pipeline": pipeline} for model, pipeline in pipeline_models]
     requests = [("pipelines", {}), *(("aggregated_stats", query) for query in queries)]
     for orchestrator in {stat["orchestrator"] for stat in stats}:
         requests += [("raw_stats", {"orchestrator": orchestrator, "job_type": kind}) for kind in ("ai", "transcoding")]

@@ -43,13 +43,13 @@ class BlockedResults:
         """Return the working store's."""
         return getattr(self.working, name)
 
-    async def record(self, *given: Any, **named: Any) -> bool:
+    async def record(self, *args: Any, **kwargs: Any) -> bool:
         """Record, or fail as a full disk does."""
         self.attempts += 1
         self.was_attempted.set()
         if self.is_blocked:
             raise StoreError("the disk is full")
-        return await self.working.record(*given, **named)
+        return await self.working.record(*args, **kwargs)
 
 
 def make_recorder(database: Database, rules: PostingRules = RULES, wakes: Wakes | None = None) -> ResultRecorder:

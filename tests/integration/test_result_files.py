@@ -255,7 +255,7 @@ async def test_what_is_no_address_is_reported_as_none(url: str, problem: str) ->
 
 
 async def test_files_are_read_within_bounds() -> None:
-    """Endless and compressed files, redirections without end and errors give no body, and tell whose fault it is."""
+    """Endless and compressed files, redirections without end and errors return no body, and show whose fault it is."""
     bomb = gzip.compress(bytes(10_000_000))
     pages: dict[str, Any] = {
         "endless": (200, {}, b"endless"),

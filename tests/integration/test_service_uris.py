@@ -109,7 +109,7 @@ async def test_events_from_and_about_strangers_change_nothing(tmp_path: Path) ->
             for named in ("g-1", "G-1", "g", "another", "", None, 5, "\0"):
                 batch = [completed_event("", uri) | {"gateway": named} for uri in STRANGE]
                 infos: list[Any] = [None, 5, [], {"address": 5}]
-                batch += [completed_event("", "", orchestrator_info=one) | {"gateway": named} for one in infos]
+                batch += [completed_event("", "", orchestrator_info=info) | {"gateway": named} for info in infos]
                 async with session.post(url, data=json.dumps(batch)) as response:
                     assert response.status == 204
         counted = tester.daemon.coordinator.metrics.events

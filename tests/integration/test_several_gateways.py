@@ -25,15 +25,15 @@ def network(*modes: str) -> Scenario:
     )
 
 
-async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
+async def lose_gateway_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     """Run a tick in which g0 goes away while it works."""
     network = tester.network
     running = asyncio.ensure_future(tester.tick())
-    await until(lambda: sum(one.gateway == "g0" for one in network.logged_jobs) >= 3)
-    gateway = next(one for one in tester.daemon.coordinator.gateways if one.name == "g0")
+    await until(lambda: sum(job.gateway == "g0" for job in network.logged_jobs) >= 3)
+    gateway = next(item for item in tester.daemon.coordinator.gateways if item.name == "g0")
     assert isinstance(gateway.targeting, WebhookTargeting)
-    flights = gateway.targeting.lease.jobs
-    await until(lambda: any(0 < one.questions <= 5 for one in flights.values()))  # it is there, and not answered
+    leased_jobs = gateway.targeting.lease.jobs
+    await until(lambda: any(0 < job.questions <= 5 for job in leased_jobs.values()))  # it is there, and not answered
     await network.gateways["g0"].stop()
     await until(lambda: gateway.is_down)
     before = len(network.logged_jobs)
@@ -49,28 +49,28 @@ async def ends_mid_tick(tester: SimulatedTester, *, back: bool) -> None:
     assert all(row.outcome == "unscored" and row.gateway == "g0" for row in lost)
     assert len(lost) <= 12
     others = [(row.reason, row.gateway, row.message, row.evidence) for row in results if row not in lost]
-    assert {one for one in others if one[0] != "ok"} == set()
+    assert {other for other in others if other[0] != "ok"} == set()
     assert len(network.leaderboard.rows) == len(results) - len(lost)
-    after = {one.gateway for one in network.logged_jobs[before:]}
+    after = {job.gateway for job in network.logged_jobs[before:]}
     assert "g2" in after
     assert ("g0" in after) == back
-    assert {one.gateway for one in network.logged_jobs} == {"g0", "g1", "g2"}
+    assert {job.gateway for job in network.logged_jobs} == {"g0", "g1", "g2"}
 
 
 async def test_the_others_take_over(tmp_path: Path) -> None:
     """What was in flight is unscored, what had not begun goes through the others."""
     async with simulated_tester(network("tester", "tester", "query"), tmp_path) as tester:
-        await ends_mid_tick(tester, back=False)
+        await lose_gateway_mid_tick(tester, back=False)
 
 
-async def test_it_comes_back_by_itself(tmp_path: Path) -> None:
+async def test_a_gateway_comes_back_by_itself(tmp_path: Path) -> None:
     """A gateway that answers again gets jobs again, in the same tick."""
     async with simulated_tester(network("tester", "tester", "query"), tmp_path, limits={"jobs": 8}) as tester:
-        await ends_mid_tick(tester, back=True)
+        await lose_gateway_mid_tick(tester, back=True)
 
 
 @pytest.mark.slow
-async def test_with_nobody_left_the_rest_is_skipped(tmp_path: Path) -> None:
+async def test_with_no_gateway_left_the_rest_is_skipped(tmp_path: Path) -> None:
     """A tick whose only gateway dies ends, with every job accounted for, and the next one is whole again."""
     async with simulated_tester(network("tester"), tmp_path) as tester:
         stage_network = tester.network

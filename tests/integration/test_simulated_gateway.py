@@ -387,9 +387,9 @@ async def test_every_batch_pipeline_gives_a_sound_answer(client: aiohttp.ClientS
             assert sum(1 for _ in container.decode(stream)) == 25
         with wave.open(await artifact((await ask("text-to-speech"))["audio"]["url"])) as sound:
             assert (sound.getframerate(), sound.getnchannels()) == (44_100, 1)
-        heard = await ask("audio-to-text")
-        assert "red ball lies on the green grass" in heard["text"]
-        assert "".join(chunk["text"] for chunk in heard["chunks"]) == heard["text"]
+        transcript = await ask("audio-to-text")
+        assert "red ball lies on the green grass" in transcript["text"]
+        assert "".join(chunk["text"] for chunk in transcript["chunks"]) == transcript["text"]
         assert "ball" in (await ask("image-to-text"))["text"]
         answer = await ask("llm")
         assert answer["choices"][0]["message"]["content"] == "42"
@@ -553,7 +553,7 @@ async def test_llm_streams_when_asked(client: aiohttp.ClientSession) -> None:
         assert b"[DONE]" not in got.body
 
 
-async def test_the_cli_port_tells_the_network_in_all_its_spellings(
+async def test_the_cli_port_lists_the_network_in_all_its_spellings(
     webhook: Webhook, client: aiohttp.ClientSession
 ) -> None:
     """gateway.md 2: zero values left out, mixed case here and lower there, integers beyond 64 bits."""
@@ -578,7 +578,7 @@ async def test_the_cli_port_tells_the_network_in_all_its_spellings(
 
 
 async def test_metrics_name_who_succeeded_before_the_client_has_its_answer(client: aiohttp.ClientSession) -> None:
-    """gateway.md 3.2: one series per orchestrator and pair, under its own address, rewritten at each success."""
+    """gateway.md 3.2: one series per capability, under the orchestrator's own address, rewritten at each success."""
     async with Network(scenario(node(A))) as network:
         gateway = network.gateways["g"]
 
@@ -702,7 +702,7 @@ async def test_byoc_slots_are_lost_when_the_client_hangs_up(client: aiohttp.Clie
         assert (got.status, network.logged_jobs[0].disconnected) == (400, True)
 
 
-async def test_a_gateway_restarts_on_its_ports_and_the_control_port_tells_and_changes(
+async def test_a_gateway_restarts_on_its_ports_and_the_control_port_shows_and_changes(
     client: aiohttp.ClientSession,
 ) -> None:
     """A tester elsewhere can stop a gateway, change a fault, and read the log."""
@@ -750,7 +750,7 @@ def test_built_in_scenarios_load(name: str) -> None:
 
 
 def test_a_wrong_key_of_a_scenario_is_named(tmp_path: Path) -> None:
-    """Whoever writes one is told what to change."""
+    """The error states what to change."""
     path = tmp_path / "mine.toml"
     path.write_text('[[gateways]]\nname = "g"\nmoed = "query"\n')
     with pytest.raises(ValueError, match="unknown key 'moed' in GatewaySpec"):
@@ -768,7 +768,7 @@ async def test_a_recorded_network_is_replayed_verbatim_and_serves(client: aiohtt
         gateway = network.gateways["g"]
         answer = await send(client, "GET", f"{gateway.cli_url}/getNetworkCapabilities")
         assert answer.body == (SAMPLES / name).read_bytes()
-        pairs = [
+        models = [
             (spec.service_uri, model)
             for spec in recorded.orchestrators
             for model in spec.models
@@ -783,8 +783,8 @@ async def test_a_recorded_network_is_replayed_verbatim_and_serves(client: aiohtt
                     params={"orchestrator": uri},
                     **job(model.pipeline, model.model),
                 )
-                for uri, model in pairs
+                for uri, model in models
             )
         )
-        assert pairs
+        assert models
         assert all(got.status == 200 for got in gots)

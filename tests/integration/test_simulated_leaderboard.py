@@ -69,8 +69,8 @@ async def test_the_control_port_steers_it() -> None:
     async with Network(generate(seed=1, orchestrators=1)) as network, aiohttp.ClientSession() as session:
         board = network.leaderboard
 
-        async def ask(method: str, path: str, **given: Any) -> tuple[int, Any]:
-            async with session.request(method, f"{network.control_url}/leaderboard/{path}", **given) as answer:
+        async def ask(method: str, path: str, **options: Any) -> tuple[int, Any]:
+            async with session.request(method, f"{network.control_url}/leaderboard/{path}", **options) as answer:
                 return answer.status, await answer.json()
 
         faults = {"slow_answer_s": 30, "gone_regions": ["LAX"]}

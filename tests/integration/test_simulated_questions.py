@@ -180,7 +180,7 @@ async def test_a_runners_400_ends_the_tries(pipeline: str, status: int) -> None:
 @pytest.mark.parametrize("version", ["0.8.6", "0.9.1"])
 @pytest.mark.parametrize(("pipeline", "seen"), [(IMAGE, None), (SPEECH, "null")])
 async def test_capacity_refusals_keep_their_sessions(version: str, pipeline: str, seen: str | None) -> None:
-    """Twenty times five, and at the end as many lone pairs; nothing reaches the runner, nothing is counted."""
+    """Twenty times five, and as many lone pairs of questions at the end; no try reaches the runner or is counted."""
     async with asking_network(node(fault="busy"), version=version, retry_window=LONG_S) as stage:
         assert await stage.send(pipeline) == seen
         assert stage.bursts == REFUSED * 20 + [2] * 20
@@ -190,7 +190,7 @@ async def test_capacity_refusals_keep_their_sessions(version: str, pipeline: str
 
 
 async def test_fewer_refusals_of_a_distant_orchestrator_fit_into_the_window() -> None:
-    """The lone pairs at the end are as many as the tries, and the answer is 503."""
+    """The lone pairs of questions at the end are as many as the tries, and the answer is 503."""
     async with asking_network(node(fault="busy", info_s=(0.05, 0.05)), retry_window=0.3) as stage:
         assert await stage.send() == 503
         (entry,) = stage.network.logged_jobs
@@ -211,7 +211,7 @@ async def test_a_slot_that_is_taken_refuses() -> None:
 
 @pytest.mark.parametrize(("version", "status", "lines"), [("0.8.6", 503, 1), ("0.9.1", None, 0)])
 @pytest.mark.parametrize("why", ["model", "price"])
-async def test_without_anybody_selectable_there_are_twenty_pairs(
+async def test_without_anybody_selectable_there_are_twenty_pairs_of_questions(
     version: str, status: int | None, lines: int, why: str
 ) -> None:
     """Never a burst of three: neither the model nor the price suits."""
@@ -238,7 +238,7 @@ async def test_0_0_11_tries_for_as_long_as_the_window_lasts() -> None:
 
 @pytest.mark.parametrize("more", [{"down": True}, {"frozen": True}, {"info_s": (0.2, 0.2)}])
 async def test_one_that_gives_no_info_in_time_is_asked_about_once(more: dict[str, Any]) -> None:
-    """One pair, and 503 at 3.0 s: all times are a tenth here, so at 0.3 s."""
+    """One pair of questions, and 503 at 3.0 s: all times are a tenth here, so at 0.3 s."""
     async with asking_network(node(**more), retry_window=0.2, discovery_timeout=0.1, info_timeout=0.3) as stage:
         began = time.monotonic()
         assert await stage.send() == 503
@@ -264,7 +264,7 @@ async def test_a_hanging_job_asks_five_times_and_twice_when_the_client_leaves() 
 
 
 async def test_an_orchestrator_that_dies_in_the_job_is_one_try() -> None:
-    """Seven questions, as the last pair waits for its info in vain, and then nobody listens at its address."""
+    """Seven questions: the last pair waits for its info in vain, and then nobody listens at its address."""
     dying = node(fault="dies_in_job", latency_s=0.1)
     async with asking_network(dying, retry_window=0.3, discovery_timeout=0.2, info_timeout=0.6) as stage:
         assert await stage.send() == 503
@@ -294,8 +294,8 @@ async def test_the_latency_score_carries_the_orchestrators_version() -> None:
     async with asking_network(node(version="0.8.6")) as stage:
         assert await stage.send() == 200
         async with stage.client.get(f"{stage.network.gateways['g'].cli_url}/metrics") as response:
-            found = re.findall(r'latency_score{[^}]*orchestrator_version="([^"]*)"', await response.text())
-        assert found == ["0.8.6"]
+            versions = re.findall(r'latency_score{[^}]*orchestrator_version="([^"]*)"', await response.text())
+        assert versions == ["0.8.6"]
 
 
 @pytest.mark.parametrize(("version", "fault", "tried"), [("0.8.6", "runner_500", 1), ("0.9.1", "runner_503", 1)])
@@ -313,7 +313,7 @@ async def test_a_leaked_slot_makes_busy_what_failed(version: str, fault: str, tr
 
 
 async def test_0_9_1_keeps_its_slots_otherwise() -> None:
-    """An ordinary error of the runner gives the slot back."""
+    """An ordinary error of the runner frees the slot."""
     async with asking_network(node(fault="runner_500", latency_s=0.0), retry_window=LONG_S) as stage:
         assert await stage.send() is None
         assert stage.network.logged_jobs[0].reached == 20
@@ -322,7 +322,7 @@ async def test_0_9_1_keeps_its_slots_otherwise() -> None:
 async def test_a_half_configured_gateway_asks_three_times_and_stays_where_it_was() -> None:
     """It knows a session that served, and prefers it to whomever the webhook names."""
     async with asking_network(node(), node(1), mode="half") as stage:
-        first, second = (one.spec.service_uri for one in stage.network.orchestrators)
+        first, second = (simulated.spec.service_uri for simulated in stage.network.orchestrators)
         assert await stage.send() == 200
         stage.asked_after.clear()
         stage.uris = [second]
@@ -357,8 +357,8 @@ def test_a_version_nobody_built_is_refused() -> None:
 async def test_a_service_uri_stands_refuses_or_is_silent(scheme: str) -> None:
     """As TCP and TLS see it, and as the scenario or its control port changes it."""
     async with asking_network(node(service_uri=f"{scheme}://127.0.0.1:0")) as stage:
-        (one,) = stage.network.orchestrators
-        port = urlsplit(one.spec.service_uri).port
+        (simulated,) = stage.network.orchestrators
+        port = urlsplit(simulated.spec.service_uri).port
         trusting = ssl.create_default_context()
         trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
         context = trusting if scheme == "https" else None
@@ -372,27 +372,27 @@ async def test_a_service_uri_stands_refuses_or_is_silent(scheme: str) -> None:
                 writer.close()
 
         assert await hello() == b"HTTP/1.1"
-        one.restart(down=True)
+        simulated.restart(down=True)
         with pytest.raises(ConnectionRefusedError):
             await hello()
-        one.restart(frozen=True)
+        simulated.restart(frozen=True)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await hello()
-        one.restart()
+        simulated.restart()
         assert await hello() == b"HTTP/1.1"
 
 
 def test_scaling_keeps_proportions() -> None:
     """Every time of the gateway and the orchestrators is multiplied, numbers and limits of the machine are not."""
-    given = Scenario("s", 1, (GatewaySpec("g"),), (node(latency_s=3.0, info_s=(0.1, 0.3)),))
-    scaled = given.scale_times(0.1)
-    (gateway,), (one,) = scaled.gateways, scaled.orchestrators
+    unscaled = Scenario("s", 1, (GatewaySpec("g"),), (node(latency_s=3.0, info_s=(0.1, 0.3)),))
+    scaled = unscaled.scale_times(0.1)
+    (gateway,), (spec,) = scaled.gateways, scaled.orchestrators
     assert (gateway.retry_window, gateway.info_timeout, gateway.max_tries) == pytest.approx((0.2, 0.3, 20))
     assert gateway.webhook_timeout == GatewaySpec("g").webhook_timeout
-    assert one.info_s == pytest.approx((0.01, 0.03))
-    assert one.models[0].latency_s == pytest.approx((0.3, 0.3))
-    assert one.error_at_least_s == pytest.approx(0.025)
+    assert spec.info_s == pytest.approx((0.01, 0.03))
+    assert spec.models[0].latency_s == pytest.approx((0.3, 0.3))
+    assert spec.error_at_least_s == pytest.approx(0.025)
 
 
 def test_a_scenario_file_scales_its_times(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ async def test_filters_return_their_rows_by_an_index(tmp_path: Path) -> None:
 
 
 async def test_a_page_of_one_service_uri(tmp_path: Path) -> None:
-    """An address may have several service URIs; the filter tells them apart, alone and beside other filters."""
+    """An address may have several service URIs; the filter distinguishes them, alone and beside other filters."""
     async with open_database(tmp_path / "a.db") as database:
         results, queries = Results(database), Queries(database)
         first, second = make_result(number=1), make_result(number=1)
@@ -202,7 +202,7 @@ async def test_late_evidence_unscores_until_the_stat_was_sent(tmp_path: Path, st
         assert not await results.add_evidence("none", AttributionKind.REFUTED, "…")
 
 
-async def test_held_stats_are_released_suspected_or_given_up(tmp_path: Path) -> None:
+async def test_held_stats_are_released_suspected_or_dropped(tmp_path: Path) -> None:
     """Each move concerns one gateway in one tick; suspects become unscored, or pending because a person decided so."""
     async with open_database(tmp_path / "a.db") as database:
         results, outbox, queries = Results(database, lambda: NOW), Outbox(database, lambda: NOW), Queries(database)

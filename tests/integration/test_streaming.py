@@ -196,22 +196,22 @@ async def hostile(folder: Path) -> AsyncIterator[list[ResultRow]]:
 async def test_hostile_streams_end_with_a_reason_each(tmp_path: Path) -> None:
     """Without an end, with errors, cut, stuck, huge or deep: one tick judges them all, and none breaks anything."""
     async with hostile(tmp_path) as rows:
-        found = {(row.pipeline, row.service_uri.removeprefix("https://").partition(".")[0]): row for row in rows}
-    assert {key: row.reason for key, row in found.items()} == {
+        results = {(row.pipeline, row.service_uri.removeprefix("https://").partition(".")[0]): row for row in rows}
+    assert {key: row.reason for key, row in results.items()} == {
         (pipeline, name): reason
         for pipeline in (LLM, BYOC)
         for name, (_, reason) in STREAMS.items()
         if (pipeline, name) != (BYOC, LONG)
     }
-    for (_, name), row in found.items():
+    for (_, name), row in results.items():
         if row.outcome == "passed":
             assert 0 < row.measures["first_token_s"] <= row.round_trip_s, name
         else:
             assert row.measures == {}
     for pipeline in (LLM, BYOC):
         for name, notes in (("counted-twice", ["token_count"]), ("counted-once", [])):
-            row = found[pipeline, name]
+            row = results[pipeline, name]
             writing = row.round_trip_s - row.measures["first_token_s"]
             assert row.measures["tokens_per_s"] == pytest.approx(12 / writing, rel=0.01), name
             assert [note["note"] for note in row.notes if note["check"] == "chat" and note["note"] != "usage"] == notes
-        assert found[pipeline, "split-within-a-token"].measures["first_token_s"] >= 0.05
+        assert results[pipeline, "split-within-a-token"].measures["first_token_s"] >= 0.05

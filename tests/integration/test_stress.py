@@ -49,7 +49,7 @@ def network(
             ByocSpec(name, model, latency_s=latency_s)
             for name, model in (("openai-chat-completions", "m"), ("openai-text-embeddings", "e"))
         )
-        made = replace(made, orchestrators=tuple(replace(one, byoc=external) for one in made.orchestrators))
+        made = replace(made, orchestrators=tuple(replace(spec, byoc=external) for spec in made.orchestrators))
     return made
 
 
@@ -99,7 +99,7 @@ async def test_query(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
+async def test_mixed_gateways_and_byoc(tmp_path: Path) -> None:
     """Three webhook gateways and a query gateway share the orchestrators; external capabilities run on all of them."""
     scenario = network("tester", "tester", "tester", "query", seed=4, models=4, byoc=True)
     async with simulated_tester(
@@ -111,21 +111,21 @@ async def test_mixed_lanes_and_byoc(tmp_path: Path) -> None:
 class HandsOverAtOnce(Lease):
     """A lease as a careless tester would have it: it moves whenever the next job is ready."""
 
-    def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
+    def ready_at(self, _orchestrator: Orchestrator, now: float) -> float | None:
         """Never wait for anything."""
         return now
 
-    def sent(self, job: str, now: float) -> LeasedJob:
+    def on_sent(self, job: str, now: float) -> LeasedJob:
         """Take every job for one that runs alone."""
         return replace(super().on_sent(job, now), was_overlapped=False)
 
-    def ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
+    def on_ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
         """Forget that others were named meanwhile."""
-        flight = super().on_ended(job, now, disconnected=disconnected)
-        flight.was_overlapped = False
-        return flight
+        leased = super().on_ended(job, now, disconnected=disconnected)
+        leased.was_overlapped = False
+        return leased
 
-    def claim(self, flight: LeasedJob) -> bool:
+    def claim_questions(self, _leased: LeasedJob) -> bool:
         """Believe whatever was answered."""
         return True
 
@@ -133,15 +133,15 @@ class HandsOverAtOnce(Lease):
 class OverlapsWithoutProof(Lease):
     """A lease that moves on once the gateway has asked, and takes that for the truth."""
 
-    def ready_at(self, orchestrator: Orchestrator, now: float) -> float | None:
+    def ready_at(self, _orchestrator: Orchestrator, now: float) -> float | None:
         """Wait for one call per job, which need not be the job's own, nor its last."""
-        return now if all(flight.questions for flight in self.jobs.values()) else None
+        return now if all(leased.questions for leased in self.jobs.values()) else None
 
-    def ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
+    def on_ended(self, job: str, now: float, *, disconnected: bool) -> LeasedJob:
         """Forget that others were named meanwhile."""
-        flight = super().on_ended(job, now, disconnected=disconnected)
-        flight.was_overlapped = False
-        return flight
+        leased = super().on_ended(job, now, disconnected=disconnected)
+        leased.was_overlapped = False
+        return leased
 
 
 @pytest.mark.timeout(300)

@@ -69,9 +69,9 @@ def posted_rates(network: Network) -> list[int]:
     return [row.stat["success_rate"] for row in network.leaderboard.rows]
 
 
-async def outbox_counts(one: Daemon) -> dict[str, int]:
+async def outbox_counts(daemon: Daemon) -> dict[str, int]:
     """Count what is in the outbox by state."""
-    return {state: count for state, count in (await one.outbox.counts()).items() if count}
+    return {state: count for state, count in (await daemon.outbox.counts()).items() if count}
 
 
 async def run_jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]:
@@ -85,38 +85,38 @@ async def run_jobtester(*arguments: str, folder: Path) -> tuple[int | None, str]
     return process.returncode, out.decode()
 
 
-async def test_a_tick_in_which_all_failed_alike_is_held_and_given_up_when_the_path_works_again(tmp_path: Path) -> None:
+async def test_a_tick_in_which_all_failed_alike_is_held_and_unscored_when_the_path_works_again(tmp_path: Path) -> None:
     """Nothing of it is posted, not even after a restart; the next tick that passes makes it unscored for good."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
-        async with running_tester(net, tmp_path) as one:
-            report = await one.run_once("test")
+        async with running_tester(net, tmp_path) as daemon:
+            report = await daemon.run_once("test")
             assert (report.state, report.outcomes) == ("suspect", {"failed": 12})
-            assert await outbox_counts(one) == {"suspect": 12}
-        async with running_tester(net, tmp_path) as one:
-            assert await outbox_counts(one) == {"suspect": 12}
-            again = await one.run_once("test")
+            assert await outbox_counts(daemon) == {"suspect": 12}
+        async with running_tester(net, tmp_path) as daemon:
+            assert await outbox_counts(daemon) == {"suspect": 12}
+            again = await daemon.run_once("test")
             assert again.state == "suspect"
-            assert await outbox_counts(one) == {"suspect": 24}
+            assert await outbox_counts(daemon) == {"suspect": 24}
             assert posted_rates(net) == []
-        async with running_tester(net, tmp_path) as one:
+        async with running_tester(net, tmp_path) as daemon:
             change_faults(net, *[""] * 6, *["wrong_answer"] * 6)
-            third = await one.run_once("test")
+            third = await daemon.run_once("test")
             assert (third.state, third.outcomes) == ("finished", {"passed": 6, "failed": 6})
-            assert await outbox_counts(one) == {"delivered": 12}
+            assert await outbox_counts(daemon) == {"delivered": 12}
             for tick in (report.tick, again.tick):
-                rows = await Queries(one.database).page(ResultFilters(tick=tick), limit=100)
+                rows = await Queries(daemon.database).page(ResultFilters(tick=tick), limit=100)
                 assert {(row.outcome, row.reason) for row in rows} == {("unscored", "tick_suspect")}
         assert sorted(posted_rates(net)) == [0] * 6 + [1] * 6
 
 
 async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path) -> None:
     """`jobtester tick release` has the daemon post what it held, once; a second time there is nothing to release."""
-    async with Network(network(*["wrong_answer"] * 10)) as net, running_tester(net, tmp_path) as one:
-        serving = asyncio.ensure_future(one.serve())
+    async with Network(network(*["wrong_answer"] * 10)) as net, running_tester(net, tmp_path) as daemon:
+        serving = asyncio.ensure_future(daemon.serve())
         try:
-            await until(lambda: one.scheduler.request_tick("test"), "a tick can be started")
+            await until(lambda: daemon.scheduler.request_tick("test"), "a tick can be started")
             await until(
-                lambda: any(report.state == "suspect" for report in one.coordinator.reports), "the tick is suspect"
+                lambda: any(report.state == "suspect" for report in daemon.coordinator.reports), "the tick is suspect"
             )
             assert posted_rates(net) == []
             code, listed = await run_jobtester("outbox", "list", "--state", "suspect", folder=tmp_path)
@@ -125,10 +125,10 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
             await until(lambda: len(posted_rates(net)) == 10, "the stats are posted")
             assert await run_jobtester("tick", "release", folder=tmp_path) == (1, "0 stats released\n")
         finally:
-            one.stop()
+            daemon.stop()
             await serving
         assert posted_rates(net) == [0] * 10
-        assert await outbox_counts(one) == {"delivered": 10}
+        assert await outbox_counts(daemon) == {"delivered": 10}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ async def test_a_person_may_release_it_beside_the_running_daemon(tmp_path: Path)
 )
 async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path) -> None:
     """Ten jobs at least, less than one in five passed, one reason among the failures; otherwise all is posted."""
-    async with Network(network(*faults)) as net, running_tester(net, tmp_path) as one:
-        report = await one.run_once("test")
+    async with Network(network(*faults)) as net, running_tester(net, tmp_path) as daemon:
+        report = await daemon.run_once("test")
         assert report.state == ("suspect" if suspect else "finished")
         scored = report.outcomes["failed"] + report.outcomes["passed"]
         assert len(posted_rates(net)) == (0 if suspect else scored)
@@ -154,8 +154,8 @@ async def test_what_is_suspect(faults: list[str], suspect: bool, tmp_path: Path)
 async def test_posting_suspect_ticks_may_be_asked_for(tmp_path: Path) -> None:
     """`leaderboard.post_suspect = true` posts them at the tick's end."""
     async with Network(network(*["wrong_answer"] * 12)) as net:
-        async with running_tester(net, tmp_path, leaderboard={"post_suspect": True}) as one:
-            assert (await one.run_once("test")).state == "finished"
+        async with running_tester(net, tmp_path, leaderboard={"post_suspect": True}) as daemon:
+            assert (await daemon.run_once("test")).state == "finished"
         assert posted_rates(net) == [0] * 12
 
 
@@ -168,28 +168,28 @@ async def test_failures_wait_for_a_pass_and_one_pass_among_many_is_not_enough(tm
         folder.mkdir()
         async with (
             Network(network("busy", *["wrong_answer"] * failing)) as net,
-            running_tester(net, folder, limits=limits) as one,
+            running_tester(net, folder, limits=limits) as daemon,
         ):
-            ticking = asyncio.ensure_future(one.run_once("test"))
+            ticking = asyncio.ensure_future(daemon.run_once("test"))
 
-            async def failures_recorded(one: Daemon = one, failing: int = failing) -> bool:
-                return len(await Queries(one.database).page(ResultFilters(), limit=100)) >= failing
+            async def failures_recorded(daemon: Daemon = daemon, failing: int = failing) -> bool:
+                return len(await Queries(daemon.database).page(ResultFilters(), limit=100)) >= failing
 
             await until(failures_recorded, "the failures are recorded")
-            assert await outbox_counts(one) == {"held": failing}
+            assert await outbox_counts(daemon) == {"held": failing}
             assert posted_rates(net) == []
             change_faults(net, "", *["wrong_answer"] * failing)
             report = await ticking
             assert report.outcomes == {"passed": 1, "failed": failing}
-            assert await outbox_counts(one) == freed
+            assert await outbox_counts(daemon) == freed
             assert sorted(posted_rates(net)) == [0] * (freed["delivered"] - 1) + [1]
 
 
 def result(number: int, code: str) -> Result:
     """Make a result of a tick that dies."""
     capability = Capability("llm", MODEL)
-    one = Orchestrator(f"0x{number + 1:040x}", f"https://o{number}", (capability,))
-    job = Job(f"j{number}", "t", one, capability, "Llm", 1.0, 1.0)
+    orchestrator = Orchestrator(f"0x{number + 1:040x}", f"https://o{number}", (capability,))
+    job = Job(f"j{number}", "t", orchestrator, capability, "Llm", 1.0, 1.0)
     return Result(job, Verdict.from_code(code), Attribution(AttributionKind.PRESUMED), "g", "query", time.time(), 0.5)
 
 
@@ -212,9 +212,9 @@ async def test_what_a_dead_tester_held_is_judged_by_the_same_rule(
     path = tmp_path / "jobtester.db"
     async with open_database(path) as database:
         for number, code in enumerate(codes):
-            one = result(number, code)
-            stat = Stat.from_result(one, "FRA") if one.verdict.scored else None
-            await Results(database).record(one, stat, state="pending" if code == "ok" else "held")
+            recorded = result(number, code)
+            stat = Stat.from_result(recorded, "FRA") if recorded.verdict.scored else None
+            await Results(database).record(recorded, stat, state="pending" if code == "ok" else "held")
     async with open_database(path) as database:
         outbox = Outbox(database)
         await outbox.recover(hold=hold)

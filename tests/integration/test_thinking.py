@@ -67,20 +67,20 @@ async def test_a_model_that_thinks_without_end_is_never_failed(tmp_path: Path) -
 
 async def test_a_tester_that_is_started_anew_asks_for_more_at_once(tmp_path: Path) -> None:
     """`jobtester run` by a timer is a new process each time: what the store has of earlier ones counts."""
-    found = []
+    outcomes = []
     for _ in range(3):
         async with simulated_tester(network(300), tmp_path) as tester:
             tick = (await tester.tick()).tick
             (row,) = [row for row in await tester.results(tick) if row.model == "thinker"]
-            found.append((row.outcome, token_limit(row)))
-    assert found == [("unscored", 64), ("unscored", 256), ("passed", 1024)]
+            outcomes.append((row.outcome, token_limit(row)))
+    assert outcomes == [("unscored", 64), ("unscored", 256), ("passed", 1024)]
 
 
-async def test_the_simulated_runner_counts_the_tokens_it_was_given() -> None:
+async def test_the_simulated_runner_counts_its_tokens() -> None:
     """Thoughts first, then the answer, cut wherever the limit comes; no more is counted than was asked for."""
     async with Network(network(10)) as simulated, aiohttp.ClientSession() as session:
         url = f"{simulated.gateways['gateway'].url}/llm?orchestrator=https://thinker.sim.example:8935"
-        found = {}
+        counts = {}
         for limit in (4, 10, 12, 64):
             body = {
                 "model": "thinker", "stream": False, "max_tokens": limit,
@@ -89,9 +89,9 @@ async def test_the_simulated_runner_counts_the_tokens_it_was_given() -> None:
             async with session.post(url, json=body) as response:
                 answer = await response.json()
             message, finish = answer["choices"][0]["message"], answer["choices"][0]["finish_reason"]
-            thoughts, said = message["reasoning_content"].split(), message["content"].split()
-            found[limit] = (len(thoughts), len(said), finish, answer["usage"]["completion_tokens"])
-        assert found == {4: (4, 0, "length", 4), 10: (10, 0, "length", 10), 12: (10, 2, "length", 12),
+            thoughts, words = message["reasoning_content"].split(), message["content"].split()
+            counts[limit] = (len(thoughts), len(words), finish, answer["usage"]["completion_tokens"])
+        assert counts == {4: (4, 0, "length", 4), 10: (10, 0, "length", 10), 12: (10, 2, "length", 12),
                          64: (10, 10, "stop", 21)}  # fmt: skip
 
 

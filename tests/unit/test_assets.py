@@ -56,9 +56,9 @@ def test_the_box_holds_the_ball(name: str) -> None:
     mask = Image.new("1", picture.size)
     mask.putdata([r > 1.6 * max(g, b) for r, g, b in zip(red.tobytes(), green.tobytes(), blue.tobytes(), strict=True)])
     assert others.size == mask.size
-    found = mask.getbbox()
-    assert found is not None
-    assert all(abs(a - b) <= 1 for a, b in zip(found, TRUTH[name]["box"], strict=True))
+    box = mask.getbbox()
+    assert box is not None
+    assert all(abs(a - b) <= 1 for a, b in zip(box, TRUTH[name]["box"], strict=True))
     left, top, right, bottom = TRUTH[name]["box"]
     x, y = TRUTH[name]["point"]
     assert left < x < right
@@ -78,10 +78,10 @@ def test_the_speech_is_as_long_as_it_says(maker: dict[str, Any]) -> None:
 
 def test_every_built_in_pipelines_inputs_are_shipped() -> None:
     """The files that the built-in pipelines send are there, and small enough for every runner."""
-    known = Assets()
-    for definition in load_catalogue({}, known).values():
+    assets = Assets()
+    for definition in load_catalogue({}, assets).values():
         for name in definition.files.values():
-            asset = known.get(name)
+            asset = assets.get(name)
             assert 0 < len(asset.content) < 2**20
 
 
@@ -89,10 +89,10 @@ def test_a_folder_of_ones_own_comes_first(tmp_path: Path) -> None:
     """A file in the given folder is used instead of the shipped one; the others stay available."""
     own = make.picture(64, 48)
     (tmp_path / "image.png").write_bytes(own)
-    known = Assets(tmp_path)
-    assert known.get("image.png").content == own
-    assert (known.get("image.png").metadata.width, known.get("image.png").metadata.height) == (64, 48)
-    assert known.get("speech.wav").metadata.transcript
+    assets = Assets(tmp_path)
+    assert assets.get("image.png").content == own
+    assert (assets.get("image.png").metadata.width, assets.get("image.png").metadata.height) == (64, 48)
+    assert assets.get("speech.wav").metadata.transcript
 
 
 def test_own_truth_is_taken_over(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_damaged_copy_of_a_shipped_file_is_refused(tmp_path: Path) -> None:
     content = bytearray((FOLDER / "small.png").read_bytes())
     content[-30] ^= 1
     (tmp_path / "copy" / "small.png").write_bytes(content)
-    known = Assets(tmp_path / "copy")
+    assets = Assets(tmp_path / "copy")
     with pytest.raises(AssetError, match=r"is not the file that truth\.toml beside it describes"):
-        known.get("small.png")
-    assert Image.open(io.BytesIO(known.get("image.png").content)).size == (512, 512)
+        assets.get("small.png")
+    assert Image.open(io.BytesIO(assets.get("image.png").content)).size == (512, 512)

@@ -32,17 +32,17 @@ def questions_of_job(kind: str, gateway: AskingGateway, job_s: float) -> list[fl
     """Return one job's questions."""
     match kind:
         case "reached":
-            return gateway.reached(job_s)
+            return gateway.fail_at_orchestrator(job_s)
         case "busy":
-            return gateway.busy()
+            return gateway.find_busy()
         case "busy_without_tail":
-            return gateway.busy(tail=False)
+            return gateway.find_busy(tail=False)
         case "leaked":
-            return gateway.leaked(job_s)
+            return gateway.leak_slot(job_s)
         case "nobody":
-            return gateway.nobody()
+            return gateway.find_nobody()
         case _:
-            return gateway.down()
+            return gateway.find_down()
 
 
 # A kind of job, a seed for the gateway's times, and how long a question takes.
@@ -86,7 +86,7 @@ def test_one_try(job_s: float, pattern: AttemptPattern) -> None:
     """One try that took long reached its orchestrator; one refused at once after a slow call may have been busy."""
     slow_call_s = 0.15 if job_s > 1 else 1.2
     gateway = AskingGateway(random.Random(1), 0.002, slow_call_s)
-    assert classify_by_questions(gateway.reached(job_s), is_answered=False).pattern is pattern
+    assert classify_by_questions(gateway.fail_at_orchestrator(job_s), is_answered=False).pattern is pattern
 
 
 def test_the_runners_400_needs_no_second_try() -> None:
@@ -152,7 +152,7 @@ def test_noise_is_unclear(seed: int, count: int) -> None:
 
 def test_many_questions_are_classified_quickly() -> None:
     """A gateway that asks without a bound does not hold the tester up for long."""
-    questions = AskingGateway(random.Random(3), 0.0008, 0.001).nobody(max_tries=1_000)
+    questions = AskingGateway(random.Random(3), 0.0008, 0.001).find_nobody(max_tries=1_000)
     began = time.process_time()
     assert classify_by_questions(questions, is_answered=False).pattern in (
         AttemptPattern.NOBODY,

@@ -28,9 +28,9 @@ def plan(*prices: int | None) -> Plan:
     return Plan("t", 1, jobs, ())
 
 
-def ids(found: Plan) -> list[str]:
+def ids(limited: Plan) -> list[str]:
     """Return the jobs that are left."""
-    return [job.id for job in found.jobs]
+    return [job.id for job in limited.jobs]
 
 
 def test_no_bound_changes_nothing() -> None:
@@ -41,14 +41,16 @@ def test_no_bound_changes_nothing() -> None:
 
 
 def test_what_was_tested_today_goes_first() -> None:
-    """The pair that is known for today is left out, whatever its place."""
+    """A capability that was tested today is left out, whatever its place."""
     whole = plan(4, 4, 4)
     cut = limit_to_budget(whole, 8, {whole.jobs[0].key})
     assert ids(cut) == ["1", "2"]
-    assert [(one.orchestrator, one.reason) for one in cut.skipped] == [(whole.jobs[0].orchestrator.address, "budget")]
+    assert [(skip.orchestrator, skip.reason) for skip in cut.skipped] == [
+        (whole.jobs[0].orchestrator.address, "budget")
+    ]
 
 
-def test_a_dear_job_does_not_keep_cheap_ones_away() -> None:
+def test_an_expensive_job_does_not_displace_cheap_ones() -> None:
     """What does not fit is passed over; what costs nothing known stays."""
     assert ids(limit_to_budget(plan(9, 3, None, 3), 6, set())) == ["1", "2", "3"]
 

@@ -33,9 +33,9 @@ BIG = 0xFFFFFFFF
 def animation(form: str, frames: int, side: int = 64) -> bytes:
     """Return a file of so many pictures, each different."""
     out = io.BytesIO()
-    drawn = [Image.new("RGB", (side, side), (index % 256, index // 256, 99)) for index in range(frames)]
+    pictures = [Image.new("RGB", (side, side), (index % 256, index // 256, 99)) for index in range(frames)]
     quick: dict[str, Any] = {"optimize": False} if form == "GIF" else {"method": 0}
-    drawn[0].save(out, form, save_all=True, append_images=drawn[1:], duration=20, **quick)
+    pictures[0].save(out, form, save_all=True, append_images=pictures[1:], duration=20, **quick)
     return out.getvalue()
 
 
@@ -225,35 +225,35 @@ class MeasuredWorker:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Iterator[MeasuredWorker]:
+def measured_worker() -> Iterator[MeasuredWorker]:
     """Yield one worker for all; another takes its place if it is killed for taking too long."""
-    measured = MeasuredWorker()
-    yield measured
-    measured.worker.stop()
+    measured_worker = MeasuredWorker()
+    yield measured_worker
+    measured_worker.worker.stop()
 
 
 @pytest.mark.parametrize("name", MEDIA)
-def test_files_are_checked_within_bounds(measured: MeasuredWorker, name: str) -> None:
+def test_files_are_checked_within_bounds(measured_worker: MeasuredWorker, name: str) -> None:
     """Headers that claim the world, bombs, and thousands of frames, for pipelines that expect no size in particular."""
     kind, make_content = MEDIA[name]
     expectation = Expectation((Check("json", json_field.Params(path="url", is_=kind)),))  # type: ignore[arg-type]
     task = CheckTask(expectation, b'{"url": "/x"}', files={"/x": FetchedFile("/x", 200, make_content())})
-    assert_contained(measured, task)
+    assert_contained(measured_worker, task)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_answers_are_checked_within_bounds(measured: MeasuredWorker, name: str) -> None:
+def test_answers_are_checked_within_bounds(measured_worker: MeasuredWorker, name: str) -> None:
     """Depth, length, endless numbers and halves of characters: wrong answers, and nothing worse."""
     pipeline, make_body = ANSWERS[name]
-    findings = assert_contained(measured, CheckTask(request(pipeline).expectation, make_body(), files={}))
+    findings = assert_contained(measured_worker, CheckTask(request(pipeline).expectation, make_body(), files={}))
     assert not all(finding.passed for finding in findings)
 
 
-def assert_contained(measured: MeasuredWorker, task: CheckTask) -> list[Finding]:
+def assert_contained(measured_worker: MeasuredWorker, task: CheckTask) -> list[Finding]:
     """Evaluate a task within the bounds; nothing about it is the tester's fault."""
-    findings = measured.evaluate(task)
+    findings = measured_worker.evaluate(task)
     assert findings
     assert all(finding.fault is Fault.ORCHESTRATOR for finding in findings), findings
     assert all(len(finding.message) < 1000 and " at 0x" not in finding.message for finding in findings), findings
-    assert 10 * 2**20 < measured.peak < MAX_BYTES
+    assert 10 * 2**20 < measured_worker.peak < MAX_BYTES
     return findings

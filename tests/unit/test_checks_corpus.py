@@ -89,10 +89,10 @@ TRANSCRIPTS: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_transcripts_without_spaces(name: str) -> None:
     """Without spaces between words, characters are compared: one that is misheard is not the whole text."""
-    spoken, heard, problem = TRANSCRIPTS[name]
+    spoken, transcript, problem = TRANSCRIPTS[name]
     sent = request("audio-to-text").expectation
     expectation = replace(sent, inputs={"audio": AssetMetadata(transcript=spoken, duration_s=5.0)})
-    answer = {"text": heard, "chunks": [{"text": heard, "timestamp": [0.0, 5.0]}]}
+    answer = {"text": transcript, "chunks": [{"text": transcript, "timestamp": [0.0, 5.0]}]}
     (finding,) = evaluate(CheckTask(expectation, json.dumps(answer).encode())).findings
     assert finding.problem == problem, finding.message
 

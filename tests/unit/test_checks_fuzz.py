@@ -167,13 +167,13 @@ def test_untrusted_json_reads_what_json_writes(value: Any) -> None:
         assert "digits" in str(error)  # noqa: PT017 - either is right
 
 
-@given(heard=st.lists(st.sampled_from("abcd"), max_size=12), spoken=st.lists(st.sampled_from("abcd"), max_size=12))
-def test_word_error_rate(heard: list[str], spoken: list[str]) -> None:
+@given(transcript=st.lists(st.sampled_from("abcd"), max_size=12), spoken=st.lists(st.sampled_from("abcd"), max_size=12))
+def test_word_error_rate(transcript: list[str], spoken: list[str]) -> None:
     """The rate is 0 for equal texts only, and never more than replacing every word."""
-    rate = word_error_rate(heard, spoken)
-    assert (rate == 0) == (heard == spoken)
-    assert rate <= max(len(heard), len(spoken)) / max(len(spoken), 1)
-    assert round(rate * max(len(spoken), 1)) == round(word_error_rate(spoken, heard) * max(len(heard), 1))
+    rate = word_error_rate(transcript, spoken)
+    assert (rate == 0) == (transcript == spoken)
+    assert rate <= max(len(transcript), len(spoken)) / max(len(spoken), 1)
+    assert round(rate * max(len(spoken), 1)) == round(word_error_rate(spoken, transcript) * max(len(transcript), 1))
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

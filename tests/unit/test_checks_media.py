@@ -30,7 +30,7 @@ from tests.unit.corpus.answers import FILE, images, mask, masks, request
 
 USUAL = len(request("text-to-speech").expectation.parameters["text"]) / 15
 COUNT = int(USUAL * shapes.RATE)
-LIST = shapes.unpadded(b"LIST", b"INFOISFT\1\0\0\0L")
+LIST = shapes.unpadded_chunk(b"LIST", b"INFOISFT\1\0\0\0L")
 ODD = bytes(int(128 + 120 * value) for value in shapes.tone(USUAL))[: COUNT // 2 * 2 - 1]
 NAN = struct.pack("<f", math.nan)
 EXTENSIBLE = struct.pack("<HHI", 22, 16, 4) + b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
@@ -81,7 +81,7 @@ def jpeg_to_turn(orientation: int) -> bytes:
     """Return a JPEG that is to be turned, as cameras write it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return shapes.saved(shapes.drawn(), "JPEG", exif=exif)
+    return shapes.save(shapes.draw(), "JPEG", exif=exif)
 
 
 SOUNDS = [
@@ -107,8 +107,8 @@ SOUNDS = [
     sound("text behind the data", lambda: shapes.wav(shapes.pcm(USUAL)) + shapes.chunk(b"LIST", b"INFO")),
     sound("a list of odd length, not padded", lambda: shapes.wav(shapes.pcm(USUAL), after=LIST)),
     sound("odd chunks everywhere, not padded", lambda: shapes.wav(
-        shapes.pcm(USUAL), before=shapes.unpadded(b"JUNK", b"abcde") + shapes.unpadded(b"bext", bytes(603)),
-        after=LIST + shapes.chunk(b"fact", bytes(4)) + shapes.unpadded(b"id3 ", b"ID3\4\0\0\0\0\0\0\0"))),
+        shapes.pcm(USUAL), before=shapes.unpadded_chunk(b"JUNK", b"abcde") + shapes.unpadded_chunk(b"bext", bytes(603)),
+        after=LIST + shapes.chunk(b"fact", bytes(4)) + shapes.unpadded_chunk(b"id3 ", b"ID3\4\0\0\0\0\0\0\0"))),
     sound("an odd chunk that is padded with a letter", lambda: shapes.wav(
         shapes.pcm(USUAL), after=LIST + b"x")),
     sound("8 bits of an odd length, and text behind them", lambda: shapes.wav(
@@ -177,35 +177,35 @@ PICTURES = [
     picture("a thousand chunks", lambda: shapes.png_with(make.picture(512, 512), *[(b"tEXt", b"a\0b")] * 1000)),
     picture("bytes behind the end", lambda: make.picture(512, 512) + noise(5000)),
     picture("PNG without its end", lambda: make.picture(512, 512)[:-12]),
-    picture("interlaced", shapes.interlaced),
-    picture("APNG", lambda: shapes.saved(shapes.drawn(), save_all=True, append_images=[shapes.drawn().rotate(90)])),
-    picture("black and white", lambda: shapes.saved(shapes.drawn("1"))),
-    picture("gray with transparency", lambda: shapes.saved(shapes.drawn("LA"))),
-    picture("half transparent", lambda: shapes.saved(shapes.veiled(128))),
-    picture("JPEG for print", lambda: shapes.saved(shapes.drawn("CMYK"), "JPEG")),
-    picture("progressive JPEG", lambda: shapes.saved(shapes.drawn(), "JPEG", progressive=True)),
-    picture("gray JPEG", lambda: shapes.saved(shapes.drawn("L"), "JPEG")),
-    picture("JPEG of two pictures", lambda: shapes.saved(
-        shapes.drawn(), "MPO", save_all=True, append_images=[shapes.drawn()])),
+    picture("interlaced", shapes.write_interlaced_png),
+    picture("APNG", lambda: shapes.save(shapes.draw(), save_all=True, append_images=[shapes.draw().rotate(90)])),
+    picture("black and white", lambda: shapes.save(shapes.draw("1"))),
+    picture("gray with transparency", lambda: shapes.save(shapes.draw("LA"))),
+    picture("half transparent", lambda: shapes.save(shapes.draw_translucent(128))),
+    picture("JPEG for print", lambda: shapes.save(shapes.draw("CMYK"), "JPEG")),
+    picture("progressive JPEG", lambda: shapes.save(shapes.draw(), "JPEG", progressive=True)),
+    picture("gray JPEG", lambda: shapes.save(shapes.draw("L"), "JPEG")),
+    picture("JPEG of two pictures", lambda: shapes.save(
+        shapes.draw(), "MPO", save_all=True, append_images=[shapes.draw()])),
     picture("JPEG with EXIF", lambda: jpeg_to_turn(1)),
-    picture("JPEG with broken EXIF", lambda: shapes.saved(shapes.drawn(), "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 4)),
+    picture("JPEG with broken EXIF", lambda: shapes.save(shapes.draw(), "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 4)),
     picture("JPEG with bytes behind the end", lambda: make.picture(512, 512, "JPEG") + noise(5000)),
-    picture("WebP with transparency", lambda: shapes.saved(shapes.veiled(200), "WEBP")),
-    picture("WebP without loss", lambda: shapes.saved(shapes.drawn(), "WEBP", lossless=True)),
-    picture("animated WebP", lambda: shapes.saved(
-        shapes.drawn(), "WEBP", save_all=True, append_images=[shapes.drawn().rotate(90)])),
-    picture("GIF", lambda: shapes.saved(shapes.drawn(), "GIF")),
-    picture("AVIF", lambda: shapes.saved(shapes.drawn(), "AVIF"), "", "format"),
-    picture("BMP", lambda: shapes.saved(shapes.drawn(), "BMP"), "", "format"),
-    picture("TIFF", lambda: shapes.saved(shapes.drawn(), "TIFF"), "", "format"),
-    picture("TIFF of floats", lambda: shapes.saved(
-        shapes.drawn("F").point(lambda value: value * (1 / 255) + 0), "TIFF"), "", "format"),
-    picture("fully transparent", lambda: shapes.saved(shapes.veiled(0)), "flat"),
-    picture("nearly fully transparent", lambda: shapes.saved(shapes.veiled(2)), "flat"),
-    picture("fully transparent WebP", lambda: shapes.saved(shapes.veiled(0), "WEBP", lossless=True), "flat"),
-    picture("gray, fully transparent", lambda: shapes.saved(shapes.veiled(0).convert("LA")), "flat"),
+    picture("WebP with transparency", lambda: shapes.save(shapes.draw_translucent(200), "WEBP")),
+    picture("WebP without loss", lambda: shapes.save(shapes.draw(), "WEBP", lossless=True)),
+    picture("animated WebP", lambda: shapes.save(
+        shapes.draw(), "WEBP", save_all=True, append_images=[shapes.draw().rotate(90)])),
+    picture("GIF", lambda: shapes.save(shapes.draw(), "GIF")),
+    picture("AVIF", lambda: shapes.save(shapes.draw(), "AVIF"), "", "format"),
+    picture("BMP", lambda: shapes.save(shapes.draw(), "BMP"), "", "format"),
+    picture("TIFF", lambda: shapes.save(shapes.draw(), "TIFF"), "", "format"),
+    picture("TIFF of floats", lambda: shapes.save(
+        shapes.draw("F").point(lambda value: value * (1 / 255) + 0), "TIFF"), "", "format"),
+    picture("fully transparent", lambda: shapes.save(shapes.draw_translucent(0)), "flat"),
+    picture("nearly fully transparent", lambda: shapes.save(shapes.draw_translucent(2)), "flat"),
+    picture("fully transparent WebP", lambda: shapes.save(shapes.draw_translucent(0), "WEBP", lossless=True), "flat"),
+    picture("gray, fully transparent", lambda: shapes.save(shapes.draw_translucent(0).convert("LA")), "flat"),
     picture("one bright color", lambda: make.flat_picture(512, 512, "orange"), "flat"),
-    picture("EXIF cannot turn a wrong size right", lambda: shapes.saved(shapes.drawn(side=256), "JPEG"), "size"),
+    picture("EXIF cannot turn a wrong size right", lambda: shapes.save(shapes.draw(side=256), "JPEG"), "size"),
     picture("PNG cut off", lambda: make.picture(512, 512)[:-400], "undecodable"),
     picture("JPEG cut off", lambda: make.picture(512, 512, "JPEG")[:5000], "undecodable"),
     picture("SVG", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
@@ -215,9 +215,9 @@ PICTURES = [
 
 FRAGMENTS = (("movflags", "frag_keyframe+empty_moov+default_base_moof"),)
 VIDEOS = [
-    video("free before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"free"))),
-    video("skip before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"skip", bytes(1000)))),
-    video("wide before ftyp", lambda: shapes.shifted(make.video(), shapes.box(b"wide"))),
+    video("free before ftyp", lambda: shapes.prepend_to_mp4(make.video(), shapes.box(b"free"))),
+    video("skip before ftyp", lambda: shapes.prepend_to_mp4(make.video(), shapes.box(b"skip", bytes(1000)))),
+    video("wide before ftyp", lambda: shapes.prepend_to_mp4(make.video(), shapes.box(b"wide"))),
     video("zeros before ftyp", lambda: bytes(8) + make.video()),
     video("free behind the end", lambda: make.video() + shapes.box(b"free", bytes(100))),
     video("zeros behind the end", lambda: make.video() + bytes(1000)),
@@ -231,15 +231,15 @@ VIDEOS = [
     video("AV1", lambda: shapes.film("libsvtav1"), "", "codec"),
     video("VP9", lambda: shapes.film("libvpx-vp9"), "", "codec"),
     video("WebM", lambda: shapes.film("libvpx-vp9", "webm"), "", "codec"),
-    video("upright, turned by a quarter", lambda: shapes.turned(make.video(576, 1024), 90)),
-    video("upright, turned by three quarters", lambda: shapes.turned(make.video(576, 1024), 270)),
-    video("on its head", lambda: shapes.turned(make.video(), 180)),
-    video("turned to be upright", lambda: shapes.turned(make.video(), 90), "size"),
-    video("turned to be upright the other way", lambda: shapes.turned(make.video(), 270), "size"),
-    video("upright, on its head", lambda: shapes.turned(make.video(576, 1024), 180), "size"),
-    video("turned, but flat", lambda: shapes.turned(make.video(576, 1024, flat=True), 90), "flat"),
-    video("GIF", lambda: shapes.saved(shapes.drawn(), "GIF"), "not_a_video"),
-    video("AVIF", lambda: shapes.saved(shapes.drawn(), "AVIF"), "not_a_video"),
+    video("upright, turned by a quarter", lambda: shapes.rotate_mp4(make.video(576, 1024), 90)),
+    video("upright, turned by three quarters", lambda: shapes.rotate_mp4(make.video(576, 1024), 270)),
+    video("on its head", lambda: shapes.rotate_mp4(make.video(), 180)),
+    video("turned to be upright", lambda: shapes.rotate_mp4(make.video(), 90), "size"),
+    video("turned to be upright the other way", lambda: shapes.rotate_mp4(make.video(), 270), "size"),
+    video("upright, on its head", lambda: shapes.rotate_mp4(make.video(576, 1024), 180), "size"),
+    video("turned, but flat", lambda: shapes.rotate_mp4(make.video(576, 1024, flat=True), 90), "flat"),
+    video("GIF", lambda: shapes.save(shapes.draw(), "GIF"), "not_a_video"),
+    video("AVIF", lambda: shapes.save(shapes.draw(), "AVIF"), "not_a_video"),
     video("AVI", lambda: shapes.film(form="avi"), "not_a_video"),
     video("black WebM", lambda: b"\x1a\x45\xdf\xa3" + b"webm".rjust(40, b"\0"), "undecodable"),
     video("in fragments, cut off", lambda: shapes.film(options=FRAGMENTS)[:9000], "undecodable"),
@@ -338,7 +338,7 @@ def test_the_mask_with_the_highest_score_counts() -> None:
 def encode_input(name: str, side: int, form: str, **options: Any) -> bytes:
     """Return a test input written anew, each pixel repeated to fill another size."""
     with Image.open(builtin_folder() / name) as sent:
-        return shapes.saved(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
+        return shapes.save(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
 
 
 @pytest.mark.parametrize(

@@ -121,18 +121,18 @@ def test_small_words_make_a_sentence() -> None:
         ("…", []),
     ],
 )
-def test_words_are_split_as_they_are_heard(text: str, words: list[str]) -> None:
+def test_words_are_split_as_they_sound(text: str, words: list[str]) -> None:
     """Case, punctuation and accents do not matter, and characters stand for words where there are no spaces."""
     assert split_words(text) == words
 
 
 @pytest.mark.parametrize(
-    ("heard", "spoken", "rate"),
+    ("transcript", "spoken", "rate"),
     [("a b c", "a b c", 0), ("a x c", "a b c", 1 / 3), ("a c", "a b c", 1 / 3), ("", "a b", 1), ("a b", "", 2)],
 )
-def test_the_word_error_rate_counts_changes(heard: str, spoken: str, rate: float) -> None:
+def test_the_word_error_rate_counts_changes(transcript: str, spoken: str, rate: float) -> None:
     """Words replaced, left out and added count one each, per word spoken."""
-    assert word_error_rate(heard.split(), spoken.split()) == rate
+    assert word_error_rate(transcript.split(), spoken.split()) == rate
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ START = datetime(2026, 11, 23, 10, 17, 30, tzinfo=UTC)  # a Monday
 )
 def test_cron_fires_when_cron_would(expression: str, expected: str) -> None:
     """0 and 7 are Sunday, two restricted day fields mean either, names and aliases work."""
-    found = CronSchedule.parse(expression).next_after(START)
-    assert found is not None
-    assert found.strftime("%Y-%m-%dT%H:%M") == expected
+    instant = CronSchedule.parse(expression).next_after(START)
+    assert instant is not None
+    assert instant.strftime("%Y-%m-%dT%H:%M") == expected
 
 
 @pytest.mark.parametrize(
@@ -108,46 +108,48 @@ def test_cron_may_be_shifted() -> None:
 
 
 def walk_schedule(schedule: ScheduleSettings, start: datetime, count: int) -> list[tuple[datetime, float]]:
-    """Return each instant of a schedule with the interval that holds from it on, as the clock remembers instants."""
+    """Return each instant of a schedule with the interval that holds from it on, as the schedule remembers instants."""
     trigger = make_trigger(schedule)
-    found: list[tuple[datetime, float]] = []
+    instants: list[tuple[datetime, float]] = []
     passed = [start]
     for _ in range(count):
-        expected = trigger.get_next_fire_time(passed[-1] if found else None, passed[-1])
+        expected = trigger.get_next_fire_time(passed[-1] if instants else None, passed[-1])
         assert expected is not None
         passed.append(expected)
         follows = trigger.get_next_fire_time(expected, expected)
         assert follows is not None
-        found.append((expected, longest_interval_s(trigger, [*passed[-3:], follows])))
-    return found
+        instants.append((expected, longest_interval_s(trigger, [*passed[-3:], follows])))
+    return instants
 
 
 def test_with_an_interval_nobody_is_late_before_two_of_them() -> None:
-    """Whenever it was started, the interval that is told is the one that is set."""
-    assert {told for _, told in walk_schedule(ScheduleSettings(interval="10m", offset="90s"), START, 20)} == {600.0}
+    """Whenever it was started, the reported interval is the configured one."""
+    assert {
+        interval_s for _, interval_s in walk_schedule(ScheduleSettings(interval="10m", offset="90s"), START, 20)
+    } == {600.0}
     fresh = Schedule(ScheduleSettings(interval="10m"), lambda _: None)
     assert fresh.interval_s == 600.0
 
 
 def test_a_pause_of_a_cron_schedule_makes_nobody_late() -> None:
-    """Office hours: when a tick ended at its instant, twice the interval that is told is never over before the next.
+    """Office hours: twice the reported interval is never over before the next tick, if each ended at its instant.
 
-    And two ticks after a pause, what is told is the hour again: a tick that hangs is noticed as fast as ever.
+    And two ticks after a pause, the reported interval is an hour again: a tick that hangs is noticed as fast as ever.
     """
-    told = walk_schedule(ScheduleSettings(cron="0 9-17 * * 1-5"), START, 120)
-    for (before, _), (at, interval_s) in pairwise(told):
+    instants = walk_schedule(ScheduleSettings(cron="0 9-17 * * 1-5"), START, 120)
+    for (before, _), (at, interval_s) in pairwise(instants):
         assert (at - before).total_seconds() < 2 * interval_s, at
-    by_hour = {at.strftime("%a %H"): interval_s for at, interval_s in told}
+    by_hour = {at.strftime("%a %H"): interval_s for at, interval_s in instants}
     assert by_hour["Wed 12"] == by_hour["Mon 11"] == 3600.0
     assert by_hour["Fri 17"] == by_hour["Mon 10"] == 64 * 3600.0
 
 
-async def test_a_clock_that_follows_cron_knows_its_interval() -> None:
+async def test_a_cron_schedule_knows_its_interval() -> None:
     """From its start and after a change, without having fired."""
-    one = Schedule(ScheduleSettings(cron="0 */2 * * *"), lambda _: None)
-    assert one.interval_s == 7200.0
-    one.start()
-    assert one.interval_s == 7200.0
-    one.reconfigure(ScheduleSettings(cron="@daily"))
-    assert one.interval_s == 86400.0
-    one.stop()
+    schedule = Schedule(ScheduleSettings(cron="0 */2 * * *"), lambda _: None)
+    assert schedule.interval_s == 7200.0
+    schedule.start()
+    assert schedule.interval_s == 7200.0
+    schedule.reconfigure(ScheduleSettings(cron="@daily"))
+    assert schedule.interval_s == 86400.0
+    schedule.stop()

@@ -58,14 +58,14 @@ class Reference:
         return day or weekday if self.either_day else day and weekday
 
     def instants(self, walk: Sequence[tuple[datetime, datetime]], start: datetime) -> Iterator[datetime]:
-        """Go through all minutes of real time, and look what a clock on the wall shows in each."""
+        """Yield each minute of real time at which the schedule fires, by what a clock on the wall shows."""
         again: set[datetime] = set()
         before = walk[0][1]
         for moment, local in walk[1:]:
             hit = self.matches(local)
             if self.times_of_day and local != before + MINUTE:
                 left_out = [before + MINUTE * n for n in range(1, int((local - before) / MINUTE))]
-                hit = hit or any(self.matches(one) for one in left_out)
+                hit = hit or any(self.matches(skipped) for skipped in left_out)
                 again |= {local + MINUTE * n for n in range(int((before - local) / MINUTE) + 1)}
             if local in again:
                 hit = False
@@ -93,14 +93,14 @@ def _values(field: str, low: int, high: int) -> set[int]:
 
 
 def trigger_instants(schedule: ScheduleSettings, start: datetime, end: datetime) -> list[datetime]:
-    """Return what the trigger gives, as APScheduler asks for it: each time on from the one before."""
+    """Return the trigger's instants as APScheduler asks for them, each from the one before."""
     trigger = make_trigger(schedule)
-    found: list[datetime] = []
+    instants: list[datetime] = []
     following = trigger.get_next_fire_time(None, start)
     while following is not None and following < end:
-        found.append(following)
+        instants.append(following)
         following = trigger.get_next_fire_time(following, following)
-    return found
+    return instants
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_a_whole_year_is_as_a_walk_through_it(zone: str) -> None:
         start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
         walk = wall_clock_minutes(ZoneInfo(zone), start, end)
         for expression in EXPRESSIONS:
-            found = trigger_instants(ScheduleSettings(cron=expression, timezone=zone), start, end)
-            assert found == list(Reference.read(expression).instants(walk, start)), expression
-            assert all(before < after for before, after in pairwise(found))
+            instants = trigger_instants(ScheduleSettings(cron=expression, timezone=zone), start, end)
+            assert instants == list(Reference.read(expression).instants(walk, start)), expression
+            assert all(before < after for before, after in pairwise(instants))
 
 
 @given(

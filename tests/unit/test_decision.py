@@ -34,7 +34,7 @@ def result(code: str) -> Result:
     return Result(JOB, Verdict.from_code(code), Attribution(AttributionKind.PRESUMED), "g", "webhook", 0.0, 0.5)
 
 
-def judged(code: str, **changes: object) -> JudgedJob:
+def judge_job(code: str, **changes: object) -> JudgedJob:
     """Return a judged job of a gateway that is alive and whose answer is attributed, but for the changes."""
     plain = JudgedJob(result(code), is_unattributed=False, is_gateway_alive=True, was_never_sent=False)
     return replace(plain, **changes)  # type: ignore[arg-type]
@@ -49,36 +49,36 @@ LOST = {"is_gateway_alive": False, "was_never_sent": True}
 @pytest.mark.parametrize(
     ("job", "history", "decision"),
     [
-        (judged("ok"), PLAIN, Record(result("ok"))),
-        (judged("503"), STOPPING, Record(result("503"))),
+        (judge_job("ok"), PLAIN, Record(result("ok"))),
+        (judge_job("503"), STOPPING, Record(result("503"))),
         # A job that never left is taken back, unless nothing may leave any more.
-        (judged("gateway_lost", **LOST), PLAIN, Requeue()),
-        (judged("gateway_lost", **LOST), STOPPING, Record(result("gateway_lost"))),
-        (judged("gateway_lost", is_gateway_alive=False), PLAIN, Record(result("gateway_lost"))),
+        (judge_job("gateway_lost", **LOST), PLAIN, Requeue()),
+        (judge_job("gateway_lost", **LOST), STOPPING, Record(result("gateway_lost"))),
+        (judge_job("gateway_lost", is_gateway_alive=False), PLAIN, Record(result("gateway_lost"))),
         # Busy is deferred twice, each time for longer, and then recorded.
-        (judged("busy"), PLAIN, RetryLater(10.0)),
-        (judged("busy"), replace(PLAIN, busy_retries=1), RetryLater(20.0)),
-        (judged("busy"), replace(PLAIN, busy_retries=2), Record(result("busy"))),
-        (judged("busy"), STOPPING, Record(result("busy"))),
+        (judge_job("busy"), PLAIN, RetryLater(10.0)),
+        (judge_job("busy"), replace(PLAIN, busy_retries=1), RetryLater(20.0)),
+        (judge_job("busy"), replace(PLAIN, busy_retries=2), Record(result("busy"))),
+        (judge_job("busy"), STOPPING, Record(result("busy"))),
         # Whose answer it was is found out alone, once.
-        (judged("ok", is_unattributed=True), PLAIN, RetryExclusively("unproven")),
-        (judged("ok", is_unattributed=True), LAST_PASS, Record(as_unproven(result("ok")))),
-        (judged("ok", is_unattributed=True), STOPPING, Record(as_unproven(result("ok")))),
-        (judged("unclear", is_unclear=True), PLAIN, RetryExclusively("unclear")),
-        (judged("unclear", is_unclear=True), LAST_PASS, Record(result("unclear"))),
-        (judged("500", is_unclear=True, is_unattributed=True), LAST_PASS, Record(result("500"))),
+        (judge_job("ok", is_unattributed=True), PLAIN, RetryExclusively("unproven")),
+        (judge_job("ok", is_unattributed=True), LAST_PASS, Record(as_unproven(result("ok")))),
+        (judge_job("ok", is_unattributed=True), STOPPING, Record(as_unproven(result("ok")))),
+        (judge_job("unclear", is_unclear=True), PLAIN, RetryExclusively("unclear")),
+        (judge_job("unclear", is_unclear=True), LAST_PASS, Record(result("unclear"))),
+        (judge_job("500", is_unclear=True, is_unattributed=True), LAST_PASS, Record(result("500"))),
         # A gateway's 500 to llm is the runner's 400 only where the gateway serves llm at all.
         (
-            judged("500", runner_refusal=REFUSED),
+            judge_job("500", runner_refusal=REFUSED),
             PLAIN,
             AwaitLlm(result("500"), replace(result("500"), verdict=REFUSED)),
         ),
         (
-            judged("500", runner_refusal=REFUSED),
+            judge_job("500", runner_refusal=REFUSED),
             replace(PLAIN, gateway_serves_llm=True),
             Record(replace(result("500"), verdict=REFUSED)),
         ),
-        (judged("500", runner_refusal=REFUSED, is_unattributed=True), PLAIN, RetryExclusively("unproven")),
+        (judge_job("500", runner_refusal=REFUSED, is_unattributed=True), PLAIN, RetryExclusively("unproven")),
     ],
 )
 def test_decisions(job: JudgedJob, history: JobHistory, decision: Decision) -> None:
@@ -91,5 +91,7 @@ def test_nothing_runs_again_once_the_tick_stops() -> None:
     for code in ("ok", "busy", "unclear", "500", "gateway_lost"):
         for unattributed in (False, True):
             for refusal in (None, REFUSED):
-                job = judged(code, is_unattributed=unattributed, runner_refusal=refusal, is_unclear=code == "unclear")
+                job = judge_job(
+                    code, is_unattributed=unattributed, runner_refusal=refusal, is_unclear=code == "unclear"
+                )
                 assert isinstance(decide(job, STOPPING), Record | AwaitLlm)

@@ -85,7 +85,7 @@ def test_the_live_sample_parses_completely() -> None:
      {"orchestrators": [{"address": "0x" + "0" * 40, "orch_uri": "https://a"}]}],
 )  # fmt: skip
 def test_a_response_without_usable_entries_is_empty(response: object) -> None:
-    """Nulls, wrong types and orchestrators without parameters on the chain are skipped."""
+    """Nulls, wrong types and orchestrators without on-chain parameters are skipped."""
     assert list(parse_network_capabilities(response)) == []
 
 
@@ -269,7 +269,7 @@ async def test_static_orchestrators_are_merged_as_well() -> None:
         ({}, None),
     ],
 )
-def test_prices_are_numbers_that_the_chain_can_carry(entry: dict[str, Any], price: Price | None) -> None:
+def test_prices_are_numbers_that_fit_256_bits(entry: dict[str, Any], price: Price | None) -> None:
     """Anything else is no price, and costs nobody a job."""
     prices = [{"capability": 37, "constraint": "c", **entry}]
     listed = {"orchestrators": [{"address": "0x" + "1" * 40, "orch_uri": "https://a", "capabilities_prices": prices}]}

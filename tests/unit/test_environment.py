@@ -227,17 +227,17 @@ def test_what_only_looks_like_a_service_link_is_refused(name: str, monkeypatch: 
 
 
 def test_a_file_that_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with variables and secret files is said beside bad TOML, not one round later."""
+    """What is wrong with variables and secret files is reported beside bad TOML, not one round later."""
     (tmp_path / "config.toml").write_text("region = ")
     (tmp_path / "leaderboard__secret").write_bytes(b"\xff")
     monkeypatch.setenv("JOBTESTER_SHEDULE__INTERVAL", "5m")
     monkeypatch.setenv("JOBTESTER_DISCOVERY__ORCHESTRATORS", "x")
     with pytest.raises(ConfigError) as refused:
         Configuration.load(str(tmp_path / "config.toml"))
-    for said in (
+    for problem in (
         "config.toml: is not valid TOML: ",
         "leaderboard__secret: the secret file is not UTF-8 text",
         "JOBTESTER_SHEDULE__INTERVAL: no such key",
         "discovery.orchestrators: has to be a list",
     ):
-        assert sum(said in line for line in refused.value.problems) == 1, said
+        assert sum(problem in line for line in refused.value.problems) == 1, problem

@@ -129,7 +129,7 @@ async def test_a_pass_that_moved_nothing_beside_one_that_did_is_not_credited() -
 
 
 async def test_failures_are_proven_by_errors_and_say_their_cause() -> None:
-    """The error counter tells who failed, and why."""
+    """The error counter shows who failed, and why."""
     weighing = EvidenceFromReadings()
     trace = weighing.evidence.on_sent(job(A), 1.0)
     weighing.evidence.on_ended(trace, failed_exchange(1, 2))
@@ -192,7 +192,7 @@ async def test_metrics_that_do_not_move_say_nothing() -> None:
 
 
 async def test_jobs_are_distinguishable_only_after_a_reading() -> None:
-    """A second job of the pipeline and model can be told apart once the first has ended and has been read."""
+    """A second job of the pipeline and model can be attributed once the first has ended and has been read."""
     weighing = EvidenceFromReadings()
     assert weighing.evidence.is_distinguishable(PIPELINE_MODEL)
     trace = weighing.evidence.on_sent(job(A), 1.0)

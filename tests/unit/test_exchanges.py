@@ -1,4 +1,4 @@
-"""An exchange tells how the gateway ended the job, whatever the answer is worth."""
+"""An exchange shows how the gateway ended the job, whatever the answer is worth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_exchange(ending: Ending = Ending.ANSWERED, status: int | None = None, b
 def test_how_the_gateway_ended_it(
     exchange: Exchange, reports_success: bool, tries_exhausted: bool, may_continue: bool
 ) -> None:
-    """Success, exhausted tries and work that may go on are told by ending, status and body."""
+    """Success, exhausted tries and work that may go on are distinguished by ending, status and body."""
     assert exchange.gateway_reports_success == reports_success
     assert exchange.tries_exhausted == tries_exhausted
     assert exchange.gateway_may_continue == may_continue

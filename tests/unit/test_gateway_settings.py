@@ -1,4 +1,4 @@
-"""Gateways that could not be told apart are refused, however they are written; those that can are taken."""
+"""Settings refuse gateways that cannot be distinguished, however they are written, and accept all others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: st
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         (ONE, {"name": "b", "url": "http://gateway.example:8936"}),
         (ONE | {"url": "http://proxy.example/one"}, {"name": "b", "url": "http://proxy.example/two"}),
@@ -50,6 +50,6 @@ def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: st
         (ONE | {"events": True, "event_source": "x"}, {"name": "x", "url": "http://other.example"}),
     ],
 )
-def test_gateways_that_differ_are_taken(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_gateways_that_differ_are_accepted(first: dict[str, Any], second: dict[str, Any]) -> None:
     """By port, by path behind one proxy, by address; and a name in events matters only where events are expected."""
-    assert len(load_gateways(one, other).gateways) == 2
+    assert len(load_gateways(first, second).gateways) == 2

@@ -1,6 +1,8 @@
-"""The board gives every job once, longest chains first, one gateway per orchestrator at a time."""
+"""The job queue hands out every job once, the longest backlog first, within the limits of each orchestrator."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,48 +12,92 @@ from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.tick.job_queue import JobQueue
 
 
-def job(name: str, orchestrator: int, expected_s: float = 1.0) -> Job:
-    """Make a job of one of a few orchestrators."""
-    one = Orchestrator(f"0x{orchestrator}", f"https://{orchestrator}")
-    return Job(name, "t", one, Capability("llm", name), "Llm", 10.0, expected_s)
+def job(name: str, number: int, expected_s: float = 1.0) -> Job:
+    """Return a job of the orchestrator with a number."""
+    orchestrator = Orchestrator(f"0x{number}", f"https://{number}")
+    return Job(name, "t", orchestrator, Capability("llm", name), "Llm", 10.0, expected_s)
 
 
-def anything(_job: Job) -> bool:
-    """Suit every job."""
+def accept_any(_job: Job) -> bool:
+    """Accept every job."""
     return True
 
 
-def test_the_longest_chain_begins_first() -> None:
-    """So that a tick ends near its lower bound."""
-    board = JobQueue([job("a", 1, 1), job("b", 2, 5), job("c", 1, 2), job("d", 3, 4)], per_orchestrator=1)
-    order = [board.take("x", now=0, is_serial=False, accepts=anything) for _ in range(3)]
-    assert [one.id for one in order if one] == ["b", "d", "a"]
+def test_the_orchestrator_with_most_work_begins_first() -> None:
+    """The orchestrator whose jobs take longest in all goes first, so that a tick ends near its lower bound."""
+    queue = JobQueue([job("a", 1, 1), job("b", 2, 5), job("c", 1, 2), job("d", 3, 4)], per_orchestrator=1)
+    taken = [queue.take("x", now=0, is_serial=False, accepts=accept_any) for _ in range(3)]
+    assert [job.id for job in taken if job] == ["b", "d", "a"]
 
 
-def test_a_serial_lane_keeps_to_one_orchestrator() -> None:
-    """Nobody else's job is given while one is in flight."""
-    board = JobQueue([job("a", 1), job("b", 1), job("c", 2)], per_orchestrator=1)
-    first = board.take("x", now=0, is_serial=True, accepts=anything)
+def test_a_serial_gateway_stays_with_one_orchestrator() -> None:
+    """While a job is in flight, a serial gateway gets no job of another orchestrator."""
+    queue = JobQueue([job("a", 1), job("b", 1), job("c", 2)], per_orchestrator=1)
+    first = queue.take("x", now=0, is_serial=True, accepts=accept_any)
     assert first is not None
     assert first.id == "a"
-    assert board.take("x", now=0, is_serial=True, accepts=anything) is None
-    board.on_answered(first)
-    second = board.take("x", now=0, is_serial=True, accepts=anything)
+    assert queue.take("x", now=0, is_serial=True, accepts=accept_any) is None
+    queue.on_answered(first)
+    second = queue.take("x", now=0, is_serial=True, accepts=accept_any)
     assert second is not None
     assert second.id == "b"
 
 
 def test_deferred_jobs_come_back_when_they_are_due() -> None:
-    """A busy orchestrator is tried again later, and the board is not over before."""
-    board = JobQueue([job("a", 1)], per_orchestrator=1)
-    first = board.take("x", now=0, is_serial=False, accepts=anything)
+    """A busy orchestrator is retried later, and the queue is not finished before."""
+    queue = JobQueue([job("a", 1)], per_orchestrator=1)
+    first = queue.take("x", now=0, is_serial=False, accepts=accept_any)
     assert first is not None
-    board.on_answered(first)
-    board.defer(first, until=5)
-    assert board.next_due_at == 5
-    assert not board.is_finished
-    assert board.take("x", now=4, is_serial=False, accepts=anything) is None
-    assert board.take("x", now=5, is_serial=False, accepts=anything) is first
+    queue.on_answered(first)
+    queue.defer(first, until=5)
+    assert queue.next_due_at == 5
+    assert not queue.is_finished
+    assert queue.take("x", now=4, is_serial=False, accepts=accept_any) is None
+    assert queue.take("x", now=5, is_serial=False, accepts=accept_any) is first
+
+
+@dataclass
+class Gateways:
+    """Three gateways that take jobs from one queue, with what is in flight at each."""
+
+    queue: JobQueue
+    is_serial: bool
+    per_orchestrator: int
+    now: float = 0.0
+    in_flight: dict[str, list[Job]] = field(default_factory=lambda: {"x": [], "y": [], "z": []})
+    settled: list[str] = field(default_factory=list)
+
+    def step(self, gateway: str, action: str) -> None:
+        """Take a job, or end the oldest one in flight, and assert that the limits hold."""
+        self.now += 0.01
+        jobs = self.in_flight[gateway]
+        if action == "take":
+            taken = self.queue.take(gateway, now=self.now, is_serial=self.is_serial, accepts=accept_any)
+            if taken is not None:
+                jobs.append(taken)
+        elif jobs:
+            self.end(jobs.pop(0), action)
+        self.assert_limits()
+
+    def end(self, ended: Job, action: str) -> None:
+        """Settle, requeue or defer a job that was in flight."""
+        self.queue.on_answered(ended)
+        if action == "answer":
+            self.queue.on_settled(ended)
+            self.settled.append(ended.id)
+        elif action == "back":
+            self.queue.requeue(ended)
+        else:
+            self.queue.defer(ended, self.now)
+
+    def assert_limits(self) -> None:
+        """Assert that no orchestrator is shared by gateways or has more jobs in flight than it may."""
+        for gateway, jobs in self.in_flight.items():
+            targets = {job.target for job in jobs}
+            assert not self.is_serial or len(targets) <= 1
+            for other in self.in_flight:
+                assert other == gateway or not targets & {job.target for job in self.in_flight[other]}
+            assert all(sum(job.target == target for job in jobs) <= self.per_orchestrator for target in targets)
 
 
 @given(
@@ -61,66 +107,40 @@ def test_deferred_jobs_come_back_when_they_are_due() -> None:
     st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_job_is_given_once_and_lanes_never_share_an_orchestrator(
-    jobs: list[tuple[int, float]], steps: list[tuple[str, str]], cap: int, serial: bool
+def test_every_job_is_handed_out_once_and_gateways_never_share_an_orchestrator(
+    durations: list[tuple[int, float]], steps: list[tuple[str, str]], per_orchestrator: int, is_serial: bool
 ) -> None:
-    """Whatever the gateways do, nothing is lost, nothing is given twice, and the bounds hold."""
-    all_jobs = [job(str(number), which, length) for number, (which, length) in enumerate(jobs)]
-    board, now = JobQueue(all_jobs, per_orchestrator=cap), 0.0
-    air: dict[str, list[Job]] = {"x": [], "y": [], "z": []}
-    done: list[str] = []
-
-    def step(gateway: str, what: str) -> None:
-        nonlocal now
-        now += 0.01
-        if what == "take":
-            found = board.take(gateway, now=now, is_serial=serial, accepts=anything)
-            if found is not None:
-                air[gateway].append(found)
-        elif air[gateway]:
-            landed = air[gateway].pop(0)
-            board.on_answered(landed)
-            if what == "answer":
-                board.on_settled(landed)
-                done.append(landed.id)
-            elif what == "back":
-                board.requeue(landed)
-            else:
-                board.defer(landed, now)
-        for one, flying in air.items():
-            targets = {flight.target for flight in flying}
-            assert not serial or len(targets) <= 1
-            for other in air:
-                assert other == one or not targets & {flight.target for flight in air[other]}
-            assert all(sum(flight.target == target for flight in flying) <= cap for target in targets)
-
-    for gateway, what in steps:
-        step(gateway, what)
-    for _ in range(4 * len(all_jobs) + 4):
-        for gateway in air:
-            step(gateway, "answer")
-            step(gateway, "take")
-    for gateway in air:
-        while air[gateway]:
-            step(gateway, "answer")
-    assert board.is_finished
-    assert sorted(done) == sorted(one.id for one in all_jobs)
+    """Whatever the gateways do, no job is lost or handed out twice, and the limits hold."""
+    jobs = [job(str(index), number, duration_s) for index, (number, duration_s) in enumerate(durations)]
+    queue = JobQueue(jobs, per_orchestrator=per_orchestrator)
+    gateways = Gateways(queue, is_serial, per_orchestrator)
+    for gateway, action in steps:
+        gateways.step(gateway, action)
+    for _ in range(4 * len(jobs) + 4):
+        for gateway in gateways.in_flight:
+            gateways.step(gateway, "answer")
+            gateways.step(gateway, "take")
+    for gateway, remaining in gateways.in_flight.items():
+        while remaining:
+            gateways.step(gateway, "answer")
+    assert queue.is_finished
+    assert sorted(gateways.settled) == sorted(job.id for job in jobs)
 
 
-def test_deferred_jobs_are_hastened_only_when_they_are_all_that_is_left() -> None:
-    """While others have work, or are not settled, it waits its time; then it comes soon, and never later."""
-    board = JobQueue([job("a", 1), job("b", 2)], per_orchestrator=1)
-    busy, other = (board.take("x", now=0, is_serial=False, accepts=anything) for _ in range(2))
+def test_deferred_jobs_are_brought_forward_only_when_no_others_are_left() -> None:
+    """A deferred job waits its time while others are queued or not settled; then it comes sooner, and never later."""
+    queue = JobQueue([job("a", 1), job("b", 2)], per_orchestrator=1)
+    busy, other = (queue.take("x", now=0, is_serial=False, accepts=accept_any) for _ in range(2))
     assert busy is not None
     assert other is not None
-    board.on_answered(busy)
-    board.defer(busy, 100.0)
-    board.on_answered(other)
-    board.bring_forward(5.0)
-    assert board.next_due_at == 100.0
-    board.on_settled(other)
-    board.bring_forward(5.0)
-    board.bring_forward(9.0)
-    assert board.next_due_at == 5.0
-    assert board.take("x", now=4.9, is_serial=False, accepts=anything) is None
-    assert board.take("x", now=5.0, is_serial=False, accepts=anything) is busy
+    queue.on_answered(busy)
+    queue.defer(busy, 100.0)
+    queue.on_answered(other)
+    queue.bring_forward(5.0)
+    assert queue.next_due_at == 100.0
+    queue.on_settled(other)
+    queue.bring_forward(5.0)
+    queue.bring_forward(9.0)
+    assert queue.next_due_at == 5.0
+    assert queue.take("x", now=4.9, is_serial=False, accepts=accept_any) is None
+    assert queue.take("x", now=5.0, is_serial=False, accepts=accept_any) is busy

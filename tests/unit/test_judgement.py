@@ -61,9 +61,9 @@ BATCH: list[tuple[Exchange, str, Outcome]] = [
 @pytest.mark.parametrize(("exchange", "code", "expected"), BATCH, ids=[row[1] for row in BATCH])
 def test_batch_answers_are_judged_by_whose_fault_they_are(exchange: Exchange, code: str, expected: Outcome) -> None:
     """The buckets of docs/outcomes.md."""
-    found = judge(exchange, (), PRESUMED)
-    assert (found.code, found.outcome) == (code, expected)
-    assert found.message
+    verdict = judge(exchange, (), PRESUMED)
+    assert (verdict.code, verdict.outcome) == (code, expected)
+    assert verdict.message
 
 
 BYOC: list[tuple[Exchange, str, Outcome]] = [
@@ -165,15 +165,15 @@ BYOC_TEXTS: dict[str, tuple[int, bytes, str, Outcome]] = {
 def test_every_text_of_an_external_capability_has_its_outcome(name: str) -> None:
     """Refusals of the gateway and of payment are held against nobody; a worker's refusal of good input is its own."""
     status, body, code, expected = BYOC_TEXTS[name]
-    found = judge(answered_exchange(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
-    assert (found.code, found.outcome) == (code, expected)
+    verdict = judge(answered_exchange(status, body, "text/plain; charset=utf-8"), (), PRESUMED, byoc=True)
+    assert (verdict.code, verdict.outcome) == (code, expected)
 
 
 @pytest.mark.parametrize(("exchange", "code", "expected"), BYOC, ids=[row[1] for row in BYOC])
 def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expected: Outcome) -> None:
     """200 with nothing in it is the worker's failure; `No orchestrators found` says nothing for certain."""
-    found = judge(exchange, (), PRESUMED, byoc=True)
-    assert (found.code, found.outcome) == (code, expected)
+    verdict = judge(exchange, (), PRESUMED, byoc=True)
+    assert (verdict.code, verdict.outcome) == (code, expected)
 
 
 @pytest.mark.parametrize(
@@ -199,24 +199,24 @@ def test_byoc_answers_have_their_own_meaning(exchange: Exchange, code: str, expe
 )
 def test_an_empty_byoc_answer_fails_only_with_proof(cause: str, kind: AttributionKind, code: str) -> None:
     """Signing, payment and a taken slot look the same on the wire, so it takes evidence that names the worker."""
-    found = judge(answered_exchange(200, b""), (), Attribution(kind), byoc=True, cause=cause)
-    assert found.code == code
+    verdict = judge(answered_exchange(200, b""), (), Attribution(kind), byoc=True, cause=cause)
+    assert verdict.code == code
 
 
 def test_a_dead_link_of_a_byoc_answer_is_the_workers() -> None:
     """The gateway keeps no files of external capabilities."""
-    lost = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
+    unreachable = Finding("image", "unreachable", "GET answered 404", Fault.GATEWAY)
     answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
-    assert judge(answer, (lost,), PRESUMED, byoc=True).code == "check:image"
-    assert judge(answer, (lost,), PRESUMED).code == "artifact_unreachable"
+    assert judge(answer, (unreachable,), PRESUMED, byoc=True).code == "check:image"
+    assert judge(answer, (unreachable,), PRESUMED).code == "artifact_unreachable"
 
 
 def test_a_byoc_link_that_the_tester_cannot_look_up_is_held_against_nobody() -> None:
     """Without a status or a refusal the fault may be in the tester's own network."""
-    lost = Finding("image", "unanswered", "GET did not end within 30 s", Fault.GATEWAY)
+    unreachable = Finding("image", "unanswered", "GET did not end within 30 s", Fault.GATEWAY)
     answer = answered_exchange(200, b"{}", x_orchestrator_url="https://a")
-    assert judge(answer, (lost,), PRESUMED, byoc=True).code == "tester_fault"
-    assert judge(answer, (lost,), PRESUMED).code == "artifact_unreachable"
+    assert judge(answer, (unreachable,), PRESUMED, byoc=True).code == "tester_fault"
+    assert judge(answer, (unreachable,), PRESUMED).code == "artifact_unreachable"
 
 
 def test_nobody_is_scored_who_did_not_surely_serve() -> None:
@@ -224,8 +224,8 @@ def test_nobody_is_scored_who_did_not_surely_serve() -> None:
     good = answered_exchange(200, b'{"images":[]}')
     for kind, code in ((AttributionKind.REFUTED, "refuted"), (AttributionKind.MISSING, "not_targeted")):
         for exchange in (good, failed_exchange(Ending.TIMEOUT), answered_exchange(503, UNAVAILABLE)):
-            found = judge(exchange, (), Attribution(kind, ("line",)))
-            assert (found.code, found.outcome) == (code, Outcome.UNSCORED)
+            verdict = judge(exchange, (), Attribution(kind, ("line",)))
+            assert (verdict.code, verdict.outcome) == (code, Outcome.UNSCORED)
 
 
 def test_a_gateway_problem_is_not_blamed_on_missing_questions() -> None:
@@ -235,8 +235,8 @@ def test_a_gateway_problem_is_not_blamed_on_missing_questions() -> None:
 
 def test_a_lost_gateway_fails_nobody() -> None:
     """A connection that broke because the gateway died is unscored."""
-    found = judge(failed_exchange(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
-    assert (found.code, found.outcome) == ("gateway_lost", Outcome.UNSCORED)
+    verdict = judge(failed_exchange(Ending.NO_REPLY), (), PRESUMED, gateway_alive=False)
+    assert (verdict.code, verdict.outcome) == ("gateway_lost", Outcome.UNSCORED)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_a_lost_gateway_fails_nobody() -> None:
 )  # fmt: skip
 def test_a_known_cause_explains_what_http_hides(cause: str, code: str) -> None:
     """Busy is not failed; an explained failure keeps its code and says the cause."""
-    found = judge(answered_exchange(503, UNAVAILABLE), (), PRESUMED, cause=cause)
-    assert found.code == code
-    assert cause in found.message
+    verdict = judge(answered_exchange(503, UNAVAILABLE), (), PRESUMED, cause=cause)
+    assert verdict.code == code
+    assert cause in verdict.message
 
 
 def test_the_cause_is_a_sentence_of_its_own() -> None:
@@ -258,18 +258,18 @@ def test_the_cause_is_a_sentence_of_its_own() -> None:
         answered_exchange(503, UNAVAILABLE),
         answered_exchange(200, b"null"),
     ):
-        found = judge(exchange, (), PRESUMED, cause="it broke")
-        assert re.search(r"[^.]\. The gateway says: it broke$", found.message), found.message
+        verdict = judge(exchange, (), PRESUMED, cause="it broke")
+        assert re.search(r"[^.]\. The gateway says: it broke$", verdict.message), verdict.message
 
 
 def test_findings_decide_in_their_order_and_by_fault() -> None:
-    """The first finding that did not pass gives the reason."""
+    """The first finding that did not pass decides the reason."""
     good = answered_exchange(200, b"{}")
     passed, image = Finding("json"), Finding("image", "size", "256x256 instead of 512x512")
     assert judge(good, (passed,), PRESUMED).code == "ok"
     assert judge(good, (passed, image), PRESUMED).code == "check:image"
-    lost = Finding("image", "unreachable", "404", Fault.GATEWAY)
-    assert judge(good, (lost, image), PRESUMED).code == "artifact_unreachable"
+    unreachable = Finding("image", "unreachable", "404", Fault.GATEWAY)
+    assert judge(good, (unreachable, image), PRESUMED).code == "artifact_unreachable"
     own = Finding("image", "limit", "too slow to look at", Fault.TESTER)
     assert judge(good, (own,), PRESUMED).code == "tester_fault"
     assert judge(good, (Finding("json", "bad_json", "x"),), PRESUMED).code == "bad_json"

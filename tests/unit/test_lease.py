@@ -86,8 +86,8 @@ def test_overlap_moves_on_by_the_guess() -> None:
     lease.answer_webhook(1.9)
     assert lease.ready_at(B, 2) == pytest.approx(2.4)
     lease.grant(B, 3)
-    flight = lease.on_sent("2", 3)
-    assert flight.was_overlapped
+    leased = lease.on_sent("2", 3)
+    assert leased.was_overlapped
     assert lease.on_ended("1", 4, disconnected=False).was_overlapped
 
 
@@ -95,12 +95,12 @@ def test_each_call_counts_for_one_job_only() -> None:
     """Four jobs side by side cannot all live on the two calls of one refreshed cache."""
     lease = lease_for_three()
     lease.grant(A, 0)
-    flights = [lease.on_sent(str(number), 0) for number in range(4)]
+    leased_jobs = [lease.on_sent(str(number), 0) for number in range(4)]
     lease.answer_webhook(0.1)
     lease.answer_webhook(0.2)
     for number in range(4):
         lease.on_ended(str(number), 1, disconnected=False)
-    assert [lease.claim_questions(flight) for flight in flights] == [True, False, False, False]
+    assert [lease.claim_questions(leased) for leased in leased_jobs] == [True, False, False, False]
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Gateway:
 
     lease: Lease
     now: float = 0.0
-    in_air: dict[str, Orchestrator] = field(default_factory=dict)
+    in_flight: dict[str, Orchestrator] = field(default_factory=dict)
     answers: list[tuple[float, tuple[Orchestrator, ...], str]] = field(default_factory=list)
     strays: dict[str, float] = field(default_factory=dict)
 
@@ -118,7 +118,7 @@ class Gateway:
         return [
             (answer, job)
             for at, answer, job in self.answers
-            if job in self.in_air or self.now - at <= INFO_CALL_S + 0.5
+            if job in self.in_flight or self.now - at <= INFO_CALL_S + 0.5
         ]
 
 
@@ -146,33 +146,33 @@ def test_exclusive_no_answer_that_can_still_steer_names_another(steps: list[tupl
         gateway.now += seconds if step == "pass" else 0.001
         now = gateway.now
         if step == "move":
-            wanted = (A, B, C)[which]
-            ready = lease.ready_at(wanted, now)
+            orchestrator = (A, B, C)[which]
+            ready = lease.ready_at(orchestrator, now)
             if ready is not None and ready <= now:
-                lease.grant(wanted, now)
-        elif step == "send" and lease.holder is not None and len(gateway.in_air) < 3:
+                lease.grant(orchestrator, now)
+        elif step == "send" and lease.holder is not None and len(gateway.in_flight) < 3:
             count += 1
             lease.on_sent(str(count), now)
-            gateway.in_air[str(count)] = lease.holder
-        elif step == "ask" and gateway.in_air:
-            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+            gateway.in_flight[str(count)] = lease.holder
+        elif step == "ask" and gateway.in_flight:
+            job = sorted(gateway.in_flight)[which % len(gateway.in_flight)]
             gateway.answers.append((now, lease.answer_webhook(now), job))
-        elif step == "answer" and gateway.in_air:
-            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+        elif step == "answer" and gateway.in_flight:
+            job = sorted(gateway.in_flight)[which % len(gateway.in_flight)]
             lease.on_ended(job, now, disconnected=False)
-            del gateway.in_air[job]
-            gateway.answers = [one for one in gateway.answers if one[2] != job]
-        elif step == "drop" and gateway.in_air:
-            job = sorted(gateway.in_air)[which % len(gateway.in_air)]
+            del gateway.in_flight[job]
+            gateway.answers = [answer for answer in gateway.answers if answer[2] != job]
+        elif step == "drop" and gateway.in_flight:
+            job = sorted(gateway.in_flight)[which % len(gateway.in_flight)]
             lease.on_ended(job, now, disconnected=True)
-            del gateway.in_air[job]
+            del gateway.in_flight[job]
             gateway.strays[job] = now
         elif step == "stray" and gateway.strays:
             job = sorted(gateway.strays)[which % len(gateway.strays)]
             last = max([gateway.strays[job], *(at for at, _, of in gateway.answers if of == job)])
             if now - last <= INFO_CALL_S + 0.5:
                 gateway.answers.append((now, lease.answer_webhook(now), job))
-        targets = {one.target for one in gateway.in_air.values()}
+        targets = {orchestrator.target for orchestrator in gateway.in_flight.values()}
         assert len(targets) <= 1
         for answer, _ in gateway.steers():
             for target in targets:
@@ -188,10 +188,10 @@ def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]
     for step, which in steps:
         now += 1.0 if step == "pass" else 0.01
         if step == "move":
-            wanted = (A, B, C)[which]
-            ready = lease.ready_at(wanted, now)
+            orchestrator = (A, B, C)[which]
+            ready = lease.ready_at(orchestrator, now)
             if ready is not None and ready <= now:
-                lease.grant(wanted, now)
+                lease.grant(orchestrator, now)
         elif step == "send" and lease.holder is not None:
             count += 1
             lease.on_sent(str(count), now)
@@ -202,6 +202,6 @@ def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]
                     seen.add(answer.address)
         elif step == "end" and named_during:
             job = sorted(named_during)[which % len(named_during)]
-            flight = lease.on_ended(job, now, disconnected=False)
-            others = named_during.pop(job) - {flight.orchestrator.address}
-            assert flight.was_overlapped or not others
+            leased = lease.on_ended(job, now, disconnected=False)
+            others = named_during.pop(job) - {leased.orchestrator.address}
+            assert leased.was_overlapped or not others

@@ -51,17 +51,17 @@ def test_estimating_a_price_changes_nothing() -> None:
 
 def test_built_in_pipelines_are_complete() -> None:
     """All nine batch pipelines are there under go-livepeer's display names, and the external ones under their own."""
-    known = load("")
-    assert set(known) == set(BATCH) | EXTERNAL
-    assert {slug: known[slug].name for slug in BATCH} == BATCH
-    assert all(known[slug].byoc and known[slug].name == slug for slug in EXTERNAL)
-    assert all(definition.checks and definition.enabled for definition in known.values())
+    catalogue = load("")
+    assert set(catalogue) == set(BATCH) | EXTERNAL
+    assert {slug: catalogue[slug].name for slug in BATCH} == BATCH
+    assert all(catalogue[slug].byoc and catalogue[slug].name == slug for slug in EXTERNAL)
+    assert all(definition.checks and definition.enabled for definition in catalogue.values())
 
 
 def test_limits_are_the_contracts() -> None:
     """Warm limits are the suggested ones, and a cold model has five minutes more."""
-    known = load("")
-    warm = {slug: known[slug].timeout_s for slug in BATCH}
+    catalogue = load("")
+    warm = {slug: catalogue[slug].timeout_s for slug in BATCH}
     assert warm == {
         "text-to-image": 60,
         "image-to-text": 60,
@@ -73,7 +73,7 @@ def test_limits_are_the_contracts() -> None:
         "text-to-speech": 120,
         "image-to-video": 180,
     }
-    assert all(known[slug].cold_timeout_s == limit + 300 for slug, limit in warm.items())
+    assert all(catalogue[slug].cold_timeout_s == limit + 300 for slug, limit in warm.items())
 
 
 def test_parameters_are_overridden_one_by_one() -> None:
@@ -116,16 +116,16 @@ def test_a_new_pipeline_needs_no_code() -> None:
 
 def test_a_new_external_capability_needs_no_code() -> None:
     """An external capability is called as it is advertised, blanks and capitals included."""
-    known = load("""
+    catalogue = load("""
         [pipelines."Text Reversal v2"]
         byoc = true
         uri = "/reverse"
         parameters = { text = "abc" }
         checks = [ { check = "json", path = "text", equals = "cba" } ]
     """)
-    definition = known["Text Reversal v2"]
+    definition = catalogue["Text Reversal v2"]
     assert definition.name == "Text Reversal v2"
-    assert Requests(known, ASSETS, 1).build(definition, "m").body == b'{"model_id":"m","text":"abc"}'
+    assert Requests(catalogue, ASSETS, 1).build(definition, "m").body == b'{"model_id":"m","text":"abc"}'
 
 
 @pytest.mark.parametrize(
@@ -235,15 +235,15 @@ def test_a_new_external_capability_needs_no_code() -> None:
     ],
 )
 def test_mistakes_are_named(text: str, problem: str) -> None:
-    """Each mistake gives one line that begins with its key path and says what is expected."""
-    found = problems(text)
-    assert len(found) == 1, found
-    assert found[0].startswith(problem)
+    """Each mistake is one line that begins with its key path and states what is expected."""
+    lines = problems(text)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(problem)
 
 
 def test_all_mistakes_at_once() -> None:
     """Every problem of every pipeline is in one message."""
-    found = problems("""
+    lines = problems("""
         [pipelines.upscale]
         timeout = "soon"
         color = "red"
@@ -255,7 +255,7 @@ def test_all_mistakes_at_once() -> None:
         [pipelines.llm]
         checks = [{ check = "chat", containing = "42" }, { check = "json" }]
     """)
-    assert [line.split(": ")[0] for line in found] == [
+    assert [line.split(": ")[0] for line in lines] == [
         "pipelines.upscale.timeout",
         "pipelines.upscale.color",
         "pipelines.llm.checks[0].containing",
@@ -266,8 +266,8 @@ def test_all_mistakes_at_once() -> None:
 
 def test_a_disabled_pipeline_needs_no_files() -> None:
     """What is not tested does not have to be complete."""
-    known = load("[pipelines.upscale]\nenabled = false\nfiles = { image = 'not-there.png' }")
-    assert not known["upscale"].enabled
+    catalogue = load("[pipelines.upscale]\nenabled = false\nfiles = { image = 'not-there.png' }")
+    assert not catalogue["upscale"].enabled
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_speech_is_priced_by_its_longest_text() -> None:
     ],
 )
 def test_units_are_data(table: dict[str, Any], price: int | None) -> None:
-    """Factors are numbers or names; what cannot be known gives no price rather than a wrong one."""
+    """Factors are numbers or names; what cannot be known has no price rather than a wrong one."""
     definition = PipelineDefinition.model_validate({"slug": "x", "uri": "/x", **table})
     assert definition.estimate_price_wei(Capability("x", "model", price=Price(1))) == price
 

@@ -55,8 +55,8 @@ FORMS = ["image-to-image", "image-to-video", "upscale", "audio-to-text", "segmen
 
 def request(slug: str, model: str = MODEL, seed: int = 1, **override: Any) -> Request:
     """Build one request, with parts of the definition overridden."""
-    known = load_catalogue({slug: override}, ASSETS) if override else KNOWN
-    return Requests(known, ASSETS, seed).build(known[slug], model)
+    catalogue = load_catalogue({slug: override}, ASSETS) if override else KNOWN
+    return Requests(catalogue, ASSETS, seed).build(catalogue[slug], model)
 
 
 def form(built: Request) -> dict[str, Message]:
@@ -268,9 +268,9 @@ def test_streams_are_asked_for() -> None:
 )
 def test_lists_are_choices(value: Any, chosen: list[Any]) -> None:
     """Of a list one item is taken, as it is; a list of tables is data whose own lists are choices."""
-    found = [choose(value, seed, "place") for seed in range(60)]
-    assert all(each in chosen for each in found)
-    assert all(each in found for each in chosen)
+    choices = [choose(value, seed, "place") for seed in range(60)]
+    assert all(each in chosen for each in choices)
+    assert all(each in choices for each in chosen)
 
 
 @given(
@@ -282,7 +282,7 @@ def test_lists_are_choices(value: Any, chosen: list[Any]) -> None:
     content=st.binary(max_size=200),
 )
 def test_form_data_holds_anything(fields: dict[str, Any], content: bytes) -> None:
-    """Whatever the fields and files contain, the boundary is not among it and the same content gives the same bytes."""
+    """The boundary occurs in no field and no file, and the same content makes the same bytes."""
     body, content_type = encode_multipart(fields, {"image": ("a.png", content)})
     boundary = content_type.rpartition("boundary=")[2].encode()
     assert body.count(b"--" + boundary) == len(fields) + 2
@@ -316,7 +316,7 @@ def test_scalars_as_text(value: object, text: str) -> None:
      ("--5", None), ("0.5", None), ("9" * 5000, None), ([1], None), (None, None)],
 )  # fmt: skip
 def test_only_numbers_of_usual_size_are_expected(value: Any, number: float | None) -> None:
-    """Whatever a configuration gives for a parameter, what is expected of the answer can be reckoned with."""
+    """Whatever a configuration sets as a parameter, the expectation of the answer can be calculated."""
     assert Expectation(parameters={"seed": value}).find_number("seed") == number
 
 

@@ -38,12 +38,16 @@ def orchestrator(address: str = A, *capabilities: Capability, uri: str = "https:
     return Orchestrator(address, uri, capabilities or (LLM,))
 
 
-def plan(*found: Orchestrator, rules: Rules | None = None, selection: Selection | None = None, **more: Any) -> Plan:
+def plan(
+    *orchestrators: Orchestrator, rules: Rules | None = None, selection: Selection | None = None, **options: Any
+) -> Plan:
     """Plan a tick over what was discovered; the pipeline `llm` is defined."""
     ids = count()
-    known: dict[str, PipelineRules] = {"llm": rules or Rules()}
-    more = {"seed": 1} | more
-    return make_plan(found, known, selection or Selection(), tick="tick", new_id=lambda: f"job-{next(ids)}", **more)
+    definitions: dict[str, PipelineRules] = {"llm": rules or Rules()}
+    options = {"seed": 1} | options
+    return make_plan(
+        orchestrators, definitions, selection or Selection(), tick="tick", new_id=lambda: f"job-{next(ids)}", **options
+    )
 
 
 def test_each_capability_of_each_orchestrator_is_one_job() -> None:
@@ -69,7 +73,7 @@ def test_a_cold_model_gets_the_longer_limit_and_history_the_expected_time() -> N
 
 
 @pytest.mark.parametrize(
-    ("reason", "found", "rules", "selection"),
+    ("reason", "discovered", "rules", "selection"),
     [
         ("no_service_uri", orchestrator(uri=""), Rules(), Selection()),
         ("excluded", orchestrator(), Rules(), Selection(include=(B,))),
@@ -86,9 +90,11 @@ def test_a_cold_model_gets_the_longer_limit_and_history_the_expected_time() -> N
         ("price", orchestrator(), Rules(), Selection(max_price_wei=4)),
     ],
 )
-def test_what_is_left_out_has_a_reason(reason: str, found: Orchestrator, rules: Rules, selection: Selection) -> None:
+def test_what_is_left_out_has_a_reason(
+    reason: str, discovered: Orchestrator, rules: Rules, selection: Selection
+) -> None:
     """Each rule that leaves a capability out names itself, in a reason that the documentation lists."""
-    made = plan(found, rules=rules, selection=selection)
+    made = plan(discovered, rules=rules, selection=selection)
     assert not made.jobs
     assert [skip.reason for skip in made.skipped] == [reason]
     assert reason in SKIP_REASONS
@@ -114,7 +120,7 @@ def test_a_job_of_unknown_price_is_within_every_limit() -> None:
 
 
 def test_the_seed_decides_the_order() -> None:
-    """The same seed repeats a tick's order, and another one gives another."""
+    """The same seed repeats a tick's order, and another seed changes it."""
     many = [orchestrator(f"0x{number:040x}") for number in range(20)]
     first, again, other = (plan(*many, seed=seed).jobs for seed in (1, 1, 2))
     assert [job.id for job in first] == [job.id for job in again]

@@ -29,15 +29,15 @@ def test_events_need_a_token_or_an_explicit_empty_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "stored"), [("10.1.2.3/8", "10.0.0.0/8"), ("fd00::/8", "fd00::/8"), ("10.0.0.1", "10.0.0.1/32")]
+    ("network", "stored"), [("10.1.2.3/8", "10.0.0.0/8"), ("fd00::/8", "fd00::/8"), ("10.0.0.1", "10.0.0.1/32")]
 )
-def test_artifact_networks_are_networks(given: str, stored: str) -> None:
+def test_artifact_networks_are_networks(network: str, stored: str) -> None:
     """Written with or without host bits."""
-    assert Settings.from_tables(tables(artifact_networks=[given])).gateways[0].artifact_networks == [stored]
+    assert Settings.from_tables(tables(artifact_networks=[network])).gateways[0].artifact_networks == [stored]
 
 
-@pytest.mark.parametrize("given", ["10.0.0.0/33", "minio", "http://10.0.0.1", ""])
-def test_what_is_no_network_is_refused_with_its_key(given: str) -> None:
+@pytest.mark.parametrize("network", ["10.0.0.0/33", "minio", "http://10.0.0.1", ""])
+def test_what_is_no_network_is_refused_with_its_key(network: str) -> None:
     """And with an example."""
     with pytest.raises(ConfigError, match=r"gateways\[0\]\.artifact_networks\[0\]: has to be a network such as"):
-        Settings.from_tables(tables(artifact_networks=[given]))
+        Settings.from_tables(tables(artifact_networks=[network]))

@@ -42,7 +42,7 @@ def make_scheduler(ticks: Ticks, **settings: Any) -> TickScheduler:
     return TickScheduler(cast("TickCoordinator", ticks), schedule, Metrics())
 
 
-def missed(scheduler: TickScheduler) -> float:
+def count_missed(scheduler: TickScheduler) -> float:
     """Return how many ticks were counted as missed."""
     return float(scheduler.metrics.ticks_missed._value.get())
 
@@ -78,10 +78,10 @@ async def test_what_cannot_begin_is_missed() -> None:
     ticks = Ticks(is_running=True)
     scheduler = make_scheduler(ticks, run_at_start=False)
     scheduler._on_due(0)
-    assert missed(scheduler) == 1
+    assert count_missed(scheduler) == 1
     ticks.is_running = False
     scheduler._on_due(2)
-    assert missed(scheduler) == 3
+    assert count_missed(scheduler) == 3
     assert not scheduler.request_tick("api"), "the scheduled one is about to begin"
 
 

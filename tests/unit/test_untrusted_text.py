@@ -33,7 +33,7 @@ def test_hostile_texts_are_no_names(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["black-forest-labs/FLUX.1-dev", "модель", "模型 v2", "é", "👍🏽", "a b"])
-def test_ordinary_names_of_any_language_are_kept(text: str) -> None:
+def test_ordinary_names_of_any_language_stay_unchanged(text: str) -> None:
     """A name is what its owner calls it."""
     assert clean_name(text) == text
     assert clean_prose(text + "\n\tx") == text + "\n\tx"
@@ -81,27 +81,27 @@ def test_discovery_leaves_out_what_cannot_be_named(text: str) -> None:
     }
     elsewhere = {"address": ADDRESS, "orch_uri": f"https://{escaped}.example", "capabilities": {}}
     strange = {**entry, "address": escaped}
-    found = list(parse_network_capabilities({"orchestrators": [entry, elsewhere, strange]}))
-    assert {(one.pipeline, one.model) for one in found[0].capabilities} == {
+    orchestrators = list(parse_network_capabilities({"orchestrators": [entry, elsewhere, strange]}))
+    assert {(capability.pipeline, capability.model) for capability in orchestrators[0].capabilities} == {
         ("llm", ""),  # which the plan skips as no_model
         ("llm", "good"),
         ("byoc", "byoc"),
     }
-    assert [one.service_uri for one in found] == ["https://a.example:8935", ""]
-    for one in found:
-        orjson.dumps([one.address, one.service_uri, one.version, one.local_address])
+    assert [orchestrator.service_uri for orchestrator in orchestrators] == ["https://a.example:8935", ""]
+    for orchestrator in orchestrators:
+        orjson.dumps([orchestrator.address, orchestrator.service_uri, orchestrator.version, orchestrator.local_address])
 
 
 def test_the_capabilities_of_a_tester_gateway_are_read_as_strictly() -> None:
     """The second source of discovery has the same rules."""
-    known = list(parse_registered([
+    registered = list(parse_registered([
         {"Address": ADDRESS, "ServiceURI": "https://a\u202e.example", "Active": True},
         {"Address": ADDRESS, "ServiceURI": "https://a.example", "Active": True},
     ]))  # fmt: skip
-    assert [one.service_uri for one in known] == ["https://a.example"]
+    assert [orchestrator.service_uri for orchestrator in registered] == ["https://a.example"]
     models = [{"name": "a\ud800"}, {"name": "good"}]
     answer = {"orchestrators": [{"address": ADDRESS, "pipelines": [{"type": "llm", "models": models}]}]}
-    (joined,) = join_capabilities(known, answer)
+    (joined,) = join_capabilities(registered, answer)
     assert joined.capabilities == (Capability("llm", "good", warm=False),)
 
 
@@ -111,14 +111,14 @@ def test_received_results_are_cleaned(text: str) -> None:
     for key in ("model", "pipeline", "input_parameters", "response_payload"):
         body = json.dumps({**AI_STAT, key: text}).encode()
         try:
-            (one,) = parse_results(body)
+            (received,) = parse_results(body)
         except InvalidStatError:
             continue
-        kept = one.fields[key]
-        assert kept.encode()
-        assert clean_prose(kept) == kept
+        value = received.fields[key]
+        assert value.encode()
+        assert clean_prose(value) == value
         if key in ("model", "pipeline"):
-            assert clean_label(kept) == kept
+            assert clean_label(value) == value
 
 
 def test_a_received_orchestrator_is_an_address() -> None:

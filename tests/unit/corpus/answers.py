@@ -67,12 +67,12 @@ def expected_word(pipeline: str) -> str:
     return word
 
 
-def fetched_file(content: bytes, url: str = FILE) -> dict[str, FetchedFile]:
+def make_file(content: bytes, url: str = FILE) -> dict[str, FetchedFile]:
     """Return a file as fetched from the gateway."""
     return {url: FetchedFile(url, 200, content)}
 
 
-def lost_file(problem: str, status: int | None = None) -> dict[str, FetchedFile]:
+def make_failed_file(problem: str, status: int | None = None) -> dict[str, FetchedFile]:
     """Return a file that could not be had."""
     return {FILE: FetchedFile(FILE, status, problem=problem)}
 
@@ -88,10 +88,10 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
     right = make.picture(width, height)
 
     def good(name: str, answer: Any, content: bytes | None = None, url: str = FILE) -> Case:
-        return Case(pipeline, name, answer, files=fetched_file(content or right, url))
+        return Case(pipeline, name, answer, files=make_file(content or right, url))
 
     def bad(name: str, problem: str, answer: Any, content: bytes | None = None) -> Case:
-        return Case(pipeline, name, answer, problem, fetched_file(right if content is None else content))
+        return Case(pipeline, name, answer, problem, make_file(right if content is None else content))
 
     return [
         good("ai-runner's", images()),
@@ -138,12 +138,14 @@ def _image_cases(pipeline: str, size: tuple[int, int], others: dict[str, tuple[i
     ]
 
 
-def _lost_cases(pipeline: str, answer: Any) -> list[Case]:
+def _unavailable_file_cases(pipeline: str, answer: Any) -> list[Case]:
     """Return the cases of a file that cannot be had, for any pipeline that makes one."""
     return [
-        Case(pipeline, "the gateway lost the file", answer, "unreachable", lost_file("GET answered 404", 404)),
-        Case(pipeline, "the file takes too long", answer, "unreachable", lost_file("GET did not end within 30 s")),
-        Case(pipeline, "an endless file", answer, "too_large", lost_file("larger than 67108864 bytes", 200)),
+        Case(pipeline, "the gateway lost the file", answer, "unreachable", make_failed_file("GET answered 404", 404)),
+        Case(
+            pipeline, "the file takes too long", answer, "unreachable", make_failed_file("GET did not end within 30 s")
+        ),
+        Case(pipeline, "an endless file", answer, "too_large", make_failed_file("larger than 67108864 bytes", 200)),
     ]
 
 
@@ -154,7 +156,7 @@ def _text_to_image() -> list[Case]:
             (512, 512),
             {"half the size": (256, 256), "a pixel less": (512, 511), "the default of SDXL": (1024, 1024)},
         ),
-        *_lost_cases("text-to-image", images()),
+        *_unavailable_file_cases("text-to-image", images()),
     ]
 
 
@@ -162,12 +164,12 @@ def _image_to_image() -> list[Case]:
     lightning = "ByteDance/SDXL-Lightning"
     return [
         *_image_cases("image-to-image", (512, 512), {"not the input's size": (768, 512), "larger": (1024, 1024)}),
-        *_lost_cases("image-to-image", images()),
+        *_unavailable_file_cases("image-to-image", images()),
         Case(
             "image-to-image",
             "Lightning may ignore the input's size",
             images(),
-            files=fetched_file(make.picture(1024, 1024)),
+            files=make_file(make.picture(1024, 1024)),
             model=lightning,
         ),
         Case(
@@ -175,7 +177,7 @@ def _image_to_image() -> list[Case]:
             "Lightning's is black",
             images(),
             "flat",
-            fetched_file(make.flat_picture(1024, 1024)),
+            make_file(make.flat_picture(1024, 1024)),
             model=lightning,
         ),
         Case(
@@ -183,7 +185,7 @@ def _image_to_image() -> list[Case]:
             "Lightning's is enormous",
             images(),
             "too_large",
-            fetched_file(make.png_bomb(5000)),
+            make_file(make.png_bomb(5000)),
             model=lightning,
         ),
     ]
@@ -196,7 +198,7 @@ def _upscale() -> list[Case]:
             (1024, 1024),
             {"not upscaled": (256, 256), "only twice as large": (512, 512), "one side": (1024, 256)},
         ),
-        *_lost_cases("upscale", images()),
+        *_unavailable_file_cases("upscale", images()),
     ]
 
 
@@ -206,10 +208,10 @@ def _image_to_video() -> list[Case]:
     png = make.picture(1024, 576)
 
     def good(name: str, content: bytes, model: str = MODEL, url: str = FILE) -> Case:
-        return Case("image-to-video", name, images(url=url), files=fetched_file(content, url), model=model)
+        return Case("image-to-video", name, images(url=url), files=make_file(content, url), model=model)
 
     def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
-        return Case("image-to-video", name, answer or images(), problem, fetched_file(content))
+        return Case("image-to-video", name, answer or images(), problem, make_file(content))
 
     return [
         good("ai-runner's", right),
@@ -242,7 +244,7 @@ def _image_to_video() -> list[Case]:
         bad("nothing but a signature", "undecodable", right[:12]),
         bad("damaged in its middle", "undecodable", right[:half] + bytes(200) + right[half + 200 :]),
         bad("damaged", "undecodable", right[:300] + bytes(len(right) - 300)),
-        *_lost_cases("image-to-video", images()),
+        *_unavailable_file_cases("image-to-video", images()),
     ]
 
 
@@ -258,7 +260,7 @@ def _audio_to_text() -> list[Case]:
     def bad(name: str, problem: str, answer: Any) -> Case:
         return Case("audio-to-text", name, answer, problem)
 
-    def timed(*times: Any) -> dict[str, Any]:
+    def with_times(*times: Any) -> dict[str, Any]:
         return {"text": text, "chunks": [{**chunk, "timestamp": time} for chunk, time in zip(chunks, times)]}  # noqa: B905
 
     word, at = [], 0.3
@@ -282,7 +284,7 @@ def _audio_to_text() -> list[Case]:
             "with the marks in its chunks",
             {"text": text, "chunks": [{"text": f"<|0.00|>{text}<|6.50|>", "timestamp": [0, 6]}]},
         ),
-        good("ends at the padding", timed([0, 3.2], [3.2, 7.6])),
+        good("ends at the padding", with_times([0, 3.2], [3.2, 7.6])),
         bad("chunks of another text", "chunks", {"text": text, "chunks": [{"text": "no", "timestamp": [0, 1]}]}),
         bad("half of the chunks", "chunks", {"text": text, "chunks": chunks[:1]}),
         good(
@@ -295,20 +297,20 @@ def _audio_to_text() -> list[Case]:
         bad("chunks without text", "chunks", {"text": text, "chunks": [{"timestamp": [0, 1]}]}),
         bad("too many chunks", "chunks", {"text": text, "chunks": chunks * 2000}),
         good("no timestamp", {"text": text, "chunks": [{"text": text}]}, "timestamps"),
-        good("timestamp of one", timed([0], [1]), "timestamps"),
-        good("timestamps as text", timed(["0:00", "0:03"], [3, 6]), "timestamps"),
-        good("true for a time", timed([True, 3], [3, 6]), "timestamps"),
-        good("backwards", timed([3, 6], [0, 3]), "order"),
-        good("end before begin", timed([3, 1], [3, 6]), "order"),
-        good("before the beginning", timed([-4, 3], [3, 6]), "order"),
-        good("after the end", timed([0, 3], [3, 29.98]), "end"),
-        good("a null begin", timed([None, 3], [3, 6]), "timestamps"),
+        good("timestamp of one", with_times([0], [1]), "timestamps"),
+        good("timestamps as text", with_times(["0:00", "0:03"], [3, 6]), "timestamps"),
+        good("true for a time", with_times([True, 3], [3, 6]), "timestamps"),
+        good("backwards", with_times([3, 6], [0, 3]), "order"),
+        good("end before begin", with_times([3, 1], [3, 6]), "order"),
+        good("before the beginning", with_times([-4, 3], [3, 6]), "order"),
+        good("after the end", with_times([0, 3], [3, 29.98]), "end"),
+        good("a null begin", with_times([None, 3], [3, 6]), "timestamps"),
         good(
             "jitter of a tenth",
-            timed([0, 3.3], [3.2, 3.15]),
+            with_times([0, 3.3], [3.2, 3.15]),
         ),
-        good("at the end of Whisper's window", timed([0, 3], [3, 30.0]), "end"),
-        good("overlapping", timed([0, 5], [3, 6])),
+        good("at the end of Whisper's window", with_times([0, 3], [3, 30.0]), "end"),
+        good("overlapping", with_times([0, 5], [3, 6])),
         good("segments of OpenAI", {"text": text, "segments": [{"id": 0, "start": 0.0, "end": 6.5, "text": text}]}),
         good(
             "whisper.cpp's",
@@ -435,14 +437,14 @@ def _chat(pipeline: str) -> list[Case]:
     def bad(name: str, problem: str, answer: Any) -> Case:
         return Case(pipeline, name, answer, problem)
 
-    def finished(reason: Any) -> dict[str, Any]:
+    def with_finish(reason: Any) -> dict[str, Any]:
         return {"choices": [{**completion(word)["choices"][0], "finish_reason": reason}]}
 
     def message(finish: Any = "stop", **fields: Any) -> dict[str, Any]:
         return {"choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", **fields}}]}
 
-    def parts(*given: Any) -> dict[str, Any]:
-        return completion(list(given))
+    def parts(*items: Any) -> dict[str, Any]:
+        return completion(list(items))
 
     text = {"type": "text", "text": word}
     plain = json.dumps(completion(word)).encode()
@@ -487,10 +489,10 @@ def _chat(pipeline: str) -> list[Case]:
         ),
         good("thoughts beside it", message(content=word, reasoning_content=long)),
         good("thoughts in a list", message(content=word, reasoning_details=[{"type": "reasoning.text", "text": long}])),
-        good("ended by length", completion(word, **finished("length"))),
+        good("ended by length", completion(word, **with_finish("length"))),
         good("without a finish reason", message(None, content=word)),
         *(
-            good(f"finish reason {reason}", completion(word, **finished(reason)), "finish")
+            good(f"finish reason {reason}", completion(word, **with_finish(reason)), "finish")
             for reason in (
                 "end",
                 "STOP",
@@ -712,10 +714,10 @@ def _text_to_speech() -> list[Case]:
         return {"audio": {"url": FILE, **changes}}
 
     def good(name: str, content: bytes, answer: Any = None, url: str = FILE) -> Case:
-        return Case("text-to-speech", name, answer or audio(url=url), files=fetched_file(content, url))
+        return Case("text-to-speech", name, answer or audio(url=url), files=make_file(content, url))
 
     def bad(name: str, problem: str, content: bytes, answer: Any = None) -> Case:
-        return Case("text-to-speech", name, audio() if answer is None else answer, problem, fetched_file(content))
+        return Case("text-to-speech", name, audio() if answer is None else answer, problem, make_file(content))
 
     return [
         good("parler's", right),
@@ -746,14 +748,14 @@ def _text_to_speech() -> list[Case]:
         bad("a minute", "duration", make.sound(60.0, rate=8000)),
         bad("MP3 of noise", "undecodable", b"ID3\x04\0\0\0\0\0\0" + bytes(range(1, 120)) * 50),
         bad("FLAC of nothing", "undecodable", b"fLaC" + bytes(500)),
-        *_lost_cases("text-to-speech", audio()),
+        *_unavailable_file_cases("text-to-speech", audio()),
     ]
 
 
 def _embeddings() -> list[Case]:
     vector = [0.01 * index - 0.5 for index in range(384)]
 
-    def embedded(value: Any, **changes: Any) -> dict[str, Any]:
+    def embedding(value: Any, **changes: Any) -> dict[str, Any]:
         return {
             "object": "list",
             "data": [{"object": "embedding", "index": 0, "embedding": value}],
@@ -769,30 +771,30 @@ def _embeddings() -> list[Case]:
         return Case("openai-text-embeddings", name, answer, problem)
 
     return [
-        good("OpenAI's", embedded(vector)),
-        good("whole numbers", embedded([1, 0, -1])),
+        good("OpenAI's", embedding(vector)),
+        good("whole numbers", embedding([1, 0, -1])),
         good("Ollama's", {"embedding": vector}),
         good("Ollama's of many", {"model": "nomic", "embeddings": [vector]}),
-        good("long", embedded([value / 7 for value in range(8192)])),
+        good("long", embedding([value / 7 for value in range(8192)])),
         bad("not JSON", "bad_json", b"[0.1, 0.2"),
         bad("NaN", "bad_json", b'{"data":[{"embedding":[NaN]}]}'),
         bad("another shape", "missing", {"vectors": [vector]}),
-        bad("no data", "count", embedded(vector, data=[])),
-        bad("two for one", "count", embedded(vector, data=embedded(vector)["data"] * 2)),
-        bad("data null", "not_a_list", embedded(vector, data=None)),
-        bad("no embedding", "missing", embedded(vector, data=[{"index": 0}])),
-        bad("empty", "length", embedded([])),
-        bad("null", "length", embedded(None)),
-        bad("as text", "length", embedded("AACAPwAAAEA=")),
-        bad("too long", "length", embedded([0.1] * 70_000)),
-        bad("null within", "not_a_number", embedded([*vector, None])),
-        bad("text within", "not_a_number", embedded([*vector, "0.1"])),
-        bad("true within", "not_a_number", embedded([*vector, True])),
-        bad("a list within", "not_a_number", embedded([*vector, [0.1]])),
-        bad("true", "length", embedded(True)),
-        bad("zeros", "constant", embedded([0.0] * 384)),
-        bad("one number", "constant", embedded([0.5])),
-        bad("the same throughout", "constant", embedded([0.25] * 384)),
+        bad("no data", "count", embedding(vector, data=[])),
+        bad("two for one", "count", embedding(vector, data=embedding(vector)["data"] * 2)),
+        bad("data null", "not_a_list", embedding(vector, data=None)),
+        bad("no embedding", "missing", embedding(vector, data=[{"index": 0}])),
+        bad("empty", "length", embedding([])),
+        bad("null", "length", embedding(None)),
+        bad("as text", "length", embedding("AACAPwAAAEA=")),
+        bad("too long", "length", embedding([0.1] * 70_000)),
+        bad("null within", "not_a_number", embedding([*vector, None])),
+        bad("text within", "not_a_number", embedding([*vector, "0.1"])),
+        bad("true within", "not_a_number", embedding([*vector, True])),
+        bad("a list within", "not_a_number", embedding([*vector, [0.1]])),
+        bad("true", "length", embedding(True)),
+        bad("zeros", "constant", embedding([0.0] * 384)),
+        bad("one number", "constant", embedding([0.5])),
+        bad("the same throughout", "constant", embedding([0.25] * 384)),
     ]
 
 
@@ -807,29 +809,29 @@ def _image_generation() -> list[Case]:
         return Case(pipeline, name, answer, files=files or {})
 
     def bad(name: str, problem: str, answer: Any) -> Case:
-        return Case(pipeline, name, answer, problem, fetched_file(right))
+        return Case(pipeline, name, answer, problem, make_file(right))
 
-    def one(**entry: Any) -> dict[str, Any]:
+    def single(**entry: Any) -> dict[str, Any]:
         return {"data": [entry]}
 
     return [
         good("OpenAI's", inline(right)),
-        good("with a revised prompt", one(b64_json=inline(right)["data"][0]["b64_json"], revised_prompt="a fox")),
-        good("an address", one(url=S3), fetched_file(right, S3)),
-        good("both", one(url=S3, b64_json=""), fetched_file(right, S3)),
-        good("a data: URI", one(url="data:image/png;base64," + base64.b64encode(right).decode())),
+        good("with a revised prompt", single(b64_json=inline(right)["data"][0]["b64_json"], revised_prompt="a fox")),
+        good("an address", single(url=S3), make_file(right, S3)),
+        good("both", single(url=S3, b64_json=""), make_file(right, S3)),
+        good("a data: URI", single(url="data:image/png;base64," + base64.b64encode(right).decode())),
         good("JPEG", inline(make.picture(1024, 1024, "JPEG"))),
         good("JPEG alone", {"data": [base64.b64encode(make.picture(1024, 1024, "JPEG")).decode()]}),
-        good("base64 in lines", one(b64_json=base64.encodebytes(right).decode())),
+        good("base64 in lines", single(b64_json=base64.encodebytes(right).decode())),
         bad("not JSON", "bad_json", right[:500]),
         bad("an error with 200", "missing", {"error": {"message": "out of memory"}}),
         bad("no picture", "none", {"data": []}),
         bad("two pictures", "count", {"data": inline(right)["data"] * 2}),
-        bad("nothing in it", "no_file", one(b64_json="")),
-        bad("null in it", "no_file", one(b64_json=None, url=None)),
-        bad("broken base64", "no_file", one(b64_json="@@@")),
-        bad("a number", "no_file", one(b64_json=5)),
-        bad("data: without base64", "no_file", one(url="data:image/png,abc")),
+        bad("nothing in it", "no_file", single(b64_json="")),
+        bad("null in it", "no_file", single(b64_json=None, url=None)),
+        bad("broken base64", "no_file", single(b64_json="@@@")),
+        bad("a number", "no_file", single(b64_json=5)),
+        bad("data: without base64", "no_file", single(url="data:image/png,abc")),
         bad("a text in base64", "not_an_image", inline(b"no picture at all")),
         bad("half the size", "size", inline(make.picture(512, 512))),
         bad("wide", "size", inline(make.picture(1792, 1024))),

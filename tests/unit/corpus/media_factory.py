@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 @cache
 def picture(width: int, height: int, form: str = "PNG", mode: str = "RGB") -> bytes:
     """Draw something with contrast."""
-    drawn = Image.linear_gradient("L").resize((width, height)).convert("RGB")
-    ImageDraw.Draw(drawn).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(220, 40, 30))
-    return _encode_picture(drawn.convert(mode), form)
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    ImageDraw.Draw(image).ellipse((width // 4, height // 4, width // 2, height // 2), fill=(220, 40, 30))
+    return _encode_picture(image.convert(mode), form)
 
 
 @cache
@@ -115,9 +115,9 @@ def _transcode(content: bytes, form: str) -> bytes:
     return out.getvalue()
 
 
-def _encode_picture(drawn: Image.Image, form: str) -> bytes:
+def _encode_picture(image: Image.Image, form: str) -> bytes:
     out = io.BytesIO()
-    drawn.save(out, form)
+    image.save(out, form)
     return out.getvalue()
 
 

@@ -126,7 +126,7 @@ def box(name: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content) + 8) + name + content
 
 
-def turned(content: bytes, degrees: int) -> bytes:
+def rotate_mp4(content: bytes, degrees: int) -> bytes:
     """Return an MP4 that says by its matrix that a player turns its pictures clockwise."""
     rows = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
     changed = bytearray(content)
@@ -136,12 +136,12 @@ def turned(content: bytes, degrees: int) -> bytes:
     return bytes(changed)
 
 
-def unpadded(name: bytes, content: bytes) -> bytes:
+def unpadded_chunk(name: bytes, content: bytes) -> bytes:
     """Write a chunk of a RIFF file of an odd length without its padding."""
     return name + struct.pack("<I", len(content)) + content
 
 
-def shifted(content: bytes, before: bytes) -> bytes:
+def prepend_to_mp4(content: bytes, before: bytes) -> bytes:
     """Put bytes before an MP4, and correct the places that it names."""
     moved = bytearray(before + content)
     at = moved.find(b"stco") + 8
@@ -159,27 +159,27 @@ def png_with(content: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     return content[:33] + added + content[33:]
 
 
-def saved(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+def save(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     """Write a picture."""
     out = io.BytesIO()
     picture.save(out, form, **options)
     return out.getvalue()
 
 
-def drawn(mode: str = "RGB", side: int = 512) -> Image.Image:
+def draw(mode: str = "RGB", side: int = 512) -> Image.Image:
     """Draw something with contrast."""
     with Image.open(io.BytesIO(make.picture(side, side))) as picture:
         return picture.convert(mode)
 
 
-def veiled(alpha: int, side: int = 512) -> Image.Image:
+def draw_translucent(alpha: int, side: int = 512) -> Image.Image:
     """Draw something that can be seen through, down to alpha 0."""
-    picture = drawn("RGBA", side)
+    picture = draw("RGBA", side)
     picture.putalpha(alpha)
     return picture
 
 
-def interlaced(side: int = 512) -> bytes:
+def write_interlaced_png(side: int = 512) -> bytes:
     """Write a PNG in seven passes, of gray in steps."""
     rows = b""
     for x0, y0, dx, dy in (

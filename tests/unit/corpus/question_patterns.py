@@ -44,7 +44,7 @@ class AskingGateway:
         self.ask(3)
         self.now += self._about(job_s)
 
-    def reached(self, job_s: float) -> list[float]:
+    def fail_at_orchestrator(self, job_s: float) -> list[float]:
         """Return the questions of a job that fails at the orchestrator, try after try."""
         tries = 0
         while tries < MAX_TRIES and (tries == 0 or self.window_is_open):
@@ -53,7 +53,7 @@ class AskingGateway:
             tries += 1
         return self.asked
 
-    def busy(self, *, tail: bool = True, refusal_s: float = 0.001, before: int = 0) -> list[float]:
+    def find_busy(self, *, tail: bool = True, refusal_s: float = 0.001, before: int = 0) -> list[float]:
         """Return the questions of a job for which no slot is free; `before` attempts have taken part already."""
         tries = before
         while tries < MAX_TRIES and (tries == 0 or self.window_is_open):
@@ -63,13 +63,13 @@ class AskingGateway:
             self.ask(2)
         return self.asked
 
-    def leaked(self, job_s: float) -> list[float]:
+    def leak_slot(self, job_s: float) -> list[float]:
         """Return the questions of a job whose first attempt fails and leaves its slot taken."""
         self.attempt(job_s)
         self.ask(2)
-        return self.busy(before=1)
+        return self.find_busy(before=1)
 
-    def nobody(self, max_tries: int = MAX_TRIES) -> list[float]:
+    def find_nobody(self, max_tries: int = MAX_TRIES) -> list[float]:
         """Return the questions of a job for which nobody can be selected."""
         tries = 0
         while tries < max_tries and (tries == 0 or self.window_is_open):
@@ -77,7 +77,7 @@ class AskingGateway:
             tries += 1
         return self.asked
 
-    def down(self) -> list[float]:
+    def find_down(self) -> list[float]:
         """Return the questions of a job whose orchestrator does not answer the gateway's call."""
         self.ask(2)
         return self.asked
