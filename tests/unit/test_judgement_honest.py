@@ -30,7 +30,7 @@ CAUSES = {
     "insufficient capacity": "busy",
     "OrchestratorCapped": "busy",
     "max price exceeded: price 9": "price",
-    "no orchestrators available within 2s timeout": "capacity_unknown",
+    "no orchestrators available within 2s timeout": "",  # written whenever the tries run out, for whatever reason
     "text-to-image container returned 500: Out of memory error.": "",
     "": "",
 }
@@ -55,7 +55,7 @@ exchanges = st.builds(
     ),
     detail=st.sampled_from(["", "as it was"]),
 )  # fmt: skip
-findings = st.lists(
+finding_lists = st.lists(
     st.builds(
         Finding,
         check=st.sampled_from(["image", "body", "chat"]),
@@ -68,7 +68,7 @@ findings = st.lists(
 attributions = st.builds(Attribution, st.sampled_from(AttributionKind), st.sampled_from([(), ("a line",)]))
 
 
-def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool = False) -> str:
+def fact(exchange: Exchange, findings: Sequence[Finding], *, byoc: bool, proof: bool = False) -> str:
     """Return the fact for which an orchestrator may be failed, empty where there is none."""
     body, status = exchange.body, exchange.status
     answered = exchange.ending is Ending.ANSWERED
@@ -84,7 +84,7 @@ def fact(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: boo
             return refusal
     if not answered or status != 200 or exchange.headers.get("content-encoding") == "gzip":
         return ""
-    return fact_of_body(exchange, found, byoc=byoc, proof=proof)
+    return fact_of_body(exchange, findings, byoc=byoc, proof=proof)
 
 
 def fact_of_status(body: bytes, status: int, *, byoc: bool) -> str:
@@ -100,7 +100,7 @@ def fact_of_status(body: bytes, status: int, *, byoc: bool) -> str:
     return ""
 
 
-def fact_of_body(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, proof: bool) -> str:
+def fact_of_body(exchange: Exchange, findings: Sequence[Finding], *, byoc: bool, proof: bool) -> str:
     """Return the fact that a whole answer stands for."""
     body = exchange.body
     if body.strip() == b"null":
@@ -108,7 +108,7 @@ def fact_of_body(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, pr
     if not body.strip():
         named = "x-orchestrator-url" in exchange.headers
         return "empty" if byoc and (named or proof) else ""
-    wrong = next((one for one in found if one.problem), None)
+    wrong = next((finding for finding in findings if finding.problem), None)
     if wrong is not None and byoc and wrong.fault is Fault.GATEWAY:
         return "the link is dead"
     if wrong is not None and wrong.fault is Fault.ORCHESTRATOR and (byoc or not body.startswith(b"<")):
@@ -118,25 +118,25 @@ def fact_of_body(exchange: Exchange, found: Sequence[Finding], *, byoc: bool, pr
 
 @settings(max_examples=2000, deadline=None)
 @given(
-    exchange=exchanges, found=findings, attribution=attributions, byoc=st.booleans(),
+    exchange=exchanges, findings=finding_lists, attribution=attributions, byoc=st.booleans(),
     cause=st.sampled_from(sorted(CAUSES)), gateway_alive=st.sampled_from([True, True, True, False]),
     followed=st.sampled_from([True, True, True, False]),
 )  # fmt: skip
 @example(
-    exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 503, b"upstream connect error"), found=[],
+    exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 503, b"upstream connect error"), findings=[],
     attribution=Attribution(AttributionKind.PROVEN), byoc=True, cause="", gateway_alive=True, followed=True,
 )  # fmt: skip
 @example(
-    exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 400, b"<html>"), found=[],
+    exchange=Exchange(Ending.ANSWERED, 1.7e9, 1, 2, 400, b"<html>"), findings=[],
     attribution=Attribution(AttributionKind.PROVEN), byoc=False, cause="", gateway_alive=True, followed=True,
 )  # fmt: skip
 def test_every_score_has_a_fact_behind_it(
-    exchange: Exchange, found: list[Finding], attribution: Attribution, byoc: bool, cause: str, gateway_alive: bool,
+    exchange: Exchange, findings: list[Finding], attribution: Attribution, byoc: bool, cause: str, gateway_alive: bool,
     followed: bool,
 ) -> None:  # fmt: skip
     """Scored only where it is known who served; failed only for a fact; passed only if nothing at all is wrong."""
     verdict = judge(
-        exchange, found, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, gateway_followed=followed
+        exchange, findings, attribution, byoc=byoc, cause=cause, gateway_alive=gateway_alive, gateway_followed=followed
     )
     proof = attribution.kind is AttributionKind.PROVEN and bool(cause)
     row = find_reason(verdict.code)
@@ -149,29 +149,29 @@ def test_every_score_has_a_fact_behind_it(
         assert exchange.ending not in (Ending.ABORTED, Ending.REFUSED, Ending.CUT_SHORT)
     if verdict.outcome is Outcome.FAILED:
         assert row.fault is Fault.ORCHESTRATOR
-        assert fact(exchange, found, byoc=byoc, proof=proof)
+        assert fact(exchange, findings, byoc=byoc, proof=proof)
         if verdict.code in ("503", "no_reply", "null", "byoc_empty"):
             assert not CAUSES[cause], "the gateway knows better"
     elif verdict.outcome is Outcome.PASSED:
         assert row.fault is Fault.NOBODY
         assert (exchange.ending, exchange.status) == (Ending.ANSWERED, 200)
         assert exchange.body.strip() not in (b"", b"null")
-        assert all(one.passed for one in found)
-        assert not fact(exchange, found, byoc=byoc, proof=proof)
+        assert all(finding.passed for finding in findings)
+        assert not fact(exchange, findings, byoc=byoc, proof=proof)
     elif followed and gateway_alive and attribution.is_scorable and not CAUSES[cause]:
-        assert not fact(exchange, found, byoc=byoc, proof=proof), f"{verdict.code} hides a failure"
+        assert not fact(exchange, findings, byoc=byoc, proof=proof), f"{verdict.code} hides a failure"
 
 
-@given(exchange=exchanges, found=findings, cause=st.sampled_from(sorted(CAUSES)), byoc=st.booleans())
-def test_knowing_less_never_makes_a_score(exchange: Exchange, found: list[Finding], cause: str, byoc: bool) -> None:
+@given(exchange=exchanges, findings=finding_lists, cause=st.sampled_from(sorted(CAUSES)), byoc=st.booleans())
+def test_knowing_less_never_makes_a_score(exchange: Exchange, findings: list[Finding], cause: str, byoc: bool) -> None:
     """What is unscored although it is proven who served is unscored whatever else is not known."""
-    proven = judge(exchange, found, Attribution(AttributionKind.PROVEN), byoc=byoc, cause=cause)
+    proven = judge(exchange, findings, Attribution(AttributionKind.PROVEN), byoc=byoc, cause=cause)
     for kind in AttributionKind:
         for alive in (True, False):
             for followed in (True, False):
                 other = judge(
                     exchange,
-                    found,
+                    findings,
                     Attribution(kind),
                     byoc=byoc,
                     cause=cause,
