@@ -32,7 +32,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 test: $(VENV)/.dev  ## run the tests that are not slow, in about three minutes
 	@$(PYTEST) -m "not slow and not container" $(ARGS)
 
-test-all: $(VENV)/.dev  ## run every test, slow ones too, and hold their coverage
+test-all: $(VENV)/.dev  ## run every test except those that need a Docker engine, and hold their coverage
 	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 browser-test: $(VENV)/.dev  ## test the pages in a real browser (chromium and chromedriver)
