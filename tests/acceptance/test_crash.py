@@ -294,8 +294,8 @@ async def test_whatever_dies_each_scored_result_is_counted_once(tmp_path: Path, 
     assert results - rows == Counter(), "lost"
     assert rows == results
     assert len(scored) > 2 * kills or kills < KILLS
-    kept = {id_ for (id_,) in query_copy(tmp_path, "SELECT id FROM results")}
-    assert statistics.recorded <= kept, "what was said to be recorded is"
+    stored = {id_ for (id_,) in query_copy(tmp_path, "SELECT id FROM results")}
+    assert statistics.recorded <= stored, "what was reported as recorded is stored"
     assert query_copy(tmp_path, "SELECT state, maybe_double, count(*) FROM outbox GROUP BY 1, 2") == [
         ("delivered", 0, len(scored))
     ]

@@ -415,5 +415,5 @@ def test_pictures_stand_alone(picture: Path) -> None:
 
 def test_help_lists_the_targets() -> None:
     """`make help` names what the pages name."""
-    said = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    assert "docs-check" in said
+    shown = subprocess.run(["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    assert "docs-check" in shown

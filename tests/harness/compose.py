@@ -75,18 +75,18 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that keep this project apart from others on the same engine."""
-        apart = {"HOST_PORT": str(self.port), "JOBTESTER_IMAGE": self.image}
-        kept = {
+        own = {"HOST_PORT": str(self.port), "JOBTESTER_IMAGE": self.image}
+        inherited = {
             name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST", "PYTHON_IMAGE") if name in os.environ
         }
-        return {**kept, **apart}
+        return {**inherited, **own}
 
     def inspect(self, service: str) -> dict[str, Any]:
         """Return what the engine knows of a service's container."""
         number = self.compose("ps", "--all", "--quiet", service).strip()
         done = subprocess.run(["docker", "inspect", number], capture_output=True, check=True)
-        found: dict[str, Any] = json.loads(done.stdout)[0]
-        return found
+        container: dict[str, Any] = json.loads(done.stdout)[0]
+        return container
 
     def log(self, event: str) -> list[dict[str, Any]]:
         """Return the tester's log lines of one event, oldest first."""

@@ -48,13 +48,13 @@ class Page:
     @cached_property
     def anchors(self) -> set[str]:
         """Return what a link may point to inside the page, as hosts of repositories make it of headings."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         anchors = set()
         for heading in self.headings:
             slug = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
-            count = found.get(slug, 0)
+            count = counts.get(slug, 0)
             anchors.add(f"{slug}-{count}" if count else slug)
-            found[slug] = count + 1
+            counts[slug] = count + 1
         return anchors
 
     @cached_property

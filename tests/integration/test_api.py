@@ -126,7 +126,7 @@ async def test_every_route_answers_as_the_document_says(tmp_path: Any) -> None:
         assert (await api.ask("/api/received"))["items"] == []
 
 
-async def test_the_document_names_every_route_and_no_other(tmp_path: Any) -> None:
+def test_the_document_names_every_route_and_no_other() -> None:
     """What the application serves under /api and what the document lists are the same."""
     served = {
         (route.method, route.path)

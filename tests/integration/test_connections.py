@@ -104,11 +104,11 @@ async def error_messages(url: str) -> list[str]:
         texts.append(sent.detail)
     finally:
         await client.close()
-    async with Leaderboard(url, "secret", timeout_s=60) as board:
-        with pytest.raises(LeaderboardError) as leaderboard:
-            await board.get_regions()
-        texts.append(str(leaderboard.value))
-        texts.append((await board.post(b"{}")).problem)
+    async with Leaderboard(url, "secret", timeout_s=60) as leaderboard:
+        with pytest.raises(LeaderboardError) as raised:
+            await leaderboard.get_regions()
+        texts.append(str(raised.value))
+        texts.append((await leaderboard.post(b"{}")).problem)
     return texts
 
 

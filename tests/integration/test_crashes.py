@@ -17,7 +17,7 @@ from tests.harness.store import open_database
 from tests.harness.waiting import until
 
 
-class Broken:
+class BrokenCollaborator:
     """A collaborator whose every method raises, but for those that are passed on to a working one."""
 
     def __init__(self, working: object, *broken: str) -> None:
@@ -53,7 +53,7 @@ def break_seam(tester: SimulatedTester, seam: str) -> tuple[object, str]:
         "plan": (daemon.coordinator.planner, "results", "durations"),
         "post": (daemon.delivery.poster.sender, "client", "post"),
     }[seam]
-    setattr(owner, name, Broken(getattr(owner, name), *methods))
+    setattr(owner, name, BrokenCollaborator(getattr(owner, name), *methods))
     return owner, name
 
 
@@ -148,10 +148,10 @@ async def test_a_component_survives_an_error_of_one_round(tmp_path: Path, seam: 
         working = getattr(owner, name)
         if seam == "lookup":
             sender = daemon.delivery.poster.sender
-            sender.client = Broken(sender.client, "post")  # type: ignore[assignment]
+            sender.client = BrokenCollaborator(sender.client, "post")  # type: ignore[assignment]
             await tester.daemon.coordinator.run_tick("test")
         if seam != "loop":
-            broken = Broken(working, method)
+            broken = BrokenCollaborator(working, method)
             setattr(owner, name, broken if method else broken._fail)
         async with tester.serving() as serving:
             if seam == "event":
@@ -159,7 +159,7 @@ async def test_a_component_survives_an_error_of_one_round(tmp_path: Path, seam: 
             if seam == "notification":
                 daemon.notifier._reports.put_nowait(TickReport("t", "test", 0.0))
             if seam == "loop":
-                asyncio.get_running_loop().call_soon(Broken(None)._fail)
+                asyncio.get_running_loop().call_soon(BrokenCollaborator(None)._fail)
             if seam == "reload":
                 daemon.scheduler.request_tick("test")
             await wait_for_error(tester, seam)
@@ -175,8 +175,8 @@ async def test_a_component_survives_an_error_of_one_round(tmp_path: Path, seam: 
                 assert response.status == 200, await response.text()
 
 
-class Explosive:
-    """Raises whatever is asked of it."""
+class RaisingObject:
+    """An object of which every attribute raises."""
 
     def __getattr__(self, name: str) -> NoReturn:
         """Raise."""
@@ -210,10 +210,10 @@ async def test_every_page_and_route_answers_an_error_of_ours(tmp_path: Path) -> 
                         return response.status, await response.text()
 
                 assert (await ask("GET", "/healthz"))[0] == 200, "it serves before anything is broken"
-                inputs.gateways = Explosive()  # type: ignore[assignment]
-                daemon.configuration.current = Explosive()  # type: ignore[assignment]
-                daemon.health.scheduler = Explosive()  # type: ignore[assignment]
-                database.read = Broken(database, "read")._fail  # type: ignore[method-assign]
+                inputs.gateways = RaisingObject()  # type: ignore[assignment]
+                daemon.configuration.current = RaisingObject()  # type: ignore[assignment]
+                daemon.health.scheduler = RaisingObject()  # type: ignore[assignment]
+                database.read = BrokenCollaborator(database, "read")._fail  # type: ignore[method-assign]
                 before = errors(tester, "request")
                 asked = [("GET", path) for path in paths]
                 asked += [("POST", path) for path in ("/api/ticks", "/api/post_stats", "/webhooks/gateway-events")]
@@ -251,7 +251,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
     assert components == ["job"]
 
 
-class _Leaving:
+class CancelingClient:
     """A client whose requests are canceled by a library."""
 
     def __init__(self, working: object) -> None:
@@ -270,7 +270,7 @@ async def test_a_job_that_a_library_cancels_is_recorded(tmp_path: Path) -> None:
     """Else it would be in flight for ever, and its tick with it."""
     async with simulated_tester(scenario(), tmp_path) as tester:
         gateway = tester.daemon.coordinator.gateways[0]
-        gateway.client = _Leaving(gateway.client)  # type: ignore[assignment]
+        gateway.client = CancelingClient(gateway.client)  # type: ignore[assignment]
         async with asyncio.timeout(60):
             await tester.daemon.coordinator.run_tick("test")
         assert [row.reason for row in await tester.results()] == ["tester_fault"]
@@ -282,7 +282,7 @@ async def test_a_probe_that_raises_counts_as_no_answer(tmp_path: Path) -> None:
     async with simulated_tester(scenario(), tmp_path) as tester:
         gateway = tester.daemon.coordinator.gateways[0]
         working = gateway.client
-        gateway.client = Broken(working, "is_alive")  # type: ignore[assignment]
+        gateway.client = BrokenCollaborator(working, "is_alive")  # type: ignore[assignment]
         ticking = asyncio.create_task(tester.daemon.coordinator.run_tick("test"))
         await wait_for_error(tester, "probe")
         gateway.client = working
@@ -312,7 +312,7 @@ async def test_a_stream_that_has_begun_ends_at_an_error_of_ours(tmp_path: Path) 
         base = f"http://127.0.0.1:{tester.daemon.port}"
         async with session.get(f"{base}/live") as response:
             assert (await response.content.readline()).startswith(b"data: ")
-            coordinator.progress = Explosive()  # type: ignore[assignment]
+            coordinator.progress = RaisingObject()  # type: ignore[assignment]
             rest = await response.content.read()
         assert rest.strip() == b""
         assert errors(tester, "request") == before + 1

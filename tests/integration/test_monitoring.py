@@ -33,19 +33,19 @@ promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promt
 
 def dashboard() -> dict[str, Any]:
     """Read the dashboard."""
-    found: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
-    return found
+    document: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
+    return document
 
 
 def rules() -> dict[str, str]:
     """Return each alert's expression, read with nothing but what YAML of this file needs."""
-    found: dict[str, str] = {}
+    alerts: dict[str, str] = {}
     for part in (MONITORING / "alerts.yml").read_text("utf-8").split("- alert: ")[1:]:
         name = part.partition("\n")[0].strip()
         expression = re.search(r"expr: (?:\|\n)?(.*?)\n        (?=for:|labels:)", part, re.DOTALL)
         assert expression is not None, name
-        found[name] = expression[1]
-    return found
+        alerts[name] = expression[1]
+    return alerts
 
 
 def expressions() -> Iterator[tuple[str, str]]:

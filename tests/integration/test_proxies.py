@@ -55,8 +55,8 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
         assert await gateway.is_alive()
     finally:
         await gateway.close()
-    async with Leaderboard("http://board.test", "secret") as board:
-        regions = await board.get_regions()
+    async with Leaderboard("http://board.test", "secret") as leaderboard:
+        regions = await leaderboard.get_regions()
     assert sent.ending is Ending.ANSWERED
     assert status == 200
     assert regions == {"ai": {"FRA"}}

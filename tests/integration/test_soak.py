@@ -46,20 +46,20 @@ def measure_resources() -> HeldResources:
     )
 
 
-async def ticks(running: bench.Tester, count: int, until: float) -> list[HeldResources]:
-    """Run at least `count` ticks, and more until an instant; note what is held after each."""
-    found: list[HeldResources] = []
+async def run_ticks(running: bench.Tester, count: int, until: float) -> list[HeldResources]:
+    """Run at least `count` ticks, and more until an instant; return the resources held after each."""
+    samples: list[HeldResources] = []
     failed = 0  # the network draws its faults: a single tick may meet none that counts against a node
-    while len(found) < count or time.monotonic() < until:
+    while len(samples) < count or time.monotonic() < until:
         report = (await running.run_tick()).report
         assert report.settled == report.planned > 0, report.as_json()
         failed += report.outcomes["failed"]
         assert running.daemon.delivery is not None
         async with asyncio.timeout(100):
             await running.daemon.delivery.drain()
-        found.append(measure_resources())
+        samples.append(measure_resources())
     assert failed > 0, "the network has faults, and none was met"
-    return found
+    return samples
 
 
 @pytest.mark.timeout(int(MINUTES * 60) + 240)
@@ -76,10 +76,10 @@ async def test_ticks_back_to_back_leave_nothing_behind() -> None:
             pipelines={name: {"timeout": "60s"} for name in ("llm", "text-to-image", "image-to-text")},
         ) as running,
     ):  # fmt: skip
-        warm = await ticks(running, _WARM_TICKS, 0.0)
-        later = await ticks(running, _WARM_TICKS, time.monotonic() + MINUTES * 60)
+        warm = await run_ticks(running, _WARM_TICKS, 0.0)
+        later = await run_ticks(running, _WARM_TICKS, time.monotonic() + MINUTES * 60)
     sys.stdout.write(f"{len(later)} ticks after {len(warm)}: {warm[-1]} -> {later[-1]}\n")
-    most = HeldResources(*(max(getattr(one, name) for one in warm) for name in HeldResources.__slots__))
+    most = HeldResources(*(max(getattr(sample, name) for sample in warm) for name in HeldResources.__slots__))
     last = later[-1]
     assert last.files <= most.files + _POOLS
     assert last.threads <= most.threads + _POOLS

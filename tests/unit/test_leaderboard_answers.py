@@ -94,8 +94,8 @@ def test_no_retry_after_header_raises(text: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 502, 503])
-def test_retry_after_is_kept_where_the_stat_may_be_sent_again(status: int) -> None:
-    """Whatever is tried again is tried no sooner than asked for."""
+def test_retry_after_counts_where_the_stat_may_be_sent_again(status: int) -> None:
+    """A stat is retried no sooner than the Leaderboard asks for."""
     assert PostAnswer.from_response(status, "invalid region" if status == 400 else "", "77").retry_after_s == 77
 
 

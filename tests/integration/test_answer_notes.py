@@ -34,8 +34,8 @@ def results() -> list[Result]:
 async def record_results(tester: SimulatedTester) -> list[Result]:
     """Record the results."""
     recorded = results()
-    for each in recorded:
-        assert await tester.daemon.coordinator.results.record(each, None, not_before=0)
+    for result in recorded:
+        assert await tester.daemon.coordinator.results.record(result, None, not_before=0)
     return recorded
 
 
@@ -54,22 +54,22 @@ async def test_the_command_line_shows_notes(tmp_path: Path) -> None:
         done = await run_command_in_thread(tmp_path, "results", "--json")
         listed = orjson.loads(done.stdout)
         notes = {row["id"]: row["notes"] for row in (listed["items"] if isinstance(listed, dict) else listed)}
-        assert notes == {each.id: [_shape(note) for note in each.notes] for each in results()}
+        assert notes == {result.id: [_shape(note) for note in result.notes] for result in results()}
 
 
 async def test_the_api_and_the_page_show_notes(tmp_path: Path) -> None:
-    """Check, code and sentence of each; a result without notes has no such part on its page."""
+    """Check, code and sentence of result; a result without notes has no such part on its page."""
     async with (
         simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), tmp_path) as tester,
         aiohttp.ClientSession(f"http://127.0.0.1:{tester.daemon.port}") as session,
     ):
-        for each in await record_results(tester):
-            async with session.get(f"/api/results/{each.id}") as answer:
-                assert (await answer.json())["notes"] == [_shape(note) for note in each.notes]
-            async with session.get(f"/r/{each.id}") as page:
+        for result in await record_results(tester):
+            async with session.get(f"/api/results/{result.id}") as answer:
+                assert (await answer.json())["notes"] == [_shape(note) for note in result.notes]
+            async with session.get(f"/r/{result.id}") as page:
                 text = (await page.text()).replace("&#39;", "'").replace("&#34;", '"')
-            assert ("<h2>Notes</h2>" in text) == bool(each.notes)
-            for note in each.notes:
+            assert ("<h2>Notes</h2>" in text) == bool(result.notes)
+            for note in result.notes:
                 assert f"{note.check}:{note.code}</span> {note.message}" in text
 
 
