@@ -92,7 +92,8 @@ class Page:
 
 def all_pages() -> list[Page]:
     """Return every page."""
-    outside = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "assets" / "README.md"]
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "assets/README.md")
+    outside = [ROOT / name for name in names]
     return [Page(path) for path in (*outside, *sorted(PAGES.glob("*.md")))]
 
 
