@@ -1,4 +1,4 @@
-"""`audio`: the answer names a sound that decodes, lasts about as long as its text, and may be speech."""
+"""`audio`: the answer names a sound that decodes, has a duration that fits its text, and may be speech."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _EXTRA_LETTERS = 1.5  # that a syllable takes as long to say as, beyond the one 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`path` leads to the sound, `text` names the parameter that was to be spoken.
+    """`path` is the path of the sound, `text` the parameter with the text to speak.
 
-    A text of n letters takes n / `rate` seconds, where a character that is a syllable counts as two and a half letters;
-    `least` and `most` times that are plausible.
+    The expected duration of n letters is n / `rate` seconds; a syllabic character counts as two and a half letters.
+    `least` and `most` are the accepted multiples of it.
     """
 
     path: str = "audio"

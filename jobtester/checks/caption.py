@@ -1,4 +1,4 @@
-"""`caption`: the answer describes the picture that was sent."""
+"""`caption`: the answer describes the input picture."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAX_CHARACTERS_OF_A_WORD = 2  # in scripts that write no spaces
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`path` leads to the caption. One of `words` has to be in it; without any, one of the picture's known words.
+    """`path` is the path of the caption. It has to contain one of `words`, by default one of the picture's known words.
 
-    `required` false takes any caption. One in another language or script than the words is not judged; words
-    in Latin letters are taken for English.
+    With `required` false any caption passes. A caption in another language or script than the words is not judged;
+    words in Latin letters count as English.
     """
 
     path: str = "text"

@@ -1,4 +1,4 @@
-"""`chat`: the answer is a chat completion that says the expected word; odd bookkeeping is only noted."""
+"""`chat`: the answer is a chat completion with the expected word; unusual token counts and the like are only notes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _MIN_CHARACTERS_PER_TOKEN = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`contains` has to be in the content as a word of its own, in any case; a repeated question does not count.
+    """`contains` is a word that the content has to contain, in any case; a repeated question does not count.
 
-    `path` leads to the content. Without a path the shapes of all usual servers are understood. `thinks` is for models
-    that think before they answer, even if they show nothing of it.
+    `path` is the path of the content; by default the formats of all usual servers are read. `thinks` marks models that
+    think before they answer, even invisibly.
     """
 
     contains: str = ""

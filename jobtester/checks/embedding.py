@@ -1,4 +1,4 @@
-"""`embedding`: the answer carries a vector of finite numbers for each text that was sent."""
+"""`embedding`: the answer has a vector of finite numbers for each text of the request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _USUAL_PATHS = ("data", "embeddings", "embedding")
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`length` is how many numbers a vector has, 0 for any. `path` leads to the vector or the list of vectors.
+    """`length` is the length of a vector, 0 for any. `path` is the path of the vector or the list of vectors.
 
-    Without a path the usual shapes are understood: OpenAI's and Ollama's.
+    By default the formats of OpenAI and Ollama are read.
     """
 
     path: str = ""

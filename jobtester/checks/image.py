@@ -1,4 +1,4 @@
-"""`image`: the answer lists pictures that decode fully, have the asked size and show something."""
+"""`image`: the answer lists pictures that decode fully, have the requested size and are not blank."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _COMPARED_SIDE = 512  # pixels, to which a picture is reduced before its colors 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`path` leads to the list of pictures.
+    """`path` is the path of the list of pictures.
 
-    `size` is `asked` (parameters width and height, or size), `input` (that of the picture sent, times `scale`, each
-    side rounded down to a multiple of `multiple`), `any`, or such as "512x512". `seed` wants the asked seed echoed.
-    `changed` refuses the picture that was sent: for pipelines whose task always changes it.
+    `size` is `asked` (parameters width and height, or size), `input` (the input's size times `scale`, each side rounded
+    down to a multiple of `multiple`), `any`, or a size such as "512x512". `seed` requires the requested seed in the
+    answer. `changed` rejects the unchanged input picture.
     """
 
     path: str = "images"

@@ -1,4 +1,4 @@
-"""`json`: one value of the answer is there and is what it should be. For pipelines that no other check knows."""
+"""`json`: one value of the answer exists and has the expected type and content. For pipelines without a check."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _TYPE_CHECKS: Mapping[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`path` leads to the value, `is` names its type: text, number, integer, boolean, list, table, url, or a file.
+    """`path` is the path of the value, `is` its type: text, number, integer, boolean, list, table, url, or a file.
 
     A file (image, video, audio) is fetched and decoded. `equals` is the exact value, `pattern` a regular expression
-    found in the text, `min_length` and `max_length` bound a text, list or table.
+    found in the text, `min_length` and `max_length` limit the length of a text, list or table.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""`masks`: the answer outlines the known object of the picture that was sent."""
+"""`masks`: the answer outlines the known object in the input picture."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PADDING = "\0\ufeff \t\r\n"  # that may come before the list
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`iou` is the lowest overlap of the best mask with the object's box that passes: area of both by area of either.
+    """`iou` is the lowest intersection over union of the best mask and the object's box that passes.
 
-    A disc in its box reaches 0.785.
+    A disc that fills its box has 0.785.
     """
 
     iou: float = 0.5

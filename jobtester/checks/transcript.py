@@ -1,4 +1,4 @@
-"""`transcript`: the answer is what was said in the speech that was sent; times are only noted."""
+"""`transcript`: the answer is the transcript of the speech; wrong timestamps are only a note."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WHISPER_MARKS = re.compile(r"<\|[^|<>]{0,30}\|>")  # for language, task and tim
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`text` and `chunks` lead to the parts of the answer; `max_wer` is the highest word error rate that passes."""
+    """`text` and `chunks` are paths in the answer; `max_wer` is the highest word error rate that passes."""
 
     text: str = "text"
     chunks: str = "chunks"

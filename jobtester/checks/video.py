@@ -1,4 +1,4 @@
-"""`video`: the answer names an H.264 video of the asked size and length in which something moves."""
+"""`video`: the answer names an H.264 video of the requested size and length that contains motion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CODECS = {
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`path` leads to the video, `frames` is how many it should have, within a fifth more or less."""
+    """`path` is the path of the video, `frames` the expected number of frames, with a tolerance of a fifth."""
 
     path: str = "images"
     frames: int = 25
