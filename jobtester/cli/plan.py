@@ -1,4 +1,4 @@
-"""`jobtester plan`: print what a tick would do, without sending anything."""
+"""`jobtester plan`: print what a tick would do, without sending a job."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jobtester.web.schemas import PlanSchema
 
 
 def print_plan(options: argparse.Namespace) -> int:
-    """Discover orchestrators, and print the jobs of a tick over them."""
-    # A plan posts nothing, so that a missing secret of the Leaderboard is no reason to refuse.
+    """Discover orchestrators, and print the jobs that one tick would send to them."""
+    # A plan posts nothing, so it has to work without the Leaderboard's secret.
     configuration = Configuration.load(options.config, {"leaderboard": {"post": False}})
     configuration.apply_log_settings(quiet=True)
     plan = asyncio.run(_make_plan(configuration, make_selection(options)))
@@ -26,8 +26,10 @@ def print_plan(options: argparse.Namespace) -> int:
     for table in plan_tables(plan, width=console.width):
         console.print(table)
     unpriced = sum(job.price_wei is None for job in plan.jobs)
-    note = f" (the price of {unpriced} jobs is unknown)" if unpriced else ""
-    console.print(f"{len(plan.jobs)} jobs, estimated price {format_price(plan.price_wei)}{note}", markup=False)
+    verb = "job has" if unpriced == 1 else "jobs have"
+    note = f" ({unpriced} {verb} no known price)" if unpriced else ""
+    noun = "job" if len(plan.jobs) == 1 else "jobs"
+    console.print(f"{len(plan.jobs)} {noun}, estimated price {format_price(plan.price_wei)}{note}", markup=False)
     return 0
 
 

@@ -23,7 +23,7 @@ def print_results(options: argparse.Namespace) -> int:
     """Print recorded results, newest first."""
     if options.received:
         return _print_external_results(options)
-    filters = _check_filters(options)  # before the store is opened, since a slip needs no store to be found
+    filters = _check_filters(options)  # before the store is opened: a typo can be reported without it
 
     async def find_results(database: Database) -> list[ResultRow]:
         if filters["tick"]:
@@ -62,7 +62,7 @@ def _print_external_results(options: argparse.Namespace) -> int:
 
 
 def _check_filters(options: argparse.Namespace) -> dict[str, str]:
-    """Return the filters but for --orchestrator. Raises UsageError, so that a typo does not look like no results."""
+    """Return all filters except --orchestrator. Raises UsageError, so that a typo is not mistaken for no results."""
     filters = {name: check_text(name, getattr(options, name)) for name in _FILTERS if name != "orchestrator"}
     for value in options.orchestrator or []:
         check_text("orchestrator", value)
@@ -85,7 +85,7 @@ async def _find_targets(database: Database, orchestrators: list[str]) -> list[di
     """Return filters for each orchestrator that is named by address or service URI; one empty filter for all."""
     if not orchestrators:
         return [{}]
-    # A service URI is compared as an endpoint, since people write it in more ways than the store has it.
+    # A service URI is compared as an endpoint, since the same URI may be spelled otherwise in the store.
     uris = [value for value in orchestrators if "://" in value]
     targets = await Queries(database).targets() if uris else []
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -16,6 +17,7 @@ from jobtester.errors import JobTesterError
 MAX_ADDRESS_CHARS = 56
 MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 4_000_000
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # after an even number of backslashes
 
 
 class UnpostableError(JobTesterError):
@@ -88,8 +90,8 @@ def find_problem(fields: Mapping[str, object]) -> str:
         value = fields.get(key)
         if not isinstance(value, str) or not value.strip():
             return f"{key} is empty: the stat would be dropped or break reads for everybody"
-        if "\0" in value:
-            return f"{key} contains U+0000, which the Leaderboard's database refuses"
+        if "\0" in value or value != value.encode("utf-8", "replace").decode():
+            return f"{key} contains U+0000 or half a character, which the Leaderboard's database refuses"
     if len(str(fields["orchestrator"])) > MAX_ADDRESS_CHARS:
         return f"orchestrator is longer than {MAX_ADDRESS_CHARS} characters"
     if len(str(fields["model"]).encode()) > 1024 or len(str(fields["pipeline"]).encode()) > 1024:
@@ -122,5 +124,9 @@ def _payload(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    # The Leaderboard's database refuses U+0000, also where JSON escapes it, and lone surrogates.
-    return text.replace("\0", "").replace("\\u0000", "").encode("utf-8", "replace").decode()
+    # The Leaderboard's database refuses lone surrogates and U+0000, even as JSON's escape of it. Taking one escape out
+    # may make another one of what stands around it, so that goes on until there is none.
+    text = text.replace("\0", "").encode("utf-8", "replace").decode()
+    while (cleaned := _ESCAPED_NUL.sub(r"\1", text)) != text:
+        text = cleaned
+    return text

@@ -1,8 +1,8 @@
 """Decide which orchestrator a webhook gateway may select, and when that may change. Pure rules of time, no I/O.
 
-A gateway asks the webhook some times before each attempt of a job, and takes whoever is named just then. Nothing in its
-question says for which job it asks. So the tester keeps one orchestrator named until no question can follow for a job
-that was meant for it.
+A gateway asks the webhook several times before each attempt of a job, and takes whoever is named just then. Nothing in
+its question says for which job it asks. So the tester keeps one orchestrator named until no question can follow for a
+job that was meant for it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 
 from jobtester.domain.orchestrators import Orchestrator
 
-_MAX_QUESTION_TIMES = 2_000  # of one job; a gateway that asks on and on is read from these
+_MAX_QUESTION_TIMES = 2_000  # per job; later ones of a gateway that asks on and on are not kept
 QUESTIONS_BEFORE_JOB = 5  # a tester gateway asks about this often before a job leaves (docs/targeting.md)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTiming:
-    """The times of one gateway, in seconds, and how often one job makes it ask at least."""
+    """The times of one gateway, in seconds, and the least number of questions that one job causes.
+
+    A failed attempt is tried again for `retry_window`. Selections of a job that has left end within `settle`. After the
+    tester has left a job, the gateway has ended it once it was quiet for `after_disconnect`.
+    """
 
     retry_window: float = 2.0
     settle: float = 0.5
@@ -30,8 +34,8 @@ class LeaseTiming:
 class LeasedJob:
     """One job in flight: since when, and how often and when the gateway has asked in its lifetime.
 
-    `was_overlapped` means that somebody else was named meanwhile, `was_alone` that no question of another job can be
-    among those of this one.
+    `was_overlapped` means that somebody else was named meanwhile, `was_alone` that none of its questions can belong to
+    another job.
     """
 
     job: str
@@ -74,6 +78,7 @@ class Lease:
 
     def answer_webhook(self, now: float) -> tuple[Orchestrator, ...]:
         """Answer one call of the webhook: return those whom the gateway may select now."""
+        self._forget_ended_strays(now)  # before this question, which is not theirs, seems to prolong them
         self.last_question_at = now
         if self.jobs:
             self._unclaimed += 1
@@ -90,6 +95,7 @@ class Lease:
         if self.holder is not None and self.holder.target == orchestrator.target:
             return now
         earliest = now
+        self._forget_ended_strays(now)
         if self._disconnected_at is not None:
             # The gateway goes on with a job after the tester has left, and may still ask for it: a new name would
             # send the rest of its attempts to somebody else.
@@ -121,8 +127,6 @@ class Lease:
         if self.jobs:
             for leased in self.jobs.values():
                 leased.was_overlapped = True
-        else:
-            self._unclaimed = 0  # questions that no job claimed belong to jobs that are over
 
     def release(self, now: float) -> None:
         """Name nobody any more, unless a job is in flight or questions may still follow one that was left."""
@@ -132,6 +136,8 @@ class Lease:
     def on_sent(self, job: str, now: float) -> LeasedJob:
         """Begin a job of the holder, which is sent now."""
         assert self.holder is not None, "a job needs the lease"
+        if not self.jobs:
+            self._unclaimed = 0  # those that are left belong to jobs that have ended
         is_overlapped = any(leased.orchestrator.target != self.holder.target for leased in self.jobs.values())
         is_alone = not self.jobs and not self._expects_strays(now)
         for other in self.jobs.values():
@@ -160,4 +166,9 @@ class Lease:
 
     def _expects_strays(self, now: float) -> bool:
         """Return True if questions for a job that the tester left may still come."""
-        return self._disconnected_at is not None and self._quiet_at(self._disconnected_at) > now
+        self._forget_ended_strays(now)
+        return self._disconnected_at is not None
+
+    def _forget_ended_strays(self, now: float) -> None:
+        if self._disconnected_at is not None and self._quiet_at(self._disconnected_at) <= now:
+            self._disconnected_at = None

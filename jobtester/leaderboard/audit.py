@@ -8,7 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from jobtester.errors import LeaderboardError
 from jobtester.leaderboard.options import OptionsHolder
-from jobtester.leaderboard.reconciliation import StatProof, conclude, counts_as_evidence
+from jobtester.leaderboard.reconciliation import (
+    UNPROVEN_PROBLEMS,
+    StatProof,
+    conclude,
+    count_same_evidence,
+    counts_as_evidence,
+)
 from jobtester.leaderboard.region_check import RegionCheck
 from jobtester.leaderboard.stat_reader import StatReader
 from jobtester.leaderboard.status import LeaderboardStatus
@@ -65,7 +71,7 @@ class DeliveryAudit:
 
     async def _read_back(self, entry: OutboxEntry) -> None:
         miss_after_s = self.options.current.miss_after_s
-        look_up = await self.reader.look_up(entry, decisive=True)
+        look_up = count_same_evidence(await self.reader.look_up(entry, decisive=True), entry)
         self.status.on_read("")
         proof = conclude(look_up, miss_after_s)
         if proof is StatProof.STORED:
@@ -85,4 +91,5 @@ class DeliveryAudit:
         # The number is limited so that a round never takes long; the others can be drawn again.
         elif entry.seq in self._missed or len(self._missed) < _MAX_MISSED:
             look_ups = look_up.look_ups + counts_as_evidence(look_up, miss_after_s)
-            self._missed[entry.seq] = replace(entry, look_ups=look_ups)
+            problem = UNPROVEN_PROBLEMS.get(look_up.completeness, "")
+            self._missed[entry.seq] = replace(entry, look_ups=look_ups, problem=problem)

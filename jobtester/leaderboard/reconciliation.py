@@ -1,7 +1,7 @@
-"""Decide whether a stat whose post had no sure answer was stored.
+"""Find out whether a stat was stored whose post had no sure answer.
 
 A row that is shown is stored: a hit is final. The reverse does not hold: `200 {}` also comes where the query failed,
-and a list may end early. So three questions come before a stat counts as absent:
+and a list may end early. So three things are checked before a stat counts as absent:
 
 1. Was the answer complete? Rows come newest first. If it shows a *control* row, which was stored before the stat was
    first sent, then everything newer is in it as well.
@@ -9,8 +9,8 @@ and a list may end early. So three questions come before a stat counts as absent
    a lock in the order in which it was asked for, so a stat that was sent later and is stored shows that none sent
    earlier still waits. Without one, only a longer time helps.
 3. Without a control row nothing is proved. Then the evidence is weighed: the answer was the same several times, and a
-   *witness*, any stored stat, was shown before and after it; all that twice, a while apart. Where the control row is
-   gone, as from a database that was re-created, it takes more such look-ups.
+   *witness*, any stored stat, was shown before and after it; all that in two look-ups, some seconds apart. Where the
+   control row is gone, as from a database that was re-created, it takes four.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
@@ -35,14 +35,14 @@ log = structlog.get_logger()
 LATER_SETTLED_S = 5.0  # between the release of a lock and the commits of those that waited for it
 LOOK_UPS_WITHOUT_CONTROL = 2
 LOOK_UPS_WITH_CONTROL_GONE = 4  # an answer that ends early is likelier than a re-created database
-ORPHAN_FACTOR = (
-    10 / 3
-)  # 300 s where a miss counts after 90 s: a statement outlived its server by 200 s in an experiment
-SLOW_ANSWER_S = 5.0  # an empty answer after a time limit (20 s by default) is a failed query
+# A statement can run on after its server has died: it is orphaned. In an experiment one outlived its server by 200 s.
+ORPHAN_S = 210.0
+ORPHAN_FACTOR = 10 / 3  # for slower servers: 300 s where a miss counts after 90 s, 1,000 s where it does after 300 s
+SLOW_ANSWER_S = 5.0  # well below the server's time limit for queries, 20 s by default: an empty answer may be a failure
 _BATCH = 40
 _NEXT_LOOK_UP_S = 15.0
 _MIN_NEXT_LOOK_UP_S = 1.0
-_UNPROVEN = {
+UNPROVEN_PROBLEMS = {
     Completeness.CONTROL_MISSING: "the answer lacks an older stat that was stored, so it may lack this one too",
     Completeness.WITNESS_MISSING: "the answers do not show a stat that was stored, so they prove nothing",
     Completeness.CONTROL_GONE: "not found, nor is an older stat that was stored; it is looked for again",
@@ -68,7 +68,7 @@ def conclude(look_up: LookUp, miss_after_s: float, *, accept_without_comparison:
     if look_up.rows:
         return StatProof.STORED
     # First the time: while the stat can still arrive, even a complete answer without it proves nothing.
-    orphan_s = miss_after_s * ORPHAN_FACTOR
+    orphan_s = _orphan_s(miss_after_s)
     if look_up.age_s < miss_after_s:
         return StatProof.TOO_EARLY
     was_overtaken = look_up.later_stored_s is not None and look_up.later_stored_s >= LATER_SETTLED_S
@@ -94,8 +94,38 @@ def counts_as_evidence(look_up: LookUp, miss_after_s: float) -> bool:
     return (
         look_up.completeness in (Completeness.WITNESS_SHOWN, Completeness.CONTROL_GONE, Completeness.NOTHING_TO_COMPARE)
         and look_up.duration_s < SLOW_ANSWER_S
-        and look_up.age_s >= miss_after_s * ORPHAN_FACTOR
+        and look_up.age_s >= _orphan_s(miss_after_s)
     )
+
+
+def count_same_evidence(look_up: LookUp, entry: OutboxEntry) -> LookUp:
+    """Return a look-up that counts only earlier ones of its own kind.
+
+    Two answers beside a witness are evidence, and four without the control row; some of each are neither. The entry's
+    problem says of which kind its last look-up was.
+    """
+    is_same = entry.problem == UNPROVEN_PROBLEMS.get(look_up.completeness)
+    return replace(look_up, look_ups=entry.look_ups if is_same else 0)
+
+
+def wait_until_settled(look_up: LookUp, miss_after_s: float) -> float:
+    """Return how many seconds to wait with the next look-up of a stat that can still arrive.
+
+    Until a miss counts only a hit can settle the stat, and each look-up costs the server a query. So the next one waits
+    until then, but at most a quarter of a minute: the sooner a hit, the fewer stats are uncertain.
+    """
+    if look_up.age_s < miss_after_s:
+        remaining_s = miss_after_s - look_up.age_s
+    elif look_up.later_stored_s is not None and look_up.later_stored_s < LATER_SETTLED_S:
+        remaining_s = LATER_SETTLED_S - look_up.later_stored_s
+    else:
+        remaining_s = _orphan_s(miss_after_s) - look_up.age_s
+    return min(max(remaining_s, _MIN_NEXT_LOOK_UP_S), _NEXT_LOOK_UP_S)
+
+
+def _orphan_s(miss_after_s: float) -> float:
+    """Return the age in seconds at which not even an orphaned statement can still store a stat."""
+    return max(miss_after_s * ORPHAN_FACTOR, miss_after_s + ORPHAN_S)
 
 
 @dataclass(slots=True)
@@ -126,7 +156,8 @@ class Reconciler:
         with self.crashes.unit("lookup", result=entry.result) as crash:
             async with slots:
                 return await self._look_up(entry)
-        return StateChange(entry.seq, "uncertain", self.clock() + _NEXT_LOOK_UP_S, crash.message)
+        due_at = self.clock() + _NEXT_LOOK_UP_S
+        return StateChange(entry.seq, "uncertain", due_at, crash.message, look_ups=entry.look_ups)
 
     async def _look_up(self, entry: OutboxEntry) -> StateChange:
         """Look for one stat and return where it belongs now."""
@@ -134,6 +165,7 @@ class Reconciler:
         age_s = self.clock() - (entry.last_sent_at or entry.created_at)
         try:
             look_up = await self.reader.look_up(entry, decisive=age_s >= options.miss_after_s)
+            look_up = count_same_evidence(look_up, entry)
             self.status.on_read("")
         except LeaderboardError as error:
             self.status.on_read(str(error))
@@ -148,14 +180,16 @@ class Reconciler:
                 log.info("stat_found", result=entry.result, rows=look_up.rows)
                 return StateChange(entry.seq, "delivered")
             case StatProof.TOO_EARLY:
-                # Until a miss counts, only a hit can settle the stat, and each look-up costs the server a query. So the
-                # next one waits until then, but never long: the sooner a hit, the fewer stats are uncertain.
-                wait_s = min(max(options.miss_after_s - look_up.age_s, _MIN_NEXT_LOOK_UP_S), _NEXT_LOOK_UP_S)
-                return StateChange(entry.seq, "uncertain", now + wait_s, entry.problem)
+                wait_s = wait_until_settled(look_up, options.miss_after_s)
+                return StateChange(entry.seq, "uncertain", now + wait_s, entry.problem, look_ups=look_up.look_ups)
             case StatProof.UNPROVEN:
                 look_ups = look_up.look_ups + counts_as_evidence(look_up, options.miss_after_s)
                 return StateChange(
-                    entry.seq, "uncertain", now + _NEXT_LOOK_UP_S, _UNPROVEN[look_up.completeness], look_ups=look_ups
+                    entry.seq,
+                    "uncertain",
+                    now + _NEXT_LOOK_UP_S,
+                    UNPROVEN_PROBLEMS[look_up.completeness],
+                    look_ups=look_ups,
                 )
             case StatProof.ABSENT:
                 return await self._absent(entry, look_up)

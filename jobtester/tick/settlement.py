@@ -20,7 +20,7 @@ from jobtester.tick.recorder import Recorder, add_late_evidence
 
 log = structlog.get_logger()
 
-_UNCLEAR = ("unclear", "500")  # of jobs that run once more alone: these codes score nobody, so they stand
+_KEPT_IF_UNPROVEN = ("unclear", "500")  # these codes score nobody, so they may stand for a job that nothing proves
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class _InterimResult:
 
     @property
     def final(self) -> Result:
-        """What is recorded if the job does not run again: of an unproven job that nothing proves who served it."""
-        keeps_verdict = not self.is_unproven or self.result.verdict.code in _UNCLEAR
+        """The result to record if the job does not run again; that of an unproven job says that nobody is proven."""
+        keeps_verdict = not self.is_unproven or self.result.verdict.code in _KEPT_IF_UNPROVEN
         return self.result if keeps_verdict else as_unproven(self.result)
 
 
 class JobSettlement:
-    """Settles the jobs of one tick and remembers what decides about their next run."""
+    """Settles the jobs of one tick, and remembers what their next run depends on."""
 
     def __init__(
         self, tick: str, recorder: Recorder, observer: TickObserver, *, max_busy_retries: int, busy_backoff_s: float
@@ -63,11 +63,11 @@ class JobSettlement:
         return self._busy_retries.get(job.id, 0)
 
     def has_interim_result(self, job: Job) -> bool:
-        """Return True if a job that is to run once more would be recorded if it did not."""
+        """Return True if an earlier result is recorded should the job not run again."""
         return job.id in self._interim
 
     def is_unproven(self, job: Job) -> bool:
-        """Return True if a job is to run once more alone."""
+        """Return True if a job is to run again with no other job beside it."""
         interim = self._interim.get(job.id)
         return interim is not None and interim.is_unproven
 
@@ -124,7 +124,8 @@ class JobSettlement:
         """Record everything that waited for another run, or for the first llm job that passes; the tick is over."""
         for gateway in gateways:
             await self._record_awaiting_llm(gateway)
-        for interim in self._interim.values():
+        while self._interim:
+            _, interim = self._interim.popitem()
             await self._record(interim.final)
 
     def _history(self, job: Job, gateway: Gateway) -> JobHistory:
@@ -140,7 +141,7 @@ class JobSettlement:
     async def _record_awaiting_llm(self, gateway: Gateway) -> None:
         """Record llm jobs that were answered with 500: as refused by their runners if the gateway has served llm.
 
-        A refutation that came since they were judged takes away what was only presumed.
+        If the gateway was caught using somebody else since they were judged, only proven refusals still count.
         """
         for sent, decision in self._awaiting_llm.pop(gateway.name, []):
             is_proven = decision.refused.attribution.kind is AttributionKind.PROVEN
@@ -159,7 +160,7 @@ class JobSettlement:
         self._observer.on_recorded(result)
 
     def _count_attribution(self, result: Result, gateway: Gateway) -> None:
-        """Count who served, and log once that a gateway does not follow."""
+        """Count who served; log each refutation, and once that a gateway does not use whom the webhook names."""
         code, kind = result.verdict.code, result.attribution.kind
         if code not in ("not_targeted", "refuted") and not result.verdict.scored:
             return

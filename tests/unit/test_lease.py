@@ -205,3 +205,35 @@ def test_overlap_marks_every_job_that_was_not_alone(steps: list[tuple[str, int]]
             leased = lease.on_ended(job, now, disconnected=False)
             others = named_during.pop(job) - {leased.orchestrator.address}
             assert leased.was_overlapped or not others
+
+
+def test_a_quiet_gateway_has_ended_the_job_that_was_left() -> None:
+    """Questions for a later job do not bring the waiting back."""
+    lease = lease_for_three()
+    lease.grant(A, 0)
+    lease.on_sent("left", 0)
+    lease.on_ended("left", 1, disconnected=True)
+    assert lease.ready_at(B, 1.5) == 8
+    lease.on_sent("next", 9)
+    lease.answer_webhook(9.5)
+    lease.on_ended("next", 10, disconnected=False)
+    assert lease.ready_at(B, 10) == 10
+    later = lease.on_sent("last", 10)
+    assert later.was_alone
+
+
+def test_questions_of_jobs_that_ended_are_nobody_elses() -> None:
+    """A job that made the gateway ask twenty times leaves nothing for two that share their questions."""
+    lease = lease_for_three()
+    lease.grant(A, 0)
+    first = lease.on_sent("first", 0)
+    for _ in range(20):
+        lease.answer_webhook(0.5)
+    lease.on_ended("first", 1, disconnected=False)
+    assert lease.claim_questions(first)
+    second, third = lease.on_sent("second", 2), lease.on_sent("third", 2)
+    for _ in range(TIMING.min_asks):
+        lease.answer_webhook(2.5)
+    for leased in (second, third):
+        lease.on_ended(leased.job, 3, disconnected=False)
+    assert [lease.claim_questions(leased) for leased in (second, third)] == [True, False]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtester.leaderboard.reconciliation import StatProof, conclude, counts_as_evidence
+from jobtester.leaderboard.reconciliation import (
+    UNPROVEN_PROBLEMS,
+    StatProof,
+    conclude,
+    count_same_evidence,
+    counts_as_evidence,
+    wait_until_settled,
+)
 from jobtester.leaderboard.stat_reader import Completeness, ExpectedRow, LookUp
+from jobtester.store.outbox import OutboxEntry
 
 C = Completeness
 
@@ -104,3 +114,46 @@ def test_another_testers_row_is_recognized_by_its_values_alone() -> None:
     row = {"region": "FRA", "timestamp": 7, "round_trip_time": 9.0, "input_parameters": ""}
     assert not ExpectedRow("0x1", "llm", "m", "FRA", 7, 1.5).matches(row)
     assert ExpectedRow("0x1", "llm", "m", "FRA", 7, 9.0).matches(row)
+
+
+def missed_entry(problem: str, look_ups: int) -> OutboxEntry:
+    """Return an uncertain stat that was missed `look_ups` times, the last time with this problem."""
+    fields: dict[str, Any] = dict.fromkeys(OutboxEntry.__dataclass_fields__)
+    return OutboxEntry(**fields | {"problem": problem, "look_ups": look_ups})
+
+
+@pytest.mark.parametrize("before", list(UNPROVEN_PROBLEMS))
+@pytest.mark.parametrize("now", list(UNPROVEN_PROBLEMS))
+def test_only_look_ups_of_one_kind_add_up(before: Completeness, now: Completeness) -> None:
+    """Four misses where the control row is gone, or two beside a witness: not some of one and some of the other."""
+    look_up = LookUp(0, now, 301, 100, 0, 3)
+    counted = count_same_evidence(look_up, missed_entry(UNPROVEN_PROBLEMS[before], 3))
+    assert counted.look_ups == (3 if before is now else 0)
+    assert count_same_evidence(look_up, missed_entry("the connection broke", 3)).look_ups == 0
+
+
+@pytest.mark.parametrize(
+    ("age_s", "later_stored_s", "wait_s"),
+    [
+        (0, None, 15.0),
+        (80, None, 10.0),
+        (89.9, None, 1.0),
+        (91, None, 15.0),
+        (290, None, 10.0),
+        (299.9, None, 1.0),
+        (91, 1.0, 4.0),
+    ],
+)
+def test_the_next_look_up_waits_until_a_miss_would_count(
+    age_s: float, later_stored_s: float | None, wait_s: float
+) -> None:
+    """Each costs the server a query; a hit may come at any time, so no wait is longer than a quarter of a minute."""
+    look_up = LookUp(0, C.CONTROL_SHOWN, age_s, later_stored_s, 0, 0)
+    assert wait_until_settled(look_up, 90.0) == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize(("miss_after_s", "orphan_s"), [(5.0, 215.0), (90.0, 300.0), (300.0, 1000.0)])
+def test_an_orphaned_statement_is_waited_out_however_short_a_miss_may_be(miss_after_s: float, orphan_s: float) -> None:
+    """It outlives its server by minutes, whatever the setting says of the server itself."""
+    for age_s, proof in ((orphan_s - 1, StatProof.TOO_EARLY), (orphan_s + 1, StatProof.ABSENT)):
+        assert conclude(LookUp(0, C.CONTROL_SHOWN, age_s, None, 0, 0), miss_after_s) is proof

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -94,3 +95,39 @@ def test_an_unfit_result_makes_no_stat() -> None:
     job = make_job(orchestrator=Orchestrator("0x" + "1" * 40, "https://o"), capability=Capability("llm", " "))
     with pytest.raises(UnpostableError, match="model is empty"):
         Stat.from_result(make_result(job=job), "FRA")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r'{"a":"\u00\u000000"}',
+        r'{"a":"\u0\u0000000"}',
+        r'{"a":"\u0000"}',
+        '{"a":"\0"}',
+        r'{"a":"\\\u0000"}',
+        r'{"a":"\\u0000"}',
+        '{"a":"\\ud800"}',
+        "\ud800",
+    ],
+)
+def test_no_payload_carries_what_the_database_refuses(answer: str) -> None:
+    """Not even where taking out one escape of U+0000 would make another one of what stands around it."""
+    stat = Stat.from_result(make_result(response=answer), "FRA")
+    payload = json.loads(json.loads(stat.body)["response_payload"])
+    text = json.dumps(payload, ensure_ascii=False)
+    assert "\0" not in str(payload)
+    assert "\\u0000" not in text.replace("\\\\", "")
+    text.encode()
+
+
+def test_an_escaped_backslash_before_u0000_is_no_escape() -> None:
+    """The answer stays as it is."""
+    stat = Stat.from_result(make_result(response=r'{"a":"x\\u0000y"}'), "FRA")
+    assert json.loads(json.loads(stat.body)["response_payload"]) == {"a": "x\\u0000y"}
+
+
+@pytest.mark.parametrize("key", ["region", "orchestrator", "model", "pipeline"])
+def test_half_characters_make_a_stat_unfit(key: str) -> None:
+    """With a message, not with an error of the encoder's."""
+    fields = json.loads(Stat.from_result(make_result(), "FRA").body)
+    assert key in find_problem(fields | {key: "m\ud800"})
