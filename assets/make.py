@@ -50,7 +50,7 @@ def picture(side: int) -> Image.Image:
 
 
 def ball_box(side: int) -> list[int]:
-    """Give the ball's box [x1, y1, x2, y2] in pixels."""
+    """Return the ball's box [x1, y1, x2, y2] in pixels."""
     return [round(part * side) for part in _round(1, *BALL)]
 
 
@@ -112,7 +112,7 @@ def _gradient(side: int, *, top: Color, bottom: Color) -> Image.Image:
 
 
 def _round(side: int, x: float, y: float, width: float, height: float | None = None) -> tuple[float, ...]:
-    """Give the box of an ellipse from its centre and half axes."""
+    """Return the box of an ellipse from its center and half axes."""
     high = width if height is None else height
     return ((x - width) * side, (y - high) * side, (x + width) * side, (y + high) * side)
 

@@ -143,7 +143,7 @@ def test_odd_counts_of_evenly_spaced_questions_blame_nobody(count: int) -> None:
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(4, 160))
 def test_noise_is_unclear(seed: int, count: int) -> None:
-    """Questions at random instants are no pattern of a failed job; of 20 to 25 chance may make one, in 0.3 % of cases."""
+    """Questions at random instants are no pattern of a failed job; below 30, chance makes one in 0.3 % of cases."""
     rng = random.Random(seed)
     instants = sorted(rng.uniform(0, 2) for _ in range(count))
     pattern = classify_by_questions(instants, is_answered=False).pattern
