@@ -56,7 +56,6 @@ lint: $(VENV)/.dev  ## run ruff, codespell, mypy --strict and import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/codespell
 	@$(BIN)/mypy
-	@$(BIN)/codespell
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev  ## regenerate the tables of the documentation
@@ -69,14 +68,18 @@ format: $(VENV)/.dev  ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# pip-compile does not read dependency groups, so that each is first written to a file, one requirement per line.
+GROUP = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")'
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
-  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host pyproject.toml
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 lock: $(VENV)/.dev  ## update the lock files, with hashes and without index addresses
 	@$(BIN)/python -m pip install --quiet pip-tools
-	@$(COMPILE) --output-file requirements/runtime.lock
-	@$(COMPILE) --extra build --output-file requirements/build.lock
-	@$(COMPILE) --extra build --extra dev --output-file requirements/dev.lock
+	@$(GROUP) build >$(VENV)/build.in
+	@$(GROUP) dev >$(VENV)/dev.in
+	@$(COMPILE) --output-file requirements/runtime.lock pyproject.toml
+	@$(COMPILE) --output-file requirements/build.lock pyproject.toml $(VENV)/build.in
+	@$(COMPILE) --output-file requirements/dev.lock pyproject.toml $(VENV)/build.in $(VENV)/dev.in
 
 clean:  ## remove everything that make created
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
