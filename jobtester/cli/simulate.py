@@ -41,6 +41,7 @@ async def _simulate(options: argparse.Namespace) -> None:
         leaderboard=options.leaderboard_port if options.leaderboard_port is not None else options.port + 1000,
         control=options.port + 2000,
         nodes=options.port + 3000,
+        signer=options.port + 2500,
     )
     network = Network(
         scenario,

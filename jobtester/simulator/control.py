@@ -11,10 +11,13 @@ from jobtester.simulator.gateway.gateway import Gateway
 from jobtester.simulator.job_log import JobLog
 from jobtester.simulator.leaderboard.faults import Faults, PostStage
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
+from jobtester.simulator.live_runner.service_port import ServicePort
+from jobtester.simulator.live_runner.signer import RemoteSigner
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.scenario import OrchestratorSpec
 
 _PATCHABLE = {"fault", "fault_pipelines", "fault_probability", "down", "frozen", "service_uri"}
+_PATCHABLE_OF_RUNNER = {"fault", "fault_probability", "capacity", "price", "healthy"}
 
 
 class ControlPort:
@@ -26,9 +29,12 @@ class ControlPort:
         gateways: Mapping[str, Gateway],
         leaderboard: Leaderboard,
         orchestrators: Sequence[Orchestrator],
+        service_ports: Sequence[ServicePort],
+        signer: RemoteSigner,
     ) -> None:
         self._job_log, self._gateways = job_log, gateways
         self._leaderboard, self._orchestrators = leaderboard, orchestrators
+        self._service_ports, self._signer = service_ports, signer
 
     def create_application(self) -> web.Application:
         """Return the application with all routes."""
@@ -40,6 +46,10 @@ class ControlPort:
         app.router.add_put("/leaderboard/faults", self._handle_leaderboard_faults)
         app.router.add_get("/leaderboard/next/{stage:arrived|stored}", self._handle_next_post)
         app.router.add_patch("/orchestrators/{address}", self._handle_orchestrator)
+        app.router.add_get("/runners", self._handle_runners)
+        app.router.add_get("/runners/log", self._handle_runners_log)
+        app.router.add_patch("/runners/{runner_id}", self._handle_runner)
+        app.router.add_put("/signer/faults", self._handle_signer_faults)
         return app
 
     async def _handle_log(self, request: web.Request) -> web.Response:
@@ -108,6 +118,54 @@ class ControlPort:
             return _error_response(400, str(error))
         shown = ("address", "service_uri", "fault", "down", "frozen")
         return web.json_response([{name: getattr(node.spec, name) for name in shown} for node in nodes])
+
+    async def _handle_runners(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            [
+                {
+                    "address": port.node.spec.address,
+                    "service_uri": port.node.spec.service_uri,
+                    "discovery_requests": port.discovery_requests,
+                    "runners": [runner.describe() for runner in port.runners],
+                }
+                for port in self._service_ports
+            ]
+        )
+
+    async def _handle_runners_log(self, request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not since.isdecimal():
+            return _error_response(400, "since must be a number")
+        return web.json_response(self._job_log.runner_requests_after(int(since)))
+
+    async def _handle_runner(self, request: web.Request) -> web.Response:
+        runner_id = request.match_info["runner_id"]
+        runners = [runner for port in self._service_ports for runner in port.runners if runner.runner_id == runner_id]
+        if not runners:
+            return _error_response(404, f"no runner {runner_id}")
+        try:
+            changes = await request.json()
+        except ValueError:
+            return _error_response(400, "body is not JSON")
+        if not isinstance(changes, dict) or set(changes) - _PATCHABLE_OF_RUNNER:
+            return _error_response(400, f"an object with some of {', '.join(sorted(_PATCHABLE_OF_RUNNER))}")
+        is_healthy = changes.pop("healthy", None)
+        try:
+            runners[0].change(**changes)
+        except ValueError as error:
+            return _error_response(400, str(error))
+        if is_healthy is not None:
+            runners[0].set_healthy(bool(is_healthy))
+        return web.json_response(runners[0].describe())
+
+    async def _handle_signer_faults(self, request: web.Request) -> web.Response:
+        """Make the signer answer its next `count` requests for a payment with `status`."""
+        try:
+            body = await request.json()
+            self._signer.fail_next(int(body["status"]), int(body.get("count", 1)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return _error_response(400, f"an object with status and count: {error}")
+        return web.json_response({})
 
 
 def _merge_changes(spec: OrchestratorSpec, changes: Mapping[str, Any]) -> dict[str, Any]:

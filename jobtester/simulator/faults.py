@@ -37,7 +37,38 @@ CONTENT: dict[str, frozenset[str]] = {
     "nan_mask": frozenset({"segment-anything-2"}),
     "wrong_mask": frozenset({"segment-anything-2"}),
 }
-NAMES = ATTEMPT | RESPONSE | GATEWAY | frozenset(CONTENT)
+# A runner that an orchestrator serves itself, or the app behind it. On an orchestrator, it applies to all its runners.
+RUNNER = frozenset(
+    {
+        "runner_down",  # the app refuses connections: 502
+        "runner_busy",  # no slot is free, whatever discovery says
+        "runner_hangs",  # takes a slot and never responds
+        "runner_slow",  # takes ten times as long
+        "runner_wrong",  # the app responds 200 with something else
+        "runner_fails",  # the app responds 500
+        "runner_resets",  # the connection breaks in the middle of the body
+        "runner_endless",  # the body never ends
+        "runner_unhealthy",  # hidden from discovery, and not found
+        "runner_gone",  # listed by discovery, but not found
+        "runner_other_host",  # discovery names a URL on another host
+        "runner_other_port",  # discovery names a URL on another port of the same host
+        "runner_redirects",  # the app redirects to another host
+        "runner_says_busy",  # the app itself responds 503 with almost the text of the orchestrator
+        "runner_says_missing",  # the app itself responds 404 with almost the text of the orchestrator
+        "runner_price_unavailable",  # no price at the moment: 503
+        "runner_repeats_402",  # asks for payment again after it was paid
+        "session_lost",  # a reserved session is gone at its first call
+        "session_conflict",  # the app of a reserved session says that it has another: 409
+    }
+)
+# What is wrong with an orchestrator's list of runners.
+DISCOVERY = frozenset(
+    {
+        "discovery_huge", "discovery_html", "discovery_wrong_types", "discovery_many", "discovery_slow",
+        "discovery_huge_price", "discovery_fails",
+    }
+)  # fmt: skip
+NAMES = ATTEMPT | RESPONSE | GATEWAY | RUNNER | DISCOVERY | frozenset(CONTENT)
 
 # What a generated network draws from: faults that do not hold a job up.
 GENERATED = ("error_503", "eof", "null", "busy", "runner_400", "empty", "html", "wrong_shape", "gateway_500")
@@ -47,7 +78,7 @@ def applies_to(fault: str, pipeline: str) -> bool:
     """Return True if a fault applies to this pipeline or external capability."""
     if fault in CONTENT:
         return pipeline in CONTENT[fault]
-    return fault in NAMES
+    return fault in NAMES - RUNNER - DISCOVERY
 
 
 def require_known(fault: str) -> str:

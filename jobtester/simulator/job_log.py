@@ -41,11 +41,46 @@ class LoggedJob:
     refused: int = 0
 
 
+@dataclass(slots=True)
+class LoggedRunnerRequest:
+    """One request to a runner that an orchestrator serves itself. Times are on the monotonic clock.
+
+    `kind`: `app` (a single-shot job), `reserve`, `call` (within a session), `stop` or `payment`. `outcome`: `served`,
+    `challenged` (asked to pay), `app_error` (the app's own error), `refused` (an error of the orchestrator, whose text
+    is `error`), `broken` (the connection or the body) or `disconnected` (the client had gone first). `status` is None
+    without a response. `fault` is what was simulated, `paid_wei` what this request paid.
+    `request_id` is its `X-Request-ID`, `path` what follows the runner's URL.
+    """
+
+    seq: int
+    kind: str
+    request_id: str
+    address: str
+    service_uri: str
+    runner_id: str
+    app: str
+    version: str
+    mode: str
+    method: str
+    path: str
+    received_at: float
+    sent_at: float
+    outcome: str
+    status: int | None
+    error: str
+    fault: str
+    session_id: str
+    manifest_id: str
+    payer: str
+    paid_wei: int
+
+
 class JobLog:
-    """All jobs of the network, in the order in which they ended."""
+    """All jobs of the network, in the order in which they ended; those of gateways and of runners apart."""
 
     def __init__(self) -> None:
         self.entries: list[LoggedJob] = []
+        self.runner_requests: list[LoggedRunnerRequest] = []
 
     def add(self, **values: Any) -> LoggedJob:
         """Append a job that ends now, and return its entry."""
@@ -55,6 +90,16 @@ class JobLog:
     def entries_after(self, seq: int) -> list[dict[str, Any]]:
         """Return the entries that follow entry number `seq`, as JSON values."""
         return [dataclasses.asdict(entry) for entry in self.entries[max(0, seq) :]]
+
+    def add_runner_request(self, **values: Any) -> LoggedRunnerRequest:
+        """Append a request to a runner that ends now, and return its entry."""
+        entry = LoggedRunnerRequest(seq=len(self.runner_requests) + 1, sent_at=time.monotonic(), **values)
+        self.runner_requests.append(entry)
+        return entry
+
+    def runner_requests_after(self, seq: int) -> list[dict[str, Any]]:
+        """Return the requests to runners that follow entry number `seq`, as JSON values."""
+        return [dataclasses.asdict(entry) for entry in self.runner_requests[max(0, seq) :]]
 
 
 async def finish_response(

@@ -12,13 +12,16 @@ from aiohttp import web
 
 from jobtester.simulator.control import ControlPort
 from jobtester.simulator.gateway.gateway import Gateway
-from jobtester.simulator.job_log import JobLog, LoggedJob
+from jobtester.simulator.job_log import JobLog, LoggedJob, LoggedRunnerRequest
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
+from jobtester.simulator.live_runner.payment import PaymentLedger
+from jobtester.simulator.live_runner.service_port import ServicePort
+from jobtester.simulator.live_runner.signer import RemoteSigner
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.runner.known_inputs import KnownInputs
 from jobtester.simulator.scenario import Scenario
 from jobtester.simulator.server import start_listening
-from jobtester.simulator.service_listener import ServiceListener, create_tls_context, is_loopback
+from jobtester.simulator.service_listener import ServiceListener, create_tls_context, is_loopback, not_found_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,13 @@ class Ports:
     """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by gateway name.
 
     `nodes` is the port of the first orchestrator whose service URI leaves it open; the next ones follow.
+    `signer` is that of the remote signer, which runs if there are runners.
     """
 
     gateways: Mapping[str, tuple[int, int]]
     leaderboard: int = 0
     nodes: int = 0
+    signer: int = 0
     control: int = 0
 
 
@@ -73,6 +78,13 @@ class Network:
             for spec in scenario.gateways
         }
         self.leaderboard = Leaderboard(secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows)
+        ledger = PaymentLedger()
+        self.signer = RemoteSigner(ledger, host=host, port=ports.signer)
+        self.service_ports = [
+            ServicePort(node, scenario.seed, number, ledger, self.job_log)
+            for number, node in enumerate(self.orchestrators)
+            if node.spec.runners or node.spec.live_runners
+        ]
         self._control_port, self._node_ports, self._node_host = ports.control, ports.nodes, node_host
         self._stack = AsyncExitStack()
 
@@ -89,6 +101,11 @@ class Network:
         return self.job_log.entries
 
     @property
+    def runner_requests(self) -> list[LoggedRunnerRequest]:
+        """The requests to runners so far, in the order in which they ended."""
+        return self.job_log.runner_requests
+
+    @property
     def control_url(self) -> str:
         """Base URL of the control port."""
         return f"http://{self.host}:{self._control_port}"
@@ -102,7 +119,12 @@ class Network:
             for gateway in self.gateways.values():
                 stack.push_async_callback(gateway.stop)
                 await gateway.start()
-            control = ControlPort(self.job_log, self.gateways, self.leaderboard, self.orchestrators)
+            if self.service_ports:
+                stack.push_async_callback(self.signer.stop)
+                await self.signer.start()
+            control = ControlPort(
+                self.job_log, self.gateways, self.leaderboard, self.orchestrators, self.service_ports, self.signer
+            )
             runner = web.AppRunner(control.create_application(), access_log=None, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
             self._control_port = await start_listening(runner, self.host, self._control_port)
@@ -115,10 +137,20 @@ class Network:
     async def _open_service_listeners(self, stack: AsyncExitStack) -> None:
         """Listen at the service URIs that are on this machine, and put the actual URIs into the scenario."""
         tls_context = create_tls_context()
+        service_ports = {id(port.node): port for port in self.service_ports}
         for number, node in enumerate(self.orchestrators):
             if not is_loopback(node.spec.service_uri):
                 continue
-            listener = ServiceListener(node.spec.service_uri, tls_context)
+            create_protocol = None
+            if id(node) in service_ports:
+                stack.push_async_callback(service_ports[id(node)].stop)
+                create_protocol = await service_ports[id(node)].start()
+            listener = ServiceListener(
+                node.spec.service_uri,
+                tls_context,
+                create_protocol=create_protocol,
+                not_found=not_found_text(node.spec.version),
+            )
             stack.push_async_callback(listener.close)
             uri = listener.open(
                 bind_to=self.host if self._node_host else "",
@@ -134,7 +166,7 @@ class Network:
     def describe(self) -> list[str]:
         """Return lines that say what listens where."""
         nodes = self.scenario.orchestrators
-        capabilities = sum(len(spec.models) + len(spec.byoc) for spec in nodes)
+        capabilities = sum(len(spec.models) + len(spec.byoc) + len(spec.runners) for spec in nodes)
         return [
             f"Simulated network {self.scenario.name!r}: {len(nodes)} orchestrators, {capabilities} capabilities",
             *(
@@ -142,5 +174,6 @@ class Network:
                 for gateway in self.gateways.values()
             ),
             f"Leaderboard: {self.leaderboard.url}",
+            *([f"remote signer: {self.signer.url}"] if self.service_ports else []),
             f"control: {self.control_url}",
         ]

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,7 @@ class Orchestrator:
         faults.require_known(spec.fault)
         self.spec = spec
         self.service_listener: ServiceListener | None = None
+        self.restart_callbacks: list[Callable[[], None]] = []
         self.info_calls = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
         self._leaked: Counter[tuple[str, str]] = Counter()
@@ -76,6 +77,8 @@ class Orchestrator:
             frozen=frozen,
         )
         self._leaked.clear()
+        for callback in self.restart_callbacks:
+            callback()
         self._apply_state()
 
     def _apply_state(self) -> None:

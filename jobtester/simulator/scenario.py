@@ -17,6 +17,7 @@ from jobtester.simulator.service_listener import NodeState
 Mode = Literal["tester", "half", "query", "stock"]
 T = TypeVar("T")
 SecondsRange = tuple[float, float]
+AppKind = Literal["hello-world", "openai-chat", "openai-embeddings", "fal-text-to-image", "echo"]
 
 _BUILTIN_DIR = Path(__file__).parent / "scenarios"
 
@@ -54,6 +55,49 @@ class ByocSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """A runner that an orchestrator serves itself, without a gateway.
+
+    `app_kind` is what the app behind it does; `model` is the one that it accepts, any if empty. `price` is in wei per
+    `unit`, where 0 is unpaid and `720p-pixel-seconds` counts seconds of 720p video. `path_kind`: `label` puts the app's
+    name into its URL instead of the runner's id, `proxied` has session URLs of the form `/run/<letters>`.
+    `health_gap`: after the first number of seconds it is unhealthy for the second, again and again; (0, 0) is never.
+    `payment_interval_s`: how often a price by time is paid for. `fault` is one of `faults.RUNNER`.
+    """
+
+    app: str
+    version: str = ""
+    app_kind: AppKind = "hello-world"
+    mode: Literal["single-shot", "persistent"] = "single-shot"
+    model: str = ""
+    capacity: int = 1
+    price: int = 0
+    unit: Literal["fixed", "seconds", "720p-pixel-seconds"] = "fixed"
+    path_kind: Literal["id", "label", "proxied"] = "id"
+    latency_s: SecondsRange = (0.05, 0.1)
+    health_gap: SecondsRange = (0.0, 0.0)
+    payment_interval_s: float = 5.0
+    gpu: str = ""
+    metadata: str = ""
+    fault: str = ""
+    fault_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a fault that no runner has."""
+        if self.fault and self.fault not in faults.RUNNER:
+            raise ValueError(f"unknown fault {self.fault!r} of a runner: one of {', '.join(sorted(faults.RUNNER))}")
+
+    def scale_times(self, factor: float) -> RunnerSpec:
+        """Return the same runner with all its times multiplied."""
+        return dataclasses.replace(
+            self,
+            latency_s=_scale_range(self.latency_s, factor),
+            health_gap=_scale_range(self.health_gap, factor),
+            payment_interval_s=self.payment_interval_s * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OrchestratorSpec:
     """One advertised node. Several nodes may share an address; one with an empty `service_uri` cannot be reached.
 
@@ -63,6 +107,7 @@ class OrchestratorSpec:
     `not_selectable`: slugs that it advertises though no gateway can select it for them (because of model or price).
     `version` is the go-livepeer that it runs: 0.8.6 leaks the slot of each job that fails. `slow_at_least_s` and
     `error_at_least_s` are the shortest times that the faults `slow` and `error_503` take.
+    `live_runners`: it lists runners at its service URI, even if it has none; with `runners` it always does.
     """
 
     address: str
@@ -70,6 +115,8 @@ class OrchestratorSpec:
     service_uri: str = ""
     models: tuple[ModelSpec, ...] = ()
     byoc: tuple[ByocSpec, ...] = ()
+    runners: tuple[RunnerSpec, ...] = ()
+    live_runners: bool = False
     info_s: SecondsRange = (0.003, 0.003)
     fault: str = ""
     fault_pipelines: tuple[str, ...] = ()
@@ -102,6 +149,7 @@ class OrchestratorSpec:
             self,
             models=tuple(models),
             byoc=tuple(byoc),
+            runners=tuple(runner.scale_times(factor) for runner in self.runners),
             info_s=_scale_range(self.info_s, factor),
             slow_at_least_s=self.slow_at_least_s * factor,
             error_at_least_s=self.error_at_least_s * factor,
@@ -262,6 +310,7 @@ def _parse_scenario(data: dict[str, Any], name: str) -> Scenario:
     orchestrators = []
     for entry in data.pop("orchestrators", []):
         entry["models"] = tuple(_parse_spec(ModelSpec, model) for model in entry.get("models", []))
+        entry["runners"] = tuple(_parse_spec(RunnerSpec, runner) for runner in entry.get("runners", []))
         entry["byoc"] = tuple(_parse_spec(ByocSpec, capability) for capability in entry.get("byoc", []))
         orchestrators.append(_parse_spec(OrchestratorSpec, entry))
     factor = float(data.pop("time_factor", 1.0))

@@ -8,9 +8,11 @@ import errno
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from jobtester.simulator.background_tasks import BackgroundTasks
 
@@ -18,7 +20,8 @@ NodeState = Literal["up", "down", "frozen"]
 
 _CERTIFICATE = Path(__file__).parent / "orchestrator.pem"
 _BACKLOG = 64
-_RESPONSE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_HEADERS = "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+_FIRST_VERSION_WITH_RUNNERS = (0, 9)
 
 
 def is_loopback(uri: str) -> bool:
@@ -36,13 +39,28 @@ def create_tls_context() -> ssl.SSLContext:
     return context
 
 
+def not_found_text(version: str) -> str:
+    """Return what a node of this go-livepeer version that serves no runners responds to every path."""
+    release = tuple(int(part) for part in version.split(".")[:2])
+    return "live runners are not supported" if release >= _FIRST_VERSION_WITH_RUNNERS else "404 page not found"
+
+
 class ServiceListener:
     """A socket at one service URI: `up` responds (with TLS for https), `down` refuses, `frozen` stays silent.
 
+    What responds is `create_protocol`; without it, everything is answered 404 with the text of `not_found`.
     While down it stays bound to its port without listening, so that no other process can take the port meanwhile.
     """
 
-    def __init__(self, uri: str, tls_context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        uri: str,
+        tls_context: ssl.SSLContext,
+        *,
+        create_protocol: Callable[[], asyncio.BaseProtocol] | None = None,
+        not_found: str = "404 page not found",
+    ) -> None:
+        """Prepare a socket that is not bound yet."""
         parts = urlsplit(uri)
         self._scheme, self._host, self._port = parts.scheme, parts.hostname or "127.0.0.1", parts.port
         self._path = parts.path
@@ -50,7 +68,8 @@ class ServiceListener:
         self._socket: socket.socket | None = None
         self._state: NodeState = "down"
         self._tasks = BackgroundTasks()
-        self._transports: set[asyncio.BaseTransport] = set()
+        self._transports: WeakSet[asyncio.BaseTransport] = WeakSet()
+        self._create_protocol = create_protocol or (lambda: _FixedResponse(not_found))
 
     def open(self, *, bind_to: str = "", public_host: str = "", port: int = 0) -> str:
         """Bind the port (`port` if the URI has port 0) and return the URI at which the node can now be reached.
@@ -94,7 +113,7 @@ class ServiceListener:
 
     def _disconnect_clients(self, listening: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(listening.fileno())
-        for transport in self._transports:
+        for transport in list(self._transports):
             transport.close()
 
     def _bind(self, port: int) -> socket.socket:
@@ -122,9 +141,8 @@ class ServiceListener:
     async def _respond(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(
-                lambda: _FixedResponse(self._transports), connection, ssl=self._tls_context
-            )
+            transport, _ = await loop.connect_accepted_socket(self._create_protocol, connection, ssl=self._tls_context)
+            self._transports.add(transport)
         except (OSError, ssl.SSLError):  # the client has gone, or does not speak TLS
             connection.close()
         except asyncio.CancelledError:
@@ -135,19 +153,15 @@ class ServiceListener:
 class _FixedResponse(asyncio.Protocol):
     """Send the same response to whatever arrives."""
 
-    def __init__(self, transports: set[asyncio.BaseTransport]) -> None:
-        self._transports = transports
+    def __init__(self, text: str) -> None:
+        body = f"{text}\n"
+        self._response = f"HTTP/1.1 404 Not Found\r\n{_HEADERS}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         self._transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._transports.add(transport)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        if self._transport is not None:
-            self._transports.discard(self._transport)
 
     def data_received(self, _data: bytes) -> None:
         assert isinstance(self._transport, asyncio.Transport)
-        self._transport.write(_RESPONSE)
+        self._transport.write(self._response)
         self._transport.close()

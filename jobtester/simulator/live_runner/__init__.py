@@ -1,0 +1,1 @@
+"""What orchestrators serve themselves: runners at the service URI, with discovery, sessions, payment and a signer."""

@@ -1,0 +1,403 @@
+"""What an orchestrator serves at its service URI: discovery, the apps of its runners, sessions and payments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from jobtester.simulator.background_tasks import run_unless_set
+from jobtester.simulator.job_log import JobLog, LoggedRunnerRequest
+from jobtester.simulator.live_runner import discovery, errors
+from jobtester.simulator.live_runner.apps import AppRequest, AppResponse, create_own_error, run_app
+from jobtester.simulator.live_runner.errors import RequestRefusedError
+from jobtester.simulator.live_runner.payment import Payment, PaymentLedger, PaymentMeter
+from jobtester.simulator.live_runner.runner import LiveRunner, Session
+from jobtester.simulator.orchestrator import Orchestrator
+
+_CHUNK_S = 0.01
+_SLOW_FACTOR = 10.0
+_MAX_FILES = 1000
+_ENDLESS_CHUNK = b" " * 65_536
+_MAX_BODY_BYTES = 64 * 2**20
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request to a runner on its way; what it holds at the end is logged."""
+
+    kind: str
+    request: web.Request
+    received_at: float = field(default_factory=time.monotonic)
+    runner: LiveRunner | None = None
+    path: str = ""
+    fault: str = ""
+    session_id: str = ""
+    manifest_id: str = ""
+    paid_wei: int = 0
+    outcome: str = "served"
+    error: str = ""
+
+
+_Handler = Callable[[_Call], Awaitable[web.StreamResponse]]
+
+
+class ServicePort:
+    """The routes of one orchestrator; `app_runner` holds the server for the sockets of its service listener."""
+
+    def __init__(self, node: Orchestrator, seed: int, number: int, ledger: PaymentLedger, job_log: JobLog) -> None:
+        self.node = node
+        self.discovery_requests = 0
+        self.runners = [
+            LiveRunner(spec, f"{seed}/{node.spec.address}/{number}/{index}")
+            for index, spec in enumerate(node.spec.runners)
+        ]
+        self._ledger, self._job_log = ledger, job_log
+        self._random = random.Random(f"{seed}/{node.spec.address}/{number}")
+        self._files: OrderedDict[str, bytes] = OrderedDict()
+        # Handlers are canceled when a client hangs up: the orchestrator returns the slot at once.
+        self.app_runner = web.AppRunner(
+            self._create_application(),
+            access_log=None,
+            shutdown_timeout=0.1,
+            handler_cancellation=True,
+            auto_decompress=False,
+        )
+        node.restart_callbacks.append(self._lose_all_sessions)
+
+    async def start(self) -> Callable[[], asyncio.BaseProtocol]:
+        """Start the server and return what creates the protocol of a connection."""
+        await self.app_runner.setup()
+        server = self.app_runner.server
+        assert server is not None
+        return server
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        for runner in self.runners:
+            for meter in runner.meters.values():
+                meter.stop()
+        await self.app_runner.cleanup()
+
+    def _lose_all_sessions(self) -> None:
+        for runner in self.runners:
+            runner.lose_sessions()
+
+    def _create_application(self) -> web.Application:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        router = app.router
+        router.add_get("/discovery", self._handle_discovery)
+        router.add_get("/files/{name}", self._handle_file)
+        router.add_route("*", "/apps/{runner}/app", self._handle_bare_url)
+        router.add_route("*", "/apps/{runner}/app/{path:.*}", self._log_as("app", self._run_single_shot))
+        router.add_post("/apps/{runner}/session", self._log_as("reserve", self._reserve))
+        session = "/apps/{runner}/session/{session}"
+        router.add_route("*", session + "/app/{path:.*}", self._log_as("call", self._call_session))
+        router.add_post(session + "/stop", self._log_as("stop", self._stop))
+        router.add_post(session + "/payment", self._log_as("payment", self._receive_payment))
+        router.add_route("*", "/run/{key}/{path:.*}", self._log_as("call", self._call_proxy))
+        return app
+
+    async def _handle_discovery(self, request: web.Request) -> web.StreamResponse:
+        self.discovery_requests += 1
+        spec = self.node.spec
+        if spec.fault == "discovery_fails":
+            return RequestRefusedError(500, "Internal Server Error").to_response()
+        if spec.fault in ("discovery_huge", "discovery_slow"):
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            async for chunk in discovery.stream_faulty_body(spec.fault):
+                await response.write(chunk)
+            return response
+        shuffled = self._random.sample(self.runners, len(self.runners))
+        entries = discovery.list_runners(spec, shuffled)
+        body = discovery.create_faulty_body(spec, entries[0].get("runners", []))
+        content_type = "text/html" if spec.fault == "discovery_html" else "application/json"
+        return web.Response(body=body or json.dumps(entries).encode(), content_type=content_type)
+
+    async def _handle_file(self, request: web.Request) -> web.Response:
+        content = self._files.get(request.match_info["name"])
+        if content is None:
+            raise web.HTTPNotFound
+        return web.Response(body=content, content_type="image/png")
+
+    async def _handle_bare_url(self, request: web.Request) -> web.Response:
+        query = f"?{request.query_string}" if request.query_string else ""
+        return web.Response(status=307, headers={"Location": f"{request.path}/{query}"})
+
+    def _log_as(self, kind: str, handle: _Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return a handler that logs each request before its last byte is sent."""
+
+        async def handle_and_log(request: web.Request) -> web.StreamResponse:
+            call = _Call(kind, request, path="/" + request.match_info.get("path", ""))
+            try:
+                response = await handle(call)
+            except RequestRefusedError as error:
+                call.outcome, call.error = "refused", error.text
+                response = error.to_response()
+            except (asyncio.CancelledError, ConnectionError):
+                call.outcome = "disconnected"
+                self._add_to_log(call, None)
+                raise
+            is_answered = call.outcome != "broken" or response.prepared
+            entry = self._add_to_log(call, response.status if is_answered else None)
+            with suppress(ConnectionError):  # the client has gone; what it was sent is logged
+                await response.prepare(request)
+                await response.write_eof()
+            entry.sent_at = time.monotonic()
+            return response
+
+        return handle_and_log
+
+    def _add_to_log(self, call: _Call, status: int | None) -> LoggedRunnerRequest:
+        spec = call.runner.spec if call.runner else None
+        return self._job_log.add_runner_request(
+            kind=call.kind,
+            request_id=call.request.headers.get("X-Request-ID", ""),
+            address=self.node.spec.address,
+            service_uri=self.node.spec.service_uri,
+            runner_id=call.runner.runner_id if call.runner else "",
+            app=spec.app if spec else "",
+            version=spec.version if spec else "",
+            mode=spec.mode if spec else "",
+            method=call.request.method,
+            path=call.path,
+            received_at=call.received_at,
+            outcome=call.outcome,
+            status=status,
+            error=call.error,
+            fault=call.fault,
+            session_id=call.session_id,
+            manifest_id=call.manifest_id,
+            payer=call.request.headers.get("Livepeer-Payer-Address", ""),
+            paid_wei=call.paid_wei,
+        )
+
+    def _find_runner(self, call: _Call) -> LiveRunner:
+        name = call.request.match_info["runner"]
+        call.runner = next((runner for runner in self.runners if name in (runner.runner_id, runner.url_name)), None)
+        if call.runner is None:
+            raise RequestRefusedError(404, errors.RUNNER_NOT_FOUND)
+        call.fault = call.runner.draw_fault(self.node.spec)
+        call.runner.require_found(self.node.spec)
+        return call.runner
+
+    async def _run_single_shot(self, call: _Call) -> web.StreamResponse:
+        runner = self._find_runner(call)
+        if runner.spec.mode != "single-shot":
+            raise RequestRefusedError(400, errors.NOT_SINGLE_SHOT)
+        payment, challenge = self._require_payment(call, runner)
+        if challenge is not None:
+            return challenge
+        session = Session(call.manifest_id or runner.create_session_id(), f"{random.getrandbits(128):032x}", "")
+        call.session_id = session.session_id
+        with runner.occupy_slot():
+            if payment is None:
+                return await self._call_app(call, runner, session)
+            meter = PaymentMeter(payment)
+            runner.meters[session.session_id] = meter
+            try:
+                response = await run_unless_set(meter.lapsed, self._call_app(call, runner, session))
+            finally:
+                meter.stop()
+                runner.meters.pop(session.session_id, None)
+            return self._break_connection(call) if response is None else response
+
+    async def _reserve(self, call: _Call) -> web.StreamResponse:
+        runner = self._find_runner(call)
+        if runner.spec.mode != "persistent":
+            raise RequestRefusedError(400, errors.NOT_PERSISTENT)
+        payment, challenge = self._require_payment(call, runner)
+        if challenge is not None:
+            return challenge
+        session_id = call.session_id = call.manifest_id or runner.create_session_id()
+        session = runner.open_session(session_id)
+        if payment is not None:
+            runner.attach_meter(session, PaymentMeter(payment, lambda: runner.end_lapsed_session(session_id)))
+        control_url = self._control_url(runner, session_id)
+        app_url = f"{control_url}/app"
+        if runner.spec.path_kind == "proxied":
+            app_url = f"{self._base_url}/run/{session.proxy_key}"
+        return web.json_response({"session_id": session_id, "app_url": app_url, "control_url": control_url})
+
+    async def _call_session(self, call: _Call) -> web.StreamResponse:
+        runner = self._find_runner(call)
+        call.session_id = call.request.match_info["session"]
+        return await self._call_app(call, runner, self._use_session(call, runner))
+
+    async def _call_proxy(self, call: _Call) -> web.StreamResponse:
+        key = call.request.match_info["key"]
+        for runner in self.runners:
+            runner.is_healthy()  # a gap that nobody has looked at yet has lost its sessions
+            for session in runner.sessions.values():
+                if session.proxy_key == key:
+                    call.runner, call.session_id = runner, session.session_id
+                    call.fault = runner.draw_fault(self.node.spec)
+                    return await self._call_app(call, runner, self._use_session(call, runner))
+        raise RequestRefusedError(404, errors.PROXY_NOT_FOUND)
+
+    def _use_session(self, call: _Call, runner: LiveRunner) -> Session:
+        session = runner.find_session(call.session_id)
+        session.calls += 1
+        if call.fault == "session_lost":
+            runner.lose_sessions()
+            is_proxied = runner.spec.path_kind == "proxied"
+            raise RequestRefusedError(404, errors.PROXY_NOT_FOUND if is_proxied else errors.SESSION_NOT_FOUND)
+        return session
+
+    async def _stop(self, call: _Call) -> web.StreamResponse:
+        runner = self._find_runner(call)
+        call.session_id = call.request.match_info["session"]
+        runner.stop_session(call.session_id)
+        return web.Response(status=204)
+
+    async def _receive_payment(self, call: _Call) -> web.StreamResponse:
+        runner = self._find_runner(call)
+        call.session_id = call.request.match_info["session"]
+        meter = runner.meters.get(call.session_id)
+        if meter is None:
+            raise RequestRefusedError(404, errors.SESSION_NOT_FOUND)
+        payment = self._ledger.find_payment(call.request.headers, runner.runner_id)
+        if payment is None or payment.challenge.manifest_id != call.session_id:
+            raise RequestRefusedError(403, errors.MISMATCHED_MANIFEST)
+        if meter.is_fixed:
+            raise RequestRefusedError(409, errors.FIXED_PRICE_PAID)
+        self._accept_payment(call, payment, is_first=False)
+        meter.add(payment)
+        return web.Response(body=os.urandom(32), content_type="application/octet-stream")
+
+    def _require_payment(self, call: _Call, runner: LiveRunner) -> tuple[Payment | None, web.Response | None]:
+        """Take the payment of a request that needs a slot, and return it or the challenge that asks for it.
+
+        Both are None for a runner without a price. A full runner says so before it takes or asks for money.
+        """
+        runner.require_slot(call.fault)
+        if call.fault == "runner_price_unavailable":
+            raise RequestRefusedError(503, errors.PRICE_UNAVAILABLE)
+        spec = runner.spec
+        if not spec.price:
+            return None, None
+        payment = self._ledger.find_payment(call.request.headers, runner.runner_id)
+        if payment is not None and call.fault != "runner_repeats_402":
+            self._accept_payment(call, payment, is_first=True)
+            return payment, None
+        call.outcome = "challenged"
+        call.manifest_id = runner.create_session_id()
+        challenge = self._ledger.issue_challenge(
+            manifest_id=call.manifest_id,
+            runner_id=runner.runner_id,
+            payer=call.request.headers.get("Livepeer-Payer-Address", ""),
+            price=spec.price,
+            unit=spec.unit,
+            interval_s=spec.payment_interval_s,
+        )
+        body = {
+            "payment_params": challenge.payment_params,
+            "orchestrator": self.node.spec.service_uri,
+            "manifest_id": challenge.manifest_id,
+            "payment_url": f"{self._control_url(runner, challenge.manifest_id)}/payment",
+        }
+        return None, web.json_response(body, status=402)
+
+    def _accept_payment(self, call: _Call, payment: Payment, *, is_first: bool) -> None:
+        self._ledger.accept(payment, is_first=is_first)
+        call.manifest_id, call.paid_wei = payment.challenge.manifest_id, payment.wei
+
+    @property
+    def _base_url(self) -> str:
+        return self.node.spec.service_uri.rstrip("/")
+
+    def _control_url(self, runner: LiveRunner, session_id: str) -> str:
+        return f"{self._base_url}/apps/{runner.url_name}/session/{session_id}"
+
+    async def _call_app(self, call: _Call, runner: LiveRunner, session: Session) -> web.StreamResponse:
+        if call.fault == "runner_down":
+            raise RequestRefusedError(502, errors.APP_UNREACHABLE)
+        if call.fault == "runner_hangs":
+            await asyncio.Event().wait()
+        control_url = self._control_url(runner, session.session_id)
+        request = call.request
+        app_request = AppRequest(
+            method=request.method,
+            path=call.path,
+            query=request.query_string,
+            content_type=request.headers.get("Content-Type", ""),
+            headers={
+                "Livepeer-Runner-Route": f"{self._base_url}/apps/{runner.url_name}",
+                "Livepeer-Runner-Session-Id": session.session_id,
+                "Livepeer-Session-Token": session.token,
+                "Livepeer-Session-Control": control_url,
+            },
+            body=await request.read(),
+        )
+        latency_s = runner.draw_latency()
+        await asyncio.sleep(latency_s * _SLOW_FACTOR if call.fault == "runner_slow" else latency_s)
+        if runner.spec.app_kind == "echo" and request.headers.get("Upgrade", "").lower() == "websocket":
+            return await _echo_messages(request)
+        if call.fault in ("runner_resets", "runner_endless"):
+            return await self._send_broken_body(call)
+        app_response = create_own_error(call.fault, is_session=runner.spec.mode == "persistent")
+        if app_response is None:
+            app_response = await asyncio.to_thread(run_app, runner.spec, app_request, call.fault)
+        if app_response.status >= 300:
+            call.outcome = "app_error"
+        return await self._pass_through(request, app_response)
+
+    async def _pass_through(self, request: web.Request, app_response: AppResponse) -> web.StreamResponse:
+        headers = {"Content-Type": app_response.content_type, **app_response.headers}
+        if not app_response.chunks:
+            body = app_response.body
+            if app_response.file:
+                body = body.replace(b"{file}", self._store_file(app_response.file).encode(), 1)
+            return web.Response(status=app_response.status, body=body, headers=headers)
+        response = web.StreamResponse(status=app_response.status, headers=headers)
+        await response.prepare(request)
+        for chunk in app_response.chunks:
+            await response.write(chunk)
+            await asyncio.sleep(_CHUNK_S)
+        return response
+
+    def _store_file(self, content: bytes) -> str:
+        """Keep a file for as long as there are not too many newer ones, and return its URL."""
+        name = f"{os.urandom(8).hex()}.png"
+        self._files[name] = content
+        if len(self._files) > _MAX_FILES:
+            self._files.popitem(last=False)
+        return f"{self._base_url}/files/{name}"
+
+    async def _send_broken_body(self, call: _Call) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if call.fault == "runner_resets":
+            response.content_length = 4096
+        await response.prepare(call.request)
+        await response.write(b'{"text":"')
+        while call.fault == "runner_endless":
+            await response.write(_ENDLESS_CHUNK)
+            await asyncio.sleep(0.001)
+        return self._break_connection(call, response)
+
+    def _break_connection(self, call: _Call, response: web.StreamResponse | None = None) -> web.StreamResponse:
+        call.outcome = "broken"
+        if call.request.transport is not None:
+            call.request.transport.abort()
+        return response or web.Response(status=502)
+
+
+async def _echo_messages(request: web.Request) -> web.StreamResponse:
+    """Send back every message of a WebSocket until the client closes it."""
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        if message.type == web.WSMsgType.TEXT:
+            await socket.send_str(message.data)
+        elif message.type == web.WSMsgType.BINARY:
+            await socket.send_bytes(message.data)
+    return socket
