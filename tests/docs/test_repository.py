@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tools import make_fixtures
 from tools.documentation_tables import ROOT
 
 CI = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
@@ -64,3 +65,8 @@ def test_the_wheel_contains_types_and_assets(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"jobtester/py.typed", "jobtester/assets/truth.toml", "jobtester/web/static/style.css"} <= names
+
+
+def test_fixtures_are_those_of_their_script() -> None:
+    """`python -m tools.make_fixtures` would change nothing."""
+    assert {path.name: path.read_text("utf-8") for path in make_fixtures.FIXTURES.iterdir()} == make_fixtures.contents()

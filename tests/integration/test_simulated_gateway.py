@@ -29,10 +29,10 @@ from jobtester.simulator.scenario import (
     builtin_names,
     generate,
 )
+from tests.harness.samples import each_sample
 from tests.harness.waiting import until
 
 ASSETS = Path(__file__).parents[2] / "assets"
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 A, B = "https://a.sim.example:8935", "https://b.sim.example:8935"
 LLM = ModelSpec("llm", "m", latency_s=(0.02, 0.03))
 Send = Callable[..., Awaitable["Received"]]
@@ -759,15 +759,14 @@ def test_a_wrong_key_of_a_scenario_is_named(tmp_path: Path) -> None:
         Scenario.load("nothing")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the recorded samples are not here")
-@pytest.mark.parametrize("name", ["network-capabilities-batch-byoc.json", "network-capabilities-live.json"])
-async def test_a_recorded_network_is_replayed_verbatim_and_serves(client: aiohttp.ClientSession, name: str) -> None:
+@each_sample("network-capabilities-batch-byoc.json", "network-capabilities-live.json")
+async def test_a_recorded_network_is_replayed_verbatim_and_serves(client: aiohttp.ClientSession, sample: Path) -> None:
     """Every byte on the CLI port; every advertised batch model answers."""
-    recorded = Scenario.from_capabilities(SAMPLES / name, gateways=(GatewaySpec(name="g", mode="query"),))
+    recorded = Scenario.from_capabilities(sample, gateways=(GatewaySpec(name="g", mode="query"),))
     async with Network(recorded) as network:
         gateway = network.gateways["g"]
         answer = await send(client, "GET", f"{gateway.cli_url}/getNetworkCapabilities")
-        assert answer.body == (SAMPLES / name).read_bytes()
+        assert answer.body == await asyncio.to_thread(sample.read_bytes)
         models = [
             (spec.service_uri, model)
             for spec in recorded.orchestrators

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from jobtester.domain.attempts import AttemptPattern
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.gateway.attempt_classifier import classify_by_questions, classify_by_time
+from tests.harness.samples import each_sample
 from tests.unit.corpus.question_patterns import AskingGateway
 
-RECORDED = Path(__file__).parents[3] / "shared" / "samples" / "webhook-questions.json"
 KINDS = ("reached", "busy", "busy_without_tail", "leaked", "nobody", "down")
 TRUTH = {
     "reached": AttemptPattern.REACHED,
@@ -161,10 +161,10 @@ def test_many_questions_are_classified_quickly() -> None:
     assert time.process_time() - began < 2
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="recorded questions are not present")
-def test_recorded_questions() -> None:
-    """Of real gateways: 20 refusals twice in a row are busy, and tries at a failing runner are reached."""
-    traces = json.loads(RECORDED.read_text())["traces"]
+@each_sample("webhook-questions.json")
+def test_questions_of_whole_jobs(sample: Path) -> None:
+    """Of real gateways, and made up: 20 refusals twice in a row are busy, and tries at a failing runner are reached."""
+    traces = json.loads(sample.read_text())["traces"]
     for trace in traces:
         questions = [moment / 1e3 for moment in trace["questions_ms"]]
         calls = trace["runner_calls"]
