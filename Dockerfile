@@ -1,12 +1,16 @@
-# Uses no BuildKit syntax, so that any engine can build it. Only the packages are downloaded.
+# Uses no BuildKit syntax, so that any engine can build it. Only packages are downloaded.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Without binutils the build works too, and the image is 35 MB larger.
+RUN (apt-get -qq update && apt-get -qq install --yes --no-install-recommends binutils >/dev/null) \
+    || echo "binutils cannot be installed: the packages keep their debug symbols"
 RUN python3 -m venv /build && python3 -m venv --without-pip /venv
 COPY requirements/ requirements/
-RUN /build/bin/pip --python /venv/bin/python install --no-compile --require-hashes -r requirements/runtime.lock
+RUN /build/bin/pip --python /venv/bin/python install --no-compile --require-hashes -r requirements/runtime.lock \
+    && if command -v strip; then find /venv -name '*.so*' -type f -exec strip --strip-debug {} +; fi
 RUN /build/bin/pip install --no-compile --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY assets/ assets/
@@ -17,11 +21,14 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /venv/bin/python -m compileall -q -j 0 -x '/pygments/(lexers|styles|formatters)/' /venv/lib
 
 FROM ${PYTHON_IMAGE}
+ARG PYTHON_IMAGE
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="livepeer-job-tester" \
       org.opencontainers.image.description="Tests every orchestrator on the Livepeer AI network" \
+      org.opencontainers.image.authors="livepeer-job-tester contributors" \
       org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --gid 10001 jobtester \

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SCENARIO ?= default
 JOBS     ?= 2
 
-.PHONY: demo run test test-all container-test bench-image browser-test bench soak lint docs docs-check format lock clean help
+.PHONY: demo run test test-all container-test bench-image sbom browser-test bench soak lint docs docs-check format lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,10 @@ container-test: $(VENV)/.dev  ## build the image and test docker-compose.yml (ne
 
 bench-image: $(VENV)/.runtime  ## measure the image: size, time to healthy, idle memory (needs a Docker engine)
 	@$(BIN)/python benchmarks/image.py
+
+IMAGE ?= livepeer-job-tester
+sbom: $(VENV)/.dev  ## write what the image IMAGE contains into sbom.cdx.json (needs a Docker engine)
+	@$(BIN)/python -m tools.sbom $(IMAGE) >sbom.cdx.json
 
 lint: $(VENV)/.dev  ## run ruff, codespell, mypy --strict and import-linter
 	@$(BIN)/ruff check .
