@@ -145,7 +145,7 @@ ANSWERS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "half a character for an address": ("text-to-image", lambda: b'{"images":[{"url":"/\\ud800","seed":42}]}'),
     "ten megabytes of text": ("image-to-text", lambda: b'{"text":"' + b"ball " * 2_000_000 + b'"}'),
     "a million vectors": ("openai-text-embeddings", lambda: b'{"data":[' + b"{}," * 1_000_000 + b"{}]}"),
-    "a vector of millions": ("openai-text-embeddings", lambda: b'{"embedding":[' + b"0.5," * 3_000_000 + b"1]}"),
+    "a vector of millions": ("openai-text-embeddings", lambda: b'{"embedding":[' + b"0.5," * 2_000_000 + b"1]}"),
     "a transcript of one letter": ("audio-to-text", lambda: b'{"text":"' + b"a " * 5_000_000 + b'"}'),
     "masks of a million lists": (
         "segment-anything-2",

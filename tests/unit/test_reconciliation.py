@@ -150,10 +150,3 @@ def test_the_next_look_up_waits_until_a_miss_would_count(
     """Each costs the server a query; a hit may come at any time, so no wait is longer than a quarter of a minute."""
     look_up = LookUp(0, C.CONTROL_SHOWN, age_s, later_stored_s, 0, 0)
     assert wait_until_settled(look_up, 90.0) == pytest.approx(wait_s)
-
-
-@pytest.mark.parametrize(("miss_after_s", "orphan_s"), [(5.0, 215.0), (90.0, 300.0), (300.0, 1000.0)])
-def test_an_orphaned_statement_is_waited_out_however_short_a_miss_may_be(miss_after_s: float, orphan_s: float) -> None:
-    """It outlives its server by minutes, whatever the setting says of the server itself."""
-    for age_s, proof in ((orphan_s - 1, StatProof.TOO_EARLY), (orphan_s + 1, StatProof.ABSENT)):
-        assert conclude(LookUp(0, C.CONTROL_SHOWN, age_s, None, 0, 0), miss_after_s) is proof
