@@ -50,6 +50,8 @@ EXAMPLES: Mapping[str, object] = {
     "gateways.cli_url": "http://gateway:7935",
     "gateways.targeting": "query",
     "gateways.event_source": "gateway-fra",
+    "live_runner.enabled": True,
+    "live_runner.networks": ["10.0.0.0/8"],
     "leaderboard.url": "https://leaderboard.example",
     "discovery.source": "static",
     "discovery.include": ["0xd00354656922168815fcd1e51cbddb9e359e3c7f"],
@@ -66,6 +68,9 @@ EXAMPLES: Mapping[str, object] = {
     "pipelines.name": "My own",
     "pipelines.enabled": False,
     "pipelines.byoc": True,
+    "pipelines.runner": True,
+    "pipelines.apps": ["*/my-app"],
+    "pipelines.method": "GET",
     "pipelines.models": ["ByteDance/SDXL-Lightning"],
     "pipelines.uri": "/my-own",
     "pipelines.content_type": "multipart/form-data",
@@ -266,27 +271,36 @@ def pipelines() -> str:
                 f"`{slug}`",
                 one.name,
                 f"`{one.uri}`",
-                "BYOC, JSON" if one.byoc else "form data" if one.is_multipart else "JSON",
+                _request_kind(one),
                 ", ".join(f"`{field}` = `{file}`" for field, file in one.files.items()) or "–",
                 f"{format_duration(one.timeout_s)} / {format_duration(one.cold_timeout_s)}",
-                ", ".join(f"`{check['check']}`" for check in one.checks),
+                ", ".join(f"`{check['check']}`" for check in one.checks) or "any answer",
             )
         )
     return table(("slug", "name at the Leaderboard", "path", "request", "assets", "limit warm / cold", "checks"), rows)
+
+
+def _request_kind(one: PipelineDefinition) -> str:
+    form = "form data" if one.is_multipart else "JSON" if one.method == "POST" else one.method
+    return f"live runner, {form}" if one.runner else f"BYOC, {form}" if one.byoc else form
 
 
 def pipeline_inputs() -> str:
     """Return what each built-in pipeline sends and expects, in full."""
     parts = []
     for slug, one in _builtin().items():
-        sent = [(f"`{one.model_field}`", "the model under test")]
+        sent = [] if one.runner else [(f"`{one.model_field}`", "the model under test")]
         if one.stream is not None:
             sent.append(("`stream`", f"`{written(one.stream)}`"))
         sent += [(f"`{key}`", _value(value)) for key, value in one.parameters.items()]
         sent += [(f"`{field}`", f"the file `{file}`") for field, file in one.files.items()]
         for key in dict.fromkeys(key for variant in one.variants for key in variant.parameters):
             sent.append((f"`{key}`", f"one of {len(one.variants)} variants, {_variant(one, key)}"))
-        lines = [f"### `{slug}`\n", table(("field", "value"), sent)]
+        lines = [f"### `{slug}`\n"]
+        if one.runner:
+            lines.append(f"For apps that match {', '.join(f'`{pattern}`' for pattern in one.apps)}.\n")
+        if sent:
+            lines.append(table(("field", "value"), sent))
         for pattern, other in one.per_model.items():
             told = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
             told += [

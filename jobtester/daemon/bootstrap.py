@@ -15,7 +15,7 @@ from jobtester.daemon.config_watcher import ConfigWatcher
 from jobtester.daemon.daemon import Daemon
 from jobtester.daemon.incoming import ExternalResultReceiver, GatewayEventQueue
 from jobtester.daemon.notifier import Notifier
-from jobtester.daemon.reconfiguration import ConfigurationInForce, Reconfiguration, open_gateway
+from jobtester.daemon.reconfiguration import ConfigurationInForce, Reconfiguration, open_gateway, open_live_runner
 from jobtester.daemon.runtime import collect_garbage
 from jobtester.daemon.supervisor import report_loop_errors
 from jobtester.domain.plan import Selection
@@ -92,7 +92,8 @@ async def open_daemon(
                 notifier.enqueue(report)
                 collect_garbage()  # now, while no job is being timed
 
-        inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways)
+        live_runner = await open_live_runner(settings.live_runner)
+        inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner)
         planner = TickPlanner(inputs, results, selection or Selection())
         coordinator = TickCoordinator(
             planner, checker, ticks, results, metrics,
@@ -164,3 +165,6 @@ async def _close_gateways(coordinator: TickCoordinator) -> None:
     """Close the gateways of the end, which a reload may have replaced."""
     for gateway in coordinator.gateways:
         await gateway.client.close()
+    live_runner = coordinator.planner.inputs.live_runner
+    if live_runner is not None:
+        await live_runner.client.close()

@@ -9,8 +9,9 @@ from jobtester.configuration import Configuration
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
+from jobtester.live_runner.peer import LiveRunnerPeer
 from jobtester.settings.model import Settings
-from jobtester.settings.sections import GatewaySettings
+from jobtester.settings.sections import GatewaySettings, LiveRunnerSettings
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs
 from jobtester.tick.scheduler import TickScheduler
@@ -65,14 +66,21 @@ class Reconfiguration:
                 or await open_gateway(settings)
                 for settings in changed.settings.gateways
             ]
+            runner_before = runner_after = self.coordinator.planner.inputs.live_runner
+            if self.in_force.settings.live_runner != changed.settings.live_runner:
+                runner_after = await open_live_runner(changed.settings.live_runner)
             self.in_force.current = changed
-            self.coordinator.reconfigure(TickInputs(changed.settings, changed.catalogue, changed.assets, after))
+            self.coordinator.reconfigure(
+                TickInputs(changed.settings, changed.catalogue, changed.assets, after, runner_after)
+            )
             if self.delivery is not None:
                 options = DeliveryOptions.from_settings(changed.settings, self.delivery.client.url)
                 self.delivery.reconfigure(options)
             for gateway in before:
                 if gateway not in after:
                     await gateway.client.close()
+            if runner_before is not None and runner_before is not runner_after:
+                await runner_before.client.close()
 
 
 async def open_gateway(settings: GatewaySettings) -> Gateway:
@@ -80,3 +88,12 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     gateway = Gateway.from_settings(settings)
     await gateway.client.open()
     return gateway
+
+
+async def open_live_runner(settings: LiveRunnerSettings) -> LiveRunnerPeer | None:
+    """Build what tests live runners and open its client; None where [live_runner] is not enabled."""
+    if not settings.enabled:
+        return None
+    peer = LiveRunnerPeer.from_settings(settings)
+    await peer.client.open()
+    return peer

@@ -22,6 +22,7 @@ class Job:
     `id` is unique for ever and travels as X-Request-ID. `pipeline` is the slug (for BYOC the capability's name),
     `pipeline_name` what the Leaderboard gets. `timeout_s` > 0 runs from handing the request to the socket to the last
     byte of the answer. `price_wei` is the estimate, None where unknown. `expected_s` is the probable duration.
+    `definition` names the pipeline's table, which for apps of live runners is not the app's name.
     `pipeline_model` is how the gateway's metrics and events name the job, `target` where the gateway sends it.
     """
 
@@ -33,6 +34,7 @@ class Job:
     timeout_s: float
     expected_s: float
     price_wei: int | None = None
+    definition: str = ""
     pipeline_model: PipelineModel = field(init=False, repr=False, compare=False)
     target: Target = field(init=False, repr=False, compare=False)
 
@@ -40,6 +42,8 @@ class Job:
         # The job queue compares these for every waiting job, so they are made once.
         object.__setattr__(self, "pipeline_model", PipelineModel(self.capability.pipeline, self.capability.model))
         object.__setattr__(self, "target", self.orchestrator.target)
+        if not self.definition:
+            object.__setattr__(self, "definition", self.capability.pipeline)
 
     @property
     def pipeline(self) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 BYOC = "byoc"
+SINGLE_SHOT = "single-shot"  # a live runner's mode: each request is a job of its own
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -39,11 +40,28 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerOffer:
+    """How an orchestrator serves an app itself, without a gateway (docs/live-runner.md).
+
+    `url` is where the app's own paths begin, without a slash at its end. `unit` is what the price is for, empty
+    without a price. `is_foreign` means that the URL is on another host or port than the service URI.
+    """
+
+    url: str
+    mode: str
+    unit: str = ""
+    gpu: str = ""
+    schema_url: str = ""
+    is_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capability:
     """One (pipeline, model) that an orchestrator advertises.
 
-    `pipeline` is the slug, for BYOC the external capability's name. `capacity` counts free slots, `in_use` taken
-    ones; both 0 means unknown. `warm` is None where discovery does not say.
+    `pipeline` is the slug, for BYOC the external capability's name, for a live runner the app's. `capacity` counts free
+    slots, `in_use` taken ones; both 0 means unknown. `warm` is None where discovery does not say. `runner` is set for
+    the app of a live runner, whose `model` is its version.
     """
 
     pipeline: str
@@ -53,6 +71,12 @@ class Capability:
     capacity: int = 0
     in_use: int = 0
     price: Price | None = None
+    runner: RunnerOffer | None = None
+
+    @property
+    def is_priced(self) -> bool:
+        """Return True if a job of it costs anything, as far as is known."""
+        return self.price is not None and self.price.wei_per_unit > 0
 
     @property
     def is_busy(self) -> bool:

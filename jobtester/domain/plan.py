@@ -10,7 +10,14 @@ from types import MappingProxyType
 from typing import Protocol
 
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, normalize_address, parse_endpoint
+from jobtester.domain.orchestrators import (
+    SINGLE_SHOT,
+    Capability,
+    CapabilityKey,
+    Orchestrator,
+    normalize_address,
+    parse_endpoint,
+)
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
@@ -20,6 +27,10 @@ SKIP_REASONS: Mapping[str, str] = {
     "no_model": "the orchestrator advertises no model for the capability",
     "disabled": "pipelines.<name>.enabled is false",
     "model_filtered": "pipelines.<name>.models does not name the model",
+    "foreign_url": "the live runner's URL is on another host or port than the orchestrator's service URI, so nothing "
+    "proves who would serve the job",
+    "persistent": "the live runner keeps a session for each job; only single-shot runners are tested",
+    "unpaid": "the live runner has a price, and the tester pays for no jobs of live runners",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
     "price": "the job would cost more than budget.max_price_per_job",
     "budget": "the budget is used up",
@@ -40,6 +51,14 @@ class PipelineRules(Protocol):
     @property
     def byoc(self) -> bool:
         """Return True for an external capability."""
+
+    @property
+    def runner(self) -> bool:
+        """Return True for apps of live runners."""
+
+    @property
+    def apps(self) -> Collection[str]:
+        """Return the patterns of the apps that this is the definition of, for live runners."""
 
     @property
     def enabled(self) -> bool:
@@ -127,14 +146,15 @@ def make_plan(
             skipped.append(Skip(*orchestrator.target, "", "", reason_for_all))
         for capability in orchestrator.capabilities:
             key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
-            rule = rules.get(capability.pipeline)
+            definition = find_definition(rules, capability)
+            rule = rules[definition] if definition is not None else None
             price_wei = rule.estimate_price_wei(capability) if rule else None
             reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, can_target)
             # A job of unknown price is sent: what it costs is settled in the payment, which this limit does not reach.
             max_wei = selection.max_price_wei
             if not reason and max_wei is not None and price_wei is not None and price_wei > max_wei:
                 reason = "price"
-            if reason or rule is None:
+            if reason or rule is None or definition is None:
                 skipped.append(Skip(*key, reason))
                 continue
             timeout_s = rule.timeout_s if capability.warm else rule.cold_timeout_s
@@ -144,16 +164,39 @@ def make_plan(
                     tick=tick,
                     orchestrator=orchestrator,
                     capability=capability,
-                    pipeline_name=rule.name,
+                    pipeline_name=rule.name if capability.runner is None else capability.pipeline,
                     timeout_s=timeout_s,
                     expected_s=expected_s.get(key) or timeout_s,
                     price_wei=price_wei,
+                    definition=definition,
                 )
             )
     # Shuffled so that no orchestrator is always tested first, or next to the same others. The job queue puts those
     # with the most work first and keeps this order among equals; with the seed a tick's order can be repeated.
     random.Random(seed).shuffle(jobs)
     return Plan(tick, seed, tuple(jobs), tuple(skipped))
+
+
+def find_definition(rules: Mapping[str, PipelineRules], capability: Capability) -> str | None:
+    """Return the name of the pipeline that tests a capability; None if there is none.
+
+    For an app of a live runner that is the one of the app's own name, else the last one with a pattern that matches: a
+    table of config.toml comes after the built-in ones.
+    """
+    app = capability.pipeline
+    named = rules.get(app)
+    if capability.runner is None:
+        return app if named is not None and not named.runner and named.byoc == capability.byoc else None
+    if named is not None and named.runner:
+        return app
+    return next(
+        (
+            slug
+            for slug, rule in reversed(list(rules.items()))
+            if rule.runner and any(fnmatchcase(app, pattern) for pattern in rule.apps)
+        ),
+        None,
+    )
 
 
 def calculate_allowance_wei(per_tick: int | None, per_day: int | None, spent_today: int) -> int | None:
@@ -205,7 +248,12 @@ def _reason_to_skip_capability(
         return "filtered"
     if selection.models and capability.model not in selection.models:
         return "filtered"
-    if rule is None or rule.byoc != capability.byoc:
+    runner = capability.runner
+    if runner is not None and runner.is_foreign:
+        return "foreign_url"
+    if runner is not None and runner.mode != SINGLE_SHOT:
+        return "persistent"
+    if rule is None:
         return "no_definition"
     if not rule.enabled:
         return "disabled"
@@ -213,9 +261,9 @@ def _reason_to_skip_capability(
         return "no_model"
     if not any(fnmatchcase(capability.model, pattern) for pattern in rule.models):
         return "model_filtered"
-    if not can_target(capability.byoc):
-        return "no_targeting"
-    return ""
+    if runner is not None:
+        return "unpaid" if capability.is_priced else ""
+    return "" if can_target(capability.byoc) else "no_targeting"
 
 
 def _is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:

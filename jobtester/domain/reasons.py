@@ -92,6 +92,34 @@ REASONS: Mapping[str, Reason] = {
             "Look into the worker's log; the message contains its answer.",
         ),
         Reason(
+            "app_gone", _F, _ORCH, "The orchestrator listed the live runner's app just before the job, and then knew no such runner.",
+            "Look into the orchestrator's log: the runner was unhealthy, or its registration ran out.",
+        ),
+        Reason(
+            "app_down", _F, _ORCH, "The orchestrator lists the live runner's app and could not reach it (502).",
+            "Check that the app runs at the URL that the runner registered.",
+        ),
+        Reason(
+            "app_error", _F, _ORCH, "The live runner's app answered with a server error.",
+            "Look into the app's log at the time of the job; the message carries its answer.",
+        ),
+        Reason(
+            "app_cut_short", _F, _ORCH, "The orchestrator closed the connection before the whole answer of the live runner's app had come.",
+            "Look into the orchestrator's and the app's log at the time of the job.",
+        ),
+        Reason(
+            "app_price_unavailable", _F, _ORCH, "The orchestrator could not tell the price of the live runner's app.",
+            "Check the orchestrator's price feed.",
+        ),
+        Reason(
+            "app_refused", _U, _UNKNOWN, "The live runner's app refused the request, which may be one that it does not take.",
+            "Compare the pipeline's definition with the app's own description; apps and uri choose what is sent to whom.",
+        ),
+        Reason(
+            "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price.",
+            "Advertise the price, so that no unpaid job is sent.",
+        ),
+        Reason(
             "too_large", _F, _ORCH, "The answer was larger than limits.max_response.",
             "Return only what was requested; the limit is far above any valid answer.",
         ),

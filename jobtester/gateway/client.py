@@ -9,16 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-from yarl import URL
 
-from jobtester import __version__
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.errors import GatewayError
-from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
+from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
 from jobtester.http import (
     Proxies,
@@ -28,25 +25,14 @@ from jobtester.http import (
     read_bounded,
 )
 
-USER_AGENT = f"livepeer-job-tester/{__version__}"
-_KEPT_HEADERS = (
-    "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
-)  # fmt: skip
-_CONNECT_S = 10.0
 _LIVENESS_TIMEOUT_S = 5.0
-_MAX_HEADER_BYTES = 2**20  # of a line or field, as Go's own client and server accept them
 _MAX_CLI_BYTES = 64 * 2**20
-_MAX_TOKEN_OVERLAP = 64  # bytes of a first token that may have come in the chunk before
 _quote = lru_cache(4096)(partial(quote, safe=""))  # the same service URIs again and again
 
 
 @dataclass(slots=True)
 class GatewayClient:
-    """Talks to one gateway. Every job gets a connection of its own.
-
-    An idle connection that the gateway closes at the wrong moment looks exactly like a gateway that ends a job without
-    a response, which is charged to an orchestrator. So jobs do not share connections; everything else does.
-    """
+    """Talks to one gateway. Every job gets a connection of its own; everything else shares connections."""
 
     name: str
     url: str
@@ -55,54 +41,46 @@ class GatewayClient:
     verify_tls: bool = True
     artifact_networks: tuple[str, ...] = ()
     clock: Callable[[], float] = time.time
-    _job_session: aiohttp.ClientSession | None = None
     _session: aiohttp.ClientSession | None = None
     _files: FileFetcher | None = None
     _proxies: Proxies = field(default_factory=Proxies.from_environment)
-    _timers: dict[str, RequestTimer] = field(default_factory=dict)
+    _sender: JobSender = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sender = JobSender("the gateway", self._proxies, verify_tls=self.verify_tls, clock=self.clock)
 
     async def open(self) -> None:
         """Open the connection pools; call close() when done."""
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        # The tick limits how many jobs are in flight. A second limit here would make them wait where nobody sees it.
-        limits: dict[str, Any] = {"ssl": True if self.verify_tls else False, "limit": 0}  # noqa: SIM210
-        self._job_session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, socket_factory=open_timed_socket, **limits),
-            headers=headers,
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None),  # RequestTimer has its own
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # nobody asked for compression, and a few bytes of it may stand for gigabytes
-        )
+        await self._sender.open()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(**limits),
+            connector=aiohttp.TCPConnector(ssl=self.verify_tls, limit=0),
             headers=headers,
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
             # Without ceil_threshold aiohttp rounds timeouts of 5 s and more up to whole seconds.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, ceil_threshold=86_400),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, ceil_threshold=86_400),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._files = FileFetcher(
             self.url,
             token=self.token,
             verify_tls=self.verify_tls,
-            connect_s=_CONNECT_S,
+            connect_s=CONNECT_S,
             user_agent=USER_AGENT,
             networks=[ipaddress.ip_network(network) for network in self.artifact_networks],
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in (self._job_session, self._session, self._files):
+        for session in (self._sender, self._session, self._files):
             if session is not None:
                 await session.close()
 
     async def send(
         self,
         path: str,
-        body: bytes,
+        body: bytes | None,
         *,
         job_id: str,
         timeout_s: float,
@@ -117,69 +95,33 @@ class GatewayClient:
         which the request is handed to the socket of an open connection. With `first_token`, for streamed responses, the
         exchange also has the time until the first bytes that match it.
         """
-        assert self._job_session is not None, "open() comes first"
         request_headers = {"X-Request-ID": job_id, **(headers or {})}
         if self.token:
             request_headers["Authorization"] = f"Bearer {self.token}"
         # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.
         encoded_query = "&".join(f"{key}={_quote(value)}" for key, value in (query or {}).items())
-        url = URL(f"{self.url}{path}?{encoded_query}" if encoded_query else self.url + path, encoded=True)
-        started_at, started = self.clock(), time.monotonic()
-        # Until the request is written the scope limits the connecting; then the timer reschedules it to the job's own.
-        scope = asyncio.timeout(_CONNECT_S)
-        timer = RequestTimer(scope, timeout_s)
-        self._timers[job_id] = timer
-        reader = _ResponseReader(timer, max_bytes, first_token)
-        ending, detail = Ending.ANSWERED, ""
-        try:
-            with timer:
-                async with scope:
-                    request = self._job_session.post(
-                        url, data=TimedBody(body, timer), headers=request_headers, allow_redirects=False,
-                        **self._proxies.request_arguments(self.url),
-                    )  # fmt: skip
-                    async with request as response:
-                        ending = await reader.read(response)
-                    if ending is Ending.TOO_LARGE:
-                        detail = f"more than {max_bytes} bytes"
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            ending, detail = self._classify_error(error, timer, reader)
-        finally:
-            del self._timers[job_id]
-        # A withdrawn request may end in an error before its scope does: the timer refuses to start, or the connection
-        # fails just then. Nothing has left either way, so it is not the gateway that refused it.
-        if timer.ending is Ending.WITHDRAWN:
-            ending, detail = timer.ending, timer.detail
-        sent = timer.sent_at or started
-        return Exchange(
-            ending=ending,
-            started_at=started_at,
-            sent_monotonic=sent,
-            ended_monotonic=reader.ended or time.monotonic(),
-            status=reader.status,
-            body=bytes(reader.body),
-            headers=reader.headers,
-            detail=detail,
-            first_token_s=reader.first_token_at - sent if reader.first_token_at else None,
+        return await self._sender.send(
+            self.url,
+            f"{path}?{encoded_query}" if encoded_query else path,
+            body,
+            job_id=job_id,
+            timeout_s=timeout_s,
+            headers=request_headers,
+            max_bytes=max_bytes,
+            first_token=first_token,
         )
 
     def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
         """End a job's request now, with this ending; nothing happens if it has already ended."""
-        timer = self._timers.get(job_id)
-        if timer is not None and timer.ending is None:
-            timer.ending, timer.detail = ending, detail
-            timer.scope.reschedule(asyncio.get_running_loop().time())
+        self._sender.cancel(job_id, ending, detail)
 
     def abort(self) -> None:
         """End every job's request now, because the tester stops."""
-        for job_id in list(self._timers):
-            self.cancel(job_id, Ending.ABORTED, "the tester was stopped")
+        self._sender.abort()
 
     def withdraw_unsent(self) -> None:
         """End every job's request whose connection is not open yet, because no further job may leave."""
-        for job_id, timer in list(self._timers.items()):
-            if timer.sent_at is None:
-                self.cancel(job_id, Ending.WITHDRAWN, "no further job may leave")
+        self._sender.withdraw_unsent()
 
     async def is_alive(self, timeout_s: float = _LIVENESS_TIMEOUT_S) -> bool:
         """Return True if anything speaks HTTP at the gateway's job address."""
@@ -224,57 +166,3 @@ class GatewayClient:
 
     def _explain(self, error: Exception, url: str) -> str:
         return explain_connection_error(error, url, self._proxies.proxy_for(url))
-
-    def _classify_error(self, error: Exception, timer: RequestTimer, reader: _ResponseReader) -> tuple[Ending, str]:
-        """Return how a request ended that raised, and what happened."""
-        if isinstance(error, TimeoutError):
-            if timer.ending is not None:  # the tester ended it
-                return timer.ending, timer.detail
-            if timer.sent_at is None:
-                return Ending.REFUSED, f"no connection to {self.url} within {_CONNECT_S:g} s"
-            return Ending.TIMEOUT, f"no complete answer within {timer.timeout_s:g} s"
-        text = str(error) or type(error).__name__
-        has_begun = reader.status is not None or isinstance(error, aiohttp.ClientPayloadError)
-        if isinstance(error, aiohttp.ClientConnectorError) or (timer.sent_at is None and not has_begun):
-            return Ending.REFUSED, f"no connection to {self.url}: {self._explain(error, self.url)}"
-        if has_begun:
-            return Ending.CUT_SHORT, text
-        # A gateway closes in order, also where it crashes over a job: no response then counts as its own. A reset is a
-        # proxy's or the network's, and the gateway may not know of it, nor have ended the job.
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            return Ending.NO_REPLY, "the gateway closed the connection without an answer"
-        if isinstance(error, aiohttp.ClientConnectionError | OSError):
-            return Ending.CUT_SHORT, f"the connection broke: {text}"
-        return Ending.CUT_SHORT, f"the gateway's answer is not HTTP: {text}"
-
-
-class _ResponseReader:
-    """Collects a response's bytes up to a bound, and when they came."""
-
-    def __init__(self, timer: RequestTimer, max_bytes: int, first_token: re.Pattern[bytes] | None = None) -> None:
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.body = bytearray()
-        self.ended: float | None = None
-        self.first_token_at: float | None = None
-        self._timer = timer
-        self._max_bytes = max_bytes
-        self._first_token = first_token
-
-    async def read(self, response: aiohttp.ClientResponse) -> Ending:
-        """Read to the last byte, or until there is more than is allowed."""
-        self.status = response.status
-        self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        async for chunk in response.content.iter_any():
-            length = len(self.body)
-            if length + len(chunk) > self._max_bytes:
-                response.close()
-                self.body.clear()
-                return Ending.TOO_LARGE
-            self.body += chunk
-            if self._first_token is not None and self._first_token.search(
-                self.body, max(0, length - _MAX_TOKEN_OVERLAP)
-            ):
-                self.first_token_at, self._first_token = self._timer.last_byte_at, None
-        self.ended = self._timer.last_byte_at
-        return Ending.ANSWERED

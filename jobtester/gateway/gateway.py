@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.client import GatewayClient
@@ -15,40 +14,18 @@ from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.gateway_events import EventLog
 from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
-from jobtester.gateway.targeting import ByocTargeting, QueryTargeting, Targeting, WebhookTargeting
+from jobtester.gateway.targeting import (
+    BYOC_PREFIX,
+    ByocTargeting,
+    QueryTargeting,
+    Targeting,
+    WebhookTargeting,
+    byoc_timeout_s,
+)
+from jobtester.gateway.trust import TrustCounter
 from jobtester.settings.sections import GatewaySettings
 
 TESTER_FLAGS = "-aiTesterGateway=true -aiSessionTimeout=0 -webhookRefreshInterval=0"
-_MIN_PROOFS = 3
-_MIN_STRIKES = 3
-
-
-@dataclass(slots=True)
-class TrustCounter:
-    """Counts one tick's attributions on a gateway, which say whether it uses the orchestrator it is told to."""
-
-    proven: int = 0
-    presumed: int = 0
-    missing: int = 0
-    refuted: int = 0
-
-    def count(self, kind: AttributionKind) -> bool:
-        """Count one; return True if this is the first sign that the gateway does not follow."""
-        is_first = self.missing + self.refuted == 0
-        setattr(self, kind.value, getattr(self, kind.value) + 1)
-        return is_first and kind in (AttributionKind.MISSING, AttributionKind.REFUTED)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the gateway does not follow, so that nothing it answers is worth sending for."""
-        bad = self.missing + self.refuted
-        return bad >= _MIN_STRIKES and bad > self.proven + self.presumed
-
-    @property
-    def is_earned(self) -> bool:
-        """Whether jobs of one (pipeline, model) may run side by side: they were told apart well before."""
-        # A presumption says less than a proof, so four times as many are asked for.
-        return self.proven >= _MIN_PROOFS or self.proven + self.presumed >= 4 * _MIN_PROOFS
 
 
 @dataclass(slots=True)
@@ -105,6 +82,11 @@ class Gateway:
         return self.targeting.lease if isinstance(self.targeting, WebhookTargeting) else None
 
     @property
+    def is_direct(self) -> bool:
+        """Whether jobs go to the orchestrators themselves; through a gateway they do not."""
+        return False
+
+    @property
     def is_serial(self) -> bool:
         """Whether one orchestrator's jobs have to be over before the next one's begin."""
         return self.lease is not None and not self.lease.overlap
@@ -126,6 +108,8 @@ class Gateway:
 
     def accepts(self, job: Job) -> bool:
         """Return True if this job may go through this gateway now; the same for all jobs of its pipeline and model."""
+        if job.capability.runner is not None:  # the orchestrator serves it without any gateway
+            return False
         if job.capability.byoc:
             return True
         if self.targeting.kind == "byoc":
@@ -135,6 +119,19 @@ class Gateway:
             return True
         # Metrics name a pipeline and a model, not a job: of two side by side nobody could tell who served which.
         return not self.in_flight[job.pipeline_model] and self.evidence.is_distinguishable(job.pipeline_model)
+
+    def job_path(self, job: Job, path: str) -> str:
+        """Return the path of a job at the gateway."""
+        return BYOC_PREFIX + path if job.capability.byoc else path
+
+    def job_timeout_s(self, job: Job) -> float:
+        """Return how long the job's whole answer is waited for, in seconds."""
+        return byoc_timeout_s(job.timeout_s) if job.capability.byoc else job.timeout_s
+
+    def file_url(self, job: Job, url: str) -> str:
+        """Return a file's URL as the answer has it: the client knows what it is relative to."""
+        del job
+        return url
 
     def on_taken(self, job: Job) -> None:
         """Count a job that will go through this gateway."""

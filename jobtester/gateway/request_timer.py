@@ -48,10 +48,13 @@ class RequestTimer:
     def start(self) -> None:
         """Start the job's own time limit, because its first bytes are about to be written.
 
-        Raises ConnectionAbortedError where the request has been ended meanwhile: nothing may leave then.
+        Raises ConnectionAbortedError where the request has been ended meanwhile: nothing may leave then. Nor may it
+        leave a second time, as aiohttp would have it after a GET without an answer.
         """
         if self.ending is not None:
             raise ConnectionAbortedError(self.detail)
+        if self.sent_at is not None:
+            raise ConnectionAbortedError("the connection was closed without an answer")
         self.sent_at = time.monotonic()
         self.scope.reschedule(asyncio.get_running_loop().time() + self.timeout_s)
 

@@ -61,7 +61,7 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinitio
     if not isinstance(table, Mapping):
         return None, [": has to be a table"]
     problems = [f".{key}: no such key" for key in _INTERNAL_FIELDS if key in table]
-    if not table.get("byoc") and not _SLUG.fullmatch(slug):
+    if not (table.get("byoc") or table.get("runner")) and not _SLUG.fullmatch(slug):
         problems.append(': the name is part of an address: small letters, digits and "-"; or set byoc = true')
     keys = {key: value for key, value in table.items() if key not in _INTERNAL_FIELDS}
     try:
@@ -80,7 +80,8 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinitio
 
 def _find_table_problems(definition: PipelineDefinition) -> list[str]:
     """Return the problems of parameters, files and checks, which are free tables to pydantic."""
-    problems = [
+    problems = list(_find_runner_problems(definition))
+    problems += [
         f".checks[{index}]{line}" for index, table in enumerate(definition.checks) for line in parameter_problems(table)
     ]
     if problems:
@@ -99,10 +100,21 @@ def _find_table_problems(definition: PipelineDefinition) -> list[str]:
     return problems
 
 
+def _find_runner_problems(definition: PipelineDefinition) -> Iterator[str]:
+    if definition.runner and definition.byoc:
+        yield ": is byoc and runner; a job goes either through a gateway or to the orchestrator itself"
+    if definition.runner and definition.method == "GET" and (definition.is_multipart or definition.files):
+        yield ".method: GET carries no files"
+    if not definition.runner and definition.method != "POST":
+        yield ".method: only live runners take GET; set runner = true"
+    if not definition.runner and definition.apps:
+        yield ".apps: only live runners serve apps; set runner = true"
+
+
 def _find_parameter_problems(parent: str, definition: PipelineDefinition, override: Override) -> Iterator[str]:
     for key, value in override.parameters.items():
         path = f"{parent}.parameters.{_format_key(key)}"
-        if key == definition.model_field:
+        if key == definition.model_field and not definition.runner:
             yield f"{path}: is filled in for each job; model_field names it"
         elif key == "stream":
             yield f"{path}: write it beside parameters: stream = true or false"

@@ -27,7 +27,7 @@ def _check_limit(value: float) -> float:
 def _check_path(value: str) -> str:
     if (
         not value.startswith("/")
-        or value.endswith("/")
+        or (value.endswith("/") and value != "/")
         or "//" in value
         or ".." in value.split("/")
         or set(value) & set(" ?#%\\")
@@ -76,14 +76,25 @@ class PipelineDefinition(Table):
     name: str = Field("", description="name at the Leaderboard: go-livepeer's display name, for BYOC the capability's")
     enabled: bool = Field(True, description="test this pipeline")
     byoc: bool = Field(False, description="an external capability, named like the table")
-    models: tuple[str, ...] = Field(("*",), description="which models are tested: ids or patterns with `*` and `?`")
-    uri: UriPath = Field(description="path of the job at the gateway; for BYOC the one after /process/request")
+    runner: bool = Field(False, description="an app of live runners: the job goes to the orchestrator itself")
+    apps: tuple[str, ...] = Field(
+        (), description="live runners: patterns of app names; unset, the table's name after any owner's"
+    )
+    method: Literal["POST", "GET"] = Field("POST", description="live runners: GET sends parameters as the query")
+    models: tuple[str, ...] = Field(
+        ("*",), description="which models are tested, of an app which versions: ids or patterns with `*` and `?`"
+    )
+    uri: UriPath = Field(
+        description="path of the job at the gateway; for BYOC after /process/request, for a live runner after its URL"
+    )
     content_type: Literal["application/json", "multipart/form-data"] = Field(
         "application/json", description="format of the request; only form data can contain files"
     )
     timeout: Limit = Field(60.0, description="time limit of a job for a warm model, at most a day")
     cold_timeout: Limit = Field(360.0, description="time limit for a model that may have to be loaded first")
-    model_field: str = Field("model_id", pattern=r"^\w+$", description="the parameter that names the model")
+    model_field: str = Field(
+        "model_id", pattern=r"^\w+$", description="the parameter that names the model; live runners get none"
+    )
     stream: bool | None = Field(None, description="the parameter `stream`; unset: not sent")
     capture_response: bool = Field(
         True, description="record and post the answers of passed jobs; other answers are always recorded"
@@ -98,9 +109,12 @@ class PipelineDefinition(Table):
     variants: tuple[Override, ...] = Field((), description="alternatives, of which each tick uses one")
 
     def model_post_init(self, _context: object) -> None:
-        """Set a missing name: go-livepeer's display name for its pipelines, the capability's for external ones."""
+        """Set what is missing: the name, go-livepeer's display name for its own pipelines, and the apps' patterns."""
         if not self.name:
-            object.__setattr__(self, "name", self.slug if self.byoc else display_name(self.slug))
+            name = self.slug if self.byoc or self.runner else display_name(self.slug)
+            object.__setattr__(self, "name", name)
+        if self.runner and not self.apps:
+            object.__setattr__(self, "apps", (self.slug, f"*/{self.slug}"))
 
     @property
     def timeout_s(self) -> float:
@@ -132,6 +146,10 @@ class PipelineDefinition(Table):
     def estimate_price_wei(self, capability: Capability) -> int | None:
         """Return what one job costs in wei, rounded up; None where the price or the units are not known."""
         price = capability.price
+        if capability.runner is not None:
+            if price is None or price.wei_per_unit == 0:
+                return 0
+            return price.wei_per_unit if capability.runner.unit == "fixed" else None
         if price is None or price.units <= 0:
             return None
         if capability.model not in self.units_by_model:  # thousands of orchestrators offer the same few models

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -25,10 +26,11 @@ _FIRST_TOKEN = re.compile(rb'"content"\s*:\s*"[^"]')  # the role comes before, o
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent: POST `body` to `path`.
+    """What is sent: `body` to `path`, with POST unless `method` says otherwise.
 
     `parameters` are shown and posted with the result, files by name. `expectation` is what a right answer looks like.
     `first_token` matches in a streamed answer as soon as its first token is there, None where nothing is streamed.
+    `takes_any_answer` means that not even JSON is expected.
     """
 
     path: str
@@ -37,6 +39,8 @@ class Request:
     parameters: Mapping[str, Any]
     expectation: Expectation
     first_token: re.Pattern[bytes] | None = None
+    method: str = "POST"
+    takes_any_answer: bool = False
 
 
 @dataclass(slots=True)
@@ -66,7 +70,8 @@ class Requests:
         effective = definition.for_model(model, variant)
         fields: dict[str, Any] = {}
         # An external capability that names no model is advertised under its own name, which its worker does not know.
-        if not (definition.byoc and model == definition.slug):
+        # Of a live runner's app the "model" is the version, which the app does not know either.
+        if not definition.runner and not (definition.byoc and model == definition.slug):
             fields[definition.model_field] = model
         fields |= choose(effective.parameters, self.seed, definition.slug)
         if definition.stream is not None:
@@ -75,18 +80,28 @@ class Requests:
         if definition.is_multipart:
             contents = {name: (asset.name, asset.content) for name, asset in files.items()}
             body, content_type = encode_multipart(fields, contents)
+        elif definition.method == "GET":
+            body, content_type = b"", "text/plain"
         else:
             body, content_type = orjson.dumps(fields), _JSON
         checks = tuple(make_check(table) for table in definition.check_tables(effective.expect))
         inputs = {name: asset.metadata for name, asset in files.items()}
         return Request(
-            path=definition.uri,
+            path=_path_with_query(definition, fields),
             content_type=content_type,
             body=body,
             parameters={**fields, **effective.files},
             expectation=Expectation(checks, fields, inputs, is_streamed=bool(definition.stream)),
             first_token=_FIRST_TOKEN if definition.stream else None,
+            method=definition.method,
+            takes_any_answer=definition.runner and not checks,
         )
+
+
+def _path_with_query(definition: PipelineDefinition, fields: Mapping[str, Any]) -> str:
+    if definition.method != "GET" or not fields:
+        return definition.uri
+    return f"{definition.uri}?{urlencode({name: form_text(value) for name, value in fields.items()}, quote_via=quote)}"
 
 
 def encode_multipart(fields: Mapping[str, Any], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:

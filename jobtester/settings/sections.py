@@ -21,6 +21,7 @@ from jobtester.settings.types import (
     Wei,
 )
 
+LIVE_RUNNER = "live-runner"  # what results call the orchestrators themselves, where others name a gateway
 _MAX_INTERVAL_S = 366 * 86_400
 
 
@@ -109,6 +110,18 @@ class GatewaySettings(Section):
                 "jobs that ran beside others are scored only on proof"
             )
         return self
+
+
+class LiveRunnerSettings(Section):
+    """Apps that orchestrators serve themselves, without a gateway; see docs/live-runner.md."""
+
+    enabled: bool = Field(False, description="find live runners, and test those that have a definition")
+    timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
+    max_runners: int = Field(200, ge=1, le=10_000, description="runners of one orchestrator that are read")
+    parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
+    networks: list[NetworkRange] = Field(
+        [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
+    )
 
 
 class LimitSettings(Section):
@@ -222,6 +235,7 @@ class Tables(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     server: ServerSettings = ServerSettings()
     gateways: list[GatewaySettings] = Field([], description="the gateways that jobs go through")
+    live_runner: LiveRunnerSettings = LiveRunnerSettings()
     limits: LimitSettings = LimitSettings()
     leaderboard: LeaderboardSettings = LeaderboardSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -238,6 +252,8 @@ class Tables(Section):
         if not self.gateways:
             problems.append("gateways: at least one [[gateways]] table is needed")
         problems += self._indistinct_gateways()
+        if self.live_runner.enabled and any(gateway.name.lower() == LIVE_RUNNER for gateway in self.gateways):
+            problems.append(f"gateways: the name {LIVE_RUNNER!r} stands for the orchestrators themselves; use another")
         if any(gateway.events for gateway in self.gateways) and self.server.events_token is None:
             problems.append(
                 "server.events_token: needed with gateways.events = true, since events prove and refute results; set "

@@ -17,12 +17,12 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.judgement import judge
 from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.results import Result
-from jobtester.gateway.client import GatewayClient
+from jobtester.domain.runner_judgement import judge_runner, needs_connection
 from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.evidence import CollectedEvidence, JobTrace
-from jobtester.gateway.gateway import Gateway
+from jobtester.gateway.peer import JobPeer
 from jobtester.gateway.result_files import ResultFile
-from jobtester.gateway.targeting import BYOC_PREFIX, TargetingResult, byoc_timeout_s
+from jobtester.gateway.targeting import TargetingResult
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.request import Request, Requests
 from jobtester.pipelines.token_limits import TokenLimits
@@ -81,22 +81,21 @@ class JobAttempt:
     token_limits: TokenLimits = field(default_factory=TokenLimits)
     connection_probe: ConnectionProbe = field(default_factory=lambda: ConnectionProbe(()))
 
-    async def send(self, job: Job, gateway: Gateway, on_leaving: Callable[[], None]) -> SentJob:
+    async def send(self, job: Job, gateway: JobPeer, on_leaving: Callable[[], None]) -> SentJob:
         """Send a job when its turn comes, and wait for its answer; `on_leaving` is called when its turn has come.
 
         Never raises for what the network does: the exchange says how it ended.
         """
-        request = self.requests.build(self.catalogue[job.pipeline], job.model)
-        is_byoc = job.capability.byoc
+        request = self.requests.build(self.catalogue[job.definition], job.model)
         async with gateway.targeting.acquire(job) as lease:
             on_leaving()
             trace = gateway.evidence.on_sent(job, asyncio.get_running_loop().time())
             try:
                 exchange = await gateway.client.send(
-                    BYOC_PREFIX + request.path if is_byoc else request.path,
-                    request.body,
+                    gateway.job_path(job, request.path),
+                    request.body if request.method == "POST" else None,
                     job_id=job.id,
-                    timeout_s=byoc_timeout_s(job.timeout_s) if is_byoc else job.timeout_s,
+                    timeout_s=gateway.job_timeout_s(job),
                     query=lease.query,
                     headers={"Content-Type": request.content_type, **lease.headers},
                     max_bytes=self.limits.max_response,
@@ -109,7 +108,7 @@ class JobAttempt:
             targeting = lease.finish(exchange)
         return SentJob(job, request, exchange, targeting, trace)
 
-    async def judge(self, sent: SentJob, gateway: Gateway, *, busy_retries: int = 0) -> JudgedJob:
+    async def judge(self, sent: SentJob, gateway: JobPeer, *, busy_retries: int = 0) -> JudgedJob:
         """Check an answer, collect the evidence of who served it, and judge; `busy_retries` is kept in the result."""
         exchange = sent.exchange
         is_alive = await gateway.client.is_alive() if exchange.ending in _LOST else True
@@ -130,16 +129,16 @@ class JobAttempt:
             is_unclear=verdict.code == "unclear" or (is_llm_500 and _is_unread(sent) and refusal is None),
         )
 
-    async def _check_and_collect(self, sent: SentJob, gateway: Gateway) -> tuple[CheckedAnswer, CollectedEvidence]:
+    async def _check_and_collect(self, sent: SentJob, gateway: JobPeer) -> tuple[CheckedAnswer, CollectedEvidence]:
         """Check an answer that the gateway calls a success, while the gateway's metrics are read."""
         exchange, job = sent.exchange, sent.job
         collecting = asyncio.ensure_future(gateway.evidence.collect(sent.trace, exchange))
         checked = CheckedAnswer()
         try:
-            if exchange.gateway_reports_success:
-                fetch = partial(_fetch_file, gateway.client, self.limits.max_artifact)
+            if exchange.gateway_reports_success and not sent.request.takes_any_answer:
+                fetch = partial(_fetch_file, gateway, job, self.limits.max_artifact)
                 checked = await self.checker.check(sent.request.expectation, exchange.body, fetch=fetch)
-                self.token_limits.learn(self.catalogue[job.pipeline], job.model, checked.notes)
+                self.token_limits.learn(self.catalogue[job.definition], job.model, checked.notes)
             evidence = await collecting
         finally:
             if not collecting.done():  # its reading may take seconds, and nobody waits for it any more
@@ -151,7 +150,7 @@ class JobAttempt:
     async def _find_verdict(
         self,
         sent: SentJob,
-        gateway: Gateway,
+        gateway: JobPeer,
         checked: CheckedAnswer,
         evidence: CollectedEvidence,
         *,
@@ -160,6 +159,8 @@ class JobAttempt:
         """Judge, and connect to the orchestrator itself where nothing else tells whether it can be reached."""
         job, exchange, targeting = sent.job, sent.exchange, sent.targeting
         attribution = evidence.apply_to(targeting.attribution)
+        if job.capability.runner is not None:
+            return await self._find_runner_verdict(sent, checked, attribution)
         attempts = _attempts(sent)
         cause = evidence.cause
         if not cause and job.capability.is_busy and _is_unread(sent) and not exchange.gateway_reports_success:
@@ -184,10 +185,20 @@ class JobAttempt:
                 verdict = find_verdict(attribution, attempts=replace(attempts, connection=connection))
         return verdict, attribution
 
+    async def _find_runner_verdict(
+        self, sent: SentJob, checked: CheckedAnswer, attribution: Attribution
+    ) -> tuple[Verdict, Attribution]:
+        """Judge a job that went to the orchestrator itself; where no answer came, see whose line is at fault."""
+        connection = None
+        if needs_connection(sent.exchange):
+            connection = await self.connection_probe.probe(sent.job.target.service_uri)
+            attribution = _with_line(attribution, connection.summary)
+        return judge_runner(sent.exchange, checked.findings, attribution, connection), attribution
+
     def _make_result(
         self,
         sent: SentJob,
-        gateway: Gateway,
+        gateway: JobPeer,
         checked: CheckedAnswer,
         verdict: Verdict,
         attribution: Attribution,
@@ -195,7 +206,7 @@ class JobAttempt:
         busy_retries: int,
     ) -> Result:
         exchange = sent.exchange
-        keeps_response = self.catalogue[sent.job.pipeline].capture_response or verdict.outcome is not Outcome.PASSED
+        keeps_response = self.catalogue[sent.job.definition].capture_response or verdict.outcome is not Outcome.PASSED
         measures: Mapping[str, float] = {}
         if exchange.gateway_reports_success:
             measures = checked.measures(exchange.round_trip_s, exchange.first_token_s)
@@ -217,8 +228,8 @@ class JobAttempt:
         )
 
 
-async def _fetch_file(client: GatewayClient, max_bytes: int, url: str) -> ResultFile:
-    return await client.fetch(url, timeout_s=_FILE_TIMEOUT_S, max_bytes=max_bytes)
+async def _fetch_file(gateway: JobPeer, job: Job, max_bytes: int, url: str) -> ResultFile:
+    return await gateway.client.fetch(gateway.file_url(job, url), timeout_s=_FILE_TIMEOUT_S, max_bytes=max_bytes)
 
 
 def _attempts(sent: SentJob) -> Attempts | None:
@@ -261,7 +272,7 @@ def _find_runner_refusal(sent: SentJob, verdict: Verdict, attribution: Attributi
     return Verdict.from_code("400", f"The runner refused the input, which the gateway answers with 500: {text}")
 
 
-def _consider_trust(verdict: Verdict, attribution: Attribution, gateway: Gateway) -> tuple[Verdict, Attribution]:
+def _consider_trust(verdict: Verdict, attribution: Attribution, gateway: JobPeer) -> tuple[Verdict, Attribution]:
     """Return verdict and attribution in the light of what the gateway has done in this tick so far."""
     is_presumed = attribution.kind is AttributionKind.PRESUMED
     if is_presumed and verdict.scored and gateway.trust.refuted:

@@ -20,6 +20,7 @@ from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
 from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
+from jobtester.gateway.peer import JobPeer
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.pipelines.request import Requests
@@ -186,15 +187,22 @@ class TickCoordinator:
             skipped=len(plan.skipped),
         )
         progress.on_planned(plan)
-        await self._unless_stopped(self._begin_gateways(orchestrators))
+        peers = self._peers(plan)
+        await self._unless_stopped(self._begin_peers(peers, orchestrators))
         for gateway, is_alive in zip(self.gateways, are_alive, strict=True):
             gateway.is_down = not is_alive
             self.metrics.gateway_up.labels(gateway.name).set(int(is_alive))
             if not is_alive:
                 log.error("gateway_down", tick=report.tick, gateway=gateway.name, url=gateway.client.url)
-        return await self._run_jobs(plan, progress)
+        return await self._run_jobs(plan, peers, progress)
 
-    async def _run_jobs(self, plan: Plan, progress: TickProgress) -> str:
+    def _peers(self, plan: Plan) -> Sequence[JobPeer]:
+        """Return all gateways, and the orchestrators themselves if the plan has jobs for live runners."""
+        live_runner = self.planner.inputs.live_runner
+        has_runner_jobs = any(job.capability.runner is not None for job in plan.jobs)
+        return [*self.gateways, live_runner] if live_runner is not None and has_runner_jobs else self.gateways
+
+    async def _run_jobs(self, plan: Plan, peers: Sequence[JobPeer], progress: TickProgress) -> str:
         """Run the planned jobs and return the state in which the tick ended."""
         settings = self.planner.inputs.settings
         rules = PostingRules.from_settings(settings, is_posting=self.is_posting)
@@ -203,14 +211,15 @@ class TickCoordinator:
         attempt = await self.make_attempt(plan.seed)
         self._recorder = recorder
         limits = JobLimits.from_settings(settings)
-        self._runner = JobRunner(plan, self.gateways, attempt, recorder, progress, limits, crashes)
+        self._runner = JobRunner(plan, peers, attempt, recorder, progress, limits, crashes)
         if self._stop_reason:
             self._runner.stop(self._stop_reason)
         try:
             await self._runner.run()
         finally:
+            for peer in peers:
+                peer.end_tick()
             for gateway in self.gateways:
-                gateway.end_tick()
                 self.metrics.gateway_up.labels(gateway.name).set(int(not gateway.is_down))
             is_suspect = await recorder.finish()
             for orchestrator, pipeline, model, streak in await self.results.unscored_streaks(plan.tick):
@@ -243,9 +252,9 @@ class TickCoordinator:
             return await gateway.client.is_alive()
         return False
 
-    async def _begin_gateways(self, orchestrators: Sequence[Orchestrator]) -> None:
-        for gateway in self.gateways:
-            await gateway.begin_tick(orchestrators)
+    async def _begin_peers(self, peers: Sequence[JobPeer], orchestrators: Sequence[Orchestrator]) -> None:
+        for peer in peers:
+            await peer.begin_tick(orchestrators)
 
     async def _unless_stopped(self, preparation: Coroutine[Any, Any, T]) -> T | None:
         """Prepare for jobs; None if stop() comes first, since nothing has begun yet that would need an end."""

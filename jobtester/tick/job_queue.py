@@ -62,14 +62,15 @@ class JobQueue:
         """Return the next job for a gateway; None if there is none that may begin now.
 
         A serial gateway keeps to one orchestrator until all its jobs are answered. `accepts` is asked once for each
-        pipeline and model, since its answer is the same for all their jobs.
+        pipeline and model, of live runners and of others, since its answer is the same for all their jobs.
         """
-        answers: dict[PipelineModel, bool] = {}
+        answers: dict[tuple[PipelineModel, bool], bool] = {}
 
         def is_accepted(job: Job) -> bool:
-            answer = answers.get(job.pipeline_model)
+            key = job.pipeline_model, job.capability.runner is not None
+            answer = answers.get(key)
             if answer is None:
-                answer = answers[job.pipeline_model] = accepts(job)
+                answer = answers[key] = accepts(job)
             return answer
 
         while self._deferred and self._deferred[0][0] <= now:
@@ -119,16 +120,22 @@ class JobQueue:
         self._defer_count += 1
         heapq.heappush(self._deferred, (until, self._defer_count, job))
 
-    def drain(self) -> list[Job]:
-        """Remove and return all jobs that have not begun, deferred ones included."""
-        jobs = [job for queued in self._by_target.values() for job in queued.jobs]
-        jobs += [job for *_, job in self._deferred]
-        for queued in self._by_target.values():
-            queued.jobs.clear()
-            queued.remaining_s = 0.0
-        self._deferred.clear()
-        self._unsettled -= len(jobs)
-        return jobs
+    def drain(self, matches: Callable[[Job], bool] = lambda _job: True) -> list[Job]:
+        """Remove and return all jobs that match and have not begun, deferred ones included."""
+        drained = []
+        for target, queued in self._by_target.items():
+            jobs = list(queued.jobs)
+            queued.jobs = deque(job for job in jobs if not matches(job))
+            if len(queued.jobs) < len(jobs):
+                drained += [job for job in jobs if matches(job)]
+                queued.remaining_s = sum(job.expected_s for job in queued.jobs)
+                queued.is_queued = False  # the entry has another remaining time, so it is out of date
+                self._offer(target, queued)
+        drained += [job for *_, job in self._deferred if matches(job)]
+        self._deferred = [entry for entry in self._deferred if not matches(entry[2])]
+        heapq.heapify(self._deferred)
+        self._unsettled -= len(drained)
+        return drained
 
     def _take_from_heap(self, gateway: str, is_serial: bool, is_accepted: Callable[[Job], bool]) -> Job | None:
         passed_over = []

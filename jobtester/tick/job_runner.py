@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -15,7 +15,7 @@ from jobtester.domain.exchanges import Ending
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.errors import CrashBoundary, StoreError
-from jobtester.gateway.gateway import Gateway
+from jobtester.gateway.peer import JobPeer
 from jobtester.settings.model import Settings
 from jobtester.tick.attempt import JobAttempt, JudgedJob, SentJob
 from jobtester.tick.job_queue import Broadcast, JobQueue
@@ -67,14 +67,14 @@ class JobRunner:
     def __init__(
         self,
         plan: Plan,
-        gateways: Sequence[Gateway],
+        gateways: Sequence[JobPeer],
         attempt: JobAttempt,
         recorder: Recorder,
         observer: TickObserver,
         limits: JobLimits,
         crashes: CrashBoundary | None = None,
     ) -> None:
-        """Take the plan; nothing runs before run()."""
+        """Take the plan; nothing runs before run(). The orchestrators themselves may be among the gateways."""
         self._plan = plan
         self._gateways = gateways
         self._attempt = attempt
@@ -144,7 +144,7 @@ class JobRunner:
                 group.create_task(self._take_jobs(gateway, group), name=f"gateway {gateway.name}")
             group.create_task(self._watch_gateways(), name="gateway watch")
 
-    async def _take_jobs(self, gateway: Gateway, group: asyncio.TaskGroup) -> None:
+    async def _take_jobs(self, gateway: JobPeer, group: asyncio.TaskGroup) -> None:
         """Take jobs for one gateway as long as there are any."""
         started = 0
         while not self._queue.is_finished:
@@ -165,7 +165,7 @@ class JobRunner:
             await self._broadcast.wait(None if due is None else max(0.0, due - _now()))
         self._broadcast.notify()
 
-    def _next_job(self, gateway: Gateway) -> Job | None:
+    def _next_job(self, gateway: JobPeer) -> Job | None:
         if self._stop_reason:
             self._skip_rest(self._stop_reason)
             return None
@@ -180,7 +180,7 @@ class JobRunner:
             gateway.on_taken(job)
         return job
 
-    async def _run_job(self, job: Job, gateway: Gateway) -> None:
+    async def _run_job(self, job: Job, gateway: JobPeer) -> None:
         """Carry one job from its gateway to its record."""
         started_at = time.time()
         try:
@@ -197,7 +197,7 @@ class JobRunner:
         finally:
             self._broadcast.notify()
 
-    async def _send(self, job: Job, gateway: Gateway) -> SentJob | None:
+    async def _send(self, job: Job, gateway: JobPeer) -> SentJob | None:
         """Send a job when its turn comes; None if stop() came before."""
         has_left = False
 
@@ -229,7 +229,7 @@ class JobRunner:
             self._slots.release()
             self._broadcast.notify()
 
-    async def _settle(self, sent: SentJob, gateway: Gateway) -> None:
+    async def _settle(self, sent: SentJob, gateway: JobPeer) -> None:
         """Judge an answer and carry out what is decided about the job."""
         if sent.exchange.ending is Ending.WITHDRAWN:
             self._settlement.requeue(sent.job, gateway, self._queue)
@@ -248,7 +248,7 @@ class JobRunner:
             self._broadcast.notify()
         await self._settlement.settle(sent, judged, gateway, self._queue, _now())
 
-    async def _judge(self, sent: SentJob, gateway: Gateway) -> JudgedJob | None:
+    async def _judge(self, sent: SentJob, gateway: JobPeer) -> JudgedJob | None:
         """Judge an answer; None if abort() came and the judgement did not end soon after."""
         try:
             async with _scope(self._judgements, _ABORT_GRACE_S if self._is_aborted else None) as scope:
@@ -258,7 +258,7 @@ class JobRunner:
                 raise
             return None
 
-    async def _record_crashed(self, job: Job, gateway: Gateway, started_at: float, message: str) -> None:
+    async def _record_crashed(self, job: Job, gateway: JobPeer, started_at: float, message: str) -> None:
         """Record a job that the tester itself failed at, and be done with it even if it cannot be recorded."""
         duration_s = max(0.001, time.time() - started_at)
         with self._crashes.unit("job", expected=(StoreError,), tick=job.tick, job=job.id):
@@ -269,22 +269,23 @@ class JobRunner:
 
     async def _watch_gateways(self) -> None:
         """Bring back gateways that answer again; give up the jobs that no gateway can take any more."""
+        gateways = [gateway for gateway in self._gateways if not gateway.is_direct]
         unusable_since: float | None = None
         while not self._queue.is_finished:
-            down = [gateway for gateway in self._gateways if gateway.is_down]
+            down = [gateway for gateway in gateways if gateway.is_down]
             for gateway in down:
                 await self._probe(gateway)
-            if any(gateway.is_usable for gateway in self._gateways):
+            if any(gateway.is_usable for gateway in gateways):
                 unusable_since = None
             elif unusable_since is None:
                 unusable_since = _now()
-            if unusable_since is not None and not any(gateway.is_down for gateway in self._gateways):
-                self._skip_rest("not_targeted")
+            if unusable_since is not None and not any(gateway.is_down for gateway in gateways):
+                self._skip_rest("not_targeted", _needs_gateway)
             elif unusable_since is not None and _now() - unusable_since >= self._limits.down_patience_s:
-                self._skip_rest("gateway_lost")
+                self._skip_rest("gateway_lost", _needs_gateway)
             await self._broadcast.wait(self._limits.probe_s if down else None)
 
-    async def _probe(self, gateway: Gateway) -> None:
+    async def _probe(self, gateway: JobPeer) -> None:
         is_alive = False
         with self._crashes.unit("probe", gateway=gateway.name):
             is_alive = await gateway.client.is_alive()
@@ -293,15 +294,21 @@ class JobRunner:
             log.info("gateway_recovered", tick=self._plan.tick, gateway=gateway.name)
             self._broadcast.notify()
 
-    def _skip_rest(self, reason: str) -> None:
-        """Skip every job that has not begun; one that has an interim result is recorded with that."""
-        for job in self._queue.drain():
+    def _skip_rest(self, reason: str, matches: Callable[[Job], bool] = lambda _job: True) -> None:
+        """Skip every job that matches and has not begun; one that has an interim result is recorded with that."""
+        jobs = self._queue.drain(matches)
+        for job in jobs:
             if not self._settlement.has_interim_result(job):
                 orchestrator = job.orchestrator
                 self._observer.on_skipped(
                     Skip(orchestrator.address, orchestrator.service_uri, job.pipeline, job.model, reason)
                 )
-        self._broadcast.notify()
+        if jobs or self._queue.is_finished:
+            self._broadcast.notify()
+
+
+def _needs_gateway(job: Job) -> bool:
+    return job.capability.runner is None
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_a
 from jobtester.domain.plan import Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
 from jobtester.gateway.discovery import discover
 from jobtester.gateway.gateway import Gateway
+from jobtester.live_runner.peer import LiveRunnerPeer
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.token_limits import TokenLimits
@@ -27,6 +28,7 @@ class TickInputs:
     catalogue: Catalogue
     assets: Assets
     gateways: Sequence[Gateway]
+    live_runner: LiveRunnerPeer | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class TickPlanner:
             announce=self.set_candidates,
         )
         self.set_candidates(orchestrators)
+        if self.inputs.live_runner is not None:
+            orchestrators = await self.inputs.live_runner.discovery.add_runners(orchestrators)
         self.orchestrators = orchestrators
         return orchestrators
 

@@ -78,18 +78,18 @@ class TickProgress:
         warm = str(job.warm).lower()
         self._remove_in_flight(job)
         self.report.add_result(result)
-        metrics.jobs.labels(job.pipeline, verdict.outcome.value, warm).inc()
+        metrics.jobs.labels(job.definition, verdict.outcome.value, warm).inc()
         metrics.attribution.labels(result.attribution.kind.value).inc()
         for note in result.notes:
             metrics.answer_notes.labels(note.check, note.code).inc()
         if verdict.outcome is Outcome.PASSED:
-            metrics.round_trip.labels(job.pipeline, warm).observe(result.round_trip_s)
+            metrics.round_trip.labels(job.definition, warm).observe(result.round_trip_s)
             for name, measured in (("first_token_s", metrics.first_token), ("tokens_per_s", metrics.token_rate)):
                 if name in result.measures:
-                    measured.labels(job.pipeline, warm).observe(result.measures[name])
+                    measured.labels(job.definition, warm).observe(result.measures[name])
             metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
         else:
-            metrics.failures.labels(job.pipeline, verdict.code).inc()
+            metrics.failures.labels(job.definition, verdict.code).inc()
         for observer in self.observers:
             observer.on_recorded(result)
 

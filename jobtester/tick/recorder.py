@@ -22,7 +22,7 @@ from jobtester.domain.stats import Stat, UnpostableError
 from jobtester.domain.suspect_detection import SuspectDetector
 from jobtester.errors import StoreError
 from jobtester.gateway.evidence import EvidenceItem
-from jobtester.gateway.gateway import Gateway
+from jobtester.gateway.peer import JobPeer
 from jobtester.settings.model import Settings
 from jobtester.store.results import Results
 
@@ -53,7 +53,7 @@ class Recorder(Protocol):
         ...
 
 
-async def add_late_evidence(recorder: Recorder, gateway: Gateway, job_id: str, item: EvidenceItem) -> bool:
+async def add_late_evidence(recorder: Recorder, gateway: JobPeer, job_id: str, item: EvidenceItem) -> bool:
     """Add evidence that came after a job was judged, and let the gateway's trust know of a refutation.
 
     Returns True if it changed a recorded result.

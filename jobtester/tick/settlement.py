@@ -11,7 +11,8 @@ from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
-from jobtester.gateway.gateway import TESTER_FLAGS, Gateway
+from jobtester.gateway.gateway import TESTER_FLAGS
+from jobtester.gateway.peer import JobPeer
 from jobtester.tick.attempt import JudgedJob, SentJob
 from jobtester.tick.decision import AwaitLlm, JobHistory, Requeue, RetryExclusively, RetryLater, as_unproven, decide
 from jobtester.tick.job_queue import JobQueue
@@ -71,7 +72,7 @@ class JobSettlement:
         interim = self._interim.get(job.id)
         return interim is not None and interim.is_unproven
 
-    async def settle(self, sent: SentJob, judged: JudgedJob, gateway: Gateway, queue: JobQueue, now: float) -> None:
+    async def settle(self, sent: SentJob, judged: JudgedJob, gateway: JobPeer, queue: JobQueue, now: float) -> None:
         """Record a judged job, or put it back into the queue; `now` is the event loop's time in seconds."""
         job = sent.job
         decision = decide(judged, self._history(job, gateway))
@@ -99,13 +100,13 @@ class JobSettlement:
                 await self._record_awaiting_llm(gateway)
             queue.on_settled(job)
 
-    def requeue(self, job: Job, gateway: Gateway, queue: JobQueue) -> None:
+    def requeue(self, job: Job, gateway: JobPeer, queue: JobQueue) -> None:
         """Take back a job that was on its way and never left."""
         queue.requeue(job)
         self._observer.on_deferred(job, gateway.name, "not_sent")
 
     async def record_unjudged(
-        self, job: Job, gateway: Gateway, reason: str, *, started_at: float, round_trip_s: float, message: str = ""
+        self, job: Job, gateway: JobPeer, reason: str, *, started_at: float, round_trip_s: float, message: str = ""
     ) -> None:
         """Record a job that was not judged because of the tester itself, in place of any earlier result."""
         self._interim.pop(job.id, None)
@@ -120,7 +121,7 @@ class JobSettlement:
         )
         await self._record(result)
 
-    async def record_rest(self, gateways: Iterable[Gateway]) -> None:
+    async def record_rest(self, gateways: Iterable[JobPeer]) -> None:
         """Record everything that waited for another run, or for the first llm job that passes; the tick is over."""
         for gateway in gateways:
             await self._record_awaiting_llm(gateway)
@@ -128,7 +129,7 @@ class JobSettlement:
             _, interim = self._interim.popitem()
             await self._record(interim.final)
 
-    def _history(self, job: Job, gateway: Gateway) -> JobHistory:
+    def _history(self, job: Job, gateway: JobPeer) -> JobHistory:
         return JobHistory(
             busy_retries=self.busy_retries(job),
             max_busy_retries=self._max_busy_retries,
@@ -138,7 +139,7 @@ class JobSettlement:
             gateway_serves_llm=gateway.name in self._serves_llm,
         )
 
-    async def _record_awaiting_llm(self, gateway: Gateway) -> None:
+    async def _record_awaiting_llm(self, gateway: JobPeer) -> None:
         """Record llm jobs that were answered with 500: as refused by their runners if the gateway has served llm.
 
         If the gateway was caught using somebody else since they were judged, only proven refusals still count.
@@ -148,7 +149,7 @@ class JobSettlement:
             is_refused = gateway.name in self._serves_llm and (is_proven or not gateway.trust.refuted)
             await self._record_attributed(sent, decision.refused if is_refused else decision.result, gateway)
 
-    async def _record_attributed(self, sent: SentJob, result: Result, gateway: Gateway) -> None:
+    async def _record_attributed(self, sent: SentJob, result: Result, gateway: JobPeer) -> None:
         """Count who served, record the result, and add the evidence that came meanwhile."""
         self._count_attribution(result, gateway)
         await self._record(result)
@@ -159,7 +160,7 @@ class JobSettlement:
         await self._recorder.record(result)
         self._observer.on_recorded(result)
 
-    def _count_attribution(self, result: Result, gateway: Gateway) -> None:
+    def _count_attribution(self, result: Result, gateway: JobPeer) -> None:
         """Count who served; log each refutation, and once that a gateway does not use whom the webhook names."""
         code, kind = result.verdict.code, result.attribution.kind
         if code not in ("not_targeted", "refuted") and not result.verdict.scored:

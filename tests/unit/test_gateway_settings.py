@@ -53,3 +53,11 @@ def test_gateways_that_are_the_same_are_refused(other: dict[str, Any], words: st
 def test_gateways_that_differ_are_accepted(first: dict[str, Any], second: dict[str, Any]) -> None:
     """By port, by path behind one proxy, by address; and a name in events matters only where events are expected."""
     assert len(load_gateways(first, second).gateways) == 2
+
+
+def test_the_name_of_live_runners_is_taken_while_they_are_tested() -> None:
+    """Results would name a gateway and the orchestrators themselves alike."""
+    gateway = {"name": "Live-Runner", "url": "http://gateway.example:8935"}
+    assert not load_gateways(gateway).live_runner.enabled
+    with pytest.raises(ConfigError, match="'live-runner' stands for the orchestrators themselves"):
+        Settings.from_tables({"leaderboard": {"post": False}, "gateways": [gateway], "live_runner": {"enabled": True}})

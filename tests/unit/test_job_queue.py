@@ -56,6 +56,25 @@ def test_deferred_jobs_come_back_when_they_are_due() -> None:
     assert queue.take("x", now=5, is_serial=False, accepts=accept_any) is first
 
 
+def test_some_jobs_can_be_drained_and_the_rest_goes_on() -> None:
+    """What matches is gone, deferred or not; the other jobs of the same orchestrators are still handed out."""
+    jobs = [job("a", 1, 5), job("b", 1, 2), job("c", 2, 4), job("d", 3, 9)]
+    queue = JobQueue(jobs, per_orchestrator=1)
+    first = queue.take("x", now=0, is_serial=False, accepts=accept_any)
+    assert first is jobs[3]
+    queue.on_answered(first)
+    queue.defer(first, until=5)
+    drained = queue.drain(lambda job: job.id in "ad")
+    assert [job.id for job in drained] == ["a", "d"]
+    assert queue.next_due_at is None
+    taken = [queue.take("x", now=9, is_serial=False, accepts=accept_any) for _ in range(3)]
+    assert [job.id for job in taken if job] == ["c", "b"]
+    for rest in jobs[1:3]:
+        queue.on_answered(rest)
+        queue.on_settled(rest)
+    assert queue.is_finished
+
+
 @dataclass
 class Gateways:
     """Three gateways that take jobs from one queue, with what is in flight at each."""

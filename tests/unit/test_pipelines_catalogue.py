@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobtester.domain.orchestrators import Capability, Price
+from jobtester.domain.orchestrators import Capability, Price, RunnerOffer
+from jobtester.domain.plan import find_definition
 from jobtester.errors import ConfigError
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue, load_catalogue
@@ -27,6 +28,7 @@ BATCH = {
     "text-to-speech": "Text to speech",
 }
 EXTERNAL = {"openai-chat-completions", "openai-text-embeddings", "openai-image-generation"}
+RUNNER = {"hello-world", "runner-chat-completions", "runner-text-embeddings", "runner-text-to-image"}
 
 
 def load(text: str, assets: Assets = ASSETS) -> Catalogue:
@@ -52,10 +54,12 @@ def test_estimating_a_price_changes_nothing() -> None:
 def test_built_in_pipelines_are_complete() -> None:
     """All nine batch pipelines are there under go-livepeer's display names, and the external ones under their own."""
     catalogue = load("")
-    assert set(catalogue) == set(BATCH) | EXTERNAL
+    assert set(catalogue) == set(BATCH) | EXTERNAL | RUNNER
     assert {slug: catalogue[slug].name for slug in BATCH} == BATCH
     assert all(catalogue[slug].byoc and catalogue[slug].name == slug for slug in EXTERNAL)
-    assert all(definition.checks and definition.enabled for definition in catalogue.values())
+    assert all(catalogue[slug].runner and catalogue[slug].name == slug for slug in RUNNER)
+    assert all(definition.enabled for definition in catalogue.values())
+    assert all(definition.checks for slug, definition in catalogue.items() if slug != "hello-world")
 
 
 def test_limits_are_the_contracts() -> None:
@@ -353,3 +357,46 @@ def test_every_check_of_the_documentation_exists() -> None:
         "embedding",
         "json",
     ]
+
+
+def test_a_live_runners_app_finds_its_definition() -> None:
+    """By its own name, else by the pattern of the last table: config.toml goes before what is built in."""
+    known = load("""
+        [pipelines."someone/special"]
+        runner = true
+        uri = "/run"
+        [pipelines.mine]
+        runner = true
+        apps = ["someone/*"]
+        uri = "/"
+    """)
+
+    def definition(app: str, *, byoc: bool = False) -> str | None:
+        runner = None if byoc else RunnerOffer("https://o.example/app", "single-shot")
+        return find_definition(known, Capability(app, "default", byoc=byoc, runner=runner))
+
+    assert definition("someone/special") == "someone/special"
+    assert definition("someone/hello-world") == "mine"
+    assert definition("other/hello-world") == "hello-world"
+    assert definition("hello-world") == "hello-world"
+    assert definition("livepeer-example/fal-flux-schnell") == "runner-text-to-image"
+    assert definition("other/openai-chat-completions") == "runner-chat-completions"
+    assert definition("other/openai-text-embeddings") == "runner-text-embeddings"
+    assert definition("other/unheard-of") is None
+    assert definition("llm") is None
+    assert definition("hello-world", byoc=True) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("runner = true\nbyoc = true", ": is byoc and runner"),
+        ("byoc = true\nmethod = 'GET'", ".method: only live runners take GET"),
+        ("byoc = true\napps = ['x']", ".apps: only live runners serve apps"),
+        ("runner = true\nmethod = 'GET'\ncontent_type = 'multipart/form-data'", ".method: GET carries no files"),
+        ("runner = true\nmethod = 'PUT'", ".method: Input should be 'POST' or 'GET'"),
+    ],
+)
+def test_wrong_tables_of_live_runners(table: str, line: str) -> None:
+    """Each problem has its key."""
+    assert any(f"pipelines.my-app{line}" in problem for problem in problems(f"[pipelines.my-app]\nuri='/x'\n{table}"))

@@ -328,3 +328,19 @@ def test_only_numbers_of_usual_size_are_expected(value: Any, number: float | Non
 def test_the_asked_size_is_read_where_there_is_one(parameters: dict[str, Any], size: tuple[int, int] | None) -> None:
     """As width and height, or as OpenAI writes it; anything else is none."""
     assert Expectation(parameters=parameters).requested_size == size
+
+
+def test_an_app_of_a_live_runner_gets_no_model() -> None:
+    """Its version is not a model; a GET carries its parameters as the query, and nothing as its body."""
+    own: dict[str, dict[str, Any]] = {
+        "posts": {"runner": True, "uri": "/run", "parameters": {"prompt": "x", "model_id": "mine"}},
+        "gets": {"runner": True, "uri": "/", "method": "GET", "parameters": {"q": "a b&c", "n": 1}},
+    }
+    catalogue = load_catalogue(own, ASSETS)
+    requests = Requests(catalogue, ASSETS, 1)
+    posted = requests.build(catalogue["posts"], "1.2.0")
+    assert json.loads(posted.body) == {"prompt": "x", "model_id": "mine"}
+    assert (posted.method, posted.path) == ("POST", "/run")
+    gotten = requests.build(catalogue["gets"], "1.2.0")
+    assert (gotten.method, gotten.path, gotten.body) == ("GET", "/?q=a%20b%26c&n=1", b"")
+    assert gotten.takes_any_answer

@@ -21,6 +21,8 @@ class Rules:
 
     name: str = "Llm"
     byoc: bool = False
+    runner: bool = False
+    apps: tuple[str, ...] = ()
     enabled: bool = True
     models: tuple[str, ...] = ("*",)
     timeout_s: float = 60.0

@@ -14,7 +14,6 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator
 from jobtester.gateway.client import GatewayClient
-from jobtester.gateway.gateway import TrustCounter
 from jobtester.gateway.lease import Lease, LeaseTiming
 from jobtester.gateway.targeting import (
     ByocTargeting,
@@ -24,6 +23,7 @@ from jobtester.gateway.targeting import (
     byoc_worker_seconds,
     webhook_entries,
 )
+from jobtester.gateway.trust import TrustCounter
 
 URI = "https://o.example:8935"
 OTHER = Orchestrator("0x2", "https://other.example:8935")

@@ -1,0 +1,207 @@
+"""Send timed jobs over HTTP: each on a connection of its own, each answer within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from jobtester import __version__
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
+from jobtester.http import Proxies, explain_connection_error
+
+USER_AGENT = f"livepeer-job-tester/{__version__}"
+CONNECT_S = 10.0
+MAX_HEADER_BYTES = 2**20  # of a line or field, as Go's own client and server accept them
+_KEPT_HEADERS = (
+    "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
+    "x-content-type-options",
+)  # fmt: skip
+_MAX_TOKEN_OVERLAP = 64  # bytes of a first token that may have come in the chunk before
+
+
+@dataclass(slots=True)
+class JobSender:
+    """Sends jobs to whoever is called `peer` in messages. Every job gets a connection of its own.
+
+    An idle connection that the peer closes at the wrong moment looks exactly like a peer that ends a job without a
+    response, which is charged to an orchestrator. So jobs do not share connections.
+    """
+
+    peer: str
+    proxies: Proxies
+    verify_tls: bool = True
+    resolver: AbstractResolver | None = None
+    clock: Callable[[], float] = time.time
+    _session: aiohttp.ClientSession | None = None
+    _timers: dict[str, RequestTimer] = field(default_factory=dict)
+
+    async def open(self) -> None:
+        """Open the connection pool; call close() when done."""
+        self._session = aiohttp.ClientSession(
+            # The tick limits how many jobs are in flight. A second limit here would make them wait where nobody sees
+            # it.
+            connector=aiohttp.TCPConnector(
+                force_close=True,
+                socket_factory=open_timed_socket,
+                ssl=self.verify_tls,
+                limit=0,
+                resolver=self.resolver,
+            ),
+            headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None),  # RequestTimer has its own
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # nobody asked for compression, and a few bytes of it may stand for gigabytes
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(
+        self,
+        base: str,
+        path: str,
+        body: bytes | None,
+        *,
+        job_id: str,
+        timeout_s: float,
+        headers: Mapping[str, str],
+        max_bytes: int,
+        first_token: re.Pattern[bytes] | None = None,
+    ) -> Exchange:
+        """Send one job to an encoded path below `base`, and wait for the last byte of its response.
+
+        Without a body it is a GET, else a POST. It ends after `timeout_s` seconds at most. Never raises for what the
+        network does: the exchange records how it ended. The clock runs from the moment at which the request is handed
+        to the socket of an open connection. With `first_token`, for streamed responses, the exchange also has the time
+        until the first bytes that match it.
+        """
+        assert self._session is not None, "open() comes first"
+        url = URL(base + path, encoded=True)
+        method = "POST" if body is not None else "GET"
+        started_at, started = self.clock(), time.monotonic()
+        # Until the request is written the scope limits the connecting; then the timer reschedules it to the job's own.
+        scope = asyncio.timeout(CONNECT_S)
+        timer = RequestTimer(scope, timeout_s)
+        self._timers[job_id] = timer
+        reader = _ResponseReader(timer, max_bytes, first_token)
+        ending, detail = Ending.ANSWERED, ""
+        try:
+            with timer:
+                async with scope:
+                    request = self._session.request(
+                        method, url, data=TimedBody(body or b"", timer), headers=headers, allow_redirects=False,
+                        **self.proxies.request_arguments(base),
+                    )  # fmt: skip
+                    async with request as response:
+                        ending = await reader.read(response)
+                    if ending is Ending.TOO_LARGE:
+                        detail = f"more than {max_bytes} bytes"
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            ending, detail = self._classify_error(error, base, timer, reader)
+        finally:
+            del self._timers[job_id]
+        # A withdrawn request may end in an error before its scope does: the timer refuses to start, or the connection
+        # fails just then. Nothing has left either way, so it is not the peer that refused it.
+        if timer.ending is Ending.WITHDRAWN:
+            ending, detail = timer.ending, timer.detail
+        sent = timer.sent_at or started
+        return Exchange(
+            ending=ending,
+            started_at=started_at,
+            sent_monotonic=sent,
+            ended_monotonic=reader.ended or time.monotonic(),
+            status=reader.status,
+            body=bytes(reader.body),
+            headers=reader.headers,
+            detail=detail,
+            first_token_s=reader.first_token_at - sent if reader.first_token_at else None,
+        )
+
+    def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
+        """End a job's request now, with this ending; nothing happens if it has already ended."""
+        timer = self._timers.get(job_id)
+        if timer is not None and timer.ending is None:
+            timer.ending, timer.detail = ending, detail
+            timer.scope.reschedule(asyncio.get_running_loop().time())
+
+    def abort(self) -> None:
+        """End every job's request now, because the tester stops."""
+        for job_id in list(self._timers):
+            self.cancel(job_id, Ending.ABORTED, "the tester was stopped")
+
+    def withdraw_unsent(self) -> None:
+        """End every job's request whose connection is not open yet, because no further job may leave."""
+        for job_id, timer in list(self._timers.items()):
+            if timer.sent_at is None:
+                self.cancel(job_id, Ending.WITHDRAWN, "no further job may leave")
+
+    def _classify_error(
+        self, error: Exception, base: str, timer: RequestTimer, reader: _ResponseReader
+    ) -> tuple[Ending, str]:
+        """Return how a request ended that raised, and what happened."""
+        if isinstance(error, TimeoutError):
+            if timer.ending is not None:  # the tester ended it
+                return timer.ending, timer.detail
+            if timer.sent_at is None:
+                return Ending.REFUSED, f"no connection to {base} within {CONNECT_S:g} s"
+            return Ending.TIMEOUT, f"no complete answer within {timer.timeout_s:g} s"
+        text = str(error) or type(error).__name__
+        has_begun = reader.status is not None or isinstance(error, aiohttp.ClientPayloadError)
+        if isinstance(error, aiohttp.ClientConnectorError) or (timer.sent_at is None and not has_begun):
+            return (
+                Ending.REFUSED,
+                f"no connection to {base}: {explain_connection_error(error, base, self.proxies.proxy_for(base))}",
+            )
+        if has_begun:
+            return Ending.CUT_SHORT, text
+        # A gateway closes in order, also where it crashes over a job: no response then counts as its own. A reset is a
+        # proxy's or the network's, and the gateway may not know of it, nor have ended the job.
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            return Ending.NO_REPLY, f"{self.peer} closed the connection without an answer"
+        if isinstance(error, aiohttp.ClientConnectionError | OSError):
+            return Ending.CUT_SHORT, f"the connection broke: {text}"
+        return Ending.CUT_SHORT, f"{self.peer}'s answer is not HTTP: {text}"
+
+
+class _ResponseReader:
+    """Collects a response's bytes up to a bound, and when they came."""
+
+    def __init__(self, timer: RequestTimer, max_bytes: int, first_token: re.Pattern[bytes] | None = None) -> None:
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.body = bytearray()
+        self.ended: float | None = None
+        self.first_token_at: float | None = None
+        self._timer = timer
+        self._max_bytes = max_bytes
+        self._first_token = first_token
+
+    async def read(self, response: aiohttp.ClientResponse) -> Ending:
+        """Read to the last byte, or until there is more than is allowed."""
+        self.status = response.status
+        self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        async for chunk in response.content.iter_any():
+            length = len(self.body)
+            if length + len(chunk) > self._max_bytes:
+                response.close()
+                self.body.clear()
+                return Ending.TOO_LARGE
+            self.body += chunk
+            if self._first_token is not None and self._first_token.search(
+                self.body, max(0, length - _MAX_TOKEN_OVERLAP)
+            ):
+                self.first_token_at, self._first_token = self._timer.last_byte_at, None
+        self.ended = self._timer.last_byte_at
+        return Ending.ANSWERED

@@ -1,0 +1,159 @@
+"""What a tick needs of whoever takes its jobs: a gateway, or the orchestrators themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from jobtester.domain.exchanges import Exchange
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Orchestrator
+from jobtester.gateway.evidence import EvidenceCollector
+from jobtester.gateway.lease import Lease
+from jobtester.gateway.result_files import ResultFile
+from jobtester.gateway.targeting import Targeting
+from jobtester.gateway.trust import TrustCounter
+
+
+class PeerClient(Protocol):
+    """Sends timed jobs to a peer, and fetches the files that its answers name."""
+
+    @property
+    def url(self) -> str:
+        """Return where jobs go, as people are shown it."""
+        ...
+
+    async def send(
+        self,
+        path: str,
+        body: bytes | None,
+        *,
+        job_id: str,
+        timeout_s: float,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int,
+        first_token: re.Pattern[bytes] | None = None,
+    ) -> Exchange:
+        """Send one job, a GET where it has no body, and wait for the last byte of its response.
+
+        Never raises for what the network does.
+        """
+        ...
+
+    async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
+        """Fetch a file that a response names; never raises for what it meets."""
+        ...
+
+    async def is_alive(self) -> bool:
+        """Return True if the peer as a whole can take jobs."""
+        ...
+
+    def abort(self) -> None:
+        """End every job's request now, because the tester stops."""
+        ...
+
+    def withdraw_unsent(self) -> None:
+        """End every job's request whose connection is not open yet, because no further job may leave."""
+        ...
+
+
+class JobPeer(Protocol):
+    """Takes jobs of a tick. `is_down` is set while it takes none."""
+
+    is_down: bool
+
+    @property
+    def name(self) -> str:
+        """Return what results call it."""
+        ...
+
+    @property
+    def client(self) -> PeerClient:
+        """Return what sends its jobs."""
+        ...
+
+    @property
+    def targeting(self) -> Targeting:
+        """Return how an orchestrator is named to it."""
+        ...
+
+    @property
+    def evidence(self) -> EvidenceCollector:
+        """Return what collects who served its jobs."""
+        ...
+
+    @property
+    def trust(self) -> TrustCounter:
+        """Return this tick's attributions."""
+        ...
+
+    @property
+    def lease(self) -> Lease | None:
+        """Return its lease; None where orchestrators are named in another way."""
+        ...
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether jobs go to the orchestrators themselves, so that no gateway's state matters to them."""
+        ...
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether one orchestrator's jobs have to be over before the next one's begin."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it makes sense to send anything through it now."""
+        ...
+
+    @property
+    def has_waiting_job(self) -> bool:
+        """Whether a job waits for its turn already, so that taking another one would only bind it too early."""
+        ...
+
+    def accepts(self, job: Job) -> bool:
+        """Return True if this job may go this way now."""
+        ...
+
+    def job_path(self, job: Job, path: str) -> str:
+        """Return where the client sends a job whose pipeline has this path."""
+        ...
+
+    def job_timeout_s(self, job: Job) -> float:
+        """Return how long the job's whole answer is waited for, in seconds."""
+        ...
+
+    def file_url(self, job: Job, url: str) -> str:
+        """Return the URL from which the client fetches a file that the job's answer names so."""
+        ...
+
+    def on_taken(self, job: Job) -> None:
+        """Count a job that will go this way."""
+        ...
+
+    def on_sent(self) -> None:
+        """Count a job that no longer waits for its turn."""
+        ...
+
+    def on_answered(self, job: Job) -> None:
+        """Count a job that has its answer."""
+        ...
+
+    async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
+        """Begin a tick in which these orchestrators may be named."""
+        ...
+
+    def end_tick(self) -> None:
+        """End the tick."""
+        ...
+
+    def update_overlap(self) -> None:
+        """Stop overlapping if the evidence that it needs has gone away."""
+        ...
+
+    def disable_overlap(self) -> None:
+        """Stop overlapping for the rest of the tick."""
+        ...

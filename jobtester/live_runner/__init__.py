@@ -1,0 +1,1 @@
+"""Live runners: apps that orchestrators serve themselves, found and called without a gateway."""

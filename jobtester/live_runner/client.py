@@ -1,0 +1,130 @@
+"""Send jobs to the live runners of any orchestrator, and ask orchestrators which runners they have."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.gateway.address_guard import LocalAddressBlockingResolver
+from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
+from jobtester.gateway.result_files import FileFetcher, ResultFile
+from jobtester.http import Proxies, read_bounded
+
+_NO_GATEWAY = URL()
+
+
+@dataclass(slots=True)
+class LiveRunnerClient:
+    """Talks to orchestrators, whose certificates are self-signed and not checked.
+
+    Service URIs come from the chain, where anybody may write anything. So no request goes to an address of the tester
+    itself, nor to one that is not public, unless it is in `networks`.
+    """
+
+    networks: Sequence[str] = ()
+    url: str = "the orchestrators themselves"
+    _resolver: LocalAddressBlockingResolver = field(init=False)
+    _sender: JobSender = field(init=False)
+    _session: aiohttp.ClientSession | None = None
+    _files: FileFetcher | None = None
+    _proxies: Proxies = field(default_factory=Proxies.from_environment)
+
+    async def open(self) -> None:
+        """Open the connection pools; call close() when done."""
+        networks = [ipaddress.ip_network(network) for network in self.networks]
+        self._resolver = LocalAddressBlockingResolver(DefaultResolver(), _NO_GATEWAY, networks)
+        self._sender = JobSender("the orchestrator", self._proxies, verify_tls=False, resolver=self._resolver)
+        await self._sender.open()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=False, limit=0, force_close=True, resolver=self._resolver),
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, ceil_threshold=86_400),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a few bytes of it may stand for gigabytes
+        )
+        self._files = FileFetcher("", verify_tls=False, connect_s=CONNECT_S, user_agent=USER_AGENT, networks=networks)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is None or self._files is None:
+            return
+        await self._sender.close()
+        await self._session.close()
+        await self._files.close()
+        await self._resolver.close()
+
+    async def get(self, url: str, *, timeout_s: float, max_bytes: int) -> tuple[int, bytes]:
+        """Return status and body of a URL; redirects are not followed.
+
+        Raises OSError, TimeoutError, ValueError or aiohttp.ClientError for whatever stands against it.
+        """
+        assert self._session is not None, "open() comes first"
+        async with asyncio.timeout(timeout_s):
+            await self._check_host(url)
+            request = self._session.get(url, allow_redirects=False, **self._proxies.request_arguments(url))
+            async with request as response:
+                if response.status != 200:
+                    return response.status, b""
+                return response.status, await read_bounded(response.content, max_bytes)
+
+    async def send(
+        self,
+        path: str,
+        body: bytes | None,
+        *,
+        job_id: str,
+        timeout_s: float,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int,
+        first_token: re.Pattern[bytes] | None = None,
+    ) -> Exchange:
+        """Send one job to `path`, a whole URL, a GET where it has no body, and wait for its whole response."""
+        del query  # a direct lease has none
+        return await self._sender.send(
+            path,
+            "",
+            body,
+            job_id=job_id,
+            timeout_s=timeout_s,
+            headers={"X-Request-ID": job_id, **(headers or {})},
+            max_bytes=max_bytes,
+            first_token=first_token,
+        )
+
+    async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
+        """Fetch a file from an absolute URL; never raises for what it meets."""
+        assert self._files is not None, "open() comes first"
+        return await self._files.fetch(url, timeout_s=timeout_s, max_bytes=max_bytes)
+
+    async def is_alive(self) -> bool:
+        """Return True: no single process stands between the tester and all orchestrators."""
+        return True
+
+    def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
+        """End a job's request now, with this ending; nothing happens if it has already ended."""
+        self._sender.cancel(job_id, ending, detail)
+
+    def abort(self) -> None:
+        """End every job's request now, because the tester stops."""
+        self._sender.abort()
+
+    def withdraw_unsent(self) -> None:
+        """End every job's request whose connection is not open yet, because no further job may leave."""
+        self._sender.withdraw_unsent()
+
+    async def _check_host(self, url: str) -> None:
+        # aiohttp resolves names only, so an address that stands in the URL itself is checked here.
+        parsed = URL(url)
+        if not parsed.host or not await self._resolver.allows_host(parsed.host, parsed.port or 0):
+            raise ValueError("it is an address of the tester itself, or of a private network")

@@ -1,0 +1,139 @@
+"""The orchestrators themselves as those who take a tick's jobs: each job goes straight to the runner that it tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urljoin
+
+from jobtester.domain.attribution import Attribution, AttributionKind
+from jobtester.domain.exchanges import Exchange
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
+from jobtester.gateway.evidence import EvidenceCollector
+from jobtester.gateway.targeting import JobLease, TargetingResult
+from jobtester.gateway.trust import TrustCounter
+from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.discovery import RunnerDiscovery
+from jobtester.settings.sections import LIVE_RUNNER, LiveRunnerSettings
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectLease:
+    """Needs to name nobody: the request goes to the orchestrator's own address."""
+
+    service_uri: str
+    runner_url: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def finish(self, exchange: Exchange) -> TargetingResult:
+        """Take the connection to the advertised service URI as proof, unless it leads on to somebody else."""
+        target = parse_endpoint(self.service_uri)
+        if parse_endpoint(self.runner_url) != target:
+            line = f"direct: the runner's URL {self.runner_url} is not at {self.service_uri}"
+            return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
+        location = exchange.headers.get("location", "")
+        if exchange.status in _REDIRECTS and parse_endpoint(_join(f"{self.runner_url}/", location)) != target:
+            line = f"direct: {self.service_uri} sent the job on to {location[:200]}, which was not followed"
+            return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
+        line = f"direct: the job went to {self.runner_url}, at the advertised service URI"
+        return TargetingResult(Attribution(AttributionKind.PROVEN, (line,)))
+
+
+class DirectTargeting:
+    """Sends each job to its own orchestrator; jobs need not know of each other."""
+
+    kind = "direct"
+
+    @asynccontextmanager
+    async def acquire(self, job: Job) -> AsyncIterator[JobLease]:
+        """Wait for nothing: the address says who is meant."""
+        assert job.capability.runner is not None
+        yield DirectLease(job.target.service_uri, job.capability.runner.url)
+
+    def release(self) -> None:
+        """Do nothing: nobody is named between jobs."""
+
+
+@dataclass(slots=True)
+class LiveRunnerPeer:
+    """Takes the jobs of live runners, of all orchestrators side by side.
+
+    What one orchestrator does says nothing of the others, so no failure ends its use.
+    """
+
+    settings: LiveRunnerSettings
+    client: LiveRunnerClient
+    discovery: RunnerDiscovery
+    targeting: DirectTargeting = field(default_factory=DirectTargeting)
+    evidence: EvidenceCollector = field(default_factory=lambda: EvidenceCollector(LIVE_RUNNER, None, None))
+    trust: TrustCounter = field(default_factory=TrustCounter)
+    is_down: bool = False
+    in_flight: Counter[str] = field(default_factory=Counter)
+
+    name = LIVE_RUNNER
+    lease = None
+    is_direct = True
+    is_serial = False
+    is_usable = True
+    has_waiting_job = False
+
+    @classmethod
+    def from_settings(cls, settings: LiveRunnerSettings) -> Self:
+        """Build what [live_runner] describes; its client is not open yet."""
+        client = LiveRunnerClient(tuple(settings.networks))
+        return cls(settings, client, RunnerDiscovery(client, settings.timeout, settings.max_runners, settings.parallel))
+
+    def accepts(self, job: Job) -> bool:
+        """Return True for jobs of live runners."""
+        return job.capability.runner is not None
+
+    def job_path(self, job: Job, path: str) -> str:
+        """Return the whole URL of a job: the runner's own, and the path of its pipeline."""
+        assert job.capability.runner is not None
+        return job.capability.runner.url + path
+
+    def job_timeout_s(self, job: Job) -> float:
+        """Return how long the job's whole answer is waited for, in seconds."""
+        return job.timeout_s
+
+    def file_url(self, job: Job, url: str) -> str:
+        """Return a file's whole URL; what is relative is relative to the app."""
+        assert job.capability.runner is not None
+        return _join(f"{job.capability.runner.url}/", url)
+
+    def on_taken(self, job: Job) -> None:
+        """Do nothing: no job waits for another here."""
+
+    def on_sent(self) -> None:
+        """Do nothing: no job waits for another here."""
+
+    def on_answered(self, job: Job) -> None:
+        """Do nothing: no job waits for another here."""
+
+    async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
+        """Begin a tick: nothing is left of the one before."""
+        self.trust, self.is_down = TrustCounter(), False
+        await self.evidence.begin_tick(orchestrators)
+
+    def end_tick(self) -> None:
+        """Do nothing: nobody is named."""
+
+    def update_overlap(self) -> None:
+        """Do nothing: whoever served a job is known at once."""
+
+    def disable_overlap(self) -> None:
+        """Do nothing: whoever served a job is known at once."""
+
+
+def _join(base: str, url: str) -> str:
+    try:
+        return urljoin(base, url)
+    except ValueError:  # brackets that do not match
+        return url

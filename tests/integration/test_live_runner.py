@@ -1,0 +1,431 @@
+"""Live runners over real TLS sockets: found, called without a gateway, judged, and nobody else charged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from jobtester.configuration import Configuration
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.domain.orchestrators import Orchestrator
+from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.discovery import RunnerDiscovery
+from jobtester.simulator.scenario import Scenario
+from jobtester.store.queries import Queries, ResultFilters
+from jobtester.store.results import ResultRow
+from tests.harness.ports import free_port
+from tests.harness.simulated import simulated_tester
+from tests.harness.waiting import TIMEOUT_S
+
+LOOPBACK = ("127.0.0.0/8",)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def own_error(status: int, text: str) -> web.Response:
+    """Return an error as go-livepeer writes it: plain text, a line feed, and no guessing of types."""
+    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
+
+
+@dataclass(slots=True)
+class FakeOrchestrator:
+    """An orchestrator with live runners, as the contract has it: a list, and apps behind it with one slot each."""
+
+    apps: dict[str, Handler] = field(default_factory=dict)
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    closes_after_discovery: bool = False
+    uri: str = ""
+    discovery: Handler | None = None
+    _site: web.TCPSite | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[FakeOrchestrator]:
+        """Serve over TLS with a certificate that nobody has signed."""
+        app = web.Application(client_max_size=2**24)
+        app.router.add_get("/discovery", self.discovery or self._discover)
+        app.router.add_route("*", "/apps/{app}/app{path:/.*}", self._call)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(str(files("jobtester.simulator").joinpath("orchestrator.pem")))
+        port = free_port()
+        self.uri = f"https://127.0.0.1:{port}"
+        self._site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context)
+        await self._site.start()
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _discover(self, _: web.Request) -> web.Response:
+        runners = [
+            {
+                "url": f"{self.uri}/apps/{app}/app",
+                "app": f"someone/{app}",
+                "mode": "single-shot",
+                "capacity": 1,
+                "capacity_used": 0,
+                "capacity_available": 1,
+                **self.changes.get(app, {}),
+            }
+            for app in self.apps
+        ]
+        if self.closes_after_discovery and self._site is not None:
+            await self._site.stop()
+        return web.json_response([{"address": self.uri, "runners": runners}])
+
+    async def _call(self, request: web.Request) -> web.StreamResponse:
+        app = request.match_info["app"]
+        self.requests.append((request.method, request.match_info["path"], await request.read()))
+        return await self.apps[app](request)
+
+
+def answers(response: Callable[[], web.StreamResponse]) -> Handler:
+    """Return an app that always answers so."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return response()
+
+    return handle
+
+
+async def hang_up(request: web.Request) -> web.StreamResponse:
+    """Close the connection without an answer."""
+    assert request.transport is not None
+    request.transport.close()
+    await asyncio.sleep(0)
+    return web.Response()
+
+
+async def chat(request: web.Request) -> web.Response:
+    """Answer a chat as OpenAI's API does, with the word that is asked for."""
+    question = (await request.json())["messages"][0]["content"]
+    message = {"role": "assistant", "content": question.split()[-1]}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    return web.json_response({"object": "chat.completion", "model": "m", "choices": [choice], "usage": usage})
+
+
+@asynccontextmanager
+async def fake_orchestrators(*nodes: FakeOrchestrator) -> AsyncIterator[list[dict[str, Any]]]:
+    """Run these, and yield the tables with which static discovery knows them."""
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            await stack.enter_async_context(node.running())
+        yield [{"address": f"0x{number:040x}", "service_uri": node.uri} for number, node in enumerate(nodes, 1)]
+
+
+def config(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> Configuration:
+    """Return a configuration whose gateway nobody runs, so that it can help with nothing."""
+    return Configuration.from_tables(
+        {
+            "region": "FRA",
+            "server": {"host": "127.0.0.1", "port": 0},
+            "gateways": [{"name": "dead", "url": f"http://127.0.0.1:{free_port()}", "targeting": "query"}],
+            "limits": {"busy_backoff": "10ms", "busy_patience": "50ms", "busy_retries": 2},
+            "leaderboard": {"post": False},
+            "store": {"path": str(folder / "jobtester.db")},
+            "discovery": {"source": "static", "orchestrators": orchestrators},
+            "live_runner": {"enabled": True, "networks": list(LOOPBACK)},
+            "schedule": {"run_at_start": False},
+            **tables,
+        },
+        origin="test",
+    )
+
+
+async def run_tick(configuration: Configuration) -> tuple[dict[str, ResultRow], dict[str, int]]:
+    """Run one tick; return the results by pipeline, and how often each reason to skip was given."""
+    async with open_daemon(configuration) as daemon:
+        report = await asyncio.wait_for(daemon.run_once("test"), TIMEOUT_S)
+        rows = await Queries(daemon.database).page(ResultFilters(), limit=1000)
+        return {row.pipeline: row for row in rows}, dict(report.skipped)
+
+
+async def test_apps_pass_without_any_gateway(tmp_path: Path) -> None:
+    """Jobs go to the orchestrator alone; the result is proven, and carries the app's name and version."""
+    node = FakeOrchestrator(
+        {"hello-world": answers(lambda: web.Response(text="hello")), "openai-chat-completions": chat},
+        {"openai-chat-completions": {"version": "1.2.0"}},
+    )
+    async with fake_orchestrators(node) as tables:
+        results, _ = await run_tick(config(tmp_path, tables))
+    assert {name: row.reason for name, row in results.items()} == {
+        "someone/hello-world": "ok",
+        "someone/openai-chat-completions": "ok",
+    }
+    result = results["someone/openai-chat-completions"]
+    assert (result.model, result.gateway, result.targeting) == ("1.2.0", "live-runner", "direct")
+    assert result.attribution == "proven"
+    assert 0 < result.round_trip_s < TIMEOUT_S
+    assert results["someone/hello-world"].model == "default"
+    sent = {path: (method, body) for method, path, body in node.requests}
+    assert sent["/"] == ("GET", b"")
+    method, body = sent["/v1/chat/completions"]
+    assert method == "POST"
+    assert json.loads(body)["model"] == "default"
+
+
+ERRORS: dict[str, tuple[Handler, str, str]] = {
+    "gone": (answers(lambda: own_error(404, "runner not found")), "app_gone", "failed"),
+    "down": (answers(lambda: own_error(502, "dial tcp: connection refused")), "app_down", "failed"),
+    "full": (answers(lambda: own_error(503, "no capacity available for runner")), "busy", "unscored"),
+    "wrong-mode": (answers(lambda: own_error(400, "runner is not single-shot")), "tester_fault", "unscored"),
+    "pretends": (answers(lambda: web.Response(status=404, text="runner not found")), "app_refused", "unscored"),
+    "crashes": (answers(lambda: web.Response(status=500, text="boom")), "app_error", "failed"),
+    "wants-money": (answers(lambda: web.json_response({"payment_params": "eA=="}, status=402)),
+                    "payment_required", "unscored"),
+    "empty": (answers(lambda: web.Response(text="")), "check:body", "failed"),
+    "hangs-up": (hang_up, "app_cut_short", "failed"),
+    "elsewhere": (answers(lambda: web.Response(status=307, headers={"Location": "https://other.example/"})),
+                  "refuted", "unscored"),
+}  # fmt: skip
+
+
+async def test_each_error_has_its_reason(tmp_path: Path) -> None:
+    """Whose fault it is follows from the exact answer; a busy app is tried again, an app that hangs up is not."""
+    node = FakeOrchestrator({app: handler for app, (handler, _, _) in ERRORS.items()})
+    pipelines = {"any": {"runner": True, "apps": ["someone/*"], "uri": "/run", "timeout": "20s"}}
+    async with fake_orchestrators(node, FakeOrchestrator()) as tables:
+        results, _ = await run_tick(config(tmp_path, tables, pipelines=pipelines))
+    found = {name.removeprefix("someone/"): (row.reason, row.outcome) for name, row in results.items()}
+    assert found == {app: (reason, outcome) for app, (_, reason, outcome) in ERRORS.items()}
+    assert results["someone/elsewhere"].attribution == "refuted"
+    assert results["someone/full"].deferred == 2
+    assert len(node.requests) == len(ERRORS) + 2
+
+
+async def test_a_get_is_measured_once(tmp_path: Path) -> None:
+    """A connection that closes without an answer is not tried again behind the tester's back."""
+    node = FakeOrchestrator({"hello-world": hang_up})
+    async with fake_orchestrators(node, FakeOrchestrator()) as tables:
+        results, _ = await run_tick(config(tmp_path, tables))
+    assert results["someone/hello-world"].reason == "app_cut_short"
+    assert len(node.requests) == 1
+
+
+async def test_silence_and_refusal(tmp_path: Path) -> None:
+    """An app that never answers, and an orchestrator that is gone after it was asked, fail: others can be reached."""
+    is_over = asyncio.Event()
+
+    async def wait(_: web.Request) -> web.Response:
+        await is_over.wait()
+        return web.Response()
+
+    silent = FakeOrchestrator({"silent": wait})
+    gone = FakeOrchestrator({"gone": wait}, closes_after_discovery=True)
+    pipelines = {"any": {"runner": True, "apps": ["someone/*"], "uri": "/run", "timeout": "500ms"}}
+    async with fake_orchestrators(silent, gone) as tables:
+        results, _ = await run_tick(config(tmp_path, tables, pipelines=pipelines))
+        is_over.set()
+    assert results["someone/silent"].reason == "timeout"
+    assert results["someone/gone"].reason == "unreachable"
+    assert not gone.requests
+
+
+async def test_what_is_not_tested_says_why(tmp_path: Path) -> None:
+    """A price, a session, a URL of another host and an app without a definition are skips, each with its reason."""
+    ok = answers(lambda: web.Response(text="ok"))
+    node = FakeOrchestrator(
+        dict.fromkeys(("priced", "persistent", "foreign", "unknown", "hello-world"), ok),
+        {
+            "priced": {"price_info": {"price": 7, "currency": "wei", "unit": "fixed"}},
+            "persistent": {"mode": "persistent"},
+            "foreign": {"url": "https://other.example/apps/foreign/app"},
+        },
+    )
+    pipelines = {
+        "any": {"runner": True, "apps": ["someone/p*", "someone/foreign"], "uri": "/run"},
+        "someone/hello-world": {"runner": True, "uri": "/own", "enabled": False},
+    }
+    async with fake_orchestrators(node) as tables:
+        results, skipped = await run_tick(config(tmp_path, tables, pipelines=pipelines))
+    assert not results
+    assert not node.requests
+    assert skipped == {"unpaid": 1, "persistent": 1, "foreign_url": 1, "no_definition": 1, "disabled": 1}
+
+
+async def test_orchestrators_are_tested_side_by_side(tmp_path: Path) -> None:
+    """Each app answers only once all orchestrators have been asked, so one after the other would never end."""
+    barrier = asyncio.Barrier(4)
+
+    async def wait(_: web.Request) -> web.Response:
+        async with barrier:
+            return web.Response(text="ok")
+
+    nodes = [FakeOrchestrator({f"hello-{number}": wait}) for number in range(4)]
+    pipelines = {"hello": {"runner": True, "apps": ["someone/hello-?"], "uri": "/"}}
+    async with fake_orchestrators(*nodes) as tables:
+        results, _ = await run_tick(config(tmp_path, tables, pipelines=pipelines))
+    assert [row.reason for row in results.values()] == ["ok"] * 4
+
+
+async def test_a_dead_gateways_jobs_are_given_up_beside_live_runners(tmp_path: Path) -> None:
+    """What only a gateway can send is skipped when its deadline comes; the runner's job has passed by then."""
+    node = FakeOrchestrator({"hello-world": answers(lambda: web.Response(text="hello"))})
+    async with fake_orchestrators(node) as tables:
+        tables[0]["capabilities"] = [{"pipeline": "llm", "model": "m"}]
+        results, skipped = await run_tick(config(tmp_path, tables, schedule={"run_at_start": False, "deadline": "3s"}))
+    assert {name: row.reason for name, row in results.items()} == {"someone/hello-world": "ok"}
+    assert sum(skipped.values()) == 1
+
+
+async def test_not_enabled_asks_nobody(tmp_path: Path) -> None:
+    """Without [live_runner] no orchestrator hears of the tester."""
+    asked = []
+
+    async def discover(_: web.Request) -> web.Response:
+        asked.append(1)
+        return web.json_response([])
+
+    async with fake_orchestrators(FakeOrchestrator(discovery=discover)) as tables:
+        results, _ = await run_tick(config(tmp_path, tables, live_runner={"networks": list(LOOPBACK)}))
+    assert not asked
+    assert not results
+
+
+# What becomes of each app of the scenario with a fault, by the fault; those that are skipped have no result.
+FAULTS = {
+    "": "ok",
+    "runner_slow": "ok",
+    "runner_down": "app_down",
+    "runner_busy": "busy",
+    "runner_hangs": "timeout",
+    "runner_wrong": "check:chat",
+    "runner_fails": "app_error",
+    "runner_resets": "app_cut_short",
+    "runner_endless": "too_large",
+    "runner_gone": "app_gone",
+    "runner_redirects": "refuted",
+    "runner_says_busy": "app_error",
+    "runner_says_missing": "app_refused",
+}
+
+
+@pytest.mark.slow
+async def test_the_simulated_network(tmp_path: Path) -> None:
+    """Every app of the scenario is judged as its fault deserves, and no request reaches an app that is skipped."""
+    scenario = Scenario.load("live-runner")
+    runners = {(node.address, runner.app): runner for node in scenario.orchestrators for runner in node.runners}
+    async with simulated_tester(
+        scenario,
+        tmp_path,
+        live_runner={"enabled": True, "networks": list(LOOPBACK)},
+        pipelines={"hello-world": {"timeout": "10s"}},
+        limits={"max_response": "8MiB"},
+    ) as tester:
+        report = await tester.tick()
+        rows = await tester.results()
+    results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in runners}
+    assert {key: row.reason for key, row in results.items()} == {key: FAULTS[runners[key].fault] for key in results}
+    assert {runners[key].fault for key in results} == set(FAULTS)
+    assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
+    assert {"persistent", "unpaid", "foreign_url"} <= set(report.skipped)
+
+
+@asynccontextmanager
+async def runner_discovery(*, networks: tuple[str, ...] = LOOPBACK, **limits: Any) -> AsyncIterator[RunnerDiscovery]:
+    """Open a client, and yield what asks orchestrators through it."""
+    client = LiveRunnerClient(networks)
+    await client.open()
+    try:
+        yield RunnerDiscovery(client, **limits)
+    finally:
+        await client.close()
+
+
+async def _endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    blanks = b" " * 65_536
+    # Writing to a connection that is gone neither waits nor raises at once.
+    while request.transport is not None and not request.transport.is_closing():
+        await response.write(blanks)
+        await asyncio.sleep(0)
+    return response
+
+
+async def _silent(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("handler", "problems"),
+    [
+        (_endless, 1),
+        (_silent, 0),
+        (answers(lambda: web.Response(text="<html>", content_type="text/html")), 1),
+        (answers(lambda: web.Response(status=404, text="live runners are not supported")), 0),
+        (answers(lambda: web.Response(status=307, headers={"Location": "/discovery"})), 0),
+        (answers(lambda: web.Response(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})), 1),
+        (answers(lambda: web.json_response([{"runners": [{"app": f"a{n}"} for n in range(10_000)]}])), 11),
+        (hang_up, 0),
+    ],
+)
+async def test_hostile_lists_cost_little(handler: Handler, problems: int) -> None:
+    """Each ends within its limits without a runner, and the event loop is never held up."""
+    longest = 0.0
+
+    async def measure() -> None:
+        nonlocal longest
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - began)
+
+    async with (
+        fake_orchestrators(FakeOrchestrator(discovery=handler)) as (table,),
+        runner_discovery(timeout_s=2.0, max_runners=10) as discovery,
+    ):
+        watch = asyncio.create_task(measure())
+        listing = await asyncio.wait_for(discovery.list_runners(table["service_uri"]), TIMEOUT_S)
+        watch.cancel()
+    assert not listing.capabilities
+    assert len(listing.problems) == problems
+    assert longest < 0.5
+
+
+async def test_the_testers_own_addresses_are_not_asked() -> None:
+    """A service URI on the chain may name the tester's own machine; without `networks` nothing is sent there."""
+    asked = []
+
+    async def discover(_: web.Request) -> web.Response:
+        asked.append(1)
+        return web.json_response([])
+
+    async with (
+        fake_orchestrators(FakeOrchestrator(discovery=discover)) as (table,),
+        runner_discovery(networks=()) as discovery,
+    ):
+        port = table["service_uri"].rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
+            await discovery.list_runners(f"https://{host}:{port}")
+        assert not asked
+
+
+async def test_orchestrators_keep_their_order_and_capabilities() -> None:
+    """Runners are added to what is known; those that do not answer stay as they were."""
+    node = FakeOrchestrator({"hello-world": answers(lambda: web.Response(text="x"))})
+    async with fake_orchestrators(node) as (table,), runner_discovery() as discovery:
+        known = [
+            Orchestrator("0xa", f"https://127.0.0.1:{free_port()}"),
+            Orchestrator("0xb", table["service_uri"]),
+            Orchestrator("0xc", ""),
+            Orchestrator("0xd", "https://[broken"),
+        ]
+        found = await discovery.add_runners(known)
+    assert [orchestrator.address for orchestrator in found] == ["0xa", "0xb", "0xc", "0xd"]
+    assert [len(orchestrator.capabilities) for orchestrator in found] == [0, 1, 0, 0]
