@@ -63,6 +63,7 @@ async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
 
 def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
     """Return a configuration for the simulated network, with timeouts that suit a quick one."""
+    has_runners = any(node.runners or node.live_runners for node in network.scenario.orchestrators)
     return {
         "region": "FRA",
         "schedule": {"interval": "1m", "deadline": "5m"},
@@ -83,5 +84,7 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
         "leaderboard": {"url": network.leaderboard.url, "secret": network.leaderboard.secret},
         "store": {"path": str(folder / "jobtester.db")},
         "discovery": {"patience": "5s"},
+        # Simulated orchestrators are on this machine, where the tester asks nobody without being told to.
+        "live_runner": {"enabled": has_runners, "networks": ["127.0.0.0/8"]},
         "pipelines": {slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
     }
