@@ -156,7 +156,7 @@ def test_a_copy_is_made_and_brought_back_as_the_page_says(project: Project) -> N
     project.compose("down", "--volumes")
     project.compose("up", "--detach", "--wait")
     assert not before & _ids(project)
-    project.shell(_documented_commands("How do I bring a copy back?"))
+    project.shell(_documented_commands("How do I restore a backup?"))
     block_until(lambda: before <= _ids(project), "all that was there", timeout_s=30)
     block_until(lambda: before < _ids(project), "something new", timeout_s=60)
 
