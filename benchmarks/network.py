@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.scenario import GatewaySpec
 
 
 @dataclass(slots=True)

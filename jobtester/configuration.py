@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration in which everything was checked; `overrides` are tables that the command line laid over it."""
+    """A checked configuration; `overrides` are the tables by which the command line replaced keys of the file."""
 
     settings: Settings
     catalogue: Catalogue

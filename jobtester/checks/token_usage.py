@@ -18,7 +18,7 @@ from jobtester.checks.untrusted_json import is_number
 # each. For English this is within a tenth or two of what usual tokenizers count.
 _TOKEN = re.compile(rf"[{WITHOUT_SPACES}]|[^\W\d_{WITHOUT_SPACES}]{{1,8}}|\d{{1,3}}|[^\w\s]|_+")
 # A claim of half as much again is more than tokenizers differ by, so it contradicts the text. From three times on,
-# thoughts that are not shown are the better explanation: then nothing can be measured, and nobody is blamed.
+# thoughts that are not shown are the better explanation: then the rate is not measured, and the answer has no note.
 _CONTRADICTED_RATIO = 1.5
 _HIDDEN_RATIO = 3.0
 _SLACK_TOKENS = 8  # that are counted and appear nowhere: end marks, marks of a template

@@ -105,7 +105,7 @@ def exit_code(report: TickReport, results: Sequence[Result], undelivered: dict[s
     """Return the exit code of a run; `strict` is `--fail-on-failed`."""
     if report.state not in ("finished", "suspect"):
         return 1
-    # Failures come before gaps: whoever runs this in CI wants to see the orchestrator's fault first.
+    # Failures come before gaps: a CI run has to show the orchestrator's fault first.
     if strict and report.outcomes[Outcome.FAILED]:
         return 1
     untested = sum(report.skipped[reason] for reason in _UNTESTED_SKIPS) + sum(

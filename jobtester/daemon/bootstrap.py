@@ -104,7 +104,7 @@ async def open_daemon(
             on_tick_finished=finish_tick,
         )  # fmt: skip
         stack.push_async_callback(_close_gateways, coordinator)
-        with contextlib.suppress(StoreError):  # then the limits are learned anew
+        with contextlib.suppress(StoreError):  # then the limits are learned again
             planner.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
         scheduler = TickScheduler(coordinator, settings.schedule, metrics)
         reconfiguration = Reconfiguration(in_force, coordinator, scheduler, delivery)

@@ -85,7 +85,7 @@ class Signals:
 
     def _request_stop(self, number: signal.Signals) -> None:
         if self._stop_requested.is_set():
-            # By the default action, so that whoever started the process sees by which signal it ended.
+            # By the default action, so that the parent process sees by which signal it ended.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._stop_requested.set()

@@ -80,7 +80,7 @@ def judge(
 
 
 def _judge_without_answer(exchange: Exchange, gateway_alive: bool) -> Verdict | None:
-    """Return the verdict where no answer has to be looked at, None where one has."""
+    """Return the verdict on a job whose answer need not be read; None if it has to be."""
     if exchange.ending is Ending.ABORTED:
         return Verdict.from_code("shutdown")
     if exchange.ending is Ending.REFUSED:

@@ -10,8 +10,9 @@ capacity nothing follows, but at the very end one lone pair comes for each sessi
 no orchestrator to select is a lone pair.
 
 How long a question and a call take depends on distances that the tester does not know, so the questions are not cut at
-a fixed pause. Every sequence of pairs and triples that a gateway could have produced is laid over the pauses between
-questions, and is the costlier the worse one single limit separates its pauses within bursts from those between bursts.
+a fixed pause. Every sequence of pairs and triples that a gateway could have produced is compared with the pauses
+between questions, and is the costlier the worse one single limit separates its pauses within bursts from those between
+bursts.
 A pattern is reported only if its best sequence fits well, and clearly better than those of all other patterns: a busy
 orchestrator must never be charged with a failure.
 

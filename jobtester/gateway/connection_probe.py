@@ -39,7 +39,7 @@ class ConnectionProbe:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take all service URIs of the tick; each attempt to connect takes `timeout_s` seconds at most."""
+        """Probe among the service URIs of a tick; an attempt to connect is given up after `timeout_s` seconds."""
         self._endpoints = {endpoint: uri for uri in service_uris if (endpoint := parse_endpoint(uri)) is not None}
         self._timeout_s = timeout_s
         self._pause_s = pause_s

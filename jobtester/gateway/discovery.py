@@ -102,7 +102,7 @@ async def discover(
                     return orchestrators
                 has_empty_answer = True
         if now() >= deadline or (is_final and not has_empty_answer):
-            # A gateway that answers in order and knows nobody is no error: there is nothing to test.
+            # An empty list of a gateway that works is not an error: there is nothing to test.
             if has_empty_answer:
                 return []
             error_type = NoCommonAddressError if is_final else DiscoveryError

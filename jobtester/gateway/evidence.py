@@ -185,7 +185,7 @@ class EvidenceCollector:
         if self.metrics is not None and before is not None:
             after = await self.metrics.read_after(exchange.ended_monotonic)
             if after is not None:
-                # Unix time of the start, which a gateway computes anew at each reading: it may be off by a little.
+                # Unix time of the start, which a gateway computes at each reading: it may differ by some milliseconds.
                 restarted = bool(
                     after.gateway_started_at
                     and before.gateway_started_at

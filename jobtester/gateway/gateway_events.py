@@ -104,7 +104,7 @@ class EventLog:
         # so the smallest delay of late is nearly all difference.
         self._delays.append(event.arrived_at - event.ended_at)
         self._offset_s = min(self._delays)
-        # Whoever waits holds the old Event and wakes; whoever comes later waits for the next arrival.
+        # A task that waits now holds the old Event and wakes; a later one waits for the next arrival.
         self._arrival.set()
         self._arrival = asyncio.Event()
 

@@ -29,7 +29,7 @@ _MAX_TOKEN_OVERLAP = 64  # bytes of a first token that may have come in the chun
 
 @dataclass(slots=True)
 class JobSender:
-    """Sends jobs to whoever is called `peer` in messages. Every job gets a connection of its own.
+    """Sends jobs to one peer, which messages call `peer`. Every job gets a connection of its own.
 
     An idle connection that the peer closes at the wrong moment looks exactly like a peer that ends a job without a
     response, which is charged to an orchestrator. So jobs do not share connections.

@@ -1,8 +1,8 @@
 """Decide which orchestrator a webhook gateway may select, and when that may change. Pure rules of time, no I/O.
 
-A gateway asks the webhook several times before each attempt of a job, and takes whoever is named just then. Nothing in
-its question says for which job it asks. So the tester keeps one orchestrator named until no question can follow for a
-job that was meant for it.
+A gateway asks the webhook several times before each attempt of a job, and uses the orchestrator that is named just
+then. Nothing in its question says for which job it asks. So the tester keeps one orchestrator named until no question
+can follow for a job that was meant for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a tick needs of whoever takes its jobs: a gateway, or the orchestrators themselves."""
+"""Define what takes the jobs of a tick: a gateway, or the orchestrators themselves."""
 
 from __future__ import annotations
 

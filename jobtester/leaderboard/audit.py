@@ -53,7 +53,7 @@ class DeliveryAudit:
             return
         self._last_run_at = now
         per_tick = _UNLIMITED if self._reads_all else options.audit_per_tick
-        # The sample is drawn anew each time, but an absence takes several look-ups of the same stat. So a stat that was
+        # A new sample is drawn each time, but an absence takes several look-ups of the same stat. So a stat that was
         # missed once is looked up until it is shown or proven lost. Were it left to the draw, another stat of its tick
         # could be shown first, which ends the tick's sample, and the loss would never be noticed.
         self._missed = {

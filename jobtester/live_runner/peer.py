@@ -33,7 +33,7 @@ class DirectLease:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def finish(self, exchange: Exchange) -> TargetingResult:
-        """Take the connection to the advertised service URI as proof, unless it leads on to somebody else."""
+        """Count the connection to the advertised service URI as proof, unless it redirects to another host."""
         target = parse_endpoint(self.service_uri)
         if parse_endpoint(self.runner_url) != target:
             line = f"direct: the runner's URL {self.runner_url} is not at {self.service_uri}"
@@ -126,10 +126,10 @@ class LiveRunnerPeer:
         """Do nothing: nobody is named."""
 
     def update_overlap(self) -> None:
-        """Do nothing: whoever served a job is known at once."""
+        """Do nothing: who served a job is known at once."""
 
     def disable_overlap(self) -> None:
-        """Do nothing: whoever served a job is known at once."""
+        """Do nothing: who served a job is known at once."""
 
 
 def _join(base: str, url: str) -> str:

@@ -99,7 +99,7 @@ class OutsideValues:
 def merge_entries(
     tables: Mapping[str, Any], entries: Iterable[OutsideValue], model: type[BaseModel]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return tables with entries laid over them, and a problem for each that does not fit."""
+    """Return tables with entries merged into them, and a problem for each that does not fit."""
     merged: Any = dict(tables)
     problems = []
     for entry in entries:

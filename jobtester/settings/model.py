@@ -70,7 +70,7 @@ class CheckedSettings:
 
     @classmethod
     def from_tables(cls, content: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Self:
-        """Check tables, with secret files and the environment laid over them, and return every problem at once."""
+        """Check tables, with secret files and the environment merged into them, and return every problem at once."""
         outside = read_outside_values(Settings)
         tables, misplaced = merge_entries(deep_merge(content, overrides or {}), outside.entries, Settings)
         repaired, refused = check_tables(tables, {entry.path: entry.source for entry in outside.entries})

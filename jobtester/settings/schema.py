@@ -85,7 +85,7 @@ def format_path(path: Path) -> str:
 
 
 def deep_merge(base: Any, override: Any) -> Any:
-    """Return `override` laid over `base`: tables key by key, at any depth; anything else is replaced."""
+    """Return `base` with `override` merged into it: tables key by key, at any depth; anything else is replaced."""
     if isinstance(base, Mapping) and isinstance(override, Mapping):
         return {**base, **{key: deep_merge(base.get(key), value) for key, value in override.items()}}
     return override

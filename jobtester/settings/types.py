@@ -33,7 +33,7 @@ def _split_http_url(value: str) -> SplitResult:
 
 
 class SecretUrl(SecretStr):
-    """An address of which only scheme and host are shown: whoever knows the rest may post to it."""
+    """An address of which only scheme and host are shown: anybody who knows the rest can post to it."""
 
     def _display(self) -> str:
         parts = urlsplit(self.get_secret_value())

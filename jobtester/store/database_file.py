@@ -20,8 +20,8 @@ from jobtester.store.migrations import migrate, refuse_newer
 log = structlog.get_logger()
 
 # Busy handling. The daemon's writer never competes with itself, but commands such as `outbox retry` write to the same
-# file, each for milliseconds. SQLite waits this long for the lock before it reports SQLITE_BUSY; whoever still holds it
-# then is another program with an open transaction, which only a person can end.
+# file, each for milliseconds. SQLite waits this long for the lock before it reports SQLITE_BUSY; a process that still
+# holds it then is another program with an open transaction, which only a person can end.
 _BUSY_TIMEOUT_S = 5.0
 _MAX_CHECKED_BYTES = 64 * 2**20  # to check a larger file at every start takes too long; see mark_suspect
 _FREE_BYTES = 512 * 1024

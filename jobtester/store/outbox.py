@@ -278,7 +278,7 @@ class Outbox:
     async def record_audit(self, seq: int, *, lost: str = "") -> None:
         """Record that a delivered stat was read back; if it is `lost`, and why, make it pending once more.
 
-        After that it is to be read back anew.
+        After that it is read back again.
         """
         now = self._clock()
         statement, values = (_REPOST_LOST, (now, lost, seq)) if lost else (_MARK_AUDITED, (now, seq))

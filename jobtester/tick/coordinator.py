@@ -105,7 +105,7 @@ class TickCoordinator:
             with crashes.unit("tick", tick=tick):
                 await self._record_end(replace(report, state=state, problem=problem, finished_at=finished_at))
         finally:
-            # Only now is the tick over for whoever asks: by then its end is recorded.
+            # Only now does the tick count as over: by then its end is recorded.
             report.state, report.problem, report.finished_at = state, problem, finished_at
             self.problem = problem
             self._runner = None

@@ -18,7 +18,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Take the job back as if it had never been taken: it never left."""
+    """Return the job to the queue as if it had never been taken: it never left."""
 
 
 @dataclass(frozen=True, slots=True)

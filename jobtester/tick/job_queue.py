@@ -143,7 +143,7 @@ class JobQueue:
         while self._heap and taken is None:
             entry = heapq.heappop(self._heap)
             queued = self._by_target[entry[2]]
-            # An entry is not removed when its orchestrator's work changes; it is out of date and offered anew.
+            # An entry is not removed when its orchestrator's work changes: it is out of date, and another is pushed.
             if -entry[0] != queued.remaining_s or not queued.jobs or queued.in_flight >= self._per_orchestrator:
                 queued.is_queued = False
                 self._offer(entry[2], queued)

@@ -87,7 +87,7 @@ def make_trigger(schedule: ScheduleSettings) -> RecurringTrigger:
 def longest_interval_s(trigger: BaseTrigger, instants: Sequence[datetime]) -> float:
     """Return the longest time from one of these instants to the next, and to the one that a trigger lets follow.
 
-    A cron schedule may have pauses, over a weekend for instance: near one, nobody is late who is not late by it.
+    A cron schedule may have pauses, over a weekend for instance. Near one, a tick is late only after that pause.
     """
     follows = trigger.get_next_fire_time(instants[-1], instants[-1])
     known = [*instants, *([follows] if follows is not None else [])]

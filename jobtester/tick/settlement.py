@@ -33,7 +33,7 @@ class _InterimResult:
 
     @property
     def final(self) -> Result:
-        """The result to record if the job does not run again; that of an unproven job says that nobody is proven."""
+        """The result to record if the job does not run again; that of an unproven job is `unproven`."""
         keeps_verdict = not self.is_unproven or self.result.verdict.code in _KEPT_IF_UNPROVEN
         return self.result if keeps_verdict else as_unproven(self.result)
 

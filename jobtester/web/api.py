@@ -171,7 +171,7 @@ async def get_tick(request: web.Request) -> web.Response:
 
 @routes.post("/api/ticks")
 async def start_tick(request: web.Request) -> web.Response:
-    """Start a tick now, for whoever has the admin token."""
+    """Start a tick now, for a caller with the admin token."""
     context = request.app[CONTEXT]
     token = context.settings().server.admin_token
     if token is None:

@@ -44,7 +44,7 @@ class RateLimiter:
         """Count a request of a source. Return True if it has had too many within a minute."""
         now = self.clock()
         if source not in self._times and len(self._times) >= _MAX_SOURCES:
-            # Forgetting the oldest source bounds the memory; whoever controls a thousand addresses is not stopped here.
+            # Forgetting the oldest source bounds the memory; a caller with a thousand addresses is not stopped here.
             self._times.pop(next(iter(self._times)))
         times = self._times.setdefault(source, deque(maxlen=self.per_minute))
         if len(times) == self.per_minute and now - times[0] < 60:

@@ -10,8 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from tests.harness.process import VALID_CONFIG, run_command, run_command_in_thread, running_daemon, write_config
 from tests.harness.waiting import until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import generate
 from tests.harness.process import clean_environment, run_command_in_thread, write_config
 
 

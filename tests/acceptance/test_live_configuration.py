@@ -15,8 +15,9 @@ import aiohttp
 import pytest
 import tomli_w
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.scenario import GatewaySpec
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
 from tests.harness.waiting import until

@@ -22,8 +22,9 @@ import orjson
 import pytest
 
 from jobtester.cli import main
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from jobtester.store.outbox import StateChange
 from tests.harness.delivery import delivery_harness
 from tests.harness.process import clean_environment, run_command_in_thread, running_daemon, write_config

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 import tomli_w
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import generate
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
 from tests.harness.waiting import until

@@ -12,7 +12,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec
 from jobtester.store.queries import Queries
 from tests.harness.browser import console
 from tests.harness.hostile_texts import TICK, hostile_tester

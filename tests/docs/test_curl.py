@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec
 from tests.harness import pages
 from tests.harness.simulated import simulated_tester
 from tests.harness.waiting import until
@@ -25,7 +26,7 @@ def _lines() -> list[str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_curl_lines_are_answered(tmp_path: Path) -> None:
-    """Whoever copies a curl line gets an answer, and not an error."""
+    """A curl line that is copied gets an answer, and not an error."""
     lines = _lines()
     assert lines, "no page has an example"
     network = generate(

@@ -132,7 +132,7 @@ def test_every_table_is_on_some_page() -> None:
 
 @each_page
 def test_commands_exist(page: Page) -> None:
-    """Whoever copies a command has one that this version understands."""
+    """This version understands every command on a page."""
     for words in page.commands:
         _assert_command(words)
     for code in page.inline:
@@ -203,7 +203,7 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 @pytest.mark.parametrize("command", ["demo", "simulate"])
 def test_help_names_the_built_in_networks(command: str) -> None:
-    """Whoever is to choose one sees which there are."""
+    """A page that lets you choose lists what there is."""
     below = _subcommands(make_parser())
     assert below is not None
     assert f"a built-in network: {', '.join(scenario.builtin_names())}" in " ".join(
@@ -228,7 +228,7 @@ def _every_command(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> I
 
 @each_page
 def test_toml_blocks_are_usable(page: Page) -> None:
-    """Whoever copies a piece of configuration into a file that is otherwise sound has a file that is sound."""
+    """A piece of configuration that is copied into a valid file leaves it valid."""
     for body in page.blocks("toml"):
         base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
         merged = deep_merge(base, tomllib.loads(body))

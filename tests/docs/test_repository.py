@@ -50,7 +50,7 @@ def test_ci_runs_targets_that_exist() -> None:
 
 
 def test_hooks_run_every_tool_of_lint() -> None:
-    """Whoever commits with the hooks passes `make lint`."""
+    """A commit made with the hooks passes `make lint`."""
     hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
     recipe = (ROOT / "Makefile").read_text("utf-8").split("\nlint:", 1)[1].split("\n\n", 1)[0]
     for tool in re.findall(r"\$\(BIN\)/([\w-]+(?: (?:check|format))?)", recipe):

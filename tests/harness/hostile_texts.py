@@ -15,7 +15,7 @@ from jobtester.domain.reasons import Note, Outcome, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.domain.tick_report import TickReport
-from jobtester.simulator.scenario import generate
+from jobtester.simulator.generated_scenario import generate
 from jobtester.store.outbox import StateChange
 from jobtester.store.ticks import Ticks
 from tests.harness.simulated import SimulatedTester, simulated_tester

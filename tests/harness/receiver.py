@@ -15,8 +15,9 @@ from typing import Any
 import aiohttp
 import orjson
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.scenario import GatewaySpec
 from tests.harness.simulated import SimulatedTester, simulated_tester
 
 SECRET = "testsecret"

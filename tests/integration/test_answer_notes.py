@@ -10,7 +10,7 @@ import orjson
 
 from jobtester.domain.reasons import Note, Verdict
 from jobtester.domain.results import Result
-from jobtester.simulator.scenario import generate
+from jobtester.simulator.generated_scenario import generate
 from tests.harness.hostile_texts import hostile_result
 from tests.harness.process import run_command_in_thread, write_config
 from tests.harness.simulated import SimulatedTester, simulated_tester

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec
 from jobtester.store.database import Database
 from jobtester.store.ticks import Ticks
 from jobtester.web import webhooks
@@ -229,7 +230,7 @@ async def test_a_bad_request_gets_one_message_that_names_the_parameter(tmp_path:
                 assert answer.status in (400, 404)
 
 
-async def test_a_tick_is_started_by_whoever_has_the_token(tmp_path: Any) -> None:
+async def test_a_tick_is_started_with_the_token(tmp_path: Any) -> None:
     """202 and a tick with trigger `api`; 409 while it runs; 401 for no, a wrong or an unfit token."""
     async with (
         api_client(tmp_path, ticks=0, server={"host": "127.0.0.1", "port": 0, "admin_token": TOKEN}) as (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from tests.harness.simulated import misattributed_results, simulated_tester
 
 SLUGS = ("text-to-image", "llm", "image-to-text", "text-to-speech", "audio-to-text")

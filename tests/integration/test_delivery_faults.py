@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec
 from jobtester.store.outbox import StateChange
 from tests.harness.delivery import delivery_harness
 from tests.harness.simulated import simulated_tester

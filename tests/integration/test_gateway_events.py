@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobtester.gateway.gateway_events import parse_events
-from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 from tests.harness.waiting import until
 

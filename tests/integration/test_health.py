@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from jobtester.errors import JobTesterError
-from jobtester.simulator.scenario import generate
+from jobtester.simulator.generated_scenario import generate
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.waiting import until
 
@@ -132,7 +132,7 @@ async def test_a_clock_overdue_by_two_intervals_is_unhealthy(tmp_path: Path) -> 
 
 
 async def test_an_event_loop_that_is_held_up_is_unhealthy(tmp_path: Path) -> None:
-    """The heartbeat is of its own time: when it is late, the tester says so to whoever can still ask."""
+    """The heartbeat measures its own delay: when it is late, every request that can still be answered says so."""
     async with serving_tester(tmp_path) as (tester, _):
         next(task for task in asyncio.all_tasks() if task.get_name() == "health").cancel()
         await asyncio.sleep(0)

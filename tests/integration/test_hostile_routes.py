@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.scenario import GatewaySpec
 from jobtester.web.requests import BodyReadError, read_limited
 from tests.harness.process import DaemonProcess, running_daemon, write_config
 

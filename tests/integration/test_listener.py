@@ -1,4 +1,4 @@
-"""A simulated port closes whole: whoever was just connecting is let in and sent away, and nothing stays open."""
+"""A simulated port closes whole: a client that was just connecting is let in and sent away, and nothing stays open."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobtester.metrics import MAX_SERIES, Metrics
-from jobtester.simulator.scenario import GatewaySpec, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec
 from tests.harness.simulated import simulated_tester
 
 HOME = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from jobtester.domain.reasons import Outcome, Verdict
-from jobtester.simulator.scenario import generate
+from jobtester.simulator.generated_scenario import generate
 from tests.harness.hostile_texts import HOSTILE, MARKED, TICK, hostile_result, hostile_tester
 from tests.harness.simulated import simulated_tester
 

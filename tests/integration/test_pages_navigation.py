@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestServer
 
 from jobtester.logs import configure_logs
 from jobtester.metrics import Metrics
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.pages import KEEPALIVE_S, stream_progress
 from tests.harness.simulated import SimulatedTester, simulated_tester

@@ -131,7 +131,7 @@ async def test_results_wait_for_a_store_that_cannot_be_written(tmp_path: Path) -
         assert await states(database) == {"pending": 1}
 
 
-async def test_whoever_gives_up_gets_the_error(tmp_path: Path) -> None:
+async def test_giving_up_raises_the_error(tmp_path: Path) -> None:
     """A tester that stops does not wait for a disk."""
     async with open_database(tmp_path / "store.db") as database:
         recorder = make_recorder(database)

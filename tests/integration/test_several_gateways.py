@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobtester.gateway.targeting import WebhookTargeting
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from tests.harness.simulated import SimulatedTester, misattributed_results, simulated_tester
 from tests.harness.waiting import until
 

@@ -19,16 +19,9 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import (
-    ByocSpec,
-    GatewaySpec,
-    ModelSpec,
-    OrchestratorSpec,
-    Scenario,
-    builtin_names,
-    generate,
-)
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, ModelSpec, OrchestratorSpec, Scenario, builtin_names
 from tests.harness.samples import each_sample
 from tests.harness.waiting import until
 

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.simulator.leaderboard.rows import Row, RowsFile
 from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import generate
 
 BODY = b'{"region":"FRA","orchestrator":"0x1","model":"m","pipeline":"Llm","success_rate":1,"round_trip_time":0.1}'
 

@@ -63,7 +63,7 @@ async def stop_after(tester: SimulatedTester, happened: asyncio.Event) -> float:
     running = asyncio.ensure_future(tester.tick())
     await asyncio.wait_for(happened.wait(), 60)
     for _ in range(20):
-        await asyncio.sleep(0)  # whoever is next in line takes its place
+        await asyncio.sleep(0)  # the next in line takes its place
     began = time.monotonic()
     tester.daemon.stop()
     await asyncio.wait_for(running, 120)

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from jobtester.errors import StoreError
-from jobtester.simulator.scenario import GatewaySpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 from jobtester.store.database import Database
 from tests.harness.delivery import delivery_harness
 from tests.harness.disk import fill_disk

@@ -15,7 +15,8 @@ import pytest
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.lease import Lease, LeasedJob
 from jobtester.gateway.targeting import WebhookTargeting
-from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario, generate
+from jobtester.simulator.generated_scenario import generate
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, Scenario
 from tests.harness.simulated import BATCH_PIPELINES, SimulatedTester, misattributed_results, simulated_tester
 
 pytestmark = pytest.mark.slow

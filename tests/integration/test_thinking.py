@@ -57,7 +57,7 @@ async def test_a_thinking_model_passes_in_the_second_tick(stream: bool, tmp_path
 
 
 async def test_a_model_that_thinks_without_end_is_never_failed(tmp_path: Path) -> None:
-    """The limit grows up to its bound, and whoever needs more than that is held to account for nothing."""
+    """The limit grows up to its bound, and a model that needs more than that stays unscored."""
     async with simulated_tester(network(10_000), tmp_path) as tester:
         ticks = [(await tester.tick()).tick for _ in range(5)]
         rows = {row.tick: row for row in await tester.results() if row.model == "thinker"}

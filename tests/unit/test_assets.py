@@ -149,7 +149,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, name: str, content: bytes, messa
     ],
 )
 def test_a_wrong_truth_is_refused(tmp_path: Path, truth: str, message: str) -> None:
-    """A truth that is not true would blame whoever answers rightly."""
+    """A truth that is not true would fail right answers."""
     (tmp_path / "a.png").write_bytes(make.picture(64, 64))
     (tmp_path / "truth.toml").write_text(truth)
     with pytest.raises(AssetError) as caught:

@@ -195,7 +195,7 @@ def test_names_and_slugs_are_two_forms_of_one() -> None:
 
 
 def test_a_node_that_is_listed_twice_is_tested_once() -> None:
-    """However its URI is written the second time, and whoever says so; another operator at that place is another."""
+    """However its URI is written the second time, by any gateway; another operator at that place is another."""
     twice = [
         Orchestrator("0xa", "https://o.example:8935/", (Capability("llm", "m"),)),
         Orchestrator("0xa", "https://O.example:8935", (Capability("llm", "m"), Capability("llm", "n"))),

@@ -108,7 +108,7 @@ async def reader(port: MetricsPort) -> AsyncIterator[MetricsReader]:
 
 
 async def test_jobs_that_end_together_share_a_reading(port: MetricsPort, reader: MetricsReader) -> None:
-    """A reading that began after a job's end shows the job, whoever asked for it."""
+    """A reading that began after a job's end shows the job, whichever job asked for it."""
     ended = time.monotonic()
     readings = await asyncio.gather(*(reader.read_after(ended) for _ in range(20)))
     assert port.reads == 1

@@ -66,7 +66,7 @@ def test_what_names_no_host_means_nobody(uri: str) -> None:
 
 
 def test_a_shared_endpoint_neither_proves_nor_refutes() -> None:
-    """One host and port registered by two operators: whoever served, neither can be distinguished from the other."""
+    """One host and port registered by two operators: neither can be distinguished from the other."""
     first, second = Orchestrator(A, "https://o.example:8935"), Orchestrator(B, "https://O.example:8935/")
     index = OrchestratorIndex([first, second])
     meant = index.find("o.example:8935", "")

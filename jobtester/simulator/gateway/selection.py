@@ -135,8 +135,8 @@ class StickySelection(Selection):
 class HalfSelection(StickySelection):
     """The selection of a gateway whose tester flags are set though their switch has no effect.
 
-    It queries the webhook at each use, as the tester gateway does, but keeps its sessions: whoever served well serves
-    again, whichever orchestrator the webhook names by now.
+    It queries the webhook at each use, as the tester gateway does, but keeps its sessions: the one that served well
+    serves again, whichever orchestrator the webhook names by now.
     """
 
     async def select(self, pipeline: str, model: str, requested_uri: str) -> Orchestrator | None:

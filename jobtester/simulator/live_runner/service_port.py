@@ -7,47 +7,24 @@ import json
 import os
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from jobtester.simulator.background_tasks import run_unless_set
 from jobtester.simulator.job_log import JobLog, LoggedRunnerRequest
 from jobtester.simulator.live_runner import discovery, errors
-from jobtester.simulator.live_runner.apps import AppRequest, AppResponse, create_own_error, run_app
+from jobtester.simulator.live_runner.app_caller import AppCaller, RunnerCall, break_connection
 from jobtester.simulator.live_runner.errors import RequestRefusedError
 from jobtester.simulator.live_runner.payment import Payment, PaymentLedger, PaymentMeter
 from jobtester.simulator.live_runner.runner import LiveRunner, Session
 from jobtester.simulator.orchestrator import Orchestrator
 
-_CHUNK_S = 0.01
-_SLOW_FACTOR = 10.0
-_MAX_FILES = 1000
-_ENDLESS_CHUNK = b" " * 65_536
 _MAX_BODY_BYTES = 64 * 2**20
 
 
-@dataclass(slots=True)
-class _Call:
-    """One request to a runner on its way; what it holds at the end is logged."""
-
-    kind: str
-    request: web.Request
-    received_at: float = field(default_factory=time.monotonic)
-    runner: LiveRunner | None = None
-    path: str = ""
-    fault: str = ""
-    session_id: str = ""
-    manifest_id: str = ""
-    paid_wei: int = 0
-    outcome: str = "served"
-    error: str = ""
-
-
-_Handler = Callable[[_Call], Awaitable[web.StreamResponse]]
+_Handler = Callable[[RunnerCall], Awaitable[web.StreamResponse]]
 
 
 class ServicePort:
@@ -62,7 +39,7 @@ class ServicePort:
         ]
         self._ledger, self._job_log = ledger, job_log
         self._random = random.Random(f"{seed}/{node.spec.address}/{number}")
-        self._files: OrderedDict[str, bytes] = OrderedDict()
+        self._apps = AppCaller()
         # Handlers are canceled when a client hangs up: the orchestrator returns the slot at once.
         self.app_runner = web.AppRunner(
             self._create_application(),
@@ -124,7 +101,7 @@ class ServicePort:
         return web.Response(body=body or json.dumps(entries).encode(), content_type=content_type)
 
     async def _handle_file(self, request: web.Request) -> web.Response:
-        content = self._files.get(request.match_info["name"])
+        content = self._apps.find_file(request.match_info["name"])
         if content is None:
             raise web.HTTPNotFound
         return web.Response(body=content, content_type="image/png")
@@ -137,7 +114,7 @@ class ServicePort:
         """Return a handler that logs each request before its last byte is sent."""
 
         async def handle_and_log(request: web.Request) -> web.StreamResponse:
-            call = _Call(kind, request, path="/" + request.match_info.get("path", ""))
+            call = RunnerCall(kind, request, path="/" + request.match_info.get("path", ""))
             try:
                 response = await handle(call)
             except RequestRefusedError as error:
@@ -157,7 +134,7 @@ class ServicePort:
 
         return handle_and_log
 
-    def _add_to_log(self, call: _Call, status: int | None) -> LoggedRunnerRequest:
+    def _add_to_log(self, call: RunnerCall, status: int | None) -> LoggedRunnerRequest:
         spec = call.runner.spec if call.runner else None
         return self._job_log.add_runner_request(
             kind=call.kind,
@@ -181,7 +158,7 @@ class ServicePort:
             paid_wei=call.paid_wei,
         )
 
-    def _find_runner(self, call: _Call) -> LiveRunner:
+    def _find_runner(self, call: RunnerCall) -> LiveRunner:
         name = call.request.match_info["runner"]
         call.runner = next((runner for runner in self.runners if name in (runner.runner_id, runner.url_name)), None)
         if call.runner is None:
@@ -190,7 +167,7 @@ class ServicePort:
         call.runner.require_found(self.node.spec)
         return call.runner
 
-    async def _run_single_shot(self, call: _Call) -> web.StreamResponse:
+    async def _run_single_shot(self, call: RunnerCall) -> web.StreamResponse:
         runner = self._find_runner(call)
         if runner.spec.mode != "single-shot":
             raise RequestRefusedError(400, errors.NOT_SINGLE_SHOT)
@@ -201,17 +178,19 @@ class ServicePort:
         call.session_id = session.session_id
         with runner.occupy_slot():
             if payment is None:
-                return await self._call_app(call, runner, session)
+                return await self._apps.call_app(call, runner, session, self._base_url)
             meter = PaymentMeter(payment)
             runner.meters[session.session_id] = meter
             try:
-                response = await run_unless_set(meter.lapsed, self._call_app(call, runner, session))
+                response = await run_unless_set(
+                    meter.lapsed, self._apps.call_app(call, runner, session, self._base_url)
+                )
             finally:
                 meter.stop()
                 runner.meters.pop(session.session_id, None)
-            return self._break_connection(call) if response is None else response
+            return break_connection(call) if response is None else response
 
-    async def _reserve(self, call: _Call) -> web.StreamResponse:
+    async def _reserve(self, call: RunnerCall) -> web.StreamResponse:
         runner = self._find_runner(call)
         if runner.spec.mode != "persistent":
             raise RequestRefusedError(400, errors.NOT_PERSISTENT)
@@ -228,12 +207,12 @@ class ServicePort:
             app_url = f"{self._base_url}/run/{session.proxy_key}"
         return web.json_response({"session_id": session_id, "app_url": app_url, "control_url": control_url})
 
-    async def _call_session(self, call: _Call) -> web.StreamResponse:
+    async def _call_session(self, call: RunnerCall) -> web.StreamResponse:
         runner = self._find_runner(call)
         call.session_id = call.request.match_info["session"]
-        return await self._call_app(call, runner, self._use_session(call, runner))
+        return await self._apps.call_app(call, runner, self._use_session(call, runner), self._base_url)
 
-    async def _call_proxy(self, call: _Call) -> web.StreamResponse:
+    async def _call_proxy(self, call: RunnerCall) -> web.StreamResponse:
         key = call.request.match_info["key"]
         for runner in self.runners:
             runner.is_healthy()  # a gap that nobody has looked at yet has lost its sessions
@@ -241,10 +220,10 @@ class ServicePort:
                 if session.proxy_key == key:
                     call.runner, call.session_id = runner, session.session_id
                     call.fault = runner.draw_fault(self.node.spec)
-                    return await self._call_app(call, runner, self._use_session(call, runner))
+                    return await self._apps.call_app(call, runner, self._use_session(call, runner), self._base_url)
         raise RequestRefusedError(404, errors.PROXY_NOT_FOUND)
 
-    def _use_session(self, call: _Call, runner: LiveRunner) -> Session:
+    def _use_session(self, call: RunnerCall, runner: LiveRunner) -> Session:
         session = runner.find_session(call.session_id)
         session.calls += 1
         if call.fault == "session_lost":
@@ -253,13 +232,13 @@ class ServicePort:
             raise RequestRefusedError(404, errors.PROXY_NOT_FOUND if is_proxied else errors.SESSION_NOT_FOUND)
         return session
 
-    async def _stop(self, call: _Call) -> web.StreamResponse:
+    async def _stop(self, call: RunnerCall) -> web.StreamResponse:
         runner = self._find_runner(call)
         call.session_id = call.request.match_info["session"]
         runner.stop_session(call.session_id)
         return web.Response(status=204)
 
-    async def _receive_payment(self, call: _Call) -> web.StreamResponse:
+    async def _receive_payment(self, call: RunnerCall) -> web.StreamResponse:
         runner = self._find_runner(call)
         call.session_id = call.request.match_info["session"]
         meter = runner.meters.get(call.session_id)
@@ -274,7 +253,7 @@ class ServicePort:
         meter.add(payment)
         return web.Response(body=os.urandom(32), content_type="application/octet-stream")
 
-    def _require_payment(self, call: _Call, runner: LiveRunner) -> tuple[Payment | None, web.Response | None]:
+    def _require_payment(self, call: RunnerCall, runner: LiveRunner) -> tuple[Payment | None, web.Response | None]:
         """Take the payment of a request that needs a slot, and return it or the challenge that asks for it.
 
         Both are None for a runner without a price. A full runner says so before it takes or asks for money.
@@ -307,7 +286,7 @@ class ServicePort:
         }
         return None, web.json_response(body, status=402)
 
-    def _accept_payment(self, call: _Call, payment: Payment, *, is_first: bool) -> None:
+    def _accept_payment(self, call: RunnerCall, payment: Payment, *, is_first: bool) -> None:
         self._ledger.accept(payment, is_first=is_first)
         call.manifest_id, call.paid_wei = payment.challenge.manifest_id, payment.wei
 
@@ -317,88 +296,3 @@ class ServicePort:
 
     def _control_url(self, runner: LiveRunner, session_id: str) -> str:
         return f"{self._base_url}/apps/{runner.url_name}/session/{session_id}"
-
-    async def _call_app(self, call: _Call, runner: LiveRunner, session: Session) -> web.StreamResponse:
-        if call.fault == "runner_down":
-            raise RequestRefusedError(502, errors.APP_UNREACHABLE)
-        if call.fault == "runner_hangs":
-            await asyncio.Event().wait()
-        control_url = self._control_url(runner, session.session_id)
-        request = call.request
-        app_request = AppRequest(
-            method=request.method,
-            path=call.path,
-            query=request.query_string,
-            content_type=request.headers.get("Content-Type", ""),
-            headers={
-                "Livepeer-Runner-Route": f"{self._base_url}/apps/{runner.url_name}",
-                "Livepeer-Runner-Session-Id": session.session_id,
-                "Livepeer-Session-Token": session.token,
-                "Livepeer-Session-Control": control_url,
-            },
-            body=await request.read(),
-        )
-        latency_s = runner.draw_latency()
-        await asyncio.sleep(latency_s * _SLOW_FACTOR if call.fault == "runner_slow" else latency_s)
-        if runner.spec.app_kind == "echo" and request.headers.get("Upgrade", "").lower() == "websocket":
-            return await _echo_messages(request)
-        if call.fault in ("runner_resets", "runner_endless"):
-            return await self._send_broken_body(call)
-        app_response = create_own_error(call.fault, is_session=runner.spec.mode == "persistent")
-        if app_response is None:
-            app_response = await asyncio.to_thread(run_app, runner.spec, app_request, call.fault)
-        if app_response.status >= 300:
-            call.outcome = "app_error"
-        return await self._pass_through(request, app_response)
-
-    async def _pass_through(self, request: web.Request, app_response: AppResponse) -> web.StreamResponse:
-        headers = {"Content-Type": app_response.content_type, **app_response.headers}
-        if not app_response.chunks:
-            body = app_response.body
-            if app_response.file:
-                body = body.replace(b"{file}", self._store_file(app_response.file).encode(), 1)
-            return web.Response(status=app_response.status, body=body, headers=headers)
-        response = web.StreamResponse(status=app_response.status, headers=headers)
-        await response.prepare(request)
-        for chunk in app_response.chunks:
-            await response.write(chunk)
-            await asyncio.sleep(_CHUNK_S)
-        return response
-
-    def _store_file(self, content: bytes) -> str:
-        """Keep a file for as long as there are not too many newer ones, and return its URL."""
-        name = f"{os.urandom(8).hex()}.png"
-        self._files[name] = content
-        if len(self._files) > _MAX_FILES:
-            self._files.popitem(last=False)
-        return f"{self._base_url}/files/{name}"
-
-    async def _send_broken_body(self, call: _Call) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        if call.fault == "runner_resets":
-            response.content_length = 4096
-        await response.prepare(call.request)
-        await response.write(b'{"text":"')
-        with suppress(ConnectionResetError):  # who reads with a limit leaves such a body
-            while call.fault == "runner_endless":
-                await response.write(_ENDLESS_CHUNK)
-                await asyncio.sleep(0.001)
-        return self._break_connection(call, response)
-
-    def _break_connection(self, call: _Call, response: web.StreamResponse | None = None) -> web.StreamResponse:
-        call.outcome = "broken"
-        if call.request.transport is not None:
-            call.request.transport.abort()
-        return response or web.Response(status=502)
-
-
-async def _echo_messages(request: web.Request) -> web.StreamResponse:
-    """Send back every message of a WebSocket until the client closes it."""
-    socket = web.WebSocketResponse()
-    await socket.prepare(request)
-    async for message in socket:
-        if message.type == web.WSMsgType.TEXT:
-            await socket.send_str(message.data)
-        elif message.type == web.WSMsgType.BINARY:
-            await socket.send_bytes(message.data)
-    return socket
