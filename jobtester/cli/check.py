@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -149,7 +150,7 @@ async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:
     if not orchestrators:
         return [CheckLine(False, "probe", "no orchestrator was discovered, so there is no job to send")]
     plan = await coordinator.planner.plan("check", orchestrators)
-    attempt = await coordinator.make_attempt(plan.seed)
+    attempts = await coordinator.make_attempts(plan.seed)
     lines: list[CheckLine] = []
     port = daemon.configuration.settings.server.port
     for gateway in coordinator.gateways:
@@ -163,7 +164,7 @@ async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:
         await gateway.begin_tick(orchestrators)
         try:
             jobs = _choose_probe_jobs(plan.jobs, gateway)
-            lines += [await _probe_gateway(attempt, gateway, job) for job in jobs]
+            lines += [await _probe_gateway(attempts[gateway.walk(job)], gateway, job) for job in jobs]
             if not jobs:
                 lines.append(CheckLine(False, subject, "no planned job may go through this gateway"))
         finally:
@@ -182,7 +183,7 @@ def _choose_probe_jobs(jobs: Sequence[Job], gateway: Gateway) -> list[Job]:
     return [job for job in (other, llm) if job is not None]
 
 
-async def _probe_gateway(attempt: JobAttempt, gateway: Gateway, job: Job) -> CheckLine:
+async def _probe_gateway(attempt: JobAttempt[Any], gateway: Gateway, job: Job) -> CheckLine:
     subject = f"probe of {gateway.name}"
     gateway.on_taken(job)
     try:

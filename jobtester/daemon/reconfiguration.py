@@ -10,8 +10,9 @@ from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.live_runner.peer import LiveRunnerPeer
+from jobtester.settings.live_sections import LiveRunnerSettings
 from jobtester.settings.model import Settings
-from jobtester.settings.sections import GatewaySettings, LiveRunnerSettings
+from jobtester.settings.sections import GatewaySettings
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs
 from jobtester.tick.scheduler import TickScheduler

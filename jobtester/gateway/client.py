@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Exchange
 from jobtester.errors import GatewayError
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -44,15 +44,15 @@ class GatewayClient:
     _session: aiohttp.ClientSession | None = None
     _files: FileFetcher | None = None
     _proxies: Proxies = field(default_factory=Proxies.from_environment)
-    _sender: JobSender = field(init=False)
+    sender: JobSender = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sender = JobSender("the gateway", self._proxies, verify_tls=self.verify_tls, clock=self.clock)
+        self.sender = JobSender("the gateway", self._proxies, verify_tls=self.verify_tls, clock=self.clock)
 
     async def open(self) -> None:
         """Open the connection pools; call close() when done."""
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        await self._sender.open()
+        await self.sender.open()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self.verify_tls, limit=0),
             headers=headers,
@@ -73,7 +73,7 @@ class GatewayClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in (self._sender, self._session, self._files):
+        for session in (self.sender, self._session, self._files):
             if session is not None:
                 await session.close()
 
@@ -100,7 +100,7 @@ class GatewayClient:
             request_headers["Authorization"] = f"Bearer {self.token}"
         # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.
         encoded_query = "&".join(f"{key}={_quote(value)}" for key, value in (query or {}).items())
-        return await self._sender.send(
+        return await self.sender.send(
             self.url,
             f"{path}?{encoded_query}" if encoded_query else path,
             body,
@@ -110,18 +110,6 @@ class GatewayClient:
             max_bytes=max_bytes,
             first_token=first_token,
         )
-
-    def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
-        """End a job's request now, with this ending; nothing happens if it has already ended."""
-        self._sender.cancel(job_id, ending, detail)
-
-    def abort(self) -> None:
-        """End every job's request now, because the tester stops."""
-        self._sender.abort()
-
-    def withdraw_unsent(self) -> None:
-        """End every job's request whose connection is not open yet, because no further job may leave."""
-        self._sender.withdraw_unsent()
 
     async def is_alive(self, timeout_s: float = _LIVENESS_TIMEOUT_S) -> bool:
         """Return True if anything speaks HTTP at the gateway's job address."""

@@ -14,6 +14,7 @@ from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.gateway_events import EventLog
 from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
+from jobtester.gateway.peer import Walk
 from jobtester.gateway.targeting import (
     BYOC_PREFIX,
     ByocTargeting,
@@ -119,6 +120,11 @@ class Gateway:
             return True
         # Metrics name a pipeline and a model, not a job: of two side by side nobody could tell who served which.
         return not self.in_flight[job.pipeline_model] and self.evidence.is_distinguishable(job.pipeline_model)
+
+    def walk(self, job: Job) -> Walk:
+        """Return how a job that it accepts is carried."""
+        del job
+        return Walk.GATEWAY
 
     def job_path(self, job: Job, path: str) -> str:
         """Return the path of a job at the gateway."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.evidence import EvidenceCollector
+from jobtester.gateway.job_sender import JobSender
 from jobtester.gateway.lease import Lease
 from jobtester.gateway.result_files import ResultFile
 from jobtester.gateway.targeting import Targeting
 from jobtester.gateway.trust import TrustCounter
+
+
+class Walk(StrEnum):
+    """The ways in which a job is carried; jobtester.tick has a module for each."""
+
+    GATEWAY = "gateway"
+    LIVE_RUNNER = "live-runner"
 
 
 class PeerClient(Protocol):
@@ -22,6 +31,11 @@ class PeerClient(Protocol):
     @property
     def url(self) -> str:
         """Return where jobs go, as people are shown it."""
+        ...
+
+    @property
+    def sender(self) -> JobSender:
+        """Return what holds the requests of its jobs, and can end them."""
         ...
 
     async def send(
@@ -48,14 +62,6 @@ class PeerClient(Protocol):
 
     async def is_alive(self) -> bool:
         """Return True if the peer as a whole can take jobs."""
-        ...
-
-    def abort(self) -> None:
-        """End every job's request now, because the tester stops."""
-        ...
-
-    def withdraw_unsent(self) -> None:
-        """End every job's request whose connection is not open yet, because no further job may leave."""
         ...
 
 
@@ -116,6 +122,10 @@ class JobPeer(Protocol):
 
     def accepts(self, job: Job) -> bool:
         """Return True if this job may go this way now."""
+        ...
+
+    def walk(self, job: Job) -> Walk:
+        """Return how a job that it accepts is carried."""
         ...
 
     def job_path(self, job: Job, path: str) -> str:

@@ -199,7 +199,7 @@ class WebhookTargeting:
     def _cancel_unasked(self, job_id: str) -> None:
         leased = self.lease.jobs.get(job_id)
         if leased is not None and leased.questions == 0:
-            self._client.cancel(
+            self._client.sender.cancel(
                 job_id, Ending.TIMEOUT, f"the gateway did not ask whom to use within {self._first_question_s:g} s"
             )
 

@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Exchange
 from jobtester.gateway.address_guard import LocalAddressBlockingResolver
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -32,7 +32,7 @@ class LiveRunnerClient:
     networks: Sequence[str] = ()
     url: str = "the orchestrators themselves"
     _resolver: LocalAddressBlockingResolver = field(init=False)
-    _sender: JobSender = field(init=False)
+    sender: JobSender = field(init=False)
     _session: aiohttp.ClientSession | None = None
     _files: FileFetcher | None = None
     _proxies: Proxies = field(default_factory=Proxies.from_environment)
@@ -41,8 +41,8 @@ class LiveRunnerClient:
         """Open the connection pools; call close() when done."""
         networks = [ipaddress.ip_network(network) for network in self.networks]
         self._resolver = LocalAddressBlockingResolver(DefaultResolver(), _NO_GATEWAY, networks)
-        self._sender = JobSender("the orchestrator", self._proxies, verify_tls=False, resolver=self._resolver)
-        await self._sender.open()
+        self.sender = JobSender("the orchestrator", self._proxies, verify_tls=False, resolver=self._resolver)
+        await self.sender.open()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=False, limit=0, force_close=True, resolver=self._resolver),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
@@ -58,7 +58,7 @@ class LiveRunnerClient:
         """Close every connection."""
         if self._session is None or self._files is None:
             return
-        await self._sender.close()
+        await self.sender.close()
         await self._session.close()
         await self._files.close()
         await self._resolver.close()
@@ -91,7 +91,7 @@ class LiveRunnerClient:
     ) -> Exchange:
         """Send one job to `path`, a whole URL, a GET where it has no body, and wait for its whole response."""
         del query  # a direct lease has none
-        return await self._sender.send(
+        return await self.sender.send(
             path,
             "",
             body,
@@ -110,18 +110,6 @@ class LiveRunnerClient:
     async def is_alive(self) -> bool:
         """Return True: no single process stands between the tester and all orchestrators."""
         return True
-
-    def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
-        """End a job's request now, with this ending; nothing happens if it has already ended."""
-        self._sender.cancel(job_id, ending, detail)
-
-    def abort(self) -> None:
-        """End every job's request now, because the tester stops."""
-        self._sender.abort()
-
-    def withdraw_unsent(self) -> None:
-        """End every job's request whose connection is not open yet, because no further job may leave."""
-        self._sender.withdraw_unsent()
 
     async def _check_host(self, url: str) -> None:
         # aiohttp resolves names only, so an address that stands in the URL itself is checked here.

@@ -14,11 +14,12 @@ from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
 from jobtester.gateway.evidence import EvidenceCollector
+from jobtester.gateway.peer import Walk
 from jobtester.gateway.targeting import JobLease, TargetingResult
 from jobtester.gateway.trust import TrustCounter
 from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.discovery import RunnerDiscovery
-from jobtester.settings.sections import LIVE_RUNNER, LiveRunnerSettings
+from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -93,6 +94,11 @@ class LiveRunnerPeer:
     def accepts(self, job: Job) -> bool:
         """Return True for jobs of live runners."""
         return job.capability.runner is not None
+
+    def walk(self, job: Job) -> Walk:
+        """Return how a job is carried: straight to its orchestrator."""
+        del job
+        return Walk.LIVE_RUNNER
 
     def job_path(self, job: Job, path: str) -> str:
         """Return the whole URL of a job: the runner's own, and the path of its pipeline."""

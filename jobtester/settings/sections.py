@@ -6,29 +6,24 @@ from collections.abc import Hashable, Iterable
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from jobtester.domain.orchestrators import parse_endpoint
+from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
 from jobtester.settings.types import (
     Cron,
     Duration,
     NetworkRange,
     PositiveDuration,
     SecretAddress,
+    Section,
     Size,
     Timezone,
     WebAddress,
     Wei,
 )
 
-LIVE_RUNNER = "live-runner"  # what results call the orchestrators themselves, where others name a gateway
 _MAX_INTERVAL_S = 366 * 86_400
-
-
-class Section(BaseModel):
-    """A table of config.toml: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class ScheduleSettings(Section):
@@ -110,18 +105,6 @@ class GatewaySettings(Section):
                 "jobs that ran beside others are scored only on proof"
             )
         return self
-
-
-class LiveRunnerSettings(Section):
-    """Apps that orchestrators serve themselves, without a gateway; see docs/live-runner.md."""
-
-    enabled: bool = Field(False, description="find live runners, and test those that have a definition")
-    timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
-    max_runners: int = Field(200, ge=1, le=10_000, description="runners of one orchestrator that are read")
-    parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
-    networks: list[NetworkRange] = Field(
-        [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
-    )
 
 
 class LimitSettings(Section):

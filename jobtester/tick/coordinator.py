@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,17 +20,19 @@ from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
 from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
-from jobtester.gateway.peer import JobPeer
+from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.pipelines.request import Requests
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
-from jobtester.tick.attempt import JobAttempt, SizeLimits
+from jobtester.tick.attempt import AttemptTools, JobAttempt, SizeLimits
+from jobtester.tick.gateway_attempt import GatewayAttempt
 from jobtester.tick.job_runner import JobLimits, JobRunner
 from jobtester.tick.planner import TickInputs, TickPlanner
 from jobtester.tick.progress import TickObserver, TickProgress
 from jobtester.tick.recorder import PostingRules, ResultRecorder, add_late_evidence
+from jobtester.tick.runner_attempt import RunnerAttempt
 
 log = structlog.get_logger()
 
@@ -139,13 +141,13 @@ class TickCoordinator:
         late = gateway.evidence.weigh_late_event(event)
         return late is not None and await add_late_evidence(self._recorder, gateway, *late)
 
-    async def make_attempt(self, seed: int) -> JobAttempt:
-        """Return what sends and judges the jobs of a tick with this seed."""
+    async def make_attempts(self, seed: int) -> Mapping[Walk, JobAttempt[Any]]:
+        """Return what sends and judges the jobs of a tick with this seed, for each way that they go."""
         inputs, planner = self.planner.inputs, self.planner
         limits = inputs.settings.limits
         catalogue = planner.token_limits.apply(inputs.catalogue)
         requests = await asyncio.to_thread(Requests, catalogue, inputs.assets, seed)
-        return JobAttempt(
+        tools = AttemptTools(
             catalogue,
             requests,
             self.checker,
@@ -153,6 +155,7 @@ class TickCoordinator:
             planner.token_limits,
             ConnectionProbe(known.service_uri for known in planner.orchestrators if known.service_uri),
         )
+        return {Walk.GATEWAY: GatewayAttempt(tools), Walk.LIVE_RUNNER: RunnerAttempt(tools)}
 
     async def _run_guarded(self, report: TickReport, progress: TickProgress, crashes: CrashBoundary) -> tuple[str, str]:
         """Run the tick; return its state and what went wrong, also if that was unexpected."""
@@ -208,10 +211,10 @@ class TickCoordinator:
         rules = PostingRules.from_settings(settings, is_posting=self.is_posting)
         recorder = ResultRecorder(self.results, rules, plan.tick, self.on_recorded, self.clock)
         crashes = CrashBoundary(self.metrics.count_internal_error)
-        attempt = await self.make_attempt(plan.seed)
+        attempts = await self.make_attempts(plan.seed)
         self._recorder = recorder
         limits = JobLimits.from_settings(settings)
-        self._runner = JobRunner(plan, peers, attempt, recorder, progress, limits, crashes)
+        self._runner = JobRunner(plan, peers, attempts, recorder, progress, limits, crashes)
         if self._stop_reason:
             self._runner.stop(self._stop_reason)
         try:

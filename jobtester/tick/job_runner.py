@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
@@ -15,7 +15,7 @@ from jobtester.domain.exchanges import Ending
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.errors import CrashBoundary, StoreError
-from jobtester.gateway.peer import JobPeer
+from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.settings.model import Settings
 from jobtester.tick.attempt import JobAttempt, JudgedJob, SentJob
 from jobtester.tick.job_queue import Broadcast, JobQueue
@@ -68,7 +68,7 @@ class JobRunner:
         self,
         plan: Plan,
         gateways: Sequence[JobPeer],
-        attempt: JobAttempt,
+        attempts: Mapping[Walk, JobAttempt[Any]],
         recorder: Recorder,
         observer: TickObserver,
         limits: JobLimits,
@@ -77,7 +77,7 @@ class JobRunner:
         """Take the plan; nothing runs before run(). The orchestrators themselves may be among the gateways."""
         self._plan = plan
         self._gateways = gateways
-        self._attempt = attempt
+        self._attempts = attempts
         self._recorder = recorder
         self._observer = observer
         self._limits = limits
@@ -122,13 +122,15 @@ class JobRunner:
         for scope in self._waiting_to_send:
             scope.reschedule(_now())
         for gateway in self._gateways:
-            gateway.client.withdraw_unsent()
+            gateway.client.sender.withdraw_unsent()
         self._broadcast.notify()
 
     def abort(self) -> None:
         """End running jobs now; they are recorded as unscored, reason shutdown, if anything can be recorded."""
         for gateway in self._gateways:
-            gateway.client.abort()
+            gateway.client.sender.abort()
+        for attempt in self._attempts.values():
+            attempt.abort()
         if not self._is_aborted:
             self._is_aborted = True
             for scope in self._judgements:
@@ -214,7 +216,8 @@ class JobRunner:
         try:
             # Waiting for a lease can take longer than the grace of a stop, so stop() ends the wait.
             async with _scope(self._waiting_to_send) as scope:
-                return await self._attempt.send(job, gateway, on_leaving)
+                sent: SentJob = await self._attempts[gateway.walk(job)].send(job, gateway, on_leaving)
+                return sent
         except _StoppedError:
             return None
         except TimeoutError:
@@ -252,7 +255,8 @@ class JobRunner:
         """Judge an answer; None if abort() came and the judgement did not end soon after."""
         try:
             async with _scope(self._judgements, _ABORT_GRACE_S if self._is_aborted else None) as scope:
-                return await self._attempt.judge(sent, gateway, busy_retries=self._settlement.busy_retries(sent.job))
+                attempt = self._attempts[gateway.walk(sent.job)]
+                return await attempt.judge(sent, gateway, busy_retries=self._settlement.busy_retries(sent.job))
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -153,7 +153,7 @@ class JobSettlement:
         """Count who served, record the result, and add the evidence that came meanwhile."""
         self._count_attribution(result, gateway)
         await self._record(result)
-        for item in gateway.evidence.on_recorded(sent.trace):
+        for item in gateway.evidence.on_recorded(sent.trace) if sent.trace is not None else ():
             await add_late_evidence(self._recorder, gateway, result.id, item)
 
     async def _record(self, result: Result) -> None:

@@ -1,0 +1,21 @@
+"""The table of config.toml about apps that orchestrators serve themselves."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from jobtester.settings.types import NetworkRange, PositiveDuration, Section
+
+LIVE_RUNNER = "live-runner"  # what results call the orchestrators themselves, where others name a gateway
+
+
+class LiveRunnerSettings(Section):
+    """Apps that orchestrators serve themselves, without a gateway; see docs/live-runner.md."""
+
+    enabled: bool = Field(False, description="find live runners, and test those that have a definition")
+    timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
+    max_runners: int = Field(200, ge=1, le=10_000, description="runners of one orchestrator that are read")
+    parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
+    networks: list[NetworkRange] = Field(
+        [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
+    )
