@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,9 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from jobtester import __version__
-from jobtester.domain.plan import SKIP_REASONS
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import CapabilityKey
+from jobtester.domain.plan import SKIP_REASONS, Plan
 from jobtester.domain.reasons import REASONS, Outcome
 from jobtester.errors import COMPONENTS
 
@@ -27,7 +29,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MAX_SERIES = 3_000
 _BUCKETS = (0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+# `pipeline` names the definition, as in all other series; `app` is the app of a live runner, empty for other jobs.
+_CAPABILITY_LABELS = ("orchestrator", "pipeline", "app", "model")
 _RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def capability_labels(job: Job) -> tuple[str, str, str, str]:
+    """Return the labels of a series about one capability of one orchestrator."""
+    app = job.pipeline if job.capability.runner is not None else ""
+    return job.orchestrator.address, job.definition, app, job.model
 
 
 class _BoundedGauge(Gauge):
@@ -83,12 +93,12 @@ class Metrics:
         self.last_success = bounded_gauge(
             "jobtester_last_success_timestamp_seconds",
             "When a job of this kind last passed",
-            ["orchestrator", "pipeline", "model"],
+            _CAPABILITY_LABELS,
         )
         self.unscored_ticks = bounded_gauge(
             "jobtester_unscored_ticks",
             "Ticks in a row without a score; 0 after one with a score",
-            ["orchestrator", "pipeline", "model"],
+            _CAPABILITY_LABELS,
         )
         self.skipped = counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"])
         self.in_flight = gauge("jobtester_jobs_in_flight", "Jobs sent and not answered")
@@ -141,6 +151,12 @@ class Metrics:
     def count_internal_error(self, component: str) -> None:
         """Count a crash in one of COMPONENTS."""
         self.internal_errors.labels(component).inc()
+
+    def export_streaks(self, plan: Plan, streaks: Mapping[CapabilityKey, int]) -> None:
+        """Set the ticks in a row without a score of a plan's jobs."""
+        for job in plan.jobs:
+            if job.key in streaks:
+                self.unscored_ticks.labels(*capability_labels(job)).set(streaks[job.key])
 
     def start_series(self, slugs: Iterable[str], streaming_slugs: Iterable[str] = ()) -> None:
         """Start the series of each pipeline at 0; those of tokens only for `streaming_slugs`."""

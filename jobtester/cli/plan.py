@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from jobtester.cli.plan_tables import plan_tables
 from jobtester.cli.run import make_selection
-from jobtester.cli.tables import format_price, make_console, plan_tables, print_json
+from jobtester.cli.tables import format_price, make_console, print_json
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Plan, Selection

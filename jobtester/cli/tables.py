@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtester.domain.plan import SKIP_REASONS, Plan
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
@@ -29,12 +28,12 @@ from jobtester.store.results import ResultRow
 from jobtester.web.schemas import Schema
 
 # From this width on, each table has all its cells side by side.
-_MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
+MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
 _PIPED_WIDTH = 180
-_NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success"})
+_NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success", "ticks"})
 _PROSE = frozenset({"meaning", "problem"})
 # Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
-_SHRINKABLE = frozenset({"pipeline", "model"}) | _PROSE
+_SHRINKABLE = frozenset({"pipeline", "model", "app", "version"}) | _PROSE
 _MAX_URI_WIDTH = 30  # so that a long one leaves room for the model beside it
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
@@ -81,7 +80,7 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
             result.job.orchestrator.address, result.job.target.service_uri, result.job.pipeline_model,
         ),
     )  # fmt: skip
-    return _make_table(
+    return make_table(
         [
             Column(("orchestrator", "service URI")),
             Column(("pipeline", "model")),
@@ -93,7 +92,7 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
             (
                 (shorten_address(result.job.orchestrator.address), result.job.target.service_uri),
                 (result.job.pipeline, result.job.model),
-                (_warmth(result.job.warm),),
+                (describe_warmth(result.job.warm),),
                 (
                     _styled(result.verdict.outcome.value),
                     "" if result.verdict.outcome is Outcome.PASSED else result.verdict.code,
@@ -103,57 +102,14 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
             for result in rows
         ),
         title=title,
-        is_wide=width >= _MIN_WIDE_TICK,
+        is_wide=width >= MIN_WIDE_TICK,
         cut=True,
     )
 
 
-def plan_tables(plan: Plan, *, width: int) -> list[Table]:
-    """Return the jobs of a plan, and what it skips, if anything."""
-    tables = [
-        _make_table(
-            [
-                Column(("orchestrator", "service URI")),
-                Column(("pipeline", "model")),
-                Column(("limit", "state")),
-                Column(("estimated price",)),
-            ],
-            (
-                (
-                    (shorten_address(job.orchestrator.address), job.target.service_uri),
-                    (job.pipeline, job.model),
-                    (format_duration(job.timeout_s), _warmth(job.warm)),
-                    ("unknown" if job.price_wei is None else format_price(job.price_wei),),
-                )
-                for job in plan.jobs
-            ),
-            title=f"{len(plan.jobs)} jobs",
-            is_wide=width >= _MIN_WIDE_TICK,
-            cut=True,
-        )
-    ]
-    if plan.skipped:
-        skips_table = _make_table(
-            [Column(("orchestrator", "service URI")), Column(("pipeline", "model")), Column(("reason", "meaning"))],
-            (
-                (
-                    (shorten_address(skip.orchestrator), skip.service_uri),
-                    (skip.pipeline, skip.model),
-                    (skip.reason, SKIP_REASONS.get(skip.reason, "")),
-                )
-                for skip in plan.skipped
-            ),
-            title=f"{len(plan.skipped)} skipped",
-            is_wide=width >= _MIN_WIDE_TICK,
-            cut=True,
-        )
-        tables.append(skips_table)
-    return tables
-
-
 def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
     """Return recorded results in their order, with the notes on their answers below their reasons."""
-    return _make_table(
+    return make_table(
         [
             Column(("recorded",)),
             Column(("tick",), wide_only=True),
@@ -170,7 +126,7 @@ def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
                 (shorten_address(row.orchestrator),),
                 (row.pipeline, row.model),
                 (_styled(row.outcome), _reason_and_notes(row)),
-                (f"{row.round_trip_s:.3f} s", _warmth(row.warm)),
+                (f"{row.round_trip_s:.3f} s", describe_warmth(row.warm)),
                 (row.attribution,),
             )
             for row in rows
@@ -181,7 +137,7 @@ def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
 
 def outbox_table(entries: Iterable[OutboxEntry], *, now: float, width: int) -> Table:
     """Return outbox entries in their order; `now` in Unix seconds."""
-    return _make_table(
+    return make_table(
         [
             Column(("number",)),
             Column(("state",)),
@@ -208,7 +164,7 @@ def outbox_table(entries: Iterable[OutboxEntry], *, now: float, width: int) -> T
 def external_results_table(rows: Iterable[ExternalResultRow], *, width: int) -> Table:
     """Return other testers' results in their order."""
     stats: list[tuple[ExternalResultRow, Mapping[str, Any]]] = [(row, orjson.loads(row.stat)) for row in rows]
-    return _make_table(
+    return make_table(
         [
             Column(("received",)),
             Column(("source",)),
@@ -270,7 +226,7 @@ def format_price(wei: int) -> str:
     return f"{wei} wei" if wei < 10**12 else f"{wei / 10**18:.9f} ETH"
 
 
-def _make_table(
+def make_table(
     columns: Sequence[Column],
     rows: Iterable[Sequence[Sequence[Cell]]],
     *,
@@ -322,7 +278,8 @@ def _styled(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
 
 
-def _warmth(warm: bool) -> str:
+def describe_warmth(warm: bool) -> str:
+    """Return warm or cold."""
     return "warm" if warm else "cold"
 
 

@@ -29,6 +29,7 @@ from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.settings.model import Settings
 from jobtester.store.database import Database
+from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
 from jobtester.store.results import Results
@@ -94,7 +95,7 @@ async def open_daemon(
 
         live_runner = await open_live_runner(settings.live_runner)
         inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner)
-        planner = TickPlanner(inputs, results, selection or Selection())
+        planner = TickPlanner(inputs, results, LiveRunners(database), selection or Selection())
         coordinator = TickCoordinator(
             planner, checker, ticks, results, metrics,
             on_recorded=delivery.wake if delivery is not None else lambda: None,
@@ -122,7 +123,7 @@ async def open_daemon(
             gateways=lambda: coordinator.gateways,
             metrics=metrics,
             health=health,
-            stores=Stores(ticks, outbox, Queries(database)),
+            stores=Stores(ticks, outbox, Queries(database), LiveRunners(database)),
             progress=lambda: coordinator.progress,
             next_tick_at=lambda: scheduler.schedule.next_at,
             start_tick=scheduler.request_tick,

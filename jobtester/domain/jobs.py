@@ -58,7 +58,7 @@ class Job:
     @property
     def key(self) -> CapabilityKey:
         """Return what the job tests, the same in every tick."""
-        return CapabilityKey(*self.target, *self.pipeline_model)
+        return CapabilityKey(*self.target, *self.pipeline_model, self.capability.kind)
 
     @property
     def warm(self) -> bool:

@@ -6,6 +6,7 @@ import ipaddress
 import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,13 +23,22 @@ class Target(NamedTuple):
     service_uri: str
 
 
+class CapabilityKind(StrEnum):
+    """How an orchestrator serves a capability. The same app may be served in two ways, which are tested apart."""
+
+    BATCH = "batch"
+    BYOC = "byoc"
+    LIVE_RUNNER = "live-runner"
+
+
 class CapabilityKey(NamedTuple):
-    """One (orchestrator, service URI, pipeline, model): what a job tests and what its history is kept under."""
+    """One (orchestrator, service URI, pipeline, model, kind): what a job tests and its history is kept under."""
 
     orchestrator: str
     service_uri: str
     pipeline: str
     model: str
+    kind: str = CapabilityKind.BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,13 @@ class Capability:
     in_use: int = 0
     price: Price | None = None
     runner: RunnerOffer | None = None
+
+    @property
+    def kind(self) -> CapabilityKind:
+        """Return how it is served."""
+        if self.runner is not None:
+            return CapabilityKind.LIVE_RUNNER
+        return CapabilityKind.BYOC if self.byoc else CapabilityKind.BATCH
 
     @property
     def is_priced(self) -> bool:

@@ -18,6 +18,7 @@ from jobtester.domain.orchestrators import (
     normalize_address,
     parse_endpoint,
 )
+from jobtester.domain.runner_status import RunnerStatus
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
@@ -98,23 +99,31 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A capability that is not tested in this tick; `reason` is one of SKIP_REASONS."""
+    """A capability that is not tested in this tick; `reason` is one of SKIP_REASONS.
+
+    `capability` is None for an orchestrator that is skipped as a whole.
+    """
 
     orchestrator: str
     service_uri: str
     pipeline: str
     model: str
     reason: str
+    capability: Capability | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The jobs of one tick in their order, what was skipped, and the seed that shuffled them."""
+    """The jobs of one tick in their order, what was skipped, and the seed that shuffled them.
+
+    `runners` are all live runners that have been listed, with what the newest discovery shows of them.
+    """
 
     tick: str
     seed: int
     jobs: tuple[Job, ...]
     skipped: tuple[Skip, ...]
+    runners: tuple[RunnerStatus, ...] = ()
 
     @property
     def price_wei(self) -> int:
@@ -145,7 +154,7 @@ def make_plan(
         if reason_for_all and not orchestrator.capabilities:
             skipped.append(Skip(*orchestrator.target, "", "", reason_for_all))
         for capability in orchestrator.capabilities:
-            key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model)
+            key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model, capability.kind)
             definition = find_definition(rules, capability)
             rule = rules[definition] if definition is not None else None
             price_wei = rule.estimate_price_wei(capability) if rule else None
@@ -155,7 +164,7 @@ def make_plan(
             if not reason and max_wei is not None and price_wei is not None and price_wei > max_wei:
                 reason = "price"
             if reason or rule is None or definition is None:
-                skipped.append(Skip(*key, reason))
+                skipped.append(Skip(*key[:4], reason, capability))
                 continue
             timeout_s = rule.timeout_s if capability.warm else rule.cold_timeout_s
             jobs.append(
@@ -225,7 +234,8 @@ def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[Capabili
     return replace(
         plan,
         jobs=tuple(job for job in plan.jobs if job.id in affordable),
-        skipped=plan.skipped + tuple(Skip(*job.key, "budget") for job in plan.jobs if job.id not in affordable),
+        skipped=plan.skipped
+        + tuple(Skip(*job.key[:4], "budget", job.capability) for job in plan.jobs if job.id not in affordable),
     )
 
 

@@ -77,3 +77,11 @@ def format_wei(wei: int | str | None) -> str | None:
     Texts are returned as they are: reports that an earlier version stored hold numbers, newer ones hold texts.
     """
     return None if wei is None else str(wei)
+
+
+def format_runner_price(price_wei: int | str | None, unit: str, mode: str) -> str:
+    """Return a live runner's price with its unit, such as `5 wei per second`; `free` without a price."""
+    if price_wei is None or int(price_wei) == 0:
+        return "free"
+    per = {"fixed": "session" if mode == "persistent" else "request", "seconds": "second", "": "unknown unit"}
+    return f"{price_wei} wei per {per.get(unit, unit.removesuffix('s'))}"

@@ -150,14 +150,15 @@ def parse_runner(entry: object, service_uri: str) -> Capability:
     if mode not in _MODES:
         raise UnusableRunnerError(f"{app}: the mode is neither single-shot nor persistent")
     price, unit = _parse_price(entry.get("price_info"), app)
-    total, used = _parse_count(entry.get("capacity")), _parse_count(entry.get("capacity_used"))
-    free = entry.get("capacity_available")
+    free, used = _parse_slots(entry)
     gpu = entry.get("gpu")
+    model, schema_url = _parse_metadata(entry.get("metadata"))
     return Capability(
         pipeline=app,
-        model=clean_name(entry.get("version")) or DEFAULT_VERSION,
+        # Results of one app and model are compared, so what the orchestrator lists comes before what the app says.
+        model=clean_name(entry.get("version")) or model or DEFAULT_VERSION,
         warm=True,
-        capacity=max(0, total - used) if free is None else _parse_count(free),
+        capacity=free,
         in_use=used,
         price=price,
         runner=RunnerOffer(
@@ -165,7 +166,7 @@ def parse_runner(entry: object, service_uri: str) -> Capability:
             mode=mode,
             unit=unit,
             gpu=clean_name(gpu.get("name")) if isinstance(gpu, dict) else "",
-            schema_url=_parse_schema_url(entry.get("metadata")),
+            schema_url=schema_url,
             is_foreign=not _is_same_origin(url, service_uri),
         ),
     )
@@ -208,16 +209,26 @@ def _parse_count(value: object) -> int:
     return min(value, _MAX_COUNT) if type(value) is int and value > 0 else 0
 
 
-def _parse_schema_url(metadata: object) -> str:
-    """Return where the app says that its description is; it is shown to people and never fetched."""
+def _parse_slots(entry: dict[str, Any]) -> tuple[int, int]:
+    """Return how many slots are free and how many are taken; both 0 where the orchestrator does not say."""
+    total, used = _parse_count(entry.get("capacity")), _parse_count(entry.get("capacity_used"))
+    available = entry.get("capacity_available")
+    free = max(0, total - used) if available is None else _parse_count(available)
+    return free, used if free else max(used, total)
+
+
+def _parse_metadata(metadata: object) -> tuple[str, str]:
+    """Return the model that the app names, and where it says that its description is; the latter is never fetched."""
     if not isinstance(metadata, str) or len(metadata) > _MAX_METADATA_CHARS:
-        return ""
+        return "", ""
     try:
         content = orjson.loads(metadata)
     except orjson.JSONDecodeError:  # lone surrogates included
-        return ""
-    url = clean_name(content.get("schema_url")) if isinstance(content, dict) else ""
-    return url if url.startswith(("http://", "https://")) else ""
+        return "", ""
+    if not isinstance(content, dict):
+        return "", ""
+    url = clean_name(content.get("schema_url"))
+    return clean_name(content.get("model")), url if url.startswith(("http://", "https://")) else ""
 
 
 def _best_offers(capabilities: Iterable[Capability]) -> list[Capability]:

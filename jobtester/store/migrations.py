@@ -91,7 +91,33 @@ ALTER TABLE outbox RENAME COLUMN looks TO look_ups;
 UPDATE results SET reason = replace(reason, 'artefact', 'artifact') WHERE reason LIKE '%artefact%';
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+# Until here the app of a live runner shared its history with a BYOC capability of the same name.
+_V7 = """
+ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'batch';
+ALTER TABLE results ADD COLUMN runner TEXT NOT NULL DEFAULT '{}';
+UPDATE results SET kind = CASE WHEN targeting = 'direct' THEN 'live-runner' ELSE 'byoc' END
+    WHERE targeting = 'direct' OR pipeline NOT IN ('text-to-image', 'image-to-image', 'image-to-video', 'upscale',
+    'audio-to-text', 'segment-anything-2', 'llm', 'image-to-text', 'live-video-to-video', 'text-to-speech');
+CREATE TABLE latest_by_kind (
+    orchestrator TEXT NOT NULL, service_uri TEXT NOT NULL, pipeline TEXT NOT NULL, model TEXT NOT NULL,
+    kind TEXT NOT NULL, seq INTEGER NOT NULL, mean_s REAL, unscored_streak INTEGER NOT NULL,
+    PRIMARY KEY (orchestrator, service_uri, pipeline, model, kind)
+) STRICT, WITHOUT ROWID;
+INSERT INTO latest_by_kind
+    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, coalesce(r.kind, 'batch'), l.seq, l.mean_s,
+        l.unscored_streak
+    FROM latest l LEFT JOIN results r ON r.seq = l.seq;
+DROP TABLE latest;
+ALTER TABLE latest_by_kind RENAME TO latest;
+CREATE TABLE live_runners (
+    orchestrator TEXT NOT NULL, service_uri TEXT NOT NULL, app TEXT NOT NULL, version TEXT NOT NULL,
+    mode TEXT NOT NULL, price_wei TEXT, unit TEXT NOT NULL, gpu TEXT NOT NULL, schema_url TEXT NOT NULL,
+    state TEXT NOT NULL, ticks INTEGER NOT NULL, listed_at REAL NOT NULL,
+    PRIMARY KEY (orchestrator, service_uri, app, version)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 VERSION = len(STEPS)
 
 

@@ -18,27 +18,28 @@ _COLUMNS_OF_INDEX = {"orchestrator": ("orchestrator", "pipeline", "model")}  # o
 _SELECT_RESULTS = select_statement([f"r.{name}" for name in RESULT_COLUMNS], "results r")
 _SELECT_LATEST = (
     select_statement(["l.unscored_streak", *(f"r.{name}" for name in RESULT_COLUMNS)], "results r")
-    + " JOIN latest l ON l.seq = r.seq ORDER BY r.orchestrator, r.service_uri, r.pipeline, r.model"
+    + " JOIN latest l ON l.seq = r.seq ORDER BY r.orchestrator, r.service_uri, r.pipeline, r.model, r.kind"
 )
 _SELECT_TARGETS = "SELECT DISTINCT orchestrator, service_uri FROM latest"
 _SELECT_MATRIX = """
-    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak
+    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, l.kind, r.warm, l.unscored_streak
     FROM latest l JOIN results r ON r.seq = l.seq
 """
-_SELECT_WHOLE_MATRIX = f"{_SELECT_MATRIX} ORDER BY 1, 2, 3, 4"
-_SELECT_ONE_ORCHESTRATOR = f"{_SELECT_MATRIX} WHERE l.orchestrator = :address ORDER BY 1, 2, 3, 4"
+_SELECT_WHOLE_MATRIX = f"{_SELECT_MATRIX} ORDER BY 1, 2, 3, 4, 5"
+_SELECT_ONE_ORCHESTRATOR = f"{_SELECT_MATRIX} WHERE l.orchestrator = :address ORDER BY 1, 2, 3, 4, 5"
 _SELECT_SOME_ORCHESTRATORS = """
-    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, r.warm, l.unscored_streak
+    SELECT l.orchestrator, l.service_uri, l.pipeline, l.model, l.kind, r.warm, l.unscored_streak
     FROM latest l JOIN results r ON r.seq = l.seq
     WHERE :pipeline IN ('', l.pipeline) AND l.orchestrator IN (
         SELECT DISTINCT l.orchestrator FROM latest l JOIN results r ON r.seq = l.seq
         WHERE l.orchestrator > :after AND :pipeline IN ('', l.pipeline) ORDER BY 1 LIMIT :limit
     )
-    ORDER BY 1, 2, 3, 4
+    ORDER BY 1, 2, 3, 4, 5
 """
 _SELECT_POINTS = """
     SELECT id, started_at, round_trip_s, outcome, reason FROM results
-    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? ORDER BY seq DESC LIMIT ?
+    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? AND kind = ?
+    ORDER BY seq DESC LIMIT ?
 """
 _SELECT_EXTERNAL = """
     SELECT r.rowid, r.id, r.received_at, r.source, r.kind, r.stat, coalesce(o.state, '')
@@ -87,6 +88,7 @@ class CapabilityRow:
     service_uri: str
     pipeline: str
     model: str
+    kind: str
     warm: bool
     unscored_streak: int
     recent: tuple[ResultPoint, ...]
@@ -169,13 +171,13 @@ class Queries:
     async def _capabilities(self, statement: str, values: dict[str, Any], recent: int) -> list[CapabilityRow]:
         def work(db: sqlite3.Connection) -> list[CapabilityRow]:
             capabilities = []
-            for address, uri, pipeline, model, warm, streak in db.execute(statement, values).fetchall():
-                points = db.execute(_SELECT_POINTS, (address, uri, pipeline, model, recent)).fetchall()
+            for address, uri, pipeline, model, kind, warm, streak in db.execute(statement, values).fetchall():
+                key = (address, uri, pipeline, model, kind)
+                points = db.execute(_SELECT_POINTS, (*key, recent)).fetchall()
                 # Retention may delete the results between the two queries.
                 if points:
                     oldest_first = tuple(ResultPoint(*point) for point in reversed(points))
-                    row = CapabilityRow(address, uri, pipeline, model, bool(warm), streak, oldest_first)
-                    capabilities.append(row)
+                    capabilities.append(CapabilityRow(*key, bool(warm), streak, oldest_first))
             return capabilities
 
         return await self._database.read(work)

@@ -6,14 +6,14 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import orjson
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.external_results import ExternalResult
-from jobtester.domain.orchestrators import CapabilityKey
+from jobtester.domain.orchestrators import Capability, CapabilityKey
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
@@ -55,6 +55,8 @@ class ResultRow:
     request: str
     response: str
     notes: tuple[dict[str, str], ...] = ()
+    kind: str = "batch"
+    runner: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_sql(cls, row: tuple[Any, ...]) -> Self:
@@ -68,6 +70,7 @@ class ResultRow:
                 "evidence": tuple(orjson.loads(values["evidence"])),
                 "notes": tuple(orjson.loads(values["notes"])),
                 "measures": orjson.loads(values["measures"]),
+                "runner": orjson.loads(values["runner"]),
                 "estimated_price_wei": int(price) if price is not None else None,
             }
         )
@@ -78,8 +81,8 @@ RESULT_COLUMNS = tuple(ResultRow.__dataclass_fields__)
 _INSERT_RESULT = insert_statement("results", RESULT_COLUMNS[1:]) + " ON CONFLICT (id) DO NOTHING"
 # Recent results weigh more in the usual duration: each passed job moves it by three tenths of the difference.
 _UPDATE_LATEST = """
-    INSERT INTO latest (orchestrator, service_uri, pipeline, model, seq, mean_s, unscored_streak)
-    SELECT orchestrator, service_uri, pipeline, model, seq, iif(outcome = 'passed', round_trip_s, NULL),
+    INSERT INTO latest (orchestrator, service_uri, pipeline, model, kind, seq, mean_s, unscored_streak)
+    SELECT orchestrator, service_uri, pipeline, model, kind, seq, iif(outcome = 'passed', round_trip_s, NULL),
         outcome = 'unscored'
     FROM results WHERE seq = ?
     ON CONFLICT DO UPDATE SET seq = excluded.seq,
@@ -111,15 +114,17 @@ _DELETE_SUSPECTS = "DELETE FROM outbox WHERE state = 'suspect' AND gateway = ?"
 _UNSCORE = "UPDATE results SET outcome = 'unscored', reason = ?, message = ? WHERE seq = ?"
 _LENGTHEN_STREAK = "UPDATE latest SET unscored_streak = unscored_streak + 1 WHERE seq = ?"
 _SELECT_STREAKS = """
-    SELECT r.orchestrator, r.pipeline, r.model, l.unscored_streak
+    SELECT r.orchestrator, r.service_uri, r.pipeline, r.model, r.kind, l.unscored_streak
     FROM results r JOIN latest l ON l.seq = r.seq WHERE r.tick = ?
 """
-_SELECT_DURATIONS = "SELECT orchestrator, service_uri, pipeline, model, mean_s FROM latest WHERE mean_s IS NOT NULL"
+_SELECT_DURATIONS = """
+    SELECT orchestrator, service_uri, pipeline, model, kind, mean_s FROM latest WHERE mean_s IS NOT NULL
+"""
 _SELECT_PRICES = """
     SELECT estimated_price_wei FROM results WHERE recorded_at >= ? AND estimated_price_wei IS NOT NULL
 """
 _SELECT_TESTED = """
-    SELECT DISTINCT orchestrator, service_uri, pipeline, model FROM results
+    SELECT DISTINCT orchestrator, service_uri, pipeline, model, kind FROM results
     WHERE recorded_at >= ? AND outcome != 'unscored'
 """
 _SELECT_NOTED = """
@@ -235,13 +240,13 @@ class Results:
 
         return await self._database.write(work)
 
-    async def unscored_streaks(self, tick: str) -> list[tuple[str, str, str, int]]:
-        """Return (address, pipeline, model, ticks in a row without a score) of the capabilities a tick tested last."""
-        return await self._database.read_rows(_SELECT_STREAKS, (tick,))
+    async def unscored_streaks(self, tick: str) -> dict[CapabilityKey, int]:
+        """Return the ticks in a row without a score of the capabilities that a tick tested last."""
+        return {CapabilityKey(*row[:5]): row[5] for row in await self._database.read_rows(_SELECT_STREAKS, (tick,))}
 
     async def durations(self) -> dict[CapabilityKey, float]:
         """Return the usual duration of passed jobs by capability, in seconds."""
-        return {CapabilityKey(*row[:4]): row[4] for row in await self._database.read_rows(_SELECT_DURATIONS)}
+        return {CapabilityKey(*row[:5]): row[5] for row in await self._database.read_rows(_SELECT_DURATIONS)}
 
     async def spent_wei(self, since: float) -> int:
         """Return the sum of the estimated prices of jobs recorded since an instant, in wei."""
@@ -296,6 +301,23 @@ def _result_values(result: Result, now: float) -> dict[str, Any]:
         "request": storable_text(result.request),
         "response": storable_text(result.response),
         "notes": orjson.dumps(notes).decode(),
+        "kind": job.capability.kind.value,
+        "runner": orjson.dumps(_runner_values(job.capability)).decode(),
+    }
+
+
+def _runner_values(capability: Capability) -> dict[str, Any]:
+    """Return how a live runner was listed; empty for other capabilities."""
+    runner = capability.runner
+    if runner is None:
+        return {}
+    price = capability.price
+    return {
+        "mode": runner.mode,
+        "price_wei": str(price.wei_per_unit) if price is not None else None,
+        "unit": runner.unit,
+        "gpu": runner.gpu,
+        "schema_url": runner.schema_url,
     }
 
 

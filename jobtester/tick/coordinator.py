@@ -180,6 +180,7 @@ class TickCoordinator:
         self.metrics.orchestrators.set(len(orchestrators))
         plan = await self.planner.plan(report.tick, orchestrators)
         await self.ticks.start(report.tick, report.started_at, plan.seed, report.trigger)
+        await self.planner.record_runners(plan)
         log.info(
             "tick_started",
             tick=report.tick,
@@ -225,8 +226,7 @@ class TickCoordinator:
             for gateway in self.gateways:
                 self.metrics.gateway_up.labels(gateway.name).set(int(not gateway.is_down))
             is_suspect = await recorder.finish()
-            for orchestrator, pipeline, model, streak in await self.results.unscored_streaks(plan.tick):
-                self.metrics.unscored_ticks.labels(orchestrator, pipeline, model).set(streak)
+            self.metrics.export_streaks(plan, await self.results.unscored_streaks(plan.tick))
         if self._stop_reason == "stopped":
             return "aborted"
         return "suspect" if is_suspect else "finished"

@@ -303,10 +303,7 @@ class JobRunner:
         jobs = self._queue.drain(matches)
         for job in jobs:
             if not self._settlement.has_interim_result(job):
-                orchestrator = job.orchestrator
-                self._observer.on_skipped(
-                    Skip(orchestrator.address, orchestrator.service_uri, job.pipeline, job.model, reason)
-                )
+                self._observer.on_skipped(Skip(*job.target, job.pipeline, job.model, reason, job.capability))
         if jobs or self._queue.is_finished:
             self._broadcast.notify()
 

@@ -6,10 +6,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address
 from jobtester.domain.plan import Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
+from jobtester.domain.runner_status import RunnerStatus, follow_runners
 from jobtester.gateway.discovery import discover
 from jobtester.gateway.gateway import Gateway
 from jobtester.live_runner.peer import LiveRunnerPeer
@@ -17,6 +18,7 @@ from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.token_limits import TokenLimits
 from jobtester.settings.model import Settings
+from jobtester.store.live_runners import LiveRunners
 from jobtester.store.results import Results
 
 
@@ -40,6 +42,7 @@ class TickPlanner:
 
     inputs: TickInputs
     results: Results
+    runners: LiveRunners
     selection: Selection = Selection()  # noqa: RUF009 - an immutable value
     clock: Callable[[], float] = time.time
     token_limits: TokenLimits = field(default_factory=TokenLimits)
@@ -104,6 +107,7 @@ class TickPlanner:
             can_target=lambda byoc: byoc or any(gateway.targeting.kind != "byoc" for gateway in self.inputs.gateways),
             expected_s=await self.results.durations(),
         )
+        whole = replace(whole, runners=tuple(await self._follow_runners(orchestrators)))
         budget = settings.budget
         if budget.per_tick is None and budget.per_day is None:
             return whole
@@ -111,3 +115,14 @@ class TickPlanner:
         midnight = now - now % 86_400
         max_wei = calculate_allowance_wei(budget.per_tick, budget.per_day, await self.results.spent_wei(midnight))
         return limit_to_budget(whole, max_wei, await self.results.tested_since(midnight))
+
+    async def record_runners(self, plan: Plan) -> None:
+        """Store the live runners of a plan, as a tick that begins has found them."""
+        if self.inputs.live_runner is not None:
+            await self.runners.replace(plan.runners)
+
+    async def _follow_runners(self, orchestrators: Sequence[Orchestrator]) -> list[RunnerStatus]:
+        if self.inputs.live_runner is None:
+            return []
+        before = await self.runners.read()
+        return await asyncio.to_thread(follow_runners, before, orchestrators, now=self.clock())

@@ -12,7 +12,7 @@ from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
-from jobtester.metrics import Metrics
+from jobtester.metrics import Metrics, capability_labels
 
 
 class TickObserver(Protocol):
@@ -87,7 +87,7 @@ class TickProgress:
             for name, measured in (("first_token_s", metrics.first_token), ("tokens_per_s", metrics.token_rate)):
                 if name in result.measures:
                     measured.labels(job.definition, warm).observe(result.measures[name])
-            metrics.last_success.labels(job.orchestrator.address, job.pipeline, job.model).set(self.clock())
+            metrics.last_success.labels(*capability_labels(job)).set(self.clock())
         else:
             metrics.failures.labels(job.definition, verdict.code).inc()
         for observer in self.observers:

@@ -93,7 +93,8 @@ async def list_orchestrators(request: web.Request, params: OrchestratorPageParam
     rows = await request.app[CONTEXT].stores.queries.capabilities(
         after=params.cursor, limit=params.limit + 1, pipeline=params.pipeline, recent=_RECENT
     )
-    items = OrchestratorSchema.read_groups(rows)
+    runners = await request.app[CONTEXT].stores.live_runners.read()
+    items = OrchestratorSchema.read_groups(rows, runners)
     return await _build_page(items, params.limit, lambda item: str(item["orchestrator"]), lambda item: item)
 
 
@@ -101,7 +102,7 @@ async def list_orchestrators(request: web.Request, params: OrchestratorPageParam
     "/api/orchestrators/{address}",
     OrchestratorSchema,
     path_parameter="Ethereum address, in any case",
-    missing="the orchestrator has no recorded result",
+    missing="the orchestrator has no recorded result and no live runner",
 )
 async def get_orchestrator(request: web.Request) -> web.Response:
     """Return one orchestrator with the history of each capability."""
@@ -109,10 +110,11 @@ async def get_orchestrator(request: web.Request) -> web.Response:
         address = parse_address(request.match_info["address"])
     except ValueError as error:
         raise QueryError(f"address: {error}") from error
-    rows = await request.app[CONTEXT].stores.queries.matrix(address, recent=_MAX_RECENT)
-    if not rows:
-        raise web.HTTPNotFound(text="this orchestrator has no recorded result")
-    return _build_response(orjson.dumps(OrchestratorSchema.read_groups(rows)[0]))
+    stores = request.app[CONTEXT].stores
+    rows, runners = await stores.queries.matrix(address, recent=_MAX_RECENT), await stores.live_runners.read(address)
+    if not rows and not runners:
+        raise web.HTTPNotFound(text="this orchestrator has no recorded result and no live runner")
+    return _build_response(orjson.dumps(OrchestratorSchema.read_one(address, rows, runners)))
 
 
 @api.get_list("/api/results", ResultPageSchema, ResultPageParams)

@@ -16,6 +16,7 @@ from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
 from jobtester.metrics import Metrics
 from jobtester.settings.model import Settings
+from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
 from jobtester.store.ticks import Ticks
@@ -67,6 +68,7 @@ class Stores:
     ticks: Ticks
     outbox: Outbox
     queries: Queries
+    live_runners: LiveRunners
 
 
 @dataclass(frozen=True, slots=True)

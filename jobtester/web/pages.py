@@ -14,6 +14,7 @@ import jinja2
 from aiohttp import web
 
 from jobtester import __version__
+from jobtester.domain.runner_status import STATES
 from jobtester.errors import CrashBoundary
 from jobtester.store.queries import CapabilityRow, ResultFilters
 from jobtester.store.results import ResultRow
@@ -83,7 +84,8 @@ async def show_orchestrator(request: web.Request) -> web.Response:
     address = request.match_info["address"].lower()
     # As many as the chart can tell apart.
     capabilities = await stores.queries.matrix(address, recent=200)
-    if not capabilities:
+    runners = await stores.live_runners.read(address)
+    if not capabilities and not runners:
         return await _render_missing(
             request,
             "This orchestrator has no recorded result.",
@@ -97,7 +99,7 @@ async def show_orchestrator(request: web.Request) -> web.Response:
         request,
         "orchestrator.html",
         {"address": address, "capabilities": plotted, "results": results, "older": _build_older_link(results),
-         "marks": LEGEND_MARKS},
+         "marks": LEGEND_MARKS, "runners": runners, "runner_states": STATES},
     )  # fmt: skip
 
 

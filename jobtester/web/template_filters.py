@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 from markupsafe import Markup
 
-from jobtester.domain.units import format_duration
+from jobtester.domain.units import format_duration, format_runner_price
 from jobtester.web.charts import draw_sparkline
 
 _MAX_SHORT_TEXT = 120
@@ -70,4 +70,5 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "short": shorten_address,
     "brief": abbreviate,
     "pretty": indent_json,
+    "runner_price": format_runner_price,
 }

@@ -132,7 +132,7 @@ def test_series_stay_bounded_whatever_the_network_names() -> None:
     """Of orchestrators and models that come and go, only those that passed last keep a series."""
     fresh = Metrics()
     for number in range(MAX_SERIES + 500):
-        fresh.last_success.labels(f"0x{number:040x}", "llm", f"model\n\"{number}'").set(number)
+        fresh.last_success.labels(f"0x{number:040x}", "llm", "", f"model\n\"{number}'").set(number)
     lines = [line for line in fresh.render().decode().splitlines() if line.startswith("jobtester_last_success")]
     assert len(lines) == MAX_SERIES
     assert f"0x{499:040x}" not in "".join(lines)

@@ -40,6 +40,9 @@ ADDED = {
     ("outbox", "looks"),
     ("outbox", "look_ups"),
     ("outbox", "audited_at"),
+    ("results", "kind"),
+    ("results", "runner"),
+    ("latest", "kind"),
 }  # columns that came with a later step
 RENAMED = {"orchestrator": "address", "artifact_s": "artefact_s", "estimated_price_wei": "price_wei"}  # by step 6
 
@@ -93,8 +96,12 @@ def write_earlier_version(path: Path, version: int) -> None:
                  ("9" * 25, None)[number % 2]),
             )  # fmt: skip
         for number in range(4):
+            kind_column, kind = ("kind,", "'batch',") if version >= 7 else ("", "")
             db.execute(
-                "INSERT INTO latest VALUES (?, 'https://a', 'llm', 'm0', ?, 0.1, 2)", (f"0x{number}", number + 9)
+                f"INSERT INTO latest ({columns_before('latest', ('orchestrator',), version)}, service_uri, pipeline,"
+                f" model, {kind_column} seq, mean_s, unscored_streak)"
+                f" VALUES (?, 'https://a', 'llm', 'm0', {kind} ?, 0.1, 2)",
+                (f"0x{number}", number + 9),
             )
         outbox = columns_before("outbox", OutboxEntry.__dataclass_fields__, version)
         for number, state in enumerate(STATES):
@@ -144,6 +151,23 @@ async def test_an_earlier_file_is_migrated(version: int, tmp_path: Path) -> None
     assert schema(path) == schema(tmp_path / "new.db")
     if version:
         assert dump_rows(path, TABLES) == before
+
+
+async def test_earlier_results_get_their_kind(tmp_path: Path) -> None:
+    """By how the job was sent, and by the pipeline's name; the newest result of each has the same."""
+    path = tmp_path / "old.db"
+    write_earlier_version(path, 6)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE results SET pipeline = 'someone/app', targeting = 'direct' WHERE orchestrator = '0x1'")
+        db.execute("UPDATE results SET pipeline = 'someone/app' WHERE orchestrator = '0x2'")
+        db.commit()
+    async with open_database(path) as database:
+        rows = await Queries(database).page(ResultFilters())
+        latest = await Queries(database).latest()
+    kinds = {"0x0": "batch", "0x1": "live-runner", "0x2": "byoc", "0x3": "batch"}
+    assert {row.orchestrator: row.kind for row in rows} == kinds
+    assert {row.orchestrator: row.kind for row, _ in latest} == kinds
+    assert {row.runner.get("mode") for row in rows} == {None}
 
 
 async def test_notes_are_recorded_with_their_result(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ async def test_planning_asks_for_durations_prices_and_what_was_tested(tmp_path: 
         assert await results.durations() == {key: pytest.approx(1.3)}
         assert await results.spent_wei(NOW - 1) == 3 * 10**20
         assert await results.tested_since(NOW - 1) == {key}
-        assert sorted(await results.unscored_streaks("t")) == [(address(1), "llm", "m", 0), (address(2), "llm", "m", 1)]
+        other = CapabilityKey(address(2), "https://o2.example:8935", "llm", "m")
+        assert await results.unscored_streaks("t") == {key: 0, other: 1}
 
 
 async def test_requests_with_a_note_are_returned_once(tmp_path: Path) -> None:

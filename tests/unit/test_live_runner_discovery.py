@@ -63,6 +63,41 @@ def test_what_may_be_missing() -> None:
     assert (capability.runner.gpu, capability.runner.schema_url, capability.runner.unit) == ("", "", "")
 
 
+@pytest.mark.parametrize(
+    ("version", "metadata", "model"),
+    [
+        ("1.2.0", '{"model":"org/m"}', "1.2.0"),
+        (None, '{"model":"org/m"}', "org/m"),
+        ("", '{"model":" org/m "}', "org/m"),
+        (None, '{"model":["org/m"]}', "default"),
+        (None, '{"model":"a\\u0000b"}', "default"),
+        (None, '["model"]', "default"),
+        (None, "org/m", "default"),
+        (7, None, "default"),
+    ],
+)
+def test_the_model_is_the_version_or_what_the_app_names(version: object, metadata: object, model: str) -> None:
+    """The version comes first, then the model of the metadata, then one fixed word; it is never empty."""
+    (capability,) = listing(entry(version=version, metadata=metadata)).capabilities
+    assert capability.model == model
+
+
+@pytest.mark.parametrize(
+    ("slots", "is_busy"),
+    [
+        ({"capacity": 4, "capacity_used": 4, "capacity_available": 0}, True),
+        ({"capacity": 4, "capacity_used": 0, "capacity_available": 0}, True),
+        ({"capacity": 4, "capacity_used": 4, "capacity_available": None}, True),
+        ({"capacity": 4, "capacity_used": 1, "capacity_available": 3}, False),
+        ({"capacity": None, "capacity_used": None, "capacity_available": None}, False),
+    ],
+)
+def test_a_full_runner_is_busy(slots: dict[str, Any], is_busy: bool) -> None:
+    """Whether it says so by free or by taken slots; one that says nothing is not."""
+    (capability,) = listing(entry(**slots)).capabilities
+    assert capability.is_busy is is_busy
+
+
 def test_a_live_video_pipeline_is_persistent() -> None:
     """An entry of the serverless kind has no mode; its URL says what it is."""
     (capability,) = listing({"url": f"{URI}/scope", "app": "live-video-to-video/noop"}).capabilities

@@ -137,7 +137,7 @@ def test_capabilities_are_grouped_by_orchestrator() -> None:
     """Each orchestrator appears once, with its capabilities in their order."""
     point = ResultPoint("job-1", 1.0, 2.0, "passed", "ok")
     rows = [
-        CapabilityRow(address, "https://host:8935", pipeline, "model-1", True, 0, (point,))
+        CapabilityRow(address, "https://host:8935", pipeline, "model-1", "batch", True, 0, (point,))
         for address, pipeline in ((ADDRESS, "llm"), (ADDRESS, "text-to-image"), ("0x" + "cd" * 20, "llm"))
     ]
     orchestrators = schemas.OrchestratorSchema.from_rows(rows)
@@ -166,7 +166,7 @@ def test_a_run_has_its_tick_and_every_result() -> None:
 def test_a_list_has_the_json_of_its_models() -> None:
     """Lists are written from fields that no model has checked, and still have the same JSON."""
     point = ResultPoint("job-1", 1.0, 2.0, "passed", "ok")
-    capability = CapabilityRow(ADDRESS, "https://host:8935", "llm", "model-1", True, 0, (point,))
+    capability = CapabilityRow(ADDRESS, "https://host:8935", "llm", "model-1", "batch", True, 0, (point,))
     tick = TickRow("tick-1", 1.0, 2.0, 5, "cron", "finished", {"planned": 3, "estimated_price_wei": PRICE})
     external = ExternalResultRow(1, "id-1", 1.0, "127.0.0.1", "ai", '{"model":"model-1"}', "pending")
     entry = OutboxEntry(

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from jobtester.cli.plan_tables import plan_tables
 from jobtester.cli.tables import (
     format_counts,
     format_price,
-    plan_tables,
     printable_text,
     report_lines,
     shorten_address,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobtester.domain.orchestrators import Capability, CapabilityKind
 from jobtester.domain.reasons import Outcome
 
 ItemT = TypeVar("ItemT")
@@ -23,6 +24,13 @@ Wei = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern="^[0-9]+$", description="wei as decimal text: it outgrows numbers")
 ]
 # The store may hold values that another version wrote, so the lists of values are documented but not enforced.
+KindText = Annotated[
+    str,
+    Field(
+        description="how the orchestrator serves it",
+        json_schema_extra={"enum": [kind.value for kind in CapabilityKind]},
+    ),
+]
 OutcomeText = Annotated[str, Field(json_schema_extra={"enum": [outcome.value for outcome in Outcome]})]
 
 
@@ -56,6 +64,30 @@ class Schema(BaseModel):
 def _get_field_reader(model: type[Schema], row_type: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
     names = tuple(name for name in model.model_fields if hasattr(row_type, name))
     return names, attrgetter(*names)
+
+
+class RunnerSchema(Schema):
+    """How an orchestrator listed a live runner."""
+
+    mode: str = Field(description="single-shot or persistent")
+    price_wei: Wei | None = Field(description="for each `unit`; null without a price")
+    unit: str = Field(description="fixed (a request or session), seconds, 720p-pixel-seconds; empty without a price")
+    gpu: str
+    schema_url: str = Field(description="where the app says that its description is; never fetched")
+
+    @classmethod
+    def from_capability(cls, capability: Capability | None) -> Self | None:
+        """Return how a capability was listed, None where it is not the app of a live runner."""
+        if capability is None or capability.runner is None:
+            return None
+        runner, price = capability.runner, capability.price
+        return cls(
+            mode=runner.mode,
+            price_wei=None if price is None else str(price.wei_per_unit),
+            unit=runner.unit,
+            gpu=runner.gpu,
+            schema_url=runner.schema_url,
+        )
 
 
 class PageSchema(Schema, Generic[ItemT]):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from pydantic import Field
+
 from jobtester.domain.plan import Plan
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
-from jobtester.web.schemas.base import Address, Schema, Seconds, Wei
-from jobtester.web.schemas.results import ResultDetailSchema
+from jobtester.web.schemas.base import Address, KindText, RunnerSchema, Schema, Seconds, Wei
+from jobtester.web.schemas.results import LiveRunnerSchema, ResultDetailSchema
 from jobtester.web.schemas.ticks import TickSchema
 
 
@@ -24,6 +26,8 @@ class PlannedJobSchema(Schema):
     warm: bool
     timeout_s: Seconds
     estimated_price_wei: Wei | None
+    kind: KindText
+    runner: RunnerSchema | None
 
 
 class SkipSchema(Schema):
@@ -34,6 +38,14 @@ class SkipSchema(Schema):
     pipeline: str
     model: str
     reason: str
+    kind: KindText | None = Field(description="null for an orchestrator that is skipped as a whole")
+    runner: RunnerSchema | None
+
+
+class UnusableRunnerSchema(LiveRunnerSchema):
+    """A live runner that is advertised, or was, and could not serve a job."""
+
+    orchestrator: Address
 
 
 class PlanSchema(Schema):
@@ -41,6 +53,7 @@ class PlanSchema(Schema):
 
     jobs: list[PlannedJobSchema]
     skipped: list[SkipSchema]
+    unusable_runners: list[UnusableRunnerSchema]
     estimated_price_wei: Wei
 
     @classmethod
@@ -56,11 +69,29 @@ class PlanSchema(Schema):
                 warm=job.warm,
                 timeout_s=job.timeout_s,
                 estimated_price_wei=None if job.price_wei is None else str(job.price_wei),
+                kind=job.capability.kind.value,
+                runner=RunnerSchema.from_capability(job.capability),
             )
             for job in plan.jobs
         ]
-        skipped = [SkipSchema.model_validate(skip) for skip in plan.skipped]
-        return cls(jobs=jobs, skipped=skipped, estimated_price_wei=str(plan.price_wei))
+        skipped = [
+            SkipSchema(
+                orchestrator=skip.orchestrator,
+                service_uri=skip.service_uri,
+                pipeline=skip.pipeline,
+                model=skip.model,
+                reason=skip.reason,
+                kind=skip.capability.kind.value if skip.capability is not None else None,
+                runner=RunnerSchema.from_capability(skip.capability),
+            )
+            for skip in plan.skipped
+        ]
+        runners = [
+            UnusableRunnerSchema.model_validate(UnusableRunnerSchema.read_fields(status))
+            for status in plan.runners
+            if status.is_unusable
+        ]
+        return cls(jobs=jobs, skipped=skipped, unusable_runners=runners, estimated_price_wei=str(plan.price_wei))
 
 
 class RunSchema(Schema):

@@ -11,10 +11,22 @@ from pydantic import Field
 from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.reasons import REASONS, Fault, Outcome, Reason, find_reason
 from jobtester.domain.results import Result
+from jobtester.domain.runner_status import STATES, RunnerStatus
 from jobtester.domain.units import format_wei
 from jobtester.store.queries import CapabilityRow
 from jobtester.store.results import ResultRow
-from jobtester.web.schemas.base import Address, Count, Instant, OutcomeText, PageSchema, Schema, Seconds, Wei
+from jobtester.web.schemas.base import (
+    Address,
+    Count,
+    Instant,
+    KindText,
+    OutcomeText,
+    PageSchema,
+    RunnerSchema,
+    Schema,
+    Seconds,
+    Wei,
+)
 
 ReasonText = Annotated[
     str,
@@ -59,12 +71,15 @@ class ResultSchema(Schema):
     notes: list[NoteSchema] = Field(description="oddities of the answer that are held against nobody")
     deferred: Count = Field(description="how often a busy orchestrator sent the job away before")
     estimated_price_wei: Wei | None
+    kind: KindText
+    runner: RunnerSchema | None = Field(description="how the orchestrator listed a live runner; null for others")
 
     @classmethod
     def read_fields(cls, row: ResultRow) -> dict[str, Any]:
         """Return the model's fields as a stored result has them."""
         values = super().read_fields(row)
         values["estimated_price_wei"] = format_wei(row.estimated_price_wei)
+        values["runner"] = row.runner or None
         return values
 
     @classmethod
@@ -120,25 +135,58 @@ class CapabilitySchema(Schema):
     service_uri: str
     pipeline: str
     model: str
+    kind: KindText
     warm: bool
     unscored_streak: Count = Field(description="unscored results in a row, the newest last")
     newest: PointSchema
     recent: list[PointSchema] = Field(description="oldest first")
 
 
+class LiveRunnerSchema(RunnerSchema):
+    """A live runner as an orchestrator last listed it, tested or not."""
+
+    service_uri: str
+    app: str
+    version: str
+    state: str = Field(
+        description="; ".join(f"{state}: {meaning}" for state, meaning in STATES.items()),
+        json_schema_extra={"enum": list(STATES)},
+    )
+    ticks: Count = Field(description="for how many ticks in a row it has been in this state")
+    listed_at: Instant = Field(description="when a tick last found it listed")
+
+    @classmethod
+    def read_fields(cls, row: RunnerStatus) -> dict[str, Any]:
+        """Return the model's fields as the store has them."""
+        return super().read_fields(row) | {"price_wei": format_wei(row.price_wei)}
+
+
 class OrchestratorSchema(Schema):
-    """An orchestrator with its capabilities."""
+    """An orchestrator with its capabilities that have results, and the live runners that it has listed."""
 
     orchestrator: Address
     capabilities: list[CapabilitySchema]
+    live_runners: list[LiveRunnerSchema]
 
     @classmethod
-    def read_groups(cls, rows: Iterable[CapabilityRow]) -> list[dict[str, Any]]:
+    def read_groups(cls, rows: Iterable[CapabilityRow], runners: Iterable[RunnerStatus] = ()) -> list[dict[str, Any]]:
         """Return one orchestrator's fields after the other, of capabilities that are sorted by orchestrator."""
+        listed: dict[str, list[RunnerStatus]] = {}
+        for status in runners:
+            listed.setdefault(status.orchestrator, []).append(status)
         return [
-            {"orchestrator": address, "capabilities": [CapabilitySchema.read_fields(row) for row in group]}
+            cls.read_one(address, group, listed.get(address, ()))
             for address, group in groupby(rows, key=lambda row: row.orchestrator)
         ]
+
+    @classmethod
+    def read_one(cls, address: str, rows: Iterable[CapabilityRow], runners: Iterable[RunnerStatus]) -> dict[str, Any]:
+        """Return the fields of one orchestrator."""
+        return {
+            "orchestrator": address,
+            "capabilities": [CapabilitySchema.read_fields(row) for row in rows],
+            "live_runners": [LiveRunnerSchema.read_fields(status) for status in runners],
+        }
 
     @classmethod
     def from_rows(cls, rows: Iterable[CapabilityRow]) -> list[Self]:
@@ -190,6 +238,8 @@ def _flatten_result(result: Result) -> dict[str, Any]:
         "notes": [note.as_json() for note in result.notes],
         "deferred": result.deferred,
         "estimated_price_wei": job.price_wei,
+        "kind": job.capability.kind.value,
+        "runner": RunnerSchema.from_capability(job.capability),
         "request": result.request,
         "response": result.response,
     }
