@@ -75,7 +75,7 @@ log = structlog.get_logger()
 
 COMPONENTS = (
     "cleanup", "clock", "delivery", "event", "job", "lookup", "loop", "notification", "post", "probe", "reload",
-    "request", "store", "tick",
+    "request", "store", "tick", "video",
 )  # fmt: skip
 
 

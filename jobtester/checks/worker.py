@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,10 +13,8 @@ from typing import Any
 
 from jobtester.checks.evaluation import CheckReport, CheckTask
 from jobtester.checks.worker_protocol import decode_report, receive_message, send_message, send_task
+from jobtester.child_process import child_environment, module_command
 
-_COMMAND = (sys.executable, "-P", "-m", "jobtester.checks")
-# All that a worker inherits. What decodes strangers' bytes must not have the Leaderboard's key in its environment.
-_INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
 _EXIT_TIMEOUT_S = 2.0
 
 
@@ -49,15 +45,11 @@ class Worker:
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: S603 - the command is fixed
-                    _COMMAND,
+                    module_command("jobtester.checks"),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={
-                        **{name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ},
-                        # -P keeps the working directory off the path, so where it is wanted it has to be named.
-                        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),  # noqa: PTH109
-                    },
+                    env=child_environment(),
                 )
         except OSError:
             ours.close()

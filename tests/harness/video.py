@@ -1,0 +1,46 @@
+"""Make and repack short videos for tests, without waiting for real time."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+
+from jobtester.video.encoder import Encoder
+from jobtester.video.pattern import VideoFormat
+
+SMALL = VideoFormat(128, 128, 24)
+
+
+def encode(form: VideoFormat, count: int, container: str = "mpegts") -> list[bytes]:
+    """Return what each of `count` frames of the pattern adds to a video, and its end."""
+    encoder = Encoder(form, container)
+    return [*(encoder.encode(number)[0] for number in range(count)), encoder.finish()]
+
+
+def repack(content: bytes, container: str) -> bytes:
+    """Return a video in another container, as gateways repack it with ffmpeg."""
+    out = io.BytesIO()
+    sink = _Unseekable(out)
+    with av.open(io.BytesIO(content), "r") as source, av.open(sink, "w", format=container) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return out.getvalue()
+
+
+def count_frames(content: bytes) -> int:
+    """Return how many frames a video has, by a decoder that is not the tester's."""
+    with av.open(io.BytesIO(content), "r") as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+class _Unseekable:
+    def __init__(self, out: io.BytesIO) -> None:
+        self._out = out
+
+    def write(self, data: Any) -> int:
+        return self._out.write(data)

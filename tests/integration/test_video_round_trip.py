@@ -1,0 +1,133 @@
+"""Encode the tester's own video in real time, decode it in a decoder process, and measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from jobtester.domain.video_measures import DelayMethod
+from jobtester.video.byte_stream import ReceiverTooSlowError
+from jobtester.video.decoder import VideoDecoder
+from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
+from jobtester.video.frame_schedule import SentFrames
+from jobtester.video.meter import Measurement, measure_video
+from jobtester.video.pattern import VideoFormat
+from jobtester.video.video_input import InputOptions, VideoInput
+from tests.harness.video import count_frames, repack
+
+FORM = VideoFormat(512, 512, 24)
+
+
+def _video_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "video input"]
+
+
+async def test_every_sent_frame_is_received_through_segments() -> None:
+    """Each frame that was sent comes back with its number, next to no delay, and nothing is left behind."""
+    options = DecoderOptions(FORM, container="mpegts", limits=DecoderLimits.for_video(FORM, 5))
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with VideoDecoder(options) as decoder, VideoInput.as_segments(FORM, InputOptions(max_s=3)) as video:
+        async for segment in video.output:
+            async for data in segment.content:
+                await decoder.feed(data, loop.time())
+        decoded = await decoder.finish()
+        sent = video.sent
+        process = decoder._process
+    assert decoded.problem is None
+    assert [frame.mark for frame in decoded.frames] == sorted(sent.times)
+    assert all(frame.is_input for frame in decoded.frames)
+    measures = measure_video(decoded.frames, sent, Measurement(started, loop.time()))
+    assert measures.delay.method is DelayMethod.MARKS
+    assert measures.delay.p50_s is not None
+    assert measures.delay.p50_s < 0.02
+    assert measures.input.frames + measures.input.skipped == 72
+    assert measures.picture.black_share == 0
+    assert measures.picture.frozen_frames <= 2
+    assert measures.picture.input_share == 1
+    assert process is not None
+    assert process.returncode == 0
+    assert not _video_threads()
+
+
+async def test_segments_are_streams_of_their_own() -> None:
+    """Each segment can be decoded without the others, and has the frames of one second."""
+    contents: list[bytes] = []
+    async with VideoInput.as_segments(FORM, InputOptions(max_s=2.5)) as video:
+        async for segment in video.output:
+            assert segment.index == len(contents)
+            contents.append(b"".join([data async for data in segment.content]))
+    assert len(contents) == 3
+    # Skipped frames, on a busy machine, leave no place behind them.
+    assert sum(map(count_frames, contents)) == len(video.sent.times)
+    assert [count_frames(content) for content in contents[:2]] == [24, 24]
+    assert all(content[:1] == b"\x47" for content in contents)
+
+
+async def test_a_segment_is_read_while_it_is_written() -> None:
+    """The first bytes of a segment can be read long before its last frame exists."""
+    async with VideoInput.as_segments(FORM, InputOptions(max_s=3)) as video:
+        segment = await anext(aiter(video.output))
+        await anext(aiter(segment.content))
+        assert len(video.sent.times) < 12
+
+
+async def test_matroska_survives_repacking_to_flv() -> None:
+    """What a gateway makes of the Matroska input, FLV, has every frame that was sent."""
+    async with VideoInput.as_matroska(FORM, InputOptions(max_s=2)) as video:
+        content = b"".join([data async for data in video.output])
+    async with VideoDecoder(DecoderOptions(FORM, stills=4)) as decoder:
+        await decoder.feed(repack(content, "flv"), 1.0)
+        decoded = await decoder.finish()
+    assert decoded.problem is None
+    assert [frame.mark for frame in decoded.frames] == sorted(video.sent.times)
+    evenly = [still for still in decoded.stills if still.why == "evenly"]
+    assert len(evenly) == 4
+    assert all(still.jpeg.startswith(b"\xff\xd8") and len(still.jpeg) < 64 * 1024 for still in evenly)
+
+
+@pytest.mark.parametrize("container", ["as_segments", "as_matroska"])
+async def test_stop_ends_the_video_and_its_thread(container: str) -> None:
+    """Readers get what was made before stop, and the thread ends."""
+    async with getattr(VideoInput, container)(FORM) as video:
+        first = await anext(aiter(video.output))
+        assert first
+        video.stop()
+        async for _ in video.output:
+            pass
+    assert 0 < len(video.sent.times) < 100
+    assert not _video_threads()
+
+
+async def test_leaving_the_context_ends_the_thread() -> None:
+    """No thread is left when a reader fails in the middle."""
+
+    async def fail() -> None:
+        async with VideoInput.as_segments(FORM) as video:
+            await anext(aiter(video.output))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert not _video_threads()
+
+
+async def test_a_receiver_that_reads_nothing_ends_the_video() -> None:
+    """Bytes that nobody reads are bounded: the video ends, and says why."""
+    options = InputOptions(max_buffered_bytes=20_000)
+    async with VideoInput.as_matroska(FORM, options) as video:
+        while not video.output._is_closed:
+            video.output._changed.clear()
+            await video.output._changed.wait()
+        with pytest.raises(ReceiverTooSlowError):
+            await anext(aiter(video.output))
+    assert video._buffer.waiting == 0
+    assert video._buffer.most < 20_000 + 100_000
+
+
+async def test_nothing_is_sent_before_the_start() -> None:
+    """A video that was not started reports no frames."""
+    sent = VideoInput.as_matroska(FORM).sent
+    assert sent == SentFrames(FORM, sent.started, {}, 0, 0)
