@@ -45,6 +45,8 @@ EXAMPLES: Mapping[str, object] = {
     "schedule.offset": "10m",
     "schedule.run_at_start": False,
     "server.host": "127.0.0.1",
+    "server.trusted_proxy": ["172.16.0.0/12"],
+    "server.proxy_user_header": "X-Forwarded-User",
     "gateways.name": "frankfurt",
     "gateways.url": "http://gateway:8935",
     "gateways.cli_url": "http://gateway:7935",

@@ -14,7 +14,7 @@ from jobtester import __version__
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary
 from jobtester.http import Proxies, sign_body
-from jobtester.settings.sections import NotifySettings
+from jobtester.settings.operator_sections import NotifySettings
 from jobtester.web.schemas import TickSchema
 
 log = structlog.get_logger()

@@ -10,12 +10,12 @@ from pydantic import Field, SecretStr, model_validator
 
 from jobtester.domain.orchestrators import parse_endpoint
 from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
+from jobtester.settings.operator_sections import NotifySettings, ServerSettings
 from jobtester.settings.types import (
     Cron,
     Duration,
     NetworkRange,
     PositiveDuration,
-    SecretAddress,
     Section,
     Size,
     Timezone,
@@ -50,18 +50,6 @@ class ScheduleSettings(Section):
     def period_s(self) -> float:
         """Return the interval in seconds, an hour where none is set."""
         return self.interval if self.interval is not None else 3600.0
-
-
-class ServerSettings(Section):
-    """Where the daemon listens, and the secrets of routes that change something."""
-
-    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - the gateway must reach it
-    port: int = Field(7934, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    admin_token: SecretStr | None = Field(None, description="bearer token for POST /api/ticks")
-    results_secret: SecretStr | None = Field(None, description="HMAC key of other testers' results")
-    events_token: SecretStr | None = Field(
-        None, description="token that a gateway's event sink sends; empty: every sender is trusted"
-    )
 
 
 class GatewaySettings(Section):
@@ -192,13 +180,6 @@ class BudgetSettings(Section):
     per_tick: Wei | None = Field(None, description='maximum cost of one tick, as "0.001 ETH" or wei')
     per_day: Wei | None = Field(None, description="maximum cost of a UTC day")
     max_price_per_job: Wei | None = Field(None, description="jobs that cost more are skipped")
-
-
-class NotifySettings(Section):
-    """Where each tick's report is posted."""
-
-    url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
-    secret: SecretStr | None = Field(None, description="key that signs the report, like stats")
 
 
 class LogSettings(Section):

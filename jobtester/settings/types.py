@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,6 +17,9 @@ class Section(BaseModel):
     """A table of config.toml: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+_MIN_TOKEN_LENGTH = 16
 
 
 def _check_web_address(value: str) -> str:
@@ -67,6 +71,18 @@ def _check_cron(value: str) -> str:
     return value
 
 
+def _check_read_secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < _MIN_TOKEN_LENGTH:
+        raise ValueError(f"has to have at least {_MIN_TOKEN_LENGTH} characters, so that it cannot be guessed")
+    return value
+
+
+def _check_header(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
+        raise ValueError('has to be the name of a header, such as "X-Forwarded-User"')
+    return value
+
+
 def _normalize_network(value: str) -> str:
     # A single address is a network of one; host bits that are set are cleared.
     try:
@@ -87,6 +103,8 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Wei = Annotated[int, BeforeValidator(parse_wei)]
 WebAddress = Annotated[str, AfterValidator(_check_web_address)]
 SecretAddress = Annotated[SecretUrl, AfterValidator(_check_secret_address)]
+ReadToken = Annotated[SecretStr, AfterValidator(_check_read_secret)]
+HeaderName = Annotated[str, AfterValidator(_check_header)]
 NetworkRange = Annotated[str, AfterValidator(_normalize_network)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(_check_timezone)]

@@ -12,6 +12,7 @@ from aiohttp import http_exceptions, web
 
 from jobtester.errors import PortInUseError, StoreError
 from jobtester.web import api, health_routes, pages, webhooks
+from jobtester.web.access import check_access
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.query_params import QueryError
 from jobtester.web.requests import PEER_ERRORS
@@ -26,7 +27,7 @@ _ROUTING_ERRORS = {404: "no such route; /api/openapi.json lists all", 405: "this
 def build_app(context: WebContext) -> web.Application:
     """Return the application with all routes."""
     # Webhooks bound their bodies themselves; this is the limit for a handler that would not.
-    app = web.Application(middlewares=[_answer_errors], client_max_size=8 * 2**20)
+    app = web.Application(middlewares=[_answer_errors, check_access], client_max_size=8 * 2**20)
     app[CONTEXT] = context
     app[CLOSING] = asyncio.Event()
     app[webhooks.RATE_LIMITER] = webhooks.RateLimiter()

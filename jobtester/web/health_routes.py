@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from jobtester.metrics import CONTENT_TYPE
+from jobtester.web.access import is_reader, is_restricted
 from jobtester.web.context import CONTEXT
 
 routes = web.RouteTableDef()
@@ -22,8 +23,11 @@ async def check_liveness(request: web.Request) -> web.Response:
 
 @routes.get("/readyz")
 async def check_readiness(request: web.Request) -> web.Response:
-    """Answer whether every peer can be used."""
-    return _build_answer(await request.app[CONTEXT].health.check_readiness())
+    """Answer whether every peer can be used; what is wrong with which one is for readers."""
+    checks = await request.app[CONTEXT].health.check_readiness()
+    if is_restricted(request.app[CONTEXT].settings().server) and not is_reader(request):
+        checks = {name: {"ok": check["ok"]} for name, check in checks.items()}
+    return _build_answer(checks)
 
 
 @routes.get("/metrics")

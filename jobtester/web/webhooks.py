@@ -18,6 +18,7 @@ from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent, parse_events
 from jobtester.gateway.targeting import WebhookTargeting, webhook_entries
 from jobtester.http import is_signature_valid
+from jobtester.web.access import find_client
 from jobtester.web.context import CONTEXT, WebContext
 from jobtester.web.requests import BodyReadError, is_token, parse_bearer, read_limited
 from jobtester.web.schemas import ErrorSchema
@@ -149,7 +150,7 @@ async def receive_test_results(request: web.Request) -> web.Response:
     secret = context.settings().server.results_secret
     if secret is None:
         return _build_error(404, "this tester accepts no results: server.results_secret is not set")
-    source = request.remote or "unknown"
+    source = find_client(request)
     # Before the signature is checked: hashing the bodies of a flood is what the limit prevents.
     if request.app[RATE_LIMITER].is_exceeded(source):
         return _refuse(context, 429, "too many results from your address in the last minute")

@@ -258,6 +258,8 @@ def test_examples_of_keys_are_usable() -> None:
             content["gateways"][0][key] = value
         elif path == "discovery.source":
             content["discovery"] = {"source": value, "orchestrators": [orchestrator]}
+        elif path == "server.proxy_user_header":
+            content["server"] = {key: value, "trusted_proxy": ["10.0.0.0/8"]}
         elif "." in path:
             content.setdefault(section, {})[key] = value
         else:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from jobtester.daemon.notifier import Notifier
 from jobtester.domain.tick_report import TickReport
-from jobtester.settings.sections import NotifySettings
+from jobtester.settings.operator_sections import NotifySettings
 from jobtester.settings.types import SecretUrl
 from tests.harness.waiting import until
 
