@@ -54,7 +54,8 @@ class RunnerOffer:
     """How an orchestrator serves an app itself, without a gateway (docs/live-runner.md).
 
     `url` is where the app's own paths begin, without a slash at its end. `unit` is what the price is for, empty
-    without a price. `is_foreign` means that the URL is on another host or port than the service URI.
+    without a price. `is_foreign` means that the URL is on another host or port than the service URI,
+    `is_listed_elsewhere` that only a directory lists it and not the orchestrator.
     """
 
     url: str
@@ -63,6 +64,7 @@ class RunnerOffer:
     gpu: str = ""
     schema_url: str = ""
     is_foreign: bool = False
+    is_listed_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from jobtester.domain.runner_status import RunnerStatus
 
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
+    "no_address": "the service URI is one of live_runner.urls, and nothing says which orchestrator it belongs to; name "
+    "the address in [[discovery.orchestrators]]",
     "excluded": "discovery.include or discovery.exclude excludes the orchestrator",
     "filtered": "the command's filters exclude it",
     "no_definition": "no pipeline of this name is defined; add a [pipelines.<name>] table to test it",
@@ -242,6 +244,8 @@ def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[Capabili
 def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selection) -> str:
     if not orchestrator.service_uri:
         return "no_service_uri"
+    if not orchestrator.address:
+        return "no_address"
     if selection.include and not _is_listed(orchestrator, selection.include):
         return "excluded"
     if _is_listed(orchestrator, selection.exclude):

@@ -116,6 +116,10 @@ REASONS: Mapping[str, Reason] = {
             "Compare the pipeline's definition with the app's own description; apps and uri choose what is sent to whom.",
         ),
         Reason(
+            "unlisted", _U, _UNKNOWN, "The job failed, and only a directory lists the live runner's app: the orchestrator did not answer with a list of its own.",
+            "Look at the orchestrator's /discovery; the directory may be out of date.",
+        ),
+        Reason(
             "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price.",
             "Advertise the price, so that no unpaid job is sent.",
         ),

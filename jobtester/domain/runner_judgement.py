@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jobtester.domain.attempts import Connection, ConnectionState
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Ending, Exchange
-from jobtester.domain.reasons import Fault, Finding, Verdict
+from jobtester.domain.reasons import Fault, Finding, Outcome, Verdict
 
 _BLANK_BYTES = b" \t\r\n\v\f\0\xef\xbb\xbf"
 # What an orchestrator itself answers, by status: the whole text, and the reason code that it stands for. An app may
@@ -30,7 +30,12 @@ def needs_connection(exchange: Exchange) -> bool:
 
 
 def judge_runner(
-    exchange: Exchange, findings: Iterable[Finding], attribution: Attribution, connection: Connection | None = None
+    exchange: Exchange,
+    findings: Iterable[Finding],
+    attribution: Attribution,
+    connection: Connection | None = None,
+    *,
+    is_listed_elsewhere: bool = False,
 ) -> Verdict:
     """Return the verdict on a job of a live runner. The same arguments always give the same verdict.
 
@@ -39,7 +44,18 @@ def judge_runner(
         findings: results of the checks, in their order; the first problem decides.
         attribution: refuted where the orchestrator sent the job on to another host.
         connection: what the tester's own connection to the service URI showed, where needs_connection().
+        is_listed_elsewhere: only a directory says that the orchestrator serves the app. It may be out of date, so no
+            failure is held against the orchestrator.
     """
+    verdict = _judge_answer(exchange, findings, attribution, connection)
+    if is_listed_elsewhere and verdict.outcome is Outcome.FAILED:
+        return Verdict.from_code("unlisted", f"{verdict.code}: {verdict.message}")
+    return verdict
+
+
+def _judge_answer(
+    exchange: Exchange, findings: Iterable[Finding], attribution: Attribution, connection: Connection | None
+) -> Verdict:
     if exchange.ending is Ending.ABORTED:
         return Verdict.from_code("shutdown")
     if attribution.kind is AttributionKind.REFUTED:

@@ -34,6 +34,7 @@ class LiveRunnerClient:
     _resolver: LocalAddressBlockingResolver = field(init=False)
     sender: JobSender = field(init=False)
     _session: aiohttp.ClientSession | None = None
+    _configured_session: aiohttp.ClientSession | None = None
     _files: FileFetcher | None = None
     _proxies: Proxies = field(default_factory=Proxies.from_environment)
 
@@ -43,39 +44,40 @@ class LiveRunnerClient:
         self._resolver = LocalAddressBlockingResolver(DefaultResolver(), _NO_GATEWAY, networks)
         self.sender = JobSender("the orchestrator", self._proxies, verify_tls=False, resolver=self._resolver)
         await self.sender.open()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=False, limit=0, force_close=True, resolver=self._resolver),
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None, ceil_threshold=86_400),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a few bytes of it may stand for gigabytes
+        self._session = _open_session(
+            aiohttp.TCPConnector(ssl=False, limit=0, force_close=True, resolver=self._resolver)
         )
+        self._configured_session = _open_session(aiohttp.TCPConnector(force_close=True))
         self._files = FileFetcher("", verify_tls=False, connect_s=CONNECT_S, user_agent=USER_AGENT, networks=networks)
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is None or self._files is None:
+        if self._session is None or self._configured_session is None or self._files is None:
             return
         await self.sender.close()
         await self._session.close()
+        await self._configured_session.close()
         await self._files.close()
         await self._resolver.close()
 
     async def get(self, url: str, *, timeout_s: float, max_bytes: int) -> tuple[int, bytes]:
-        """Return status and body of a URL; redirects are not followed.
+        """Return status and body of a URL that an orchestrator names; redirects are not followed.
 
         Raises OSError, TimeoutError, ValueError or aiohttp.ClientError for whatever stands against it.
         """
         assert self._session is not None, "open() comes first"
         async with asyncio.timeout(timeout_s):
             await self._check_host(url)
-            request = self._session.get(url, allow_redirects=False, **self._proxies.request_arguments(url))
-            async with request as response:
-                if response.status != 200:
-                    return response.status, b""
-                return response.status, await read_bounded(response.content, max_bytes)
+            return await self._read(self._session, url, max_bytes)
+
+    async def get_configured(self, url: str, *, timeout_s: float, max_bytes: int) -> tuple[int, bytes]:
+        """Return status and body of a URL of the configuration, at any address; its certificate is checked.
+
+        Raises as get() does.
+        """
+        assert self._configured_session is not None, "open() comes first"
+        async with asyncio.timeout(timeout_s):
+            return await self._read(self._configured_session, url, max_bytes)
 
     async def send(
         self,
@@ -111,8 +113,27 @@ class LiveRunnerClient:
         """Return True: no single process stands between the tester and all orchestrators."""
         return True
 
+    async def _read(self, session: aiohttp.ClientSession, url: str, max_bytes: int) -> tuple[int, bytes]:
+        request = session.get(url, allow_redirects=False, **self._proxies.request_arguments(url))
+        async with request as response:
+            if response.status != 200:
+                return response.status, b""
+            return response.status, await read_bounded(response.content, max_bytes)
+
     async def _check_host(self, url: str) -> None:
         # aiohttp resolves names only, so an address that stands in the URL itself is checked here.
         parsed = URL(url)
         if not parsed.host or not await self._resolver.allows_host(parsed.host, parsed.port or 0):
             raise ValueError("it is an address of the tester itself, or of a private network")
+
+
+def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        timeout=aiohttp.ClientTimeout(total=None, ceil_threshold=86_400),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # a few bytes of it may stand for gigabytes
+    )

@@ -3,79 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import aiohttp
-import orjson
 import structlog
 
-from jobtester.domain.orchestrators import SINGLE_SHOT, Capability, Orchestrator, Price, RunnerOffer, parse_endpoint
-from jobtester.domain.untrusted_text import clean_label, clean_name
+from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
 from jobtester.http import BodyTooLargeError
 from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.listing import RunnerListing, parse_directory, parse_listing
 
 log = structlog.get_logger()
 
-DEFAULT_VERSION = "default"  # a job needs a model to be counted under, also where the app names no version
 _MAX_BYTES = 2**20
 _MAX_INLINE_BYTES = 64 * 1024  # more is parsed in a thread
-_MAX_APP_CHARS = 200
-_MAX_URL_CHARS = 1_000
-_MAX_METADATA_CHARS = 4_096
-_MAX_COUNT = 2**31 - 1
-_MAX_WEI = 2**64 - 1
 _MAX_PROBLEMS_LOGGED = 5
-_PERSISTENT = "persistent"
-_MODES = (SINGLE_SHOT, _PERSISTENT)
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerListing:
-    """The apps that one orchestrator serves itself, and a sentence about each entry that is of no use."""
-
-    capabilities: tuple[Capability, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-class UnusableRunnerError(ValueError):
-    """An entry of a listing is not one that a job can be sent by; the message says why."""
+_NETWORK_ERRORS = (OSError, TimeoutError, ValueError, aiohttp.ClientError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerDiscovery:
-    """Asks orchestrators side by side, at most `parallel` at a time, each for `timeout_s` seconds at most."""
+    """Asks orchestrators side by side, at most `parallel` at a time, each for `timeout_s` seconds at most.
+
+    `urls` are further service URIs to ask. `directories` are addresses that list the runners of several orchestrators,
+    for those that do not answer themselves.
+    """
 
     client: LiveRunnerClient
     timeout_s: float = 5.0
     max_runners: int = 200
     parallel: int = 32
+    urls: Sequence[str] = ()
+    directories: Sequence[str] = ()
 
-    async def add_runners(self, orchestrators: Sequence[Orchestrator]) -> list[Orchestrator]:
+    async def add_runners(
+        self, orchestrators: Sequence[Orchestrator], configured: Sequence[Orchestrator] = ()
+    ) -> list[Orchestrator]:
         """Return the orchestrators, each with the apps that it serves itself among its capabilities.
 
-        Never raises for what the network does. An orchestrator that does not answer, or has no such list, simply
-        serves none.
+        Those of `urls` that are not among them come last, with the address that `configured` has for their service URI,
+        else with none. Never raises for what the network does. An orchestrator that does not answer, or has no such
+        list, simply serves none.
         """
+        everybody = [*orchestrators, *self._further(orchestrators, configured)]
         slots = asyncio.Semaphore(self.parallel)
-        service_uris = {orchestrator.service_uri for orchestrator in orchestrators if orchestrator.service_uri}
+        service_uris = {orchestrator.service_uri for orchestrator in everybody if orchestrator.service_uri}
 
         async def ask(service_uri: str) -> tuple[str, RunnerListing]:
             async with slots:
                 return service_uri, await self.list_runners(service_uri)
 
-        listings = dict(await asyncio.gather(*map(ask, service_uris)))
-        found = [
-            replace(orchestrator, capabilities=(*orchestrator.capabilities, *listing.capabilities))
-            if (listing := listings.get(orchestrator.service_uri)) is not None and listing.capabilities
-            else orchestrator
-            for orchestrator in orchestrators
-        ]
+        answers, elsewhere = await asyncio.gather(
+            asyncio.gather(*map(ask, service_uris)), self._read_directories(service_uris)
+        )
+        # What an orchestrator says itself is newer than any directory.
+        listings = {uri: listing if listing.is_answered else elsewhere.get(uri, listing) for uri, listing in answers}
         count = sum(len(listing.capabilities) for listing in listings.values())
         log.info("live_runners_discovered", orchestrators=len(service_uris), runners=count)
-        return found
+        found = [_add_listing(orchestrator, listings.get(orchestrator.service_uri)) for orchestrator in everybody]
+        # A service URI of nobody known is of no interest unless it has something to show.
+        return [orchestrator for orchestrator in found if orchestrator.address or orchestrator.capabilities]
 
     async def list_runners(self, service_uri: str) -> RunnerListing:
         """Return what one orchestrator lists; nothing where it does not answer, or has no such list."""
@@ -85,165 +75,75 @@ class RunnerDiscovery:
         try:
             status, body = await self.client.get(f"{base}/discovery", timeout_s=self.timeout_s, max_bytes=_MAX_BYTES)
         except BodyTooLargeError as error:
-            listing = RunnerListing(problems=(str(error),))
-        except (OSError, TimeoutError, ValueError, aiohttp.ClientError) as error:
+            listing = RunnerListing(problems=(str(error),), is_answered=True)
+        except _NETWORK_ERRORS as error:
             # Most orchestrators are of a version without live runners, and some are down: neither is worth a warning.
             log.debug("live_runners_not_listed", service_uri=base, problem=str(error) or type(error).__name__)
             return RunnerListing()
         else:
             if status != 200:
                 return RunnerListing()
-            arguments = body, base, self.max_runners
-            is_large = len(body) > _MAX_INLINE_BYTES
-            listing = await asyncio.to_thread(parse_listing, *arguments) if is_large else parse_listing(*arguments)
+            listing = await _parse(body, lambda: parse_listing(body, base, self.max_runners))
         if listing.problems:
-            log.warning(
-                "live_runners_unusable",
-                service_uri=base,
-                count=len(listing.problems),
-                problems=listing.problems[:_MAX_PROBLEMS_LOGGED],
-            )
+            _log_problems(base, listing)
         return listing
 
+    async def _read_directories(self, service_uris: set[str]) -> dict[str, RunnerListing]:
+        """Return what the directories list, by service URI; the first that lists an orchestrator counts."""
+        known: dict[Hashable, str] = {
+            endpoint: uri for uri in service_uris if (endpoint := parse_endpoint(uri)) is not None
+        }
+        directories = await asyncio.gather(*(self._read_directory(url, known) for url in self.directories))
+        merged: dict[str, RunnerListing] = {}
+        for listings in directories:
+            merged = {**listings, **merged}
+        return merged
 
-def parse_listing(body: bytes, service_uri: str, max_runners: int = 200) -> RunnerListing:
-    """Parse the answer of an orchestrator's /discovery; every entry is usable or gives one problem.
-
-    Of several runners of one app and version the one that is most likely to serve a job stands for all.
-    """
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return RunnerListing(problems=("the list of live runners is not JSON",))
-    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
-        return RunnerListing(problems=("the list of live runners is not a list of tables",))
-    problems: list[str] = []
-    entries: list[Any] = []
-    for host in answer:
-        runners = host.get("runners")
-        if isinstance(runners, list):
-            entries += runners
-        elif runners is not None:
-            problems.append("runners is not a list")
-    if len(entries) > max_runners:
-        problems.append(f"{len(entries)} live runners are listed, of which the first {max_runners} are read")
-    capabilities: list[Capability] = []
-    for entry in entries[:max_runners]:
+    async def _read_directory(self, url: str, known: Mapping[Hashable, str]) -> dict[str, RunnerListing]:
+        listings: dict[str, RunnerListing] = {}
         try:
-            capabilities.append(parse_runner(entry, service_uri))
-        except UnusableRunnerError as error:
-            problems.append(clean_label(str(error)))
-    return RunnerListing(tuple(_best_offers(capabilities)), tuple(problems))
+            status, body = await self.client.get_configured(url, timeout_s=self.timeout_s, max_bytes=_MAX_BYTES)
+        except _NETWORK_ERRORS as error:
+            problem = str(error) or type(error).__name__
+        else:
+            problem = f"HTTP status {status}"
+            if status == 200:
+                listings, problem = await _parse(body, lambda: parse_directory(body, known, self.max_runners))
+        if problem:
+            log.warning("live_runner_directory_unusable", url=url, problem=problem)
+        for service_uri, listing in listings.items():
+            if listing.problems:
+                _log_problems(service_uri, listing, directory=url)
+        return listings
+
+    def _further(self, orchestrators: Sequence[Orchestrator], configured: Sequence[Orchestrator]) -> list[Orchestrator]:
+        """Return the orchestrators of `urls` that discovery did not name, each once."""
+        seen = {parse_endpoint(orchestrator.service_uri) for orchestrator in orchestrators}
+        addresses = {parse_endpoint(orchestrator.service_uri): orchestrator.address for orchestrator in configured}
+        further = []
+        for url in self.urls:
+            endpoint = parse_endpoint(url)
+            if endpoint not in seen:
+                seen.add(endpoint)
+                further.append(Orchestrator(addresses.get(endpoint, ""), url))
+        return further
 
 
-def parse_runner(entry: object, service_uri: str) -> Capability:
-    """Return the capability of one listed runner. Raises UnusableRunnerError for what no job can be sent by."""
-    if not isinstance(entry, dict):
-        raise UnusableRunnerError("a live runner's entry is not a table")
-    app = clean_name(entry.get("app"))
-    if not app or len(app) > _MAX_APP_CHARS:
-        raise UnusableRunnerError("a live runner has no usable app name")
-    url = _parse_url(entry.get("url"), app)
-    mode = entry.get("mode")
-    # A live video pipeline that is started for each stream has no mode; it keeps a session like the persistent ones.
-    mode = _PERSISTENT if mode is None and url.endswith("/scope") else mode
-    if mode not in _MODES:
-        raise UnusableRunnerError(f"{app}: the mode is neither single-shot nor persistent")
-    price, unit = _parse_price(entry.get("price_info"), app)
-    free, used = _parse_slots(entry)
-    gpu = entry.get("gpu")
-    model, schema_url = _parse_metadata(entry.get("metadata"))
-    return Capability(
-        pipeline=app,
-        # Results of one app and model are compared, so what the orchestrator lists comes before what the app says.
-        model=clean_name(entry.get("version")) or model or DEFAULT_VERSION,
-        warm=True,
-        capacity=free,
-        in_use=used,
-        price=price,
-        runner=RunnerOffer(
-            url=url,
-            mode=mode,
-            unit=unit,
-            gpu=clean_name(gpu.get("name")) if isinstance(gpu, dict) else "",
-            schema_url=schema_url,
-            is_foreign=not _is_same_origin(url, service_uri),
-        ),
+async def _parse(body: bytes, parse: Callable[[], T]) -> T:
+    return await asyncio.to_thread(parse) if len(body) > _MAX_INLINE_BYTES else parse()
+
+
+def _add_listing(orchestrator: Orchestrator, listing: RunnerListing | None) -> Orchestrator:
+    if listing is None or not listing.capabilities:
+        return orchestrator
+    return replace(orchestrator, capabilities=(*orchestrator.capabilities, *listing.capabilities))
+
+
+def _log_problems(service_uri: str, listing: RunnerListing, directory: str = "") -> None:
+    log.warning(
+        "live_runners_unusable",
+        service_uri=service_uri,
+        count=len(listing.problems),
+        problems=listing.problems[:_MAX_PROBLEMS_LOGGED],
+        **({"directory": directory} if directory else {}),
     )
-
-
-def _parse_url(value: object, app: str) -> str:
-    url = clean_name(value)
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
-    except ValueError:  # a port that is none, or brackets that do not match
-        is_usable = False
-    is_plain = url.isascii() and not set(url) & set(' ?#\\"<>') and ".." not in url
-    if not is_usable or not is_plain or len(url) > _MAX_URL_CHARS or parse_endpoint(url) is None:
-        raise UnusableRunnerError(f"{app}: the URL is not one that a job can be sent to")
-    return url.rstrip("/")
-
-
-def _is_same_origin(url: str, service_uri: str) -> bool:
-    return urlsplit(url).scheme == urlsplit(service_uri).scheme.lower() and (
-        parse_endpoint(url) == parse_endpoint(service_uri)
-    )
-
-
-def _parse_price(value: object, app: str) -> tuple[Price | None, str]:
-    """Return the price with its unit; none where the runner has no price."""
-    if value is None:
-        return None, ""
-    price = value.get("price") if isinstance(value, dict) else None
-    # What does not fit into 64 bits comes as a float.
-    if type(price) is not int or not 0 <= price <= _MAX_WEI:
-        raise UnusableRunnerError(f"{app}: the price is not a whole number of wei below 2**64")
-    assert isinstance(value, dict)
-    if value.get("currency", "wei") != "wei":
-        raise UnusableRunnerError(f"{app}: the price is not in wei")
-    return Price(price), clean_name(value.get("unit"))[:40]
-
-
-def _parse_count(value: object) -> int:
-    return min(value, _MAX_COUNT) if type(value) is int and value > 0 else 0
-
-
-def _parse_slots(entry: dict[str, Any]) -> tuple[int, int]:
-    """Return how many slots are free and how many are taken; both 0 where the orchestrator does not say."""
-    total, used = _parse_count(entry.get("capacity")), _parse_count(entry.get("capacity_used"))
-    available = entry.get("capacity_available")
-    free = max(0, total - used) if available is None else _parse_count(available)
-    return free, used if free else max(used, total)
-
-
-def _parse_metadata(metadata: object) -> tuple[str, str]:
-    """Return the model that the app names, and where it says that its description is; the latter is never fetched."""
-    if not isinstance(metadata, str) or len(metadata) > _MAX_METADATA_CHARS:
-        return "", ""
-    try:
-        content = orjson.loads(metadata)
-    except orjson.JSONDecodeError:  # lone surrogates included
-        return "", ""
-    if not isinstance(content, dict):
-        return "", ""
-    url = clean_name(content.get("schema_url"))
-    return clean_name(content.get("model")), url if url.startswith(("http://", "https://")) else ""
-
-
-def _best_offers(capabilities: Iterable[Capability]) -> list[Capability]:
-    """Return one offer for each app and version: preferably one that can be tested, and has most slots free."""
-    best: dict[tuple[str, str], Capability] = {}
-    for capability in capabilities:
-        key = capability.pipeline, capability.model
-        if key not in best or _preference(capability) > _preference(best[key]):
-            best[key] = capability
-    return [best[key] for key in sorted(best)]
-
-
-def _preference(capability: Capability) -> tuple[bool, bool, bool, int, str]:
-    # The orchestrator lists its runners in random order; the URL decides last, so that ticks are alike.
-    runner = capability.runner
-    assert runner is not None
-    is_single_shot = runner.mode == SINGLE_SHOT
-    return not runner.is_foreign, is_single_shot, not capability.is_priced, capability.capacity, runner.url

@@ -89,7 +89,15 @@ class LiveRunnerPeer:
     def from_settings(cls, settings: LiveRunnerSettings) -> Self:
         """Build what [live_runner] describes; its client is not open yet."""
         client = LiveRunnerClient(tuple(settings.networks))
-        return cls(settings, client, RunnerDiscovery(client, settings.timeout, settings.max_runners, settings.parallel))
+        discovery = RunnerDiscovery(
+            client,
+            settings.timeout,
+            settings.max_runners,
+            settings.parallel,
+            urls=settings.urls,
+            directories=settings.raw_urls,
+        )
+        return cls(settings, client, discovery)
 
     def accepts(self, job: Job) -> bool:
         """Return True for jobs of live runners."""

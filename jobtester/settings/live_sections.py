@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from jobtester.settings.types import NetworkRange, PositiveDuration, Section
+from jobtester.settings.types import NetworkRange, PositiveDuration, Section, WebAddress
 
 LIVE_RUNNER = "live-runner"  # what results call the orchestrators themselves, where others name a gateway
 
@@ -16,6 +16,18 @@ class LiveRunnerSettings(Section):
     timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
     max_runners: int = Field(200, ge=1, le=10_000, description="runners of one orchestrator that are read")
     parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
+    urls: list[WebAddress] = Field(
+        [],
+        max_length=1_000,
+        description="further service URIs to ask; one that discovery does not name needs an address in "
+        "`discovery.orchestrators` to be tested",
+    )
+    raw_urls: list[WebAddress] = Field(
+        [],
+        max_length=20,
+        description="addresses of directories, complete with `/v1/discovery/raw`, for orchestrators that do not answer "
+        "themselves",
+    )
     networks: list[NetworkRange] = Field(
         [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
     )

@@ -66,6 +66,7 @@ DISCOVERY = frozenset(
     {
         "discovery_huge", "discovery_html", "discovery_wrong_types", "discovery_many", "discovery_slow",
         "discovery_huge_price", "discovery_fails",
+        "tls_breaks",  # answers one request for the list, and then no connection gets through the TLS handshake
     }
 )  # fmt: skip
 NAMES = ATTEMPT | RESPONSE | GATEWAY | RUNNER | DISCOVERY | frozenset(CONTENT)

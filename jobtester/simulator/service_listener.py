@@ -20,6 +20,7 @@ NodeState = Literal["up", "down", "frozen"]
 
 _CERTIFICATE = Path(__file__).parent / "orchestrator.pem"
 _BACKLOG = 64
+_TLS_ALERT = bytes.fromhex("15 0303 0002 02 28")  # handshake_failure
 _HEADERS = "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
 _FIRST_VERSION_WITH_RUNNERS = (0, 9)
 
@@ -67,6 +68,7 @@ class ServiceListener:
         self._tls_context = tls_context if parts.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._state: NodeState = "down"
+        self.is_tls_broken = False  # every further connection fails in the TLS handshake
         self._tasks = BackgroundTasks()
         self._transports: WeakSet[asyncio.BaseTransport] = WeakSet()
         self._create_protocol = create_protocol or (lambda: _FixedResponse(not_found))
@@ -140,6 +142,9 @@ class ServiceListener:
 
     async def _respond(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        if self.is_tls_broken and self._tls_context is not None:
+            await self._refuse_handshake(connection)
+            return
         try:
             transport, _ = await loop.connect_accepted_socket(self._create_protocol, connection, ssl=self._tls_context)
             self._transports.add(transport)
@@ -148,6 +153,12 @@ class ServiceListener:
         except asyncio.CancelledError:
             connection.close()
             raise
+
+    async def _refuse_handshake(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with connection, contextlib.suppress(OSError):
+            await loop.sock_recv(connection, 65_536)  # the client's hello; closing over unread bytes would reset
+            await loop.sock_sendall(connection, _TLS_ALERT)
 
 
 class _FixedResponse(asyncio.Protocol):

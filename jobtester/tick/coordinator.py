@@ -175,10 +175,12 @@ class TickCoordinator:
         probed = await self._unless_stopped(self._probe_and_discover())
         if probed is None:
             return "aborted"
-        are_alive, orchestrators = probed
+        are_alive, discovered = probed
+        plan = await self.planner.plan(report.tick, discovered)
+        # Of a service URI whose address nobody knows, everything is skipped.
+        orchestrators = [orchestrator for orchestrator in discovered if orchestrator.address]
         report.orchestrators = len(orchestrators)
         self.metrics.orchestrators.set(len(orchestrators))
-        plan = await self.planner.plan(report.tick, orchestrators)
         await self.ticks.start(report.tick, report.started_at, plan.seed, report.trigger)
         await self.planner.record_runners(plan)
         log.info(

@@ -71,7 +71,7 @@ class TickPlanner:
         )
         self.set_candidates(orchestrators)
         if self.inputs.live_runner is not None:
-            orchestrators = await self.inputs.live_runner.discovery.add_runners(orchestrators)
+            orchestrators = await self.inputs.live_runner.discovery.add_runners(orchestrators, static)
         self.orchestrators = orchestrators
         return orchestrators
 

@@ -54,9 +54,16 @@ class RunnerAttempt:
         checked = await self.tools.check_answer(sent.job, sent.request, exchange, peer)
         connection = None
         if needs_connection(exchange):
-            connection = await self.tools.connection_probe.probe(sent.job.target.service_uri)
+            connection = await self.tools.connection_probe.probe(sent.job.target.service_uri, needs_tls=True)
             attribution = with_line(attribution, connection.summary)
-        verdict = judge_runner(exchange, checked.findings, attribution, connection)
+        runner = sent.job.capability.runner
+        verdict = judge_runner(
+            exchange,
+            checked.findings,
+            attribution,
+            connection,
+            is_listed_elsewhere=runner is not None and runner.is_listed_elsewhere,
+        )
         result = self.tools.make_result(
             sent, sent.request, peer, checked, verdict, attribution, busy_retries=busy_retries
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 
 import pytest
 
@@ -111,3 +113,33 @@ async def test_the_second_attempt_may_succeed() -> None:
 async def test_what_is_no_address_is_charged_to_nobody(uri: str) -> None:
     """A service URI that cannot be read says nothing of who is behind it."""
     assert (await probe(uri).probe(uri)).state is ConnectionState.UNKNOWN
+
+
+@asynccontextmanager
+async def tls_listener() -> AsyncIterator[str]:
+    """Listen with TLS and a certificate that nobody has signed; yield the URI."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(files("jobtester.simulator").joinpath("orchestrator.pem")))
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(serve, *LISTEN, ssl=context) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_broken_tls_is_unreachable_where_tls_is_needed() -> None:
+    """Twice, and only if the tester's own TLS works with another: what answers without TLS does not show that."""
+    async with listener() as broken, listener() as other, tls_listener() as sound:
+        assert (await probe(broken, sound).probe(broken)).state is ConnectionState.REACHABLE
+        pauses: list[float] = []
+        connection = await probe(broken, sound, pauses=pauses).probe(broken, needs_tls=True)
+        assert connection.state is ConnectionState.UNREACHABLE
+        assert "TLS fails" in connection.summary
+        assert len(pauses) == 1
+        plain = other.replace("https://", "http://")
+        for others in ((), (other,), (plain,)):
+            connection = await probe(broken, *others).probe(broken, needs_tls=True)
+            assert connection.state is ConnectionState.UNKNOWN
+        assert (await probe(plain, sound).probe(plain, needs_tls=True)).state is ConnectionState.REACHABLE
+        assert (await probe(sound).probe(sound, needs_tls=True)).state is ConnectionState.REACHABLE

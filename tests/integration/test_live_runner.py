@@ -187,6 +187,7 @@ FAULTS = {
     "runner_redirects": "refuted",
     "runner_says_busy": "app_error",
     "runner_says_missing": "app_refused",
+    "tls_breaks": "unreachable",
 }
 
 
@@ -194,7 +195,11 @@ FAULTS = {
 async def test_the_simulated_network(tmp_path: Path) -> None:
     """Every app of the scenario is judged as its fault deserves, and no request reaches an app that is skipped."""
     scenario = Scenario.load("live-runner")
-    runners = {(node.address, runner.app): runner for node in scenario.orchestrators for runner in node.runners}
+    faults = {
+        (node.address, runner.app): runner.fault or node.fault
+        for node in scenario.orchestrators
+        for runner in node.runners
+    }
     async with simulated_tester(
         scenario,
         tmp_path,
@@ -204,9 +209,9 @@ async def test_the_simulated_network(tmp_path: Path) -> None:
     ) as tester:
         report = await tester.tick()
         rows = await tester.results()
-    results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in runners}
-    assert {key: row.reason for key, row in results.items()} == {key: FAULTS[runners[key].fault] for key in results}
-    assert {runners[key].fault for key in results} == set(FAULTS)
+    results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in faults}
+    assert {key: row.reason for key, row in results.items()} == {key: FAULTS[faults[key]] for key in results}
+    assert {faults[key] for key in results} == set(FAULTS)
     assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
     assert {"persistent", "unpaid", "foreign_url"} <= set(report.skipped)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtester.domain.orchestrators import Price
-from jobtester.live_runner.discovery import RunnerListing, parse_listing
+from jobtester.live_runner.listing import RunnerListing, parse_listing
 
 URI = "https://node.example:8935"
 
@@ -186,7 +186,7 @@ def test_what_is_no_listing_gives_one_problem(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"[]", b"[{}]", b'[{"runners": null}]', b'[{"address":"https://x"}]'])
 def test_no_runner_is_no_problem(body: bytes) -> None:
     """An orchestrator without a healthy runner leaves the key out."""
-    assert parse_listing(body, URI) == RunnerListing()
+    assert parse_listing(body, URI) == RunnerListing(is_answered=True)
 
 
 def test_too_many_runners_give_one_problem() -> None:

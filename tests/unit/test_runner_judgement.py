@@ -117,3 +117,22 @@ def test_findings_decide_on_an_answer() -> None:
         (Finding("image", "limit", "too deep", Fault.TESTER), "tester_fault"),
     ):
         assert judge_runner(exchange, (Finding("json"), finding), PROVEN).code == code
+
+
+@pytest.mark.parametrize(
+    ("exchange", "connection", "code"),
+    [
+        (answer(200, '{"a":1}'), None, "ok"),
+        (own(404, "runner not found"), None, "unlisted"),
+        (own(502, "dial tcp"), None, "unlisted"),
+        (Exchange(Ending.REFUSED, 1.7e9, 10.0, 12.0), UNREACHABLE, "unlisted"),
+        (own(503, "no capacity available for runner"), None, "busy"),
+        (answer(404, "404 page not found"), None, "app_refused"),
+    ],
+)
+def test_what_only_a_directory_lists_is_never_failed(
+    exchange: Exchange, connection: Connection | None, code: str
+) -> None:
+    """A pass counts; a failure may be the directory's."""
+    verdict = judge_runner(exchange, (), PROVEN, connection, is_listed_elsewhere=True)
+    assert verdict.code == code

@@ -48,7 +48,7 @@ class ServicePort:
             handler_cancellation=True,
             auto_decompress=False,
         )
-        node.restart_callbacks.append(self._lose_all_sessions)
+        node.restart_callbacks += [self._lose_all_sessions, lambda: self._break_tls(is_broken=False)]
 
     async def start(self) -> Callable[[], asyncio.BaseProtocol]:
         """Start the server and return what creates the protocol of a connection."""
@@ -67,6 +67,10 @@ class ServicePort:
     def _lose_all_sessions(self) -> None:
         for runner in self.runners:
             runner.lose_sessions()
+
+    def _break_tls(self, *, is_broken: bool) -> None:
+        if self.node.service_listener is not None:
+            self.node.service_listener.is_tls_broken = is_broken
 
     def _create_application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
@@ -94,6 +98,8 @@ class ServicePort:
             async for chunk in discovery.stream_faulty_body(spec.fault):
                 await response.write(chunk)
             return response
+        if spec.fault == "tls_breaks":
+            self._break_tls(is_broken=True)
         shuffled = self._random.sample(self.runners, len(self.runners))
         entries = discovery.list_runners(spec, shuffled)
         body = discovery.create_faulty_body(spec, entries[0].get("runners", []))
