@@ -17,10 +17,11 @@ from typing import Any
 
 from jobtester.checks import audio, image
 from jobtester.checks.base import CheckFailedError
-from jobtester.checks.evaluation import CheckReport, evaluate
+from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate
+from jobtester.checks.preview import make_preview
 from jobtester.checks.registry import load_decoders
 from jobtester.checks.sound import decode_sound
-from jobtester.checks.worker_protocol import encode_report, receive_message, receive_task, send_message
+from jobtester.checks.worker_protocol import encode_received, encode_report, receive_message, receive_task, send_message
 from jobtester.domain.reasons import Fault, Finding
 
 _MEMORY_BYTES = 160 * 2**20  # for one task, beyond what the worker itself has loaded
@@ -37,30 +38,51 @@ def main() -> None:
     # A decoder that a file has taken over leaves no core dump, writes no file and opens few.
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 64)):
         resource.setrlimit(limit, (value, value))
-    limits = _TaskLimits()
     with Connection(sys.stdin.fileno()) as link, contextlib.suppress(EOFError, OSError):
+        handler = _Handler(link)
         while True:
-            send_message(link, _handle(receive_message(link), link, limits))
+            send_message(link, handler.handle(receive_message(link)))
 
 
-def _handle(message: dict[str, Any], link: Connection, limits: _TaskLimits) -> dict[str, Any]:
-    # Decoders are loaded before the limits apply: loading them is not the answer's doing.
-    if "inspect" in message:
-        content = link.recv_bytes()
-        (image if message["inspect"] == "image" else audio).load_decoders()
-        with limits.applied(message["cpu_s"], len(content)):
-            return inspect_media(content, message["inspect"])
-    task = receive_task(link, message["task"])
-    load_decoders(task.expectation.checks)
-    try:
-        with limits.applied(message["cpu_s"], task.size):
-            report = evaluate(task)
-    except MemoryError:
-        finding = Finding(
-            "body", "too_heavy", "the answer needs more memory to read than the tester grants", Fault.TESTER
-        )
-        report = CheckReport((finding,))
-    return encode_report(report)
+class _Handler:
+    """Answers the daemon's messages; keeps the latest task until the next message, which may ask for its preview."""
+
+    def __init__(self, link: Connection) -> None:
+        self._link = link
+        self._limits = _TaskLimits()
+        self._latest: CheckTask | None = None
+
+    def handle(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a message."""
+        # Decoders are loaded before the limits apply: loading them is not the answer's doing.
+        latest, self._latest = self._latest, None
+        if "preview" in message:
+            return self._preview(latest, message["preview"], message["cpu_s"])
+        latest = None  # its memory is needed for what comes now
+        if "inspect" in message:
+            content = self._link.recv_bytes()
+            (image if message["inspect"] == "image" else audio).load_decoders()
+            with self._limits.applied(message["cpu_s"], len(content)):
+                return inspect_media(content, message["inspect"])
+        self._latest = task = receive_task(self._link, message["task"])
+        load_decoders(task.expectation.checks)
+        try:
+            with self._limits.applied(message["cpu_s"], task.size):
+                report = evaluate(task)
+        except MemoryError:
+            finding = Finding(
+                "body", "too_heavy", "the answer needs more memory to read than the tester grants", Fault.TESTER
+            )
+            report = CheckReport((finding,))
+        return encode_report(report)
+
+    def _preview(self, task: CheckTask | None, max_bytes: int, cpu_s: float) -> dict[str, Any]:
+        # Whatever stands in the way, the answer is judged already: then there is no preview.
+        if task is not None:
+            image.load_decoders()
+            with contextlib.suppress(Exception), self._limits.applied(cpu_s, task.size):
+                return encode_received(make_preview(task, max_bytes))
+        return encode_received(None)
 
 
 def inspect_media(content: bytes, kind: str) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from jobtester.checks.answer_body import measure_tokens
 from jobtester.checks.base import Expectation, FetchedFile
 from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate_inline
+from jobtester.checks.preview import has_media
 from jobtester.checks.worker import Worker, WorkerLostError
 from jobtester.domain.reasons import Fault, Finding, Note
+from jobtester.domain.result_details import ReceivedFile
 
 _MAX_INLINE_BYTES = 16 * 1024  # up to here, parsing and checking take less time than sending the answer to a worker
 # An answer with its files that is larger is not checked. It is far more than any right answer has, and bounds what
@@ -45,11 +47,15 @@ Fetch = Callable[[str], Coroutine[Any, Any, RetrievedFile]]
 
 @dataclass(frozen=True, slots=True)
 class CheckedAnswer:
-    """The findings on one answer. `artifact_s` is how long fetching took, None if there was nothing to fetch."""
+    """The findings on one answer. `artifact_s` is how long fetching took, None if there was nothing to fetch.
+
+    `received` is the answer's file made small, None where nothing is kept.
+    """
 
     findings: tuple[Finding, ...] = ()
     artifact_s: float | None = None
     tokens: int | None = None
+    received: ReceivedFile | None = None
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -81,12 +87,17 @@ class AnswerChecker:
         self._busy: set[Worker] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
 
-    async def check(self, expectation: Expectation, body: bytes, *, fetch: Fetch) -> CheckedAnswer:
-        """Return the findings on an answer; the files that it names are fetched first, all at the same time."""
+    async def check(
+        self, expectation: Expectation, body: bytes, *, fetch: Fetch, max_kept_bytes: int = 0
+    ) -> CheckedAnswer:
+        """Return the findings on an answer; the files that it names are fetched first, all at the same time.
+
+        With `max_kept_bytes` its first file also comes back, made as small as that.
+        """
         task = CheckTask(expectation, body)
-        report = await self._evaluate(task)
+        report = await self._evaluate(task, max_kept_bytes)
         if not report.urls:
-            return CheckedAnswer(report.findings, None, report.tokens)
+            return CheckedAnswer(report.findings, None, report.tokens, report.received)
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with asyncio.TaskGroup() as group:
@@ -97,8 +108,8 @@ class AnswerChecker:
             url: FetchedFile(url, file.status, file.body, file.problem, file.is_uncertain)
             for url, file in retrieved.items()
         }
-        report = await self._evaluate(replace(task, files=files))
-        return CheckedAnswer(report.findings, artifact_s, report.tokens)
+        report = await self._evaluate(replace(task, files=files), max_kept_bytes)
+        return CheckedAnswer(report.findings, artifact_s, report.tokens, report.received)
 
     async def close(self) -> None:
         """End every worker, also those at work."""
@@ -111,7 +122,7 @@ class AnswerChecker:
         await asyncio.to_thread(self._threads.shutdown, wait=True)
         await asyncio.to_thread(self._stop_idle)
 
-    async def _evaluate(self, task: CheckTask) -> CheckReport:
+    async def _evaluate(self, task: CheckTask, max_kept_bytes: int) -> CheckReport:
         if task.size <= _MAX_INLINE_BYTES:
             report = evaluate_inline(task)
             if report is not None:
@@ -120,13 +131,13 @@ class AnswerChecker:
             message = f"answer and files have {task.size} bytes, more than any right answer"
             return _report_problem(task, "too_large", message, Fault.ORCHESTRATOR)
         loop = asyncio.get_running_loop()
-        report = await loop.run_in_executor(self._threads, self._evaluate_in_worker, task)
+        report = await loop.run_in_executor(self._threads, self._evaluate_in_worker, task, max_kept_bytes)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self._idle_timer = loop.call_later(self._idle_s, self._threads.submit, self._stop_idle)
         return report
 
-    def _evaluate_in_worker(self, task: CheckTask) -> CheckReport:
+    def _evaluate_in_worker(self, task: CheckTask, max_kept_bytes: int) -> CheckReport:
         """Evaluate a task in a worker. Blocks, so it runs on one of the checker's threads."""
         try:
             worker = self._take_worker()
@@ -148,8 +159,17 @@ class AnswerChecker:
             self._busy.discard(worker)
         if report.is_out_of_memory:
             worker.stop()  # its heap stays as large as the task made it
-        else:
-            self._idle.append(worker)
+            return report
+        if max_kept_bytes and not report.urls and has_media(task):
+            # Its own request with its own limit: an answer is judged by what its check takes, not by its preview.
+            try:
+                report = replace(report, received=worker.preview(max_bytes=max_kept_bytes, cpu_s=self._cpu_s))
+            except WorkerLostError:
+                return report
+            except BaseException:
+                worker.kill()
+                raise
+        self._idle.append(worker)
         return report
 
     def _take_worker(self) -> Worker:

@@ -10,6 +10,7 @@ from jobtester.checks.answer_body import count_tokens, parse_answer
 from jobtester.checks.base import CheckFailedError, CheckInput, Expectation, FetchedFile, NoteCollector
 from jobtester.checks.registry import file_urls, is_inline, run_check
 from jobtester.domain.reasons import Finding
+from jobtester.domain.result_details import ReceivedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,15 @@ class CheckTask:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The findings on one answer; or, where `urls` is not empty, the files to fetch before it can be judged."""
+    """The findings on one answer; or, where `urls` is not empty, the files to fetch before it can be judged.
+
+    `received` is the answer's file made small, where that was asked for.
+    """
 
     findings: tuple[Finding, ...] = ()
     urls: tuple[str, ...] = ()
     tokens: int | None = None
+    received: ReceivedFile | None = None
 
     @property
     def is_out_of_memory(self) -> bool:

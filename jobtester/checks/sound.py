@@ -38,10 +38,11 @@ MAX_SECONDS = 600.0
 RARE_FORMATS = ("au", "caf", "amr", "aiff")  # that not every browser plays
 _FRAMED_FORMATS = ("mp3", "aac")  # made of independent frames: players go on behind a broken one
 _MAX_BROKEN = 0.25  # share of packets that cannot be decoded, above which a framed file is damaged
-_RATE = 8000  # samples/s, enough to hear whether there is something
+RECORDING_RATE = 8000  # samples/s, enough to hear whether there is something, and what is said
+_MAX_RECORDED_S = 60.0  # of which the length is measured, of a sound whose beginning is recorded
 # A level is measured over 50 ms: longer than a period of the lowest voice, so that a steady tone has equal levels, and
 # shorter than a syllable, so that speech has different ones.
-_WINDOW_SAMPLES = _RATE // 20
+_WINDOW_SAMPLES = RECORDING_RATE // 20
 _FLOAT_TYPES = {"flt": "f", "fltp": "f", "dbl": "d", "dblp": "d"}
 _MAX_NOT_FINITE = 0.01  # share of samples that may be NaN or infinite
 
@@ -74,16 +75,12 @@ class Sound:
     def active_s(self, min_level: float, min_share: float) -> float:
         """Return the seconds in which the level is at least `min_level` and this share of the highest level."""
         bound = max(min_level, min_share * max(self.levels, default=0.0))
-        return sum(level >= bound for level in self.levels) * _WINDOW_SAMPLES / _RATE
+        return sum(level >= bound for level in self.levels) * _WINDOW_SAMPLES / RECORDING_RATE
 
 
 def decode_sound(content: bytes, *, limit_s: float = MAX_SECONDS) -> Sound:
     """Return up to `limit_s` seconds of a sound. Raises CheckFailedError for what no player plays."""
-    form = next((name for name, matches in _SIGNATURES if matches(content[:12])), None)
-    if form is None:
-        raise CheckFailedError(
-            "not_audio", f"the file is not WAV, MP3, FLAC, Ogg or any other sound: it begins with {content[:12]!r}"
-        )
+    form = _detect_form(content)
     if form == "wav":
         content = _pad_chunks(content)
     meter = _Meter()
@@ -100,6 +97,29 @@ def decode_sound(content: bytes, *, limit_s: float = MAX_SECONDS) -> Sound:
             "not_finite", f"{meter.not_finite} of the sound's {meter.samples} samples are not numbers (NaN, infinity)"
         )
     return meter.to_sound(broken, form)
+
+
+def record_beginning(content: bytes, seconds: float) -> tuple[array[int], float]:
+    """Return the first `seconds` of a sound as 16-bit samples at RECORDING_RATE, and how long it lasts in seconds.
+
+    Raises CheckFailedError for what no player plays.
+    """
+    form = _detect_form(content)
+    recorder = _Recorder(int(seconds * RECORDING_RATE))
+    with decoding("sound", content):
+        _measure_stream(_pad_chunks(content) if form == "wav" else content, form, recorder, _MAX_RECORDED_S)
+    if not recorder.recorded:
+        raise CheckFailedError("empty", "the sound has no samples")
+    return recorder.recorded, recorder.seconds
+
+
+def _detect_form(content: bytes) -> str:
+    form = next((name for name, matches in _SIGNATURES if matches(content[:12])), None)
+    if form is None:
+        raise CheckFailedError(
+            "not_audio", f"the file is not WAV, MP3, FLAC, Ogg or any other sound: it begins with {content[:12]!r}"
+        )
+    return form
 
 
 def _pad_chunks(content: bytes) -> bytes:
@@ -174,7 +194,7 @@ class _Meter:
             self._flush()
             self._format = frame_format
             self._to_16_bits = AudioResampler(format="s16", layout="mono", rate=frame.sample_rate)
-            self._to_low_rate = AudioResampler(format="s16", layout="mono", rate=_RATE)
+            self._to_low_rate = AudioResampler(format="s16", layout="mono", rate=RECORDING_RATE)
         self.seconds += frame.samples / frame.sample_rate
         self._silence_not_finite(frame)
         # Joined files start their clocks again, at which a resampler would take offense.
@@ -235,6 +255,21 @@ class _Meter:
         for part in self._to_16_bits.resample(None):
             self._add_part(part)
         self._add_levels(self._to_low_rate.resample(None))
+
+
+class _Recorder(_Meter):
+    """Measures frames, and records the first `max_samples` samples of them."""
+
+    def __init__(self, max_samples: int) -> None:
+        super().__init__()
+        self.recorded = array("h")
+        self._max_samples = max_samples
+
+    def _add_levels(self, parts: list[Any]) -> None:
+        for part in parts:
+            missing = max(0, self._max_samples - len(self.recorded))
+            self.recorded.frombytes(bytes(part.planes[0])[: 2 * min(part.samples, missing)])
+        super()._add_levels(parts)
 
 
 def _deviation(values: array[int]) -> float:

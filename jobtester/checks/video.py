@@ -120,6 +120,25 @@ def decode_video(content: bytes, *, limit: int, size: tuple[int, int] | None = N
     return _decode(content[start:], form, limit, size)
 
 
+def decode_first_frame(content: bytes) -> Any:
+    """Return the first frame of a video as a picture in color. Raises CheckFailedError for what no browser plays."""
+    import av
+
+    with (
+        decoding("video", content),
+        av.open(io.BytesIO(content), "r", format=_detect_form(content), metadata_errors="ignore") as container,
+    ):
+        stream: Any = container.streams.best("video")
+        if stream is None:
+            raise CheckFailedError("no_stream", "the file has no video stream")
+        _check_codec(stream.codec_context, None)
+        stream.codec_context.thread_count = 1
+        frame = next(container.decode(stream))
+        if frame.width > _MAX_SIDE or frame.height > _MAX_SIDE:
+            raise CheckFailedError("too_large", f"a frame is {frame.width}×{frame.height}")
+        return frame.to_image()
+
+
 def _detect_form(content: bytes) -> str:
     """Return the kind of file: MP4 whatever box comes first, or WebM. Raises CheckFailedError for any other."""
     if content[:4] == b"\x1a\x45\xdf\xa3" and b"webm" in content[:64]:

@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from jobtester.checks.evaluation import CheckReport, CheckTask
-from jobtester.checks.worker_protocol import decode_report, receive_message, send_message, send_task
+from jobtester.checks.worker_protocol import decode_received, decode_report, receive_message, send_message, send_task
 from jobtester.child_process import child_environment, module_command
+from jobtester.domain.result_details import ReceivedFile
 
 _EXIT_TIMEOUT_S = 2.0
 
@@ -64,6 +65,12 @@ class Worker:
     def evaluate(self, task: CheckTask, *, cpu_s: float) -> CheckReport:
         """Return the report on a task. Raises WorkerLostError, after which the worker is gone."""
         return decode_report(self._request(lambda: send_task(self.link, task, cpu_s=cpu_s)))
+
+    def preview(self, *, max_bytes: int, cpu_s: float) -> ReceivedFile | None:
+        """Return the file of the task that was evaluated last, made small. Raises WorkerLostError."""
+        message = self._request(lambda: send_message(self.link, {"preview": max_bytes, "cpu_s": cpu_s}))
+        file = decode_received(message)
+        return file if file is not None and len(file.content) <= max_bytes else None
 
     def inspect(self, content: bytes, kind: str, *, cpu_s: float) -> dict[str, Any]:
         """Return what `inspect_media` finds out about a test input. Raises WorkerLostError."""

@@ -6,6 +6,7 @@ taken over could make a pickle run code in the daemon. JSON can carry nothing bu
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -17,6 +18,7 @@ from jobtester.checks.base import AssetMetadata, Check, Expectation, FetchedFile
 from jobtester.checks.evaluation import CheckReport, CheckTask
 from jobtester.checks.registry import CHECK_TYPES
 from jobtester.domain.reasons import Fault, Finding, Note
+from jobtester.domain.result_details import ReceivedFile
 
 # A report repeats from the answer at most the addresses that it names, so it is never larger than the largest answer.
 # A worker that sends more is not sending a report, and the daemon does not make room for it.
@@ -99,3 +101,16 @@ def decode_report(message: Mapping[str, Any]) -> CheckReport:
         for facts in message["findings"]
     )
     return CheckReport(findings, tuple(message["urls"]), message["tokens"])
+
+
+def encode_received(file: ReceivedFile | None) -> dict[str, Any]:
+    """Return a received file as values that JSON can carry."""
+    if file is None:
+        return {"received": None}
+    return {"received": asdict(file) | {"content": base64.b64encode(file.content).decode()}}
+
+
+def decode_received(message: Mapping[str, Any]) -> ReceivedFile | None:
+    """Return the file that `encode_received` made a message of. Raises KeyError, TypeError or ValueError otherwise."""
+    fields = message["received"]
+    return None if fields is None else ReceivedFile(**{**fields, "content": base64.b64decode(fields["content"])})

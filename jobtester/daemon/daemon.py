@@ -161,5 +161,7 @@ class Daemon:
         retention = Retention(self.database)
         while True:
             with CrashBoundary(self.coordinator.metrics.count_internal_error).unit("cleanup", expected=(StoreError,)):
-                await retention.run(keep_s=self.configuration.settings.store.keep, now=time.time())
+                store = self.configuration.settings.store
+                max_files_size = store.max_files_size if store.keep_files else 0
+                await retention.run(keep_s=store.keep, now=time.time(), max_files_size=max_files_size)
             await asyncio.sleep(_CLEANUP_INTERVAL_S)

@@ -23,13 +23,23 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A request as it left, without its body: `url` and `headers` have their secrets masked."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One request to a gateway and its answer.
 
     `started_at` is UTC in Unix seconds. `sent_monotonic` is when the request was handed to the socket,
     `ended_monotonic` when the last byte of the body arrived, both in monotonic seconds. `headers` are lower-case, and
     only those that matter. `detail` explains an ending that is not an answer. `first_token_s` is set for streamed
-    answers only, in seconds from `sent_monotonic`.
+    answers only, `first_byte_s` where an answer began, both in seconds from `sent_monotonic`. `connect_s` is the time
+    before that, in which the name was resolved and the connection opened.
     """
 
     ending: Ending
@@ -41,6 +51,9 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict)
     detail: str = ""
     first_token_s: float | None = None
+    connect_s: float | None = None
+    first_byte_s: float | None = None
+    request: SentRequest | None = None
 
     @property
     def round_trip_s(self) -> float:

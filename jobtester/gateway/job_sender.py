@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from jobtester import __version__
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Ending, Exchange, SentRequest
 from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
 from jobtester.http import Proxies, explain_connection_error
 
@@ -24,6 +24,8 @@ _KEPT_HEADERS = (
     "content-type", "content-encoding", "x-orchestrator-url", "livepeer-balance", "retry-after", "location",
     "x-content-type-options",
 )  # fmt: skip
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "livepeer-payment", "livepeer-segment")
+MASK = "****"
 _MAX_TOKEN_OVERLAP = 64  # bytes of a first token that may have come in the chunk before
 
 
@@ -127,6 +129,9 @@ class JobSender:
             headers=reader.headers,
             detail=detail,
             first_token_s=reader.first_token_at - sent if reader.first_token_at else None,
+            connect_s=timer.sent_at - started if timer.sent_at else None,
+            first_byte_s=max(0.0, reader.first_byte_at - sent) if reader.first_byte_at else None,
+            request=SentRequest(method, _mask_url(url), _mask_headers(headers)),
         )
 
     def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
@@ -183,6 +188,7 @@ class _ResponseReader:
         self.headers: Mapping[str, str] = {}
         self.body = bytearray()
         self.ended: float | None = None
+        self.first_byte_at: float | None = None
         self.first_token_at: float | None = None
         self._timer = timer
         self._max_bytes = max_bytes
@@ -191,6 +197,8 @@ class _ResponseReader:
     async def read(self, response: aiohttp.ClientResponse) -> Ending:
         """Read to the last byte, or until there is more than is allowed."""
         self.status = response.status
+        # Not at the socket's first byte: with TLS that is not yet the answer's.
+        self.first_byte_at = self._timer.last_byte_at
         self.headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         async for chunk in response.content.iter_any():
             length = len(self.body)
@@ -205,3 +213,18 @@ class _ResponseReader:
                 self.first_token_at, self._first_token = self._timer.last_byte_at, None
         self.ended = self._timer.last_byte_at
         return Ending.ANSWERED
+
+
+def _mask_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers with the values of secret ones masked, but for the scheme of a token."""
+    masked = {}
+    for name, value in headers.items():
+        is_secret = name.lower() in _SECRET_HEADERS
+        scheme = f"{value.partition(' ')[0]} " if is_secret and " " in value else ""
+        masked[name] = f"{scheme}{MASK}" if is_secret else value
+    return masked
+
+
+def _mask_url(url: URL) -> str:
+    """Return a URL whose user and password, if it has any, are masked."""
+    return str(url) if url.raw_user is None and url.raw_password is None else str(url.with_user(MASK))

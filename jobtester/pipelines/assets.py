@@ -73,14 +73,15 @@ class Assets:
         if path.parent not in self._metadata_by_folder:
             self._metadata_by_folder[path.parent] = _read_metadata(path.parent / TRUTH_FILE)
         metadata = self._metadata_by_folder[path.parent].get(path.name, AssetMetadata())
-        if metadata.sha256 and hashlib.sha256(content).hexdigest() != metadata.sha256:
+        digest = hashlib.sha256(content).hexdigest()
+        if metadata.sha256 and digest != metadata.sha256:
             raise AssetError(
                 f"{path}: is not the file that {TRUTH_FILE} beside it describes; put that file back, or correct "
                 f"{TRUTH_FILE}"
             )
         if path.parent == builtin_folder() and metadata.sha256:
             return Asset(name, content, metadata)  # byte for byte the file that was checked when it was made
-        return Asset(name, content, _inspect(path, content, metadata))
+        return Asset(name, content, replace(_inspect(path, content, metadata), sha256=digest))
 
     def _find(self, name: str) -> Path:
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:

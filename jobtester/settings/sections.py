@@ -145,6 +145,13 @@ class StoreSettings(Section):
 
     path: str = Field("data/jobtester.db", min_length=1, description="SQLite file, relative to the working directory")
     keep: PositiveDuration = Field("30d", description="older results are deleted")  # type: ignore[assignment]
+    keep_files: bool = Field(
+        True, description="keep the picture or sound of each failure and of each capability's newest pass, made small"
+    )
+    max_file_size: Size = Field("64KiB", description="a larger kept file is made smaller or left out")  # type: ignore[assignment]
+    max_files_size: Size = Field(  # type: ignore[assignment]
+        "512MiB", description="of all kept files together; beyond it the oldest are deleted, once an hour"
+    )
 
 
 class StaticCapability(Section):

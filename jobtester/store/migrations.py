@@ -17,6 +17,9 @@ from jobtester.errors import StoreError
 #   held stats of one gateway; (orchestrator, state, settled_at) finds a control for a look-up.
 # - received (digest, received_at) recognizes a body that was posted twice.
 #
+# - kept_files (kept_at, seq, size): retention adds up sizes, the newest first, without reading the files. `seq` is that
+#   of the result; `capability` is set for the newest pass of one, whose next pass takes its place.
+#
 # `latest` repeats, for each capability, its newest result, its usual duration and its run of unscored results. The
 # overview and every plan need them, and to search all of `results` for them would take seconds after a few months.
 
@@ -117,7 +120,18 @@ CREATE TABLE live_runners (
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
+_V8 = """
+ALTER TABLE results ADD COLUMN details TEXT NOT NULL DEFAULT '{}';
+CREATE TABLE kept_files (
+    seq INTEGER PRIMARY KEY, capability TEXT, kept_at REAL NOT NULL, content_type TEXT NOT NULL,
+    sha256 TEXT NOT NULL, size INTEGER NOT NULL, original_size INTEGER NOT NULL, width INTEGER NOT NULL,
+    height INTEGER NOT NULL, seconds REAL NOT NULL, content BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX kept_files_capability ON kept_files (capability) WHERE capability IS NOT NULL;
+CREATE INDEX kept_files_size ON kept_files (kept_at, seq, size);
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
 VERSION = len(STEPS)
 
 

@@ -13,11 +13,13 @@ import orjson
 
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.external_results import ExternalResult
-from jobtester.domain.orchestrators import Capability, CapabilityKey
+from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
 from jobtester.store.database import Database, insert_statement
+from jobtester.store.kept_files import insert_kept_file, kept_file_values
+from jobtester.store.result_values import result_values, stat_values, storable_text
 
 REPEAT_S = 86_400.0
 _MAX_SEARCHED = 5000  # results that are searched for a note
@@ -78,7 +80,7 @@ class ResultRow:
 
 RESULT_COLUMNS = tuple(ResultRow.__dataclass_fields__)
 
-_INSERT_RESULT = insert_statement("results", RESULT_COLUMNS[1:]) + " ON CONFLICT (id) DO NOTHING"
+_INSERT_RESULT = insert_statement("results", (*RESULT_COLUMNS[1:], "details")) + " ON CONFLICT (id) DO NOTHING"
 # Recent results weigh more in the usual duration: each passed job moves it by three tenths of the difference.
 _UPDATE_LATEST = """
     INSERT INTO latest (orchestrator, service_uri, pipeline, model, kind, seq, mean_s, unscored_streak)
@@ -155,16 +157,19 @@ class Results:
         Returns False if the job has a result already, which then stands.
         """
         now = self._clock()
-        row = _result_values(result, now)
+        row = result_values(result, now)
+        file_row = kept_file_values(result, now)
         stat_row = None
         if stat is not None:
-            stat_row = _stat_values(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
+            stat_row = stat_values(stat, result.id, result.job.tick, result.gateway, state, now, not_before)
 
         def work(db: sqlite3.Connection) -> bool:
             inserted = db.execute(_INSERT_RESULT, row)
             if not inserted.rowcount:
                 return False
             db.execute(_UPDATE_LATEST, (inserted.lastrowid,))
+            if file_row is not None:
+                insert_kept_file(db, inserted.lastrowid or 0, file_row)
             if stat_row is not None:
                 db.execute(_INSERT_STAT, stat_row)
             return True
@@ -229,7 +234,7 @@ class Results:
         for number, result in enumerate(results):
             row_id = f"received-{digest[:32]}-{now:.6f}-{number}"
             received.append((digest, now, row_id, source, result.kind, orjson.dumps(result.fields).decode()))
-            stats.append(_stat_values(result.stat, row_id, "", source, "pending", now, 0.0))
+            stats.append(stat_values(result.stat, row_id, "", source, "pending", now, 0.0))
 
         def work(db: sqlite3.Connection) -> bool:
             if db.execute(_FIND_RECEIVED, (digest, now - REPEAT_S)).fetchone() is not None:
@@ -263,82 +268,6 @@ class Results:
 
     async def _update(self, statement: str, *values: Any) -> int:
         return await self._database.write(lambda db: db.execute(statement, values).rowcount)
-
-
-def storable_text(text: str) -> str:
-    """Return a text with lone surrogates replaced: some answers contain them, and UTF-8 has no bytes for them."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _result_values(result: Result, now: float) -> dict[str, Any]:
-    job, verdict = result.job, result.verdict
-    evidence = [storable_text(line) for line in result.attribution.evidence]
-    notes = [{key: storable_text(value) for key, value in note.as_json().items()} for note in result.notes]
-    return {
-        "id": result.id,
-        "tick": job.tick,
-        "orchestrator": job.orchestrator.address,
-        "service_uri": job.target.service_uri,
-        "pipeline": job.pipeline,
-        "pipeline_name": job.pipeline_name,
-        "model": job.model,
-        "warm": int(job.warm),
-        "outcome": verdict.outcome.value,
-        "reason": verdict.code,
-        "message": storable_text(verdict.message),
-        "attribution": result.attribution.kind.value,
-        "evidence": orjson.dumps(evidence).decode(),
-        "gateway": result.gateway,
-        "targeting": result.targeting,
-        "started_at": result.started_at,
-        "recorded_at": now,
-        "round_trip_s": result.round_trip_s,
-        "artifact_s": result.artifact_s,
-        "status": result.status,
-        "measures": orjson.dumps(dict(result.measures)).decode(),
-        "deferred": result.deferred,
-        "estimated_price_wei": str(job.price_wei) if job.price_wei is not None else None,
-        "request": storable_text(result.request),
-        "response": storable_text(result.response),
-        "notes": orjson.dumps(notes).decode(),
-        "kind": job.capability.kind.value,
-        "runner": orjson.dumps(_runner_values(job.capability)).decode(),
-    }
-
-
-def _runner_values(capability: Capability) -> dict[str, Any]:
-    """Return how a live runner was listed; empty for other capabilities."""
-    runner = capability.runner
-    if runner is None:
-        return {}
-    price = capability.price
-    return {
-        "mode": runner.mode,
-        "price_wei": str(price.wei_per_unit) if price is not None else None,
-        "unit": runner.unit,
-        "gpu": runner.gpu,
-        "schema_url": runner.schema_url,
-    }
-
-
-def _stat_values(
-    stat: Stat, result_id: str, tick: str, gateway: str, state: str, now: float, due_at: float
-) -> dict[str, Any]:
-    return {
-        "result": result_id,
-        "tick": tick,
-        "gateway": gateway,
-        "state": state,
-        "body": stat.body,
-        "region": stat.region,
-        "orchestrator": stat.orchestrator,
-        "pipeline": stat.pipeline,
-        "model": stat.model,
-        "timestamp": stat.timestamp,
-        "round_trip_s": stat.round_trip_s,
-        "created_at": now,
-        "due_at": due_at,
-    }
 
 
 def _unscore(db: sqlite3.Connection, seq: int, code: str, message: str) -> None:

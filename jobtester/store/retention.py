@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from jobtester.store.database import Database
+from jobtester.store.kept_files import DELETE_BEYOND, DELETE_ORPHANS
 from jobtester.store.results import REPEAT_S
 
 # Small batches, so that results and stats are written in between.
@@ -41,20 +42,25 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def run(self, *, keep_s: float, now: float) -> int:
-        """Delete what is older than `keep_s` seconds, shrink the file, and return the number of deleted results."""
+    async def run(self, *, keep_s: float, now: float, max_files_size: int = 2**62) -> int:
+        """Delete what is older than `keep_s` seconds, shrink the file, and return the number of deleted results.
+
+        Of the kept files the oldest are deleted too, until they have `max_files_size` bytes.
+        """
         horizon = now - keep_s
         await self._delete(_DELETE_SETTLED, horizon)
         results = await self._delete(_DELETE_RESULTS, horizon)
+        await self._delete(DELETE_ORPHANS, now)
+        await self._delete(DELETE_BEYOND, max_files_size)
         await self._delete(_DELETE_RECEIVED, min(horizon, now - REPEAT_S))  # the last day's recognize repeats
         await self._database.write(lambda db: _delete_rest(db, horizon))
         while await self._database.write(_shrink):
             pass
         return results
 
-    async def _delete(self, statement: str, horizon: float) -> int:
+    async def _delete(self, statement: str, bound: float) -> int:
         total = 0
-        while deleted := await self._database.write(lambda db: db.execute(statement, (horizon, _BATCH)).rowcount):
+        while deleted := await self._database.write(lambda db: db.execute(statement, (bound, _BATCH)).rowcount):
             total += deleted
         return total
 

@@ -22,6 +22,7 @@ from jobtester.gateway.result_files import ResultFile
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.request import Request, Requests
 from jobtester.pipelines.token_limits import TokenLimits
+from jobtester.tick.details import make_details
 
 _FILE_TIMEOUT_S = 30.0
 _MAX_KEPT_RESPONSE = 16 * 1024  # bytes
@@ -29,10 +30,11 @@ _MAX_KEPT_RESPONSE = 16 * 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """How much of an answer and of a file it names is read, in bytes."""
+    """How much of an answer and of a file it names is read, and how much of a file is kept, in bytes; 0 keeps none."""
 
     max_response: int
     max_artifact: int
+    max_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class AttemptTools:
         if not exchange.gateway_reports_success or request.takes_any_answer:
             return CheckedAnswer()
         fetch = partial(_fetch_file, peer, job, self.limits.max_artifact)
-        checked = await self.checker.check(request.expectation, exchange.body, fetch=fetch)
+        max_kept = self.limits.max_kept
+        checked = await self.checker.check(request.expectation, exchange.body, fetch=fetch, max_kept_bytes=max_kept)
         self.token_limits.learn(self.catalogue[job.definition], job.model, checked.notes)
         return checked
 
@@ -147,6 +150,7 @@ class AttemptTools:
             measures={**answer_measures, **(measures or {})},
             deferred=busy_retries,
             notes=checked.notes,
+            details=make_details(request, exchange, checked),
         )
 
 

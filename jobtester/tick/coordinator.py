@@ -144,14 +144,14 @@ class TickCoordinator:
     async def make_attempts(self, seed: int) -> Mapping[Walk, JobAttempt[Any]]:
         """Return what sends and judges the jobs of a tick with this seed, for each way that they go."""
         inputs, planner = self.planner.inputs, self.planner
-        limits = inputs.settings.limits
+        limits, store = inputs.settings.limits, inputs.settings.store
         catalogue = planner.token_limits.apply(inputs.catalogue)
         requests = await asyncio.to_thread(Requests, catalogue, inputs.assets, seed)
         tools = AttemptTools(
             catalogue,
             requests,
             self.checker,
-            SizeLimits(limits.max_response, limits.max_artifact),
+            SizeLimits(limits.max_response, limits.max_artifact, store.max_file_size if store.keep_files else 0),
             planner.token_limits,
             ConnectionProbe(known.service_uri for known in planner.orchestrators if known.service_uri),
         )

@@ -1,0 +1,62 @@
+"""Of each failure and of each capability's newest pass a small file is kept, within bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jobtester.domain.result_details import ReceivedFile, ResultDetails
+from jobtester.domain.results import Result
+from jobtester.store.database import Database
+from jobtester.store.results import Results
+from jobtester.store.retention import Retention
+from tests.harness.store import NOW, make_result, open_database, record_results
+
+DAY = 86_400.0
+
+
+def with_file(code: str = "ok", *, number: int = 1, size: int = 1000) -> Result:
+    """Return a result that has a received file of `size` bytes."""
+    file = ReceivedFile("image/jpeg", b"x" * size, "ab" * 32, 5000, 512, 512)
+    return replace(make_result(code, number=number), details=ResultDetails(received=file))
+
+
+async def kept(database: Database) -> set[str]:
+    """Return the ids of the results whose file is kept."""
+    rows = await database.read_rows("SELECT r.id FROM kept_files k JOIN results r ON r.seq = k.seq")
+    return {row[0] for row in rows}
+
+
+async def test_failures_keep_their_files_and_passes_only_the_newest(tmp_path: Path) -> None:
+    """A later pass of the same capability takes the earlier one's place; failures and other capabilities stay."""
+    async with open_database(tmp_path / "t.db") as database:
+        first, failure, second, other = with_file(), with_file("check:image"), with_file(), with_file(number=2)
+        for result in (first, failure, second, other):
+            await record_results(database, NOW, result)
+        assert await kept(database) == {failure.id, second.id, other.id}
+        assert await Results(database).record(second, None) is False  # the same job once more changes nothing
+        assert await kept(database) == {failure.id, second.id, other.id}
+
+
+async def test_the_oldest_go_when_all_together_are_too_large(tmp_path: Path) -> None:
+    """Retention deletes the oldest files until the rest fits, and leaves their results alone."""
+    async with open_database(tmp_path / "t.db") as database:
+        results = [with_file("check:image", size=1000) for _ in range(10)]
+        for number, result in enumerate(results):
+            await record_results(database, NOW + number, result)
+        assert await Retention(database).run(keep_s=30 * DAY, now=NOW + 20, max_files_size=3500) == 0
+        assert await kept(database) == {result.id for result in results[-3:]}
+        assert await database.read_rows("SELECT count(*) FROM results") == [(10,)]
+        await Retention(database).run(keep_s=30 * DAY, now=NOW + 20, max_files_size=0)
+        assert await kept(database) == set()
+
+
+async def test_a_file_goes_with_its_result(tmp_path: Path) -> None:
+    """What store.keep deletes takes its file along, and nothing else does."""
+    async with open_database(tmp_path / "t.db") as database:
+        old, new = with_file("check:image"), with_file("check:image")
+        await record_results(database, NOW - 31 * DAY, old)
+        await record_results(database, NOW, new)
+        await Retention(database).run(keep_s=30 * DAY, now=NOW)
+        assert await kept(database) == {new.id}
+        assert await database.read_rows("SELECT count(*) FROM kept_files") == [(1,)]
