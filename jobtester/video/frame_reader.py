@@ -26,7 +26,9 @@ _PROBE_BYTES = {"mpegts": 16 * 1024, "flv": 4 * 1024}
 _ANALYZE_MICROSECONDS = 100_000
 _TS_PACKET = 188
 _TS_PAYLOAD = 184
-_PES_HEADER = 25  # its longest usual form, and the adaptation field of a key frame
+# The shortest one there is. One part too few may count the end of a frame a moment too early; one too many would count
+# the arrival of the next frame.
+_PES_HEADER = 14
 _FLV_OVERHEAD = 20  # the header of the tag and of the video in it, and the size at its end
 _MAX_SPAN_S = 1e9
 
@@ -57,7 +59,8 @@ class FrameReader:
         self._container = self._container or self._detect()
         try:
             yield from self._decode()
-        except (av.FFmpegError, ValueError) as error:
+        # LookupError: a damaged table of contents announces streams that PyAV does not expect later on.
+        except (av.FFmpegError, ValueError, LookupError) as error:
             if getattr(error, "errno", None) == errno.ENOMEM:
                 raise MemoryError from error
             raise StreamError("undecodable", f"the stream cannot be decoded: {_describe(error)}") from error

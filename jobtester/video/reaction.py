@@ -12,9 +12,9 @@ from jobtester.video.frame_record import FrameRecord
 from jobtester.video.pattern import SCENE_S
 
 _BASELINE_S = 2 * SCENE_S  # after a dark and a bright scene the pattern repeats, and what a model makes of it
-_MAX_BASELINE_FRAMES = 48
+_MAX_BASELINE_FRAMES = 120
 _MIN_DISTANCE = 8.0  # of 255 on average
-_USUAL_FACTOR = 2.0
+_USUAL_FACTOR = 1.5
 _CONFIRMING_FRAMES = 3  # a single odd frame is a glitch, not a reaction
 
 

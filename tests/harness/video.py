@@ -44,3 +44,13 @@ class _Unseekable:
 
     def write(self, data: Any) -> int:
         return self._out.write(data)
+
+
+def split_flv(content: bytes) -> list[bytes]:
+    """Return the header and the tags of an FLV file."""
+    parts, place = [content[:13]], 13
+    while place < len(content):
+        end = place + int.from_bytes(content[place + 1 : place + 4], "big") + 15
+        parts.append(content[place:end])
+        place = end
+    return parts
