@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.plan import SKIP_REASONS, Plan
 from jobtester.domain.reasons import REASONS, Outcome
+from jobtester.domain.runner_status import STATES, RunnerStatus
 from jobtester.errors import COMPONENTS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -116,6 +118,7 @@ class Metrics:
         self.ticks = counter("jobtester_ticks", "Ticks by how they ended", ["state"])
         self.ticks_missed = counter("jobtester_ticks_missed", "Scheduled ticks that did not run")
         self.orchestrators = gauge("jobtester_orchestrators", "Orchestrators found by the newest discovery")
+        self.live_runners = gauge("jobtester_live_runners", "Live runners by state in the newest tick", ["state"])
         self.gateway_up = gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"])
         self.outbox = gauge("jobtester_outbox_entries", "Stats by state of delivery", ["state"])
         self.outbox_oldest = gauge("jobtester_outbox_oldest_seconds", "Age of the oldest undelivered stat")
@@ -137,6 +140,8 @@ class Metrics:
             self.internal_errors.labels(component)
         for reason in SKIP_REASONS:
             self.skipped.labels(reason)
+        for state in STATES:
+            self.live_runners.labels(state)
         for kind in ("proven", "presumed", "missing", "refuted"):
             self.attribution.labels(kind)
         for state in ("finished", "aborted", "failed", "suspect"):
@@ -151,6 +156,12 @@ class Metrics:
     def count_internal_error(self, component: str) -> None:
         """Count a crash in one of COMPONENTS."""
         self.internal_errors.labels(component).inc()
+
+    def export_runners(self, statuses: Iterable[RunnerStatus]) -> None:
+        """Count live runners by state."""
+        counts = collections.Counter(status.state for status in statuses)
+        for state in STATES:
+            self.live_runners.labels(state).set(counts[state])
 
     def export_streaks(self, plan: Plan, streaks: Mapping[CapabilityKey, int]) -> None:
         """Set the ticks in a row without a score of a plan's jobs."""

@@ -183,6 +183,7 @@ class TickCoordinator:
         self.metrics.orchestrators.set(len(orchestrators))
         await self.ticks.start(report.tick, report.started_at, plan.seed, report.trigger)
         await self.planner.record_runners(plan)
+        self.metrics.export_runners(plan.runners)
         log.info(
             "tick_started",
             tick=report.tick,

@@ -13,11 +13,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.metrics import MAX_SERIES, Metrics
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.scenario import GatewaySpec
+from tests.harness.live_runners import FakeOrchestrator, answers, config, fake_orchestrators
 from tests.harness.simulated import simulated_tester
 
 HOME = Path(__file__).parents[2]
@@ -137,6 +140,35 @@ def test_series_stay_bounded_whatever_the_network_names() -> None:
     assert len(lines) == MAX_SERIES
     assert f"0x{499:040x}" not in "".join(lines)
     assert f"0x{500:040x}" in "".join(lines)
+
+
+async def test_apps_have_series_as_pipelines_do(tmp_path: Path) -> None:
+    """Counters name the definition, so apps cannot make ever more series; series of one orchestrator name the app."""
+    apps = {"hello-world": answers(lambda: web.Response(text="hello")), "full": answers(lambda: web.Response(text="x"))}
+    node = FakeOrchestrator(apps, {"full": {"capacity_used": 1, "capacity_available": 0}})
+    async with (
+        fake_orchestrators(node) as tables,
+        open_daemon(config(tmp_path, tables)) as daemon,
+        aiohttp.ClientSession() as session,
+    ):
+        await daemon.run_once("test")
+        async with session.get(f"http://127.0.0.1:{daemon.port}/metrics") as answer:
+            text = await answer.text()
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    hello = ("pipeline", "hello-world")
+    assert samples["jobtester_jobs_total", ("outcome", "passed"), hello, ("warm", "true")] == 1
+    assert samples["jobtester_round_trip_seconds_count", hello, ("warm", "true")] == 1
+    capability = (
+        ("app", "someone/hello-world"), ("model", "default"), ("orchestrator", tables[0]["address"]), hello
+    )  # fmt: skip
+    assert samples["jobtester_last_success_timestamp_seconds", *capability] > 0
+    assert samples["jobtester_unscored_ticks", *capability] == 0
+    states = {labels[0][1]: value for (name, *labels), value in samples.items() if name == "jobtester_live_runners"}
+    assert states == {"listed": 1, "no_capacity": 1, "foreign_url": 0, "gone": 0}
 
 
 def test_the_dashboard_is_sound() -> None:
