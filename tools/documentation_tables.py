@@ -66,6 +66,13 @@ EXAMPLES: Mapping[str, object] = {
     "discovery.orchestrators.capabilities.pipeline": "text-to-image",
     "discovery.orchestrators.capabilities.model": "ByteDance/SDXL-Lightning",
     "delivery.miss_after": "5m",
+    "pause.from": "2026-12-24T18:00:00Z",
+    "pause.until": "2026-12-26T09:00:00Z",
+    "pause.cron": "0 2 * * 0",
+    "pause.duration": "2h",
+    "pause.timezone": "Europe/Berlin",
+    "pause.orchestrators": ["0xd00354656922168815fcd1e51cbddb9e359e3c7f"],
+    "pause.reason": "moved to another data center",
     "notify.url": "https://hooks.example/jobtester",
     "pipelines.name": "My own",
     "pipelines.enabled": False,
@@ -192,9 +199,20 @@ def _type(annotation: Any, info: FieldInfo | None = None) -> str:
 
 _ALIASES = {
     name: getattr(types, name)
-    for name in ("Duration", "PositiveDuration", "Size", "Wei", "WebAddress", "SecretAddress", "Cron", "Timezone")
+    for name in (
+        "Duration",
+        "PositiveDuration",
+        "Size",
+        "Wei",
+        "WebAddress",
+        "SecretAddress",
+        "Cron",
+        "Timezone",
+        "Instant",
+    )
 }
 _NAMES = {
+    "Instant": "date and time",
     "Duration": "duration",
     "PositiveDuration": "duration",
     "Size": "size",

@@ -15,7 +15,7 @@ from jobtester.cli.tables import (
     shorten_address,
 )
 from jobtester.domain.orchestrators import Capability
-from jobtester.domain.plan import SKIP_REASONS, Plan
+from jobtester.domain.plan import Plan
 from jobtester.domain.runner_status import STATES, RunnerStatus
 from jobtester.domain.units import format_duration, format_runner_price
 
@@ -68,7 +68,7 @@ def _skips_table(plan: Plan, *, is_wide: bool) -> Table:
                 (shorten_address(skip.orchestrator), skip.service_uri),
                 (skip.pipeline, skip.model),
                 (_runner_price(skip.capability),),
-                (skip.reason, SKIP_REASONS.get(skip.reason, "")),
+                (skip.reason, skip.explanation),
             )
             for skip in plan.skipped
         ),

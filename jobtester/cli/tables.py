@@ -207,6 +207,7 @@ def report_lines(report: TickReport) -> list[str]:
         ("cold", report.warmth["cold"]),
         ("attribution", report.attribution),
         ("skipped", report.skipped),
+        ("paused", report.pauses),
         ("deferred", report.deferred),
     ):
         if counts:

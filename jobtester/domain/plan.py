@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Protocol
@@ -25,6 +25,7 @@ SKIP_REASONS: Mapping[str, str] = {
     "no_address": "the service URI is one of live_runner.urls, and nothing says which orchestrator it belongs to; name "
     "the address in [[discovery.orchestrators]]",
     "excluded": "discovery.include or discovery.exclude excludes the orchestrator",
+    "paused": "a [[pause]] table stops its tests for maintenance",
     "filtered": "the command's filters exclude it",
     "no_definition": "no pipeline of this name is defined; add a [pipelines.<name>] table to test it",
     "no_model": "the orchestrator advertises no model for the capability",
@@ -84,6 +85,14 @@ class PipelineRules(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Maintenance that is on: which orchestrators are not tested, all where none is named, and why."""
+
+    orchestrators: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which of the discovered capabilities to test.
 
@@ -97,13 +106,14 @@ class Selection:
     pipelines: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     max_price_wei: int | None = None
+    pauses: tuple[Pause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
     """A capability that is not tested in this tick; `reason` is one of SKIP_REASONS.
 
-    `capability` is None for an orchestrator that is skipped as a whole.
+    `capability` is None for an orchestrator that is skipped as a whole. `note` is what the operator wrote about it.
     """
 
     orchestrator: str
@@ -112,6 +122,12 @@ class Skip:
     model: str
     reason: str
     capability: Capability | None = None
+    note: str = field(default="", kw_only=True)
+
+    @property
+    def explanation(self) -> str:
+        """Return why it is not tested; for a pause in the operator's words."""
+        return self.note or SKIP_REASONS.get(self.reason, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +168,9 @@ def make_plan(
     jobs: list[Job] = []
     skipped: list[Skip] = []
     for orchestrator in orchestrators:
-        reason_for_all = _reason_to_skip_orchestrator(orchestrator, selection)
+        reason_for_all, note = _reason_to_skip_orchestrator(orchestrator, selection)
         if reason_for_all and not orchestrator.capabilities:
-            skipped.append(Skip(*orchestrator.target, "", "", reason_for_all))
+            skipped.append(Skip(*orchestrator.target, "", "", reason_for_all, note=note))
         for capability in orchestrator.capabilities:
             key = CapabilityKey(*orchestrator.target, capability.pipeline, capability.model, capability.kind)
             definition = find_definition(rules, capability)
@@ -166,7 +182,7 @@ def make_plan(
             if not reason and max_wei is not None and price_wei is not None and price_wei > max_wei:
                 reason = "price"
             if reason or rule is None or definition is None:
-                skipped.append(Skip(*key[:4], reason, capability))
+                skipped.append(Skip(*key[:4], reason, capability, note=note))
                 continue
             timeout_s = rule.timeout_s if capability.warm else rule.cold_timeout_s
             jobs.append(
@@ -241,18 +257,22 @@ def limit_to_budget(plan: Plan, max_wei: int | None, tested: Collection[Capabili
     )
 
 
-def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selection) -> str:
+def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selection) -> tuple[str, str]:
+    """Return why nothing of an orchestrator is tested, and what the operator wrote about it; empty texts for none."""
     if not orchestrator.service_uri:
-        return "no_service_uri"
+        return "no_service_uri", ""
     if not orchestrator.address:
-        return "no_address"
+        return "no_address", ""
     if selection.include and not _is_listed(orchestrator, selection.include):
-        return "excluded"
+        return "excluded", ""
     if _is_listed(orchestrator, selection.exclude):
-        return "excluded"
+        return "excluded", ""
+    for pause in selection.pauses:
+        if not pause.orchestrators or _is_listed(orchestrator, pause.orchestrators):
+            return "paused", pause.reason
     if selection.orchestrators and not _is_listed(orchestrator, selection.orchestrators):
-        return "filtered"
-    return ""
+        return "filtered", ""
+    return "", ""
 
 
 def _reason_to_skip_capability(

@@ -33,6 +33,7 @@ class TickReport:
     pipelines: dict[str, Counter[str]] = field(default_factory=dict)
     warmth: dict[str, Counter[str]] = field(default_factory=lambda: {"warm": Counter(), "cold": Counter()})
     skipped: Counter[str] = field(default_factory=Counter)
+    pauses: Counter[str] = field(default_factory=Counter)
     deferred: Counter[str] = field(default_factory=Counter)
     work_us_by_target: Counter[str] = field(default_factory=Counter)
     work_s: float = 0.0
@@ -46,8 +47,11 @@ class TickReport:
         self.add_skips(plan.skipped)
 
     def add_skips(self, skips: Iterable[Skip]) -> None:
-        """Count jobs that are not tested, by reason."""
-        self.skipped.update(skip.reason for skip in skips)
+        """Count jobs that are not tested, by reason, and those of a pause by the operator's words."""
+        for skip in skips:
+            self.skipped[skip.reason] += 1
+            if skip.note:
+                self.pauses[skip.note] += 1
 
     def add_result(self, result: Result) -> None:
         """Count one result."""
@@ -90,6 +94,7 @@ class TickReport:
             "pipelines": {slug: _plain(counts) for slug, counts in sorted(self.pipelines.items())},
             "warmth": {state: _plain(counts) for state, counts in self.warmth.items()},
             "skipped": _plain(self.skipped),
+            "pauses": _plain(self.pauses),
             "deferred": _plain(self.deferred),
             "estimated_price_wei": format_wei(self.price_wei),
             "work_s": round(self.work_s, 3),

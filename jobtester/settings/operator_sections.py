@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, model_validator
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from jobtester.settings.types import HeaderName, NetworkRange, ReadToken, SecretAddress, Section
+from pydantic import Field, SecretStr, create_model, model_validator
+
+from jobtester.settings.types import (
+    Cron,
+    HeaderName,
+    Instant,
+    NetworkRange,
+    PositiveDuration,
+    ReadToken,
+    SecretAddress,
+    Section,
+    Timezone,
+)
+
+_MAX_PAUSE_S = 366 * 86_400
 
 
 class ServerSettings(Section):
@@ -42,3 +57,65 @@ class NotifySettings(Section):
 
     url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
     secret: SecretStr | None = Field(None, description="key that signs the report, like stats")
+
+
+# `from` is a keyword of Python, so a class cannot declare it.
+_PauseStart = create_model(
+    "_PauseStart",
+    __base__=Section,
+    **{"from": (Instant | None, Field(None, description="when it begins; unset: it has begun"))},  # type: ignore[call-overload]
+)
+
+
+class PauseSettings(_PauseStart):
+    """Maintenance: a window of time in which orchestrators are not tested, once or by a cron expression."""
+
+    until: Instant | None = Field(None, description="when it ends; unset: when the table is removed")
+    cron: Cron | None = Field(None, description="when a repeated window begins, as a cron expression")
+    duration: PositiveDuration | None = Field(
+        None, le=_MAX_PAUSE_S, description="how long a repeated window takes; needed with cron"
+    )
+    timezone: Timezone = Field("UTC", description="timezone of cron, and of times that name none")
+    orchestrators: list[str] = Field([], description="addresses or service URIs; empty means all")
+    reason: str = Field(min_length=1, max_length=200, description="why, in your words; pages and API show it")
+
+    @model_validator(mode="after")
+    def _check_window(self) -> PauseSettings:
+        if any(getattr(self, name) is None for name in self.model_fields_set):
+            return self  # a value was refused, which is an error already
+        if (self.cron is None) != (self.duration is None):
+            raise ValueError("cron and duration go together: when a repeated window begins, and how long it takes")
+        if self.start is None and self.until is None and self.cron is None:
+            raise ValueError(
+                "say when: from, until or both, or cron and duration; discovery.exclude is for what is never tested"
+            )
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("until has to be later than from")
+        return self
+
+    @property
+    def start(self) -> datetime | None:
+        """Return the instant at which it begins; None if it has always begun."""
+        return self._localize(getattr(self, "from"))
+
+    @property
+    def end(self) -> datetime | None:
+        """Return the instant at which it ends; None for no end."""
+        return self._localize(self.until)
+
+    def is_active(self, now: datetime) -> bool:
+        """Return True if nothing is to be tested at `now`."""
+        if (self.start is not None and now < self.start) or (self.end is not None and now >= self.end):
+            return False
+        if self.cron is None or self.duration is None:
+            return True
+        # Imported here because most configurations have no cron expression, and the library costs start-up time.
+        from jobtester.settings.cron import CronSchedule
+
+        began_at = CronSchedule.parse(self.cron, self.timezone).next_after(now - timedelta(seconds=self.duration))
+        return began_at is not None and began_at <= now
+
+    def _localize(self, moment: datetime | None) -> datetime | None:
+        if moment is None or moment.tzinfo is not None:
+            return moment
+        return moment.replace(tzinfo=ZoneInfo(self.timezone))

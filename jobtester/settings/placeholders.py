@@ -51,7 +51,7 @@ def _placeholder(kind: Any, refused: Any, number: int) -> Any:
     for value in (
         *choices,
         f"placeholder-{number}", f"http://placeholder-{number}.invalid", "@hourly", "UTC", f"0x{number:040x}",
-        1, 3600, 50_000, True, {}, [],
+        1, 3600, 50_000, True, {}, [], None,
     ):  # fmt: skip
         try:
             TypeAdapter(kind).validate_python(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import date, datetime
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -71,6 +72,21 @@ def _check_cron(value: str) -> str:
     return value
 
 
+def _parse_instant(value: object) -> datetime:
+    # TOML has dates and times of its own; in the environment they are texts.
+    message = "has to be a date and time such as 2026-12-24T18:00:00Z, or a date"
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - its table names the timezone
+    if not isinstance(value, str):
+        raise ValueError(message)
+    try:
+        return datetime.fromisoformat(value.strip())
+    except ValueError as error:
+        raise ValueError(message) from error
+
+
 def _check_read_secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < _MIN_TOKEN_LENGTH:
         raise ValueError(f"has to have at least {_MIN_TOKEN_LENGTH} characters, so that it cannot be guessed")
@@ -103,6 +119,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Wei = Annotated[int, BeforeValidator(parse_wei)]
 WebAddress = Annotated[str, AfterValidator(_check_web_address)]
 SecretAddress = Annotated[SecretUrl, AfterValidator(_check_secret_address)]
+Instant = Annotated[datetime, BeforeValidator(_parse_instant)]
 ReadToken = Annotated[SecretStr, AfterValidator(_check_read_secret)]
 HeaderName = Annotated[str, AfterValidator(_check_header)]
 NetworkRange = Annotated[str, AfterValidator(_normalize_network)]

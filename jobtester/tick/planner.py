@@ -7,9 +7,10 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address
-from jobtester.domain.plan import Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
+from jobtester.domain.plan import Pause, Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
 from jobtester.domain.runner_status import RunnerStatus, follow_runners
 from jobtester.gateway.discovery import discover
 from jobtester.gateway.gateway import Gateway
@@ -95,6 +96,11 @@ class TickPlanner:
             pipelines=self.selection.pipelines,
             models=self.selection.models,
             max_price_wei=settings.budget.max_price_per_job,
+            pauses=tuple(
+                Pause(tuple(pause.orchestrators), pause.reason)
+                for pause in settings.pause
+                if pause.is_active(datetime.fromtimestamp(self.clock(), UTC))
+            ),
         )
         whole = await asyncio.to_thread(
             make_plan,

@@ -38,6 +38,7 @@ class SkipSchema(Schema):
     pipeline: str
     model: str
     reason: str
+    note: str = Field("", description="the reason of the [[pause]] table, for `paused`")
     kind: KindText | None = Field(description="null for an orchestrator that is skipped as a whole")
     runner: RunnerSchema | None
 
@@ -81,6 +82,7 @@ class PlanSchema(Schema):
                 pipeline=skip.pipeline,
                 model=skip.model,
                 reason=skip.reason,
+                note=skip.note,
                 kind=skip.capability.kind.value if skip.capability is not None else None,
                 runner=RunnerSchema.from_capability(skip.capability),
             )

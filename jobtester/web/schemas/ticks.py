@@ -27,6 +27,7 @@ class TickReportSchema(Schema):
     pipelines: dict[str, Counts] = Field({})
     warmth: dict[str, Counts] = Field({}, description="outcomes by what was advertised, warm or cold")
     skipped: Counts = Field({})
+    pauses: Counts = Field({}, description="skipped jobs by the reason of the [[pause]] table that paused them")
     deferred: Counts = Field({})
     estimated_price_wei: Wei = "0"
     work_s: Seconds = 0.0
