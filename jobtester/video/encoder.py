@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -34,14 +35,19 @@ class _Sink:
         return data
 
 
-class Encoder:
-    """Encodes one video, a key frame each second. `container` is `mpegts` or `matroska`."""
+Planes = tuple[bytes, bytes, bytes]
 
-    def __init__(self, form: VideoFormat, container: str) -> None:
+
+class Encoder:
+    """Encodes one video, a key frame each second. `container` is `mpegts` or `matroska`.
+
+    `draw` returns the planes of a frame by its number, in YUV 4:2:0; the pattern by default.
+    """
+
+    def __init__(self, form: VideoFormat, container: str, draw: Callable[[int], Planes] | None = None) -> None:
         import av
 
-        self._form = form
-        self._pattern = Pattern(form)
+        self._draw = draw or Pattern(form).draw
         self._sink = _Sink()
         self._time_base = Fraction(1, form.fps)
         self.held_frames = _HELD_FRAMES[container]
@@ -67,7 +73,7 @@ class Encoder:
 
     def encode(self, number: int) -> tuple[bytes, bool]:
         """Return the bytes that frame `number` adds, and whether a key frame is the first thing in them."""
-        for plane, content in zip(self._frame.planes, self._pattern.draw(number), strict=True):
+        for plane, content in zip(self._frame.planes, self._draw(number), strict=True):
             _fill(plane, content)
         self._frame.pts, self._frame.time_base = number, self._time_base
         starts = False

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import av
 
-from jobtester.video.encoder import Encoder
+from jobtester.video.encoder import Encoder, Planes
 from jobtester.video.pattern import VideoFormat
 
 SMALL = VideoFormat(128, 128, 24)
 
 
-def encode(form: VideoFormat, count: int, container: str = "mpegts") -> list[bytes]:
-    """Return what each of `count` frames of the pattern adds to a video, and its end."""
-    encoder = Encoder(form, container)
+def encode(
+    form: VideoFormat, count: int, container: str = "mpegts", *, draw: Callable[[int], Planes] | None = None
+) -> list[bytes]:
+    """Return what each of `count` frames adds to a video, and its end; frames of the pattern, or drawn by `draw`."""
+    encoder = Encoder(form, container, draw)
     return [*(encoder.encode(number)[0] for number in range(count)), encoder.finish()]
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from itertools import pairwise
 
 import pytest
 
 from jobtester.domain.video_measures import DelayMethod
-from jobtester.video.byte_stream import ReceiverTooSlowError
+from jobtester.video.byte_stream import ReceiverTooSlowError, VideoInputError
 from jobtester.video.decoder import VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.frame_schedule import SentFrames
 from jobtester.video.meter import Measurement, measure_video
 from jobtester.video.pattern import VideoFormat
+from jobtester.video.segments import SegmentStream
 from jobtester.video.video_input import InputOptions, VideoInput
 from tests.harness.video import count_frames, repack
 
@@ -22,6 +25,12 @@ FORM = VideoFormat(512, 512, 24)
 
 def _video_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "video input"]
+
+
+async def _read_all(segments: SegmentStream) -> None:
+    async for segment in segments:
+        async for _ in segment.content:
+            pass
 
 
 async def test_every_sent_frame_is_received_through_segments() -> None:
@@ -125,6 +134,45 @@ async def test_a_receiver_that_reads_nothing_ends_the_video() -> None:
             await anext(aiter(video.output))
     assert video._buffer.waiting == 0
     assert video._buffer.most < 20_000 + 100_000
+
+
+async def test_a_tester_that_was_held_up_skips_frames_and_says_so() -> None:
+    """After a pause of the whole machine no burst follows: frames are missing, counted, and the rest is on time."""
+    offset = 0.0
+    options = InputOptions(max_s=6, clock=lambda: time.monotonic() + offset)
+    async with VideoInput.as_segments(FORM, options) as video, VideoDecoder(DecoderOptions(FORM)) as decoder:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async for segment in video.output:
+            if segment.index == 1:
+                offset = 3.0
+            async for data in segment.content:
+                await decoder.feed(data, loop.time())
+        took_s = loop.time() - began
+        decoded = await decoder.finish()
+    sent = video.sent
+    assert 70 <= sent.skipped <= 80
+    assert len(sent.times) + sent.skipped == 144
+    assert took_s > 2.5
+    assert [frame.mark for frame in decoded.frames] == sorted(sent.times)
+    gaps = [later - earlier for earlier, later in pairwise(sorted(sent.times))]
+    assert max(gaps) >= 70
+    measures = measure_video(decoded.frames, sent, Measurement(began, loop.time()))
+    assert measures.input.late_share > 0.4
+    assert measures.output.longest_pts_gap_s is not None
+    assert measures.output.longest_pts_gap_s > 2.8
+
+
+async def test_a_defect_of_the_encoder_is_the_testers_own_problem() -> None:
+    """Readers learn that the tester failed, the crash is counted, and the thread ends."""
+    crashes: list[str] = []
+    ticks = iter(range(3))
+    options = InputOptions(clock=lambda: float(next(ticks)), count_crash=crashes.append)
+    async with VideoInput.as_segments(FORM, options) as video:
+        with pytest.raises(VideoInputError, match="internal error of the tester"):
+            await _read_all(video.output)
+    assert crashes == ["video"]
+    assert not _video_threads()
 
 
 async def test_nothing_is_sent_before_the_start() -> None:
