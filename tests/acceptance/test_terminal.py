@@ -119,15 +119,15 @@ def test_progress_moves_on_a_terminal() -> None:
     """A bar with counts, what each gateway works on, time left; then the table, no line wider than the terminal."""
     with terminal("demo") as shown:
         assert shown.close() == 0
-    counts = [int(number) for number in re.findall(r"tick [━╸╺ ]+ (\d+)/28", shown.text)]
+    counts = [int(number) for number in re.findall(r"tick [━╸╺ ]+ (\d+)/29", shown.text)]
     assert counts == sorted(counts)
     assert len(set(counts)) > 5
     assert re.search(r"\d+ passed  \d+ failed  \d+ unscored \d:\d\d:\d\d left \d:\d\d:\d\d", shown.text)
     assert len(set(re.findall(r"\n  gateway: (0x\w{6}…\w{4} [a-z0-9-]+ \w+)/", shown.text))) > 5
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
     assert all(len(line) <= WIDTH for line in closing.splitlines())
-    assert "27 stats stored at the simulated Leaderboard" in closing
-    assert "28 of 28 jobs, 24 passed, 3 failed, 1 unscored" in " ".join(closing.split())
+    assert "28 stats stored at the simulated Leaderboard" in closing
+    assert "29 of 29 jobs, 25 passed, 3 failed, 1 unscored" in " ".join(closing.split())
 
 
 def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> None:
