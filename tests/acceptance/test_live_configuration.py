@@ -14,10 +14,12 @@ from typing import Any
 import aiohttp
 import pytest
 import tomli_w
+from aiohttp import web
 
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec
+from tests.harness.live_runners import LOOPBACK, FakeOrchestrator, fake_orchestrators, tester_tables
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
 from tests.harness.waiting import until
@@ -169,3 +171,47 @@ async def test_a_secret_file_that_does_not_fit_is_rejected_by_file_and_key(tmp_p
         changed = await running.next_event("config_changed")
         assert any(key.startswith("discovery.exclude") for key in changed["changes"])
         assert await read_metric(base, "jobtester_config_reload_successful") == 1
+
+
+async def test_live_runners_are_switched_on_and_off(tmp_path: Path) -> None:
+    """Between two ticks: a job that is under way keeps its connection, and a tick after it asks nobody."""
+    is_released = asyncio.Event()
+
+    async def greet(_: web.Request) -> web.Response:
+        await is_released.wait()
+        return web.Response(text="hello")
+
+    node = FakeOrchestrator({"hello-world": greet})
+    async with fake_orchestrators(node) as orchestrators:
+        content = tester_tables(
+            tmp_path, orchestrators, live_runner={"enabled": False, "networks": list(LOOPBACK)},
+            schedule={"interval": "1s"},
+        )  # fmt: skip
+        path = tmp_path / "config.toml"
+        path.write_text(tomli_w.dumps(content))
+        process = await start_command("serve", folder=tmp_path, stderr=asyncio.subprocess.PIPE)
+        running = DaemonWithFile(process, path, content)
+        try:
+            assert (await running.next_event("tick_done"))["planned"] == 0
+            assert not node.asked
+            for _ in range(2):
+                running.write(live_runner={"enabled": True})
+                await running.next_event("config_changed")
+                await until(lambda: node.requests, "a job is under way")
+                running.write(live_runner={"enabled": False})
+                await running.next_event("config_changed")
+                is_released.set()
+                done = await running.next_event("tick_done")
+                while not done["planned"]:  # of a tick that began before the first change
+                    done = await running.next_event("tick_done")
+                assert done["outcomes"]["passed"] == 1
+                while done["planned"]:  # of one that began before the second
+                    done = await running.next_event("tick_done")
+                asked, sent = node.asked, len(node.requests)
+                assert (await running.next_event("tick_done"))["planned"] == 0
+                assert (node.asked, len(node.requests)) == (asked, sent)
+                is_released.clear()
+                node.requests.clear()
+        finally:
+            is_released.set()
+            await running.stop()

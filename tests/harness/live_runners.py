@@ -40,6 +40,7 @@ class FakeOrchestrator:
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
     closes_after_discovery: bool = False
+    asked: int = 0
     uri: str = ""
     discovery: Handler | None = None
     _site: web.TCPSite | None = None
@@ -64,6 +65,7 @@ class FakeOrchestrator:
             await runner.cleanup()
 
     async def _discover(self, _: web.Request) -> web.Response:
+        self.asked += 1
         runners = [
             {
                 "url": f"{self.uri}/apps/{app}/app",
@@ -121,23 +123,25 @@ async def fake_orchestrators(*nodes: FakeOrchestrator) -> AsyncIterator[list[dic
         yield [{"address": f"0x{number:040x}", "service_uri": node.uri} for number, node in enumerate(nodes, 1)]
 
 
+def tester_tables(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> dict[str, Any]:
+    """Return the tables of a config.toml whose gateway nobody runs, so that it can help with nothing."""
+    return {
+        "region": "FRA",
+        "server": {"host": "127.0.0.1", "port": 0},
+        "gateways": [{"name": "dead", "url": f"http://127.0.0.1:{free_port()}", "targeting": "query"}],
+        "limits": {"busy_backoff": "10ms", "busy_patience": "50ms", "busy_retries": 2},
+        "leaderboard": {"post": False},
+        "store": {"path": str(folder / "jobtester.db")},
+        "discovery": {"source": "static", "orchestrators": orchestrators},
+        "live_runner": {"enabled": True, "networks": list(LOOPBACK)},
+        "schedule": {"run_at_start": False},
+        **tables,
+    }
+
+
 def config(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> Configuration:
-    """Return a configuration whose gateway nobody runs, so that it can help with nothing."""
-    return Configuration.from_tables(
-        {
-            "region": "FRA",
-            "server": {"host": "127.0.0.1", "port": 0},
-            "gateways": [{"name": "dead", "url": f"http://127.0.0.1:{free_port()}", "targeting": "query"}],
-            "limits": {"busy_backoff": "10ms", "busy_patience": "50ms", "busy_retries": 2},
-            "leaderboard": {"post": False},
-            "store": {"path": str(folder / "jobtester.db")},
-            "discovery": {"source": "static", "orchestrators": orchestrators},
-            "live_runner": {"enabled": True, "networks": list(LOOPBACK)},
-            "schedule": {"run_at_start": False},
-            **tables,
-        },
-        origin="test",
-    )
+    """Return a configuration of these tables."""
+    return Configuration.from_tables(tester_tables(folder, orchestrators, **tables), origin="test")
 
 
 async def run_tick(configuration: Configuration) -> tuple[dict[str, ResultRow], dict[str, int]]:
