@@ -94,7 +94,7 @@ class VideoDecoder:
         return len(self._frames) >= count
 
     async def finish(self) -> DecodedVideo:
-        """Say that the video is over, and return what was in it."""
+        """End the video after what was fed, and return what was in it."""
         await self._send(END)
         if self._reader is not None:
             # After its last byte the decoder has little left to do; the limit holds for each step of that.
