@@ -117,6 +117,15 @@ class Metrics:
         self.tick_due = gauge("jobtester_next_tick_timestamp_seconds", "When the next tick is due by the schedule")
         self.ticks = counter("jobtester_ticks", "Ticks by how they ended", ["state"])
         self.ticks_missed = counter("jobtester_ticks_missed", "Scheduled ticks that did not run")
+        self.runner_sessions_open = gauge(
+            "jobtester_runner_sessions_open", "Sessions of live runners that are reserved, or may be"
+        )
+        self.runner_sessions = counter(
+            "jobtester_runner_sessions", "Sessions of live runners by how they ended", ["outcome"]
+        )
+        self.runner_paid = counter(
+            "jobtester_runner_paid_wei", "Wei paid for jobs of live runners, by the prices that they list"
+        )
         self.orchestrators = gauge("jobtester_orchestrators", "Orchestrators found by the newest discovery")
         self.live_runners = gauge("jobtester_live_runners", "Live runners by state in the newest tick", ["state"])
         self.gateway_up = gauge("jobtester_gateway_up", "1 while a gateway answers", ["gateway"])
@@ -144,6 +153,8 @@ class Metrics:
             self.live_runners.labels(state)
         for kind in ("proven", "presumed", "missing", "refuted"):
             self.attribution.labels(kind)
+        for outcome in ("stopped", "left_open", "unknown", "abandoned"):
+            self.runner_sessions.labels(outcome)
         for state in ("finished", "aborted", "failed", "suspect"):
             self.ticks.labels(state)
         for reason in ("busy", "not_sent", "unclear", "unproven"):

@@ -26,6 +26,7 @@ from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.settings import types
+from jobtester.settings.live_sections import LiveRunnerPaymentSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import StaticCapability, StaticOrchestrator
 
@@ -54,6 +55,9 @@ EXAMPLES: Mapping[str, object] = {
     "gateways.event_source": "gateway-fra",
     "live_runner.enabled": True,
     "live_runner.networks": ["10.0.0.0/8"],
+    "live_runner.probe": "reserve",
+    "live_runner.payment.signer_url": "http://127.0.0.1:9935",
+    "live_runner.payment.max_price_per_job": "0.0001 ETH",
     "leaderboard.url": "https://leaderboard.example",
     "discovery.source": "static",
     "discovery.include": ["0xd00354656922168815fcd1e51cbddb9e359e3c7f"],
@@ -106,8 +110,10 @@ def settings_tables() -> str:
         if inner is None:
             continue
         head = f"[[{name}]]" if _is_list(info) else f"[{name}]"
-        parts.append(f"### `{head}`\n\n{_first(inner)}\n\n" + _keys(f"{name}.", inner.model_fields))
+        own = {key: field for key, field in inner.model_fields.items() if _inner(field) is None or _is_list(field)}
+        parts.append(f"### `{head}`\n\n{_first(inner)}\n\n" + _keys(f"{name}.", own))
     for head, prefix, model in (
+        ("[live_runner.payment]", "live_runner.payment.", LiveRunnerPaymentSettings),
         ("[[discovery.orchestrators]]", "discovery.orchestrators.", StaticOrchestrator),
         ("[[discovery.orchestrators.capabilities]]", "discovery.orchestrators.capabilities.", StaticCapability),
     ):

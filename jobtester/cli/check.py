@@ -20,6 +20,7 @@ from jobtester.domain.reasons import Outcome
 from jobtester.errors import ConfigError, JobTesterError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.targeting import WebhookTargeting
+from jobtester.live_runner.signer import RemoteSigner
 from jobtester.tick.attempt import JobAttempt
 
 _PEER_TIMEOUT_S = 4.5  # all peers are asked at the same time
@@ -81,6 +82,9 @@ async def _check_peers(configuration: Configuration, *, probe: bool) -> list[Che
                 checks.append((f"webhook for {gateway.name}", _check_webhook(daemon, gateway)))
             if gateway.settings.overlap:
                 checks.append((f"evidence for overlap on {gateway.name}", _check_evidence(gateway)))
+        live_runner = daemon.coordinator.planner.inputs.live_runner
+        if live_runner is not None and live_runner.signer is not None:
+            checks.append(("signer for live runners", _check_signer(live_runner.signer)))
         checks.append(("discovery", _check_discovery(daemon)))
         if daemon.delivery is not None:
             checks.append(("leaderboard", daemon.delivery.check()))
@@ -131,6 +135,10 @@ async def _check_webhook(daemon: Daemon, gateway: Gateway) -> str:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise JobTesterError(f"{url}: {error}; check server.host") from error
     return f"{path} answers; the gateway needs -orchWebhookUrl=http://<this host>:{server.port or '<port>'}{path}"
+
+
+async def _check_signer(signer: RemoteSigner) -> str:
+    return f"{signer.shown_url} answers; it pays from {await signer.payer()}"
 
 
 async def _check_discovery(daemon: Daemon) -> str:

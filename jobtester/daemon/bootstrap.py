@@ -33,6 +33,7 @@ from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
 from jobtester.store.results import Results
+from jobtester.store.runner_sessions import RunnerSessions
 from jobtester.store.ticks import Ticks
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs, TickPlanner
@@ -73,6 +74,7 @@ async def open_daemon(
         if owner:
             await ticks.abandon_unfinished(time.time())
             await outbox.recover(hold=not settings.leaderboard.post_suspect)
+        journal = RunnerSessions(database)
         is_posting = post and settings.leaderboard.post and settings.leaderboard.url is not None
         delivery = _make_delivery(settings, outbox, crashes) if is_posting else None
         if delivery is not None:
@@ -93,7 +95,7 @@ async def open_daemon(
                 notifier.enqueue(report)
                 collect_garbage()  # now, while no job is being timed
 
-        live_runner = await open_live_runner(settings.live_runner)
+        live_runner = await open_live_runner(settings.live_runner, journal, metrics)
         inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner)
         planner = TickPlanner(inputs, results, LiveRunners(database), selection or Selection())
         coordinator = TickCoordinator(
@@ -105,10 +107,12 @@ async def open_daemon(
             on_tick_finished=finish_tick,
         )  # fmt: skip
         stack.push_async_callback(_close_gateways, coordinator)
+        if owner and live_runner is not None:
+            live_runner.sessions.start_stopping_left_over()
         with contextlib.suppress(StoreError):  # then the limits are learned again
             planner.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
         scheduler = TickScheduler(coordinator, settings.schedule, metrics)
-        reconfiguration = Reconfiguration(in_force, coordinator, scheduler, delivery)
+        reconfiguration = Reconfiguration(in_force, coordinator, scheduler, delivery, journal)
         watcher = ConfigWatcher(configuration, reconfiguration.request, metrics) if watch_config else None
 
         def config_problem() -> str:
@@ -168,4 +172,4 @@ async def _close_gateways(coordinator: TickCoordinator) -> None:
         await gateway.client.close()
     live_runner = coordinator.planner.inputs.live_runner
     if live_runner is not None:
-        await live_runner.client.close()
+        await live_runner.close()

@@ -10,9 +10,11 @@ from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.live_runner.peer import LiveRunnerPeer
+from jobtester.metrics import Metrics
 from jobtester.settings.live_sections import LiveRunnerSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import GatewaySettings
+from jobtester.store.runner_sessions import RunnerSessions
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs
 from jobtester.tick.scheduler import TickScheduler
@@ -39,6 +41,7 @@ class Reconfiguration:
     coordinator: TickCoordinator
     scheduler: TickScheduler
     delivery: Delivery | None
+    sessions: RunnerSessions
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def request(self, changed: Configuration) -> None:
@@ -69,7 +72,8 @@ class Reconfiguration:
             ]
             runner_before = runner_after = self.coordinator.planner.inputs.live_runner
             if self.in_force.settings.live_runner != changed.settings.live_runner:
-                runner_after = await open_live_runner(changed.settings.live_runner)
+                metrics = self.coordinator.metrics
+                runner_after = await open_live_runner(changed.settings.live_runner, self.sessions, metrics)
             self.in_force.current = changed
             self.coordinator.reconfigure(
                 TickInputs(changed.settings, changed.catalogue, changed.assets, after, runner_after)
@@ -81,7 +85,7 @@ class Reconfiguration:
                 if gateway not in after:
                     await gateway.client.close()
             if runner_before is not None and runner_before is not runner_after:
-                await runner_before.client.close()
+                await runner_before.close()
 
 
 async def open_gateway(settings: GatewaySettings) -> Gateway:
@@ -91,10 +95,12 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     return gateway
 
 
-async def open_live_runner(settings: LiveRunnerSettings) -> LiveRunnerPeer | None:
+async def open_live_runner(
+    settings: LiveRunnerSettings, journal: RunnerSessions, metrics: Metrics
+) -> LiveRunnerPeer | None:
     """Build what tests live runners and open its client; None where [live_runner] is not enabled."""
     if not settings.enabled:
         return None
-    peer = LiveRunnerPeer.from_settings(settings)
-    await peer.client.open()
+    peer = LiveRunnerPeer.from_settings(settings, journal, metrics)
+    await peer.open()
     return peer

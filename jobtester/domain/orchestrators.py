@@ -143,6 +143,16 @@ def parse_endpoint(uri: str) -> tuple[str, int] | None:
     return _normalize_host(host), port or _DEFAULT_PORTS.get(parts.scheme, 443)
 
 
+def is_same_origin(url: str, service_uri: str) -> bool:
+    """Return True if a URL has the scheme, host and port of a service URI, which may lack its scheme."""
+    base = service_uri.strip() if "://" in service_uri else f"https://{service_uri.strip()}"
+    try:
+        has_same_scheme = urlsplit(url).scheme == urlsplit(base).scheme
+    except ValueError:
+        return False
+    return has_same_scheme and parse_endpoint(url) is not None and parse_endpoint(url) == parse_endpoint(base)
+
+
 def _normalize_host(host: str) -> str:
     # `host` is lower-case; two hosts are the same exactly if the returned texts are equal.
     if ":" in host:

@@ -20,6 +20,7 @@ from jobtester.domain.orchestrators import (
 )
 from jobtester.domain.runner_status import RunnerStatus
 
+RESERVE_PROBE = "reserve-probe"  # the pipeline that tests a persistent app by reserving a session and stopping it
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
     "no_address": "the service URI is one of live_runner.urls, and nothing says which orchestrator it belongs to; name "
@@ -33,10 +34,11 @@ SKIP_REASONS: Mapping[str, str] = {
     "model_filtered": "pipelines.<name>.models does not name the model",
     "foreign_url": "the live runner's URL is on another host or port than the orchestrator's service URI, so nothing "
     "proves who would serve the job",
-    "persistent": "the live runner keeps a session for each job; only single-shot runners are tested",
-    "unpaid": "the live runner has a price, and the tester pays for no jobs of live runners",
+    "live_video": "the live runner starts a video stream for each job; such apps are not tested",
+    "unpaid": "the live runner has a price, and no live_runner.payment.signer_url pays it",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
-    "price": "the job would cost more than budget.max_price_per_job",
+    "price": "the job would cost more than budget.max_price_per_job or live_runner.payment.max_price_per_job, or its "
+    "price is for an unknown unit",
     "budget": "the budget is used up",
     "deadline": "the tick's deadline passed before the job could begin",
     "not_targeted": "the gateway ignores the tester's choice, so nothing more was sent through it",
@@ -97,7 +99,8 @@ class Selection:
     """Which of the discovered capabilities to test.
 
     Entries are addresses, service URIs, slugs or model ids; an empty list means all. Jobs that cost more than
-    `max_price_wei` are left out.
+    `max_price_wei` are left out. `pays_runners` means that jobs of live runners can be paid for, each with
+    `max_runner_price_wei` at most.
     """
 
     include: tuple[str, ...] = ()
@@ -107,6 +110,8 @@ class Selection:
     models: tuple[str, ...] = ()
     max_price_wei: int | None = None
     pauses: tuple[Pause, ...] = ()
+    pays_runners: bool = False
+    max_runner_price_wei: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +182,7 @@ def make_plan(
             rule = rules[definition] if definition is not None else None
             price_wei = rule.estimate_price_wei(capability) if rule else None
             reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, can_target)
-            # A job of unknown price is sent: what it costs is settled in the payment, which this limit does not reach.
-            max_wei = selection.max_price_wei
-            if not reason and max_wei is not None and price_wei is not None and price_wei > max_wei:
+            if not reason and _is_too_expensive(capability, price_wei, selection):
                 reason = "price"
             if reason or rule is None or definition is None:
                 skipped.append(Skip(*key[:4], reason, capability, note=note))
@@ -216,13 +219,14 @@ def find_definition(rules: Mapping[str, PipelineRules], capability: Capability) 
         return app if named is not None and not named.runner and named.byoc == capability.byoc else None
     if named is not None and named.runner:
         return app
+    is_persistent = capability.runner.mode != SINGLE_SHOT
     return next(
         (
             slug
             for slug, rule in reversed(list(rules.items()))
             if rule.runner and any(fnmatchcase(app, pattern) for pattern in rule.apps)
         ),
-        None,
+        RESERVE_PROBE if is_persistent and RESERVE_PROBE in rules else None,
     )
 
 
@@ -285,8 +289,8 @@ def _reason_to_skip_capability(
     runner = capability.runner
     if runner is not None and runner.is_foreign:
         return "foreign_url"
-    if runner is not None and runner.mode != SINGLE_SHOT:
-        return "persistent"
+    if runner is not None and runner.url.endswith("/scope"):
+        return "live_video"
     if rule is None:
         return "no_definition"
     if not rule.enabled:
@@ -296,8 +300,23 @@ def _reason_to_skip_capability(
     if not any(fnmatchcase(capability.model, pattern) for pattern in rule.models):
         return "model_filtered"
     if runner is not None:
-        return "unpaid" if capability.is_priced else ""
+        return "unpaid" if capability.is_priced and not selection.pays_runners else ""
     return "" if can_target(capability.byoc) else "no_targeting"
+
+
+def _is_too_expensive(capability: Capability, price_wei: int | None, selection: Selection) -> bool:
+    """Return True if a job costs more than a limit allows.
+
+    A job of unknown price is sent through a gateway: what it costs is settled in the payment, which no limit here
+    reaches. A live runner is paid by the tester itself, so that its price has to be known.
+    """
+    if capability.runner is None:
+        limits = [selection.max_price_wei]
+    elif price_wei is None:
+        return True
+    else:
+        limits = [selection.max_price_wei, selection.max_runner_price_wei]
+    return price_wei is not None and any(limit is not None and price_wei > limit for limit in limits)
 
 
 def _is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:

@@ -92,7 +92,7 @@ REASONS: Mapping[str, Reason] = {
             "Look into the worker's log; the message contains its answer.",
         ),
         Reason(
-            "app_gone", _F, _ORCH, "The orchestrator listed the live runner's app just before the job, and then knew no such runner.",
+            "app_gone", _F, _ORCH, "The orchestrator listed the live runner's app or reserved its session just before, and then knew no such runner or session.",
             "Look into the orchestrator's log: the runner was unhealthy, or its registration ran out.",
         ),
         Reason(
@@ -112,6 +112,10 @@ REASONS: Mapping[str, Reason] = {
             "Check the orchestrator's price feed.",
         ),
         Reason(
+            "session_conflict", _F, _ORCH, "The orchestrator reserved a session, and the live runner's app says that another one is active.",
+            "Check the app's and the orchestrator's count of sessions: what is advertised as free can be used by nobody.",
+        ),
+        Reason(
             "app_refused", _U, _UNKNOWN, "The live runner's app refused the request, which may be one that it does not take.",
             "Compare the pipeline's definition with the app's own description; apps and uri choose what is sent to whom.",
         ),
@@ -120,8 +124,16 @@ REASONS: Mapping[str, Reason] = {
             "Look at the orchestrator's /discovery; the directory may be out of date.",
         ),
         Reason(
-            "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price.",
-            "Advertise the price, so that no unpaid job is sent.",
+            "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price, or once more for a request that was paid, or does not say how.",
+            "Advertise the price, and accept a payment that answers the challenge.",
+        ),
+        Reason(
+            "price_refused", _U, _UNKNOWN, "The signer pays no such price: the orchestrator asks for more than it lists, or the signer's own limit is lower.",
+            "Advertise the price that is asked for; compare the signer's own limit with it.",
+        ),
+        Reason(
+            "signer_fault", _U, _TESTER, "The remote signer did not make a payment that the orchestrator takes.",
+            "Run `jobtester check`; look into the signer's log. Nothing counts against the orchestrator.",
         ),
         Reason(
             "too_large", _F, _ORCH, "The answer was larger than limits.max_response.",

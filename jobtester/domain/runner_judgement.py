@@ -19,7 +19,14 @@ _OWN_ERRORS: dict[tuple[int, str], str] = {
     (400, "only persistent runners have sessions"): "tester_fault",
     (400, "runner is not single-shot"): "tester_fault",
     (503, "no capacity available for runner"): "busy",
+    (403, "missing auth token"): "signer_fault",
+    (403, "mismatched manifest and auth token"): "signer_fault",
+    (403, "mismatched session and payment manifest"): "signer_fault",
+    (409, "session already exists"): "signer_fault",
+    (409, "fixed-price live runner sessions do not accept follow-up payments"): "signer_fault",
 }
+_SESSION_CONFLICT = b"runner already has an active session"  # an app's, after the orchestrator has reserved it
+_MAX_SEARCHED = 4_096
 _PRICE_ERROR = "live runner price unavailable: "
 _PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -36,6 +43,7 @@ def judge_runner(
     connection: Connection | None = None,
     *,
     is_listed_elsewhere: bool = False,
+    is_in_session: bool = False,
 ) -> Verdict:
     """Return the verdict on a job of a live runner. The same arguments always give the same verdict.
 
@@ -46,15 +54,21 @@ def judge_runner(
         connection: what the tester's own connection to the service URI showed, where needs_connection().
         is_listed_elsewhere: only a directory says that the orchestrator serves the app. It may be out of date, so no
             failure is held against the orchestrator.
+        is_in_session: whether the orchestrator had reserved a session of the app for the request.
     """
-    verdict = _judge_answer(exchange, findings, attribution, connection)
+    verdict = _judge_answer(exchange, findings, attribution, connection, is_in_session=is_in_session)
     if is_listed_elsewhere and verdict.outcome is Outcome.FAILED:
         return Verdict.from_code("unlisted", f"{verdict.code}: {verdict.message}")
     return verdict
 
 
 def _judge_answer(
-    exchange: Exchange, findings: Iterable[Finding], attribution: Attribution, connection: Connection | None
+    exchange: Exchange,
+    findings: Iterable[Finding],
+    attribution: Attribution,
+    connection: Connection | None,
+    *,
+    is_in_session: bool,
 ) -> Verdict:
     if exchange.ending is Ending.ABORTED:
         return Verdict.from_code("shutdown")
@@ -65,7 +79,7 @@ def _judge_answer(
     if exchange.ending is not Ending.ANSWERED or exchange.status is None:
         return _judge_lost(exchange, connection)
     if not 200 <= exchange.status < 300:
-        return _judge_status(exchange, exchange.status)
+        return _judge_status(exchange, exchange.status, is_in_session=is_in_session)
     coding = exchange.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         return Verdict.from_code(
@@ -101,7 +115,7 @@ def _judge_lost(exchange: Exchange, connection: Connection | None) -> Verdict:
     return Verdict.from_code("timeout" if exchange.ending is Ending.TIMEOUT else "app_cut_short", message)
 
 
-def _judge_status(exchange: Exchange, status: int) -> Verdict:
+def _judge_status(exchange: Exchange, status: int, *, is_in_session: bool) -> Verdict:
     text = exchange.body[:800].decode("utf-8", "replace").strip()[:200]
     message = f"{status} {text}".strip()
     if is_from_orchestrator(exchange):
@@ -113,6 +127,8 @@ def _judge_status(exchange: Exchange, status: int) -> Verdict:
             return Verdict.from_code("app_price_unavailable", f"The orchestrator answered {message}")
         if status == 502:
             return Verdict.from_code("app_down", f"The orchestrator answered {message}")
+    if status == 409 and is_in_session and _SESSION_CONFLICT in exchange.body[:_MAX_SEARCHED]:
+        return Verdict.from_code("session_conflict", f"The app answered {message}")
     if status == 402:
         return Verdict.from_code("payment_required")
     if status == 429:

@@ -13,12 +13,14 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from jobtester.domain.exchanges import Exchange
+from jobtester.domain.orchestrators import parse_endpoint
 from jobtester.gateway.address_guard import LocalAddressBlockingResolver
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
 from jobtester.http import Proxies, read_bounded
 
 _NO_GATEWAY = URL()
+_MAX_URL_CHARS = 1_000
 
 
 @dataclass(slots=True)
@@ -104,6 +106,23 @@ class LiveRunnerClient:
             first_token=first_token,
         )
 
+    async def post(
+        self, url: str, *, headers: Mapping[str, str], timeout_s: float, max_bytes: int
+    ) -> tuple[int, bytes]:
+        """Send an empty POST beside the timed jobs, and return status and body; redirects are not followed.
+
+        Raises OSError, TimeoutError, ValueError or aiohttp.ClientError for whatever stands against it.
+        """
+        assert self._session is not None, "open() comes first"
+        async with asyncio.timeout(timeout_s):
+            await self._check_host(url)
+            arguments = self._proxies.request_arguments(url)
+            request = self._session.post(
+                URL(url, encoded=True), data=b"", headers=headers, allow_redirects=False, **arguments
+            )
+            async with request as response:
+                return response.status, await read_bounded(response.content, max_bytes)
+
     async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
         """Fetch a file from an absolute URL; never raises for what it meets."""
         assert self._files is not None, "open() comes first"
@@ -137,3 +156,9 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # a few bytes of it may stand for gigabytes
     )
+
+
+def is_usable_url(url: str) -> bool:
+    """Return True if requests can be sent below a URL that an orchestrator gave."""
+    is_plain = url.isascii() and not set(url) & set(' ?#\\"<>') and ".." not in url
+    return is_plain and len(url) <= _MAX_URL_CHARS and parse_endpoint(url) is not None

@@ -19,7 +19,11 @@ from jobtester.gateway.targeting import JobLease, TargetingResult
 from jobtester.gateway.trust import TrustCounter
 from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.discovery import RunnerDiscovery
+from jobtester.live_runner.sessions import SessionKeeper
+from jobtester.live_runner.signer import RemoteSigner
+from jobtester.metrics import Metrics
 from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
+from jobtester.store.runner_sessions import RunnerSessions
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -72,6 +76,8 @@ class LiveRunnerPeer:
     settings: LiveRunnerSettings
     client: LiveRunnerClient
     discovery: RunnerDiscovery
+    sessions: SessionKeeper
+    signer: RemoteSigner | None = None
     targeting: DirectTargeting = field(default_factory=DirectTargeting)
     evidence: EvidenceCollector = field(default_factory=lambda: EvidenceCollector(LIVE_RUNNER, None, None))
     trust: TrustCounter = field(default_factory=TrustCounter)
@@ -86,8 +92,8 @@ class LiveRunnerPeer:
     has_waiting_job = False
 
     @classmethod
-    def from_settings(cls, settings: LiveRunnerSettings) -> Self:
-        """Build what [live_runner] describes; its client is not open yet."""
+    def from_settings(cls, settings: LiveRunnerSettings, journal: RunnerSessions, metrics: Metrics) -> Self:
+        """Build what [live_runner] describes; open() comes before its first use."""
         client = LiveRunnerClient(tuple(settings.networks))
         discovery = RunnerDiscovery(
             client,
@@ -97,7 +103,23 @@ class LiveRunnerPeer:
             urls=settings.urls,
             directories=settings.raw_urls,
         )
-        return cls(settings, client, discovery)
+        sessions = SessionKeeper(client, journal, metrics, settings.max_session)
+        signer_url = settings.payment.signer_url
+        signer = RemoteSigner(signer_url.get_secret_value()) if signer_url is not None else None
+        return cls(settings, client, discovery, sessions, signer)
+
+    async def open(self) -> None:
+        """Open the connections to orchestrators and to the signer; call close() when done."""
+        await self.client.open()
+        if self.signer is not None:
+            await self.signer.open()
+
+    async def close(self) -> None:
+        """Wait for the sessions that are being stopped, and close every connection."""
+        await self.sessions.close()
+        await self.client.close()
+        if self.signer is not None:
+            await self.signer.close()
 
     def accepts(self, job: Job) -> bool:
         """Return True for jobs of live runners."""
@@ -132,9 +154,10 @@ class LiveRunnerPeer:
         """Do nothing: no job waits for another here."""
 
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
-        """Begin a tick: nothing is left of the one before."""
+        """Begin a tick: nothing is left of the one before, sessions included."""
         self.trust, self.is_down = TrustCounter(), False
         await self.evidence.begin_tick(orchestrators)
+        await self.sessions.stop_left_over()
 
     def end_tick(self) -> None:
         """Do nothing: nobody is named."""

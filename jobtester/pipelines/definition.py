@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobtester.checks.base import AssetMetadata
-from jobtester.domain.orchestrators import Capability, display_name
+from jobtester.domain.orchestrators import SINGLE_SHOT, Capability, display_name
+from jobtester.domain.runner_prices import estimate_runner_price_wei
 from jobtester.domain.units import parse_duration
 from jobtester.pipelines.parameter_choices import all_choices
 from jobtester.settings.schema import deep_merge
@@ -147,9 +148,9 @@ class PipelineDefinition(Table):
         """Return what one job costs in wei, rounded up; None where the price or the units are not known."""
         price = capability.price
         if capability.runner is not None:
-            if price is None or price.wei_per_unit == 0:
-                return 0
-            return price.wei_per_unit if capability.runner.unit == "fixed" else None
+            # To reserve a session takes less than a second and may take ten.
+            longest_s = self.timeout_s + (0.0 if capability.runner.mode == SINGLE_SHOT else 10.0)
+            return estimate_runner_price_wei(price, capability.runner.unit, longest_s)
         if price is None or price.units <= 0:
             return None
         if capability.model not in self.units_by_model:  # thousands of orchestrators offer the same few models

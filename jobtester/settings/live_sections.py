@@ -1,12 +1,25 @@
-"""The table of config.toml about apps that orchestrators serve themselves."""
+"""The tables of config.toml about apps that orchestrators serve themselves."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from jobtester.settings.types import NetworkRange, PositiveDuration, Section, WebAddress
+from jobtester.settings.types import NetworkRange, PositiveDuration, SecretAddress, Section, WebAddress, Wei
 
 LIVE_RUNNER = "live-runner"  # what results call the orchestrators themselves, where others name a gateway
+
+
+class LiveRunnerPaymentSettings(Section):
+    """How jobs of live runners are paid for; see docs/live-runner.md."""
+
+    signer_url: SecretAddress | None = Field(
+        None, description="remote signer that makes the payments; unset: apps with a price are not tested"
+    )
+    max_price_per_job: Wei | None = Field(
+        None, description="jobs of live runners that may cost more are skipped; unset: budget.max_price_per_job alone"
+    )
 
 
 class LiveRunnerSettings(Section):
@@ -31,3 +44,11 @@ class LiveRunnerSettings(Section):
     networks: list[NetworkRange] = Field(
         [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
     )
+    probe: Literal["off", "reserve"] = Field(
+        "off",
+        description="what tests a persistent app without a definition: `reserve` reserves a session and stops it",
+    )
+    max_session: PositiveDuration = Field(
+        "5m", le=86_400, description="longest time that a session stays reserved; it ends a job that takes longer"
+    )  # type: ignore[assignment]
+    payment: LiveRunnerPaymentSettings = LiveRunnerPaymentSettings()

@@ -131,7 +131,14 @@ CREATE UNIQUE INDEX kept_files_capability ON kept_files (capability) WHERE capab
 CREATE INDEX kept_files_size ON kept_files (kept_at, seq, size);
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
+_V9 = """
+CREATE TABLE runner_sessions (
+    job TEXT PRIMARY KEY, service_uri TEXT NOT NULL, runner_url TEXT NOT NULL, control_url TEXT NOT NULL,
+    opened_at REAL NOT NULL, stop_rounds INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
 VERSION = len(STEPS)
 
 

@@ -56,7 +56,7 @@ class JudgedJob:
     `is_unattributed` means that it ran beside others, and nothing proves that its orchestrator served it.
     `runner_refusal` is its verdict if the gateway turns out to serve llm at all: it answers a runner's 400 with 500, as
     it does its own faults. `is_unclear` means that running it once more alone may show whether it reached its
-    orchestrator.
+    orchestrator. `is_paid` means that it does not run once more, since that would be paid for again.
     """
 
     result: Result
@@ -65,6 +65,7 @@ class JudgedJob:
     was_never_sent: bool
     runner_refusal: Verdict | None = None
     is_unclear: bool = False
+    is_paid: bool = False
 
 
 SentJobT = TypeVar("SentJobT", bound=SentJob)

@@ -145,7 +145,7 @@ class TickCoordinator:
         """Return what sends and judges the jobs of a tick with this seed, for each way that they go."""
         inputs, planner = self.planner.inputs, self.planner
         limits, store = inputs.settings.limits, inputs.settings.store
-        catalogue = planner.token_limits.apply(inputs.catalogue)
+        catalogue = planner.effective_catalogue()
         requests = await asyncio.to_thread(Requests, catalogue, inputs.assets, seed)
         tools = AttemptTools(
             catalogue,
@@ -155,7 +155,10 @@ class TickCoordinator:
             planner.token_limits,
             ConnectionProbe(known.service_uri for known in planner.orchestrators if known.service_uri),
         )
-        return {Walk.GATEWAY: GatewayAttempt(tools), Walk.LIVE_RUNNER: RunnerAttempt(tools)}
+        attempts: dict[Walk, JobAttempt[Any]] = {Walk.GATEWAY: GatewayAttempt(tools)}
+        if inputs.live_runner is not None:
+            attempts[Walk.LIVE_RUNNER] = RunnerAttempt(tools, inputs.live_runner)
+        return attempts
 
     async def _run_guarded(self, report: TickReport, progress: TickProgress, crashes: CrashBoundary) -> tuple[str, str]:
         """Run the tick; return its state and what went wrong, also if that was unexpected."""

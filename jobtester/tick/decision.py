@@ -69,7 +69,7 @@ def decide(judged: JudgedJob, history: JobHistory) -> Decision:
     if not history.is_stopping:
         if not judged.is_gateway_alive and judged.was_never_sent:
             return Requeue()
-        if result.verdict.code == "busy" and history.busy_retries < history.max_busy_retries:
+        if result.verdict.code == "busy" and not judged.is_paid and history.busy_retries < history.max_busy_retries:
             return RetryLater(history.busy_backoff_s * 2**history.busy_retries)
     if judged.is_unattributed or judged.is_unclear:
         # Only alone, without another job's questions and metrics beside, may it show who served it.

@@ -8,19 +8,31 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from jobtester.domain.orchestrators import Capability, Orchestrator, normalize_address
-from jobtester.domain.plan import Pause, Plan, Selection, calculate_allowance_wei, limit_to_budget, make_plan
+from jobtester.domain.plan import (
+    RESERVE_PROBE,
+    Pause,
+    Plan,
+    Selection,
+    calculate_allowance_wei,
+    limit_to_budget,
+    make_plan,
+)
 from jobtester.domain.runner_status import RunnerStatus, follow_runners
 from jobtester.gateway.discovery import discover
 from jobtester.gateway.gateway import Gateway
 from jobtester.live_runner.peer import LiveRunnerPeer
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
+from jobtester.pipelines.definition import PipelineDefinition
 from jobtester.pipelines.token_limits import TokenLimits
 from jobtester.settings.model import Settings
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.results import Results
+
+_PROBE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -85,6 +97,14 @@ class TickPlanner:
             if gateway.lease is not None:
                 gateway.lease.set_candidates(orchestrators)
 
+    def effective_catalogue(self) -> Catalogue:
+        """Return the pipelines with the limits that earlier answers taught, and the probe of sessions if it is on."""
+        catalogue = self.token_limits.apply(self.inputs.catalogue)
+        if self.inputs.settings.live_runner.probe == "off":
+            return catalogue
+        probe = PipelineDefinition(slug=RESERVE_PROBE, runner=True, uri="/", timeout=_PROBE_S, cold_timeout=_PROBE_S)
+        return MappingProxyType({RESERVE_PROBE: probe, **catalogue})
+
     async def plan(self, tick: str, orchestrators: Sequence[Orchestrator]) -> Plan:
         """Plan a tick over discovered orchestrators, within the budget."""
         settings = self.inputs.settings
@@ -101,11 +121,13 @@ class TickPlanner:
                 for pause in settings.pause
                 if pause.is_active(datetime.fromtimestamp(self.clock(), UTC))
             ),
+            pays_runners=settings.live_runner.payment.signer_url is not None,
+            max_runner_price_wei=settings.live_runner.payment.max_price_per_job,
         )
         whole = await asyncio.to_thread(
             make_plan,
             orchestrators,
-            self.token_limits.apply(self.inputs.catalogue),
+            self.effective_catalogue(),
             selection,
             tick=tick,
             seed=seed,

@@ -2,78 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from jobtester.domain.attribution import Attribution
-from jobtester.domain.exchanges import Ending
+from jobtester.checks.checker import CheckedAnswer
+from jobtester.domain.attribution import Attribution, AttributionKind
+from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import SINGLE_SHOT
+from jobtester.domain.plan import RESERVE_PROBE
+from jobtester.domain.reasons import Verdict
 from jobtester.domain.runner_judgement import judge_runner, needs_connection
 from jobtester.gateway.peer import JobPeer
+from jobtester.live_runner.payment import JobPayment
+from jobtester.live_runner.peer import LiveRunnerPeer
 from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 
 
 @dataclass(frozen=True, slots=True)
 class SentRunnerJob(SentJob):
-    """A job that a live runner's orchestrator has answered."""
+    """A job that a live runner's orchestrator has answered.
+
+    `problem` is a verdict that stands before any answer: the tester itself did not reserve or pay. `paid_wei` is what
+    was paid. `measures` are the times of a session; `is_in_session` means that the answer is the app's in a session.
+    """
 
     request: Request
     attribution: Attribution
+    problem: Verdict | None = None
+    paid_wei: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)
+    is_in_session: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Work:
+    """What is known of a job while it runs, so that an abort in the middle leaves it judgeable."""
+
+    exchange: Exchange | None = None
+    refuted: str = ""
+    problem: Verdict | None = None
+    measures: dict[str, float] = field(default_factory=dict)
+    is_in_session: bool = False
+
+
+@dataclass(slots=True)
 class RunnerAttempt:
     """Sends jobs to the orchestrators themselves and judges them."""
 
     tools: AttemptTools
+    live_runner: LiveRunnerPeer
+    _running: set[asyncio.Timeout] = field(default_factory=set)
+    _is_aborted: bool = False
 
     async def send(self, job: Job, peer: JobPeer, on_leaving: Callable[[], None]) -> SentRunnerJob:
-        """Send a job to the URL of its runner, and wait for its answer; `on_leaving` is called before.
+        """Send a job to its runner, in a session and with payment where it needs them; `on_leaving` is called before.
 
         Never raises for what the network does: the exchange says how it ended.
         """
+        runner = job.capability.runner
+        assert runner is not None
         request = self.tools.build_request(job)
         async with peer.targeting.acquire(job) as lease:
             on_leaving()
-            exchange = await peer.client.send(
-                peer.job_path(job, request.path),
-                request.body if request.method == "POST" else None,
-                job_id=job.id,
-                timeout_s=peer.job_timeout_s(job),
-                headers={"Content-Type": request.content_type},
-                max_bytes=self.tools.limits.max_response,
-                first_token=request.first_token,
-            )
-            attribution = lease.finish(exchange).attribution
-        return SentRunnerJob(job, exchange, None, request, attribution)
+            work, started_at, started = _Work(), time.time(), time.monotonic()
+            payment = JobPayment(job, self.live_runner.client, self.live_runner.signer)
+            try:
+                async with self._until_aborted(), payment:
+                    if runner.mode == SINGLE_SHOT:
+                        work.exchange = await payment.send(partial(self._call, job, request, runner.url, job.timeout_s))
+                    else:
+                        await self._work_in_session(job, request, payment, work)
+                ended = work.exchange
+            except TimeoutError:  # the tester stops, or the session has lasted too long; it is stopped by now
+                ended = None
+            if ended is None:
+                ending = Ending.ABORTED if self._is_aborted else Ending.TIMEOUT
+                detail = "the tester was stopped" if self._is_aborted else "the session lasted live_runner.max_session"
+                ended = Exchange(ending, started_at, started, time.monotonic(), detail=detail)
+            attribution = lease.finish(ended).attribution
+        if work.refuted:
+            attribution = Attribution(AttributionKind.REFUTED, (work.refuted,))
+        elif payment.problem_code == "refuted":
+            attribution = Attribution(AttributionKind.REFUTED, (payment.problem,))
+        elif payment.problem_code and not ended.gateway_reports_success:
+            work.problem = Verdict.from_code(payment.problem_code, payment.problem)
+        self.live_runner.sessions.metrics.runner_paid.inc(payment.paid_wei)
+        return SentRunnerJob(
+            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.is_in_session
+        )
 
     async def judge(self, sent: SentRunnerJob, peer: JobPeer, *, busy_retries: int = 0) -> JudgedJob:
         """Check an answer and judge it; where none came, see whose line is at fault."""
         exchange, attribution = sent.exchange, sent.attribution
-        checked = await self.tools.check_answer(sent.job, sent.request, exchange, peer)
-        connection = None
-        if needs_connection(exchange):
-            connection = await self.tools.connection_probe.probe(sent.job.target.service_uri, needs_tls=True)
-            attribution = with_line(attribution, connection.summary)
-        runner = sent.job.capability.runner
-        verdict = judge_runner(
-            exchange,
-            checked.findings,
-            attribution,
-            connection,
-            is_listed_elsewhere=runner is not None and runner.is_listed_elsewhere,
-        )
+        checked = CheckedAnswer()
+        if sent.problem is not None and exchange.ending is not Ending.ABORTED:
+            verdict = sent.problem
+        else:
+            checked = await self._check(sent, peer)
+            connection = None
+            if needs_connection(exchange):
+                connection = await self.tools.connection_probe.probe(sent.job.target.service_uri, needs_tls=True)
+                attribution = with_line(attribution, connection.summary)
+            runner = sent.job.capability.runner
+            verdict = judge_runner(
+                exchange,
+                checked.findings,
+                attribution,
+                connection,
+                is_listed_elsewhere=runner is not None and runner.is_listed_elsewhere,
+                is_in_session=sent.is_in_session,
+            )
         result = self.tools.make_result(
-            sent, sent.request, peer, checked, verdict, attribution, busy_retries=busy_retries
+            sent, sent.request, peer, checked, verdict, attribution, busy_retries=busy_retries, measures=sent.measures
         )
+        if sent.job.price_wei != 0:  # what was paid takes the place of the estimate
+            result = replace(result, job=replace(sent.job, price_wei=sent.paid_wei))
         return JudgedJob(
             result,
             is_unattributed=False,
             is_gateway_alive=True,  # no single process stands between the tester and all orchestrators
             was_never_sent=exchange.ending is Ending.REFUSED,
-            is_unclear=verdict.code == "unclear",
+            is_unclear=verdict.code == "unclear" and not sent.paid_wei,
+            is_paid=sent.paid_wei > 0,
         )
 
     def abort(self) -> None:
-        """Do nothing: a job holds nothing but its request."""
+        """End now what a job holds besides its request: a session is stopped, and nothing more is paid."""
+        self._is_aborted = True
+        while self._running:
+            self._running.pop().reschedule(asyncio.get_running_loop().time())
+
+    async def _work_in_session(self, job: Job, request: Request, payment: JobPayment, work: _Work) -> None:
+        """Reserve a session, send the app its job in it, and stop it; to probe is to reserve alone."""
+        async with self.live_runner.sessions.reserve(job, payment) as session:
+            work.exchange, work.refuted = session.reserve, session.refuted
+            if session.problem:
+                work.problem = Verdict.from_code("tester_fault", session.problem)
+            elif session.reserve is not None and session.is_open:
+                work.measures["session_seconds"] = session.session_s
+                if job.definition != RESERVE_PROBE:
+                    work.exchange = None  # until there is an answer, the job has none
+                    timeout_s = min(job.timeout_s, self.live_runner.sessions.max_session_s)
+                    work.exchange = await self._call(job, request, session.app_url, timeout_s, {})
+                    work.is_in_session = True
+                    ready_s = work.exchange.ended_monotonic - session.reserve.sent_monotonic
+                    work.measures["ready_seconds"] = ready_s
+            elif session.reserve is not None and session.reserve.gateway_reports_success and not session.refuted:
+                work.problem = Verdict.from_code("bad_json", "The reservation's answer does not name a session.")
+
+    async def _call(
+        self, job: Job, request: Request, base: str, timeout_s: float, headers: Mapping[str, str]
+    ) -> Exchange:
+        return await self.live_runner.client.send(
+            base + request.path,
+            request.body if request.method == "POST" else None,
+            job_id=job.id,
+            timeout_s=timeout_s,
+            headers={"Content-Type": request.content_type, **headers},
+            max_bytes=self.tools.limits.max_response,
+            first_token=request.first_token,
+        )
+
+    async def _check(self, sent: SentRunnerJob, peer: JobPeer) -> CheckedAnswer:
+        if sent.job.definition == RESERVE_PROBE or sent.attribution.kind is AttributionKind.REFUTED:
+            return CheckedAnswer()
+        return await self.tools.check_answer(sent.job, sent.request, sent.exchange, peer)
+
+    @asynccontextmanager
+    async def _until_aborted(self) -> AsyncIterator[None]:
+        """Run a block that abort() ends with a TimeoutError."""
+        async with asyncio.timeout(0 if self._is_aborted else None) as scope:
+            self._running.add(scope)
+            try:
+                yield
+            finally:
+                self._running.discard(scope)

@@ -258,6 +258,8 @@ def test_examples_of_keys_are_usable() -> None:
             content["gateways"][0][key] = value
         elif path == "discovery.source":
             content["discovery"] = {"source": value, "orchestrators": [orchestrator]}
+        elif path.startswith("live_runner.payment."):
+            content["live_runner"] = {"payment": {key: value}}
         elif section == "pause":
             others = {"cron": "@weekly"} if key == "duration" else {"duration": "1h"} if key == "cron" else {}
             content["pause"] = [{"until": "2030-01-01", "reason": "why", **others, key: value}]

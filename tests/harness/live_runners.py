@@ -78,6 +78,8 @@ class FakeOrchestrator:
             }
             for app in self.apps
         ]
+        for runner in runners:
+            runner["url"] = str(runner["url"]).replace("{uri}", self.uri)
         if self.closes_after_discovery and self._site is not None:
             await self._site.stop()
         return web.json_response([{"address": self.uri, "runners": runners}])

@@ -112,25 +112,25 @@ async def test_silence_and_refusal(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_tested_says_why(tmp_path: Path) -> None:
-    """A price, a session, a URL of another host and an app without a definition are skips, each with its reason."""
+    """A price, a video stream, a URL of another host and a missing definition are skips, each with its reason."""
     ok = answers(lambda: web.Response(text="ok"))
     node = FakeOrchestrator(
-        dict.fromkeys(("priced", "persistent", "foreign", "unknown", "hello-world"), ok),
+        dict.fromkeys(("priced", "stream", "foreign", "unknown", "hello-world"), ok),
         {
             "priced": {"price_info": {"price": 7, "currency": "wei", "unit": "fixed"}},
-            "persistent": {"mode": "persistent"},
+            "stream": {"mode": None, "url": "{uri}/apps/stream/scope"},
             "foreign": {"url": "https://other.example/apps/foreign/app"},
         },
     )
     pipelines = {
-        "any": {"runner": True, "apps": ["someone/p*", "someone/foreign"], "uri": "/run"},
+        "any": {"runner": True, "apps": ["someone/priced", "someone/stream", "someone/foreign"], "uri": "/run"},
         "someone/hello-world": {"runner": True, "uri": "/own", "enabled": False},
     }
     async with fake_orchestrators(node) as tables:
         results, skipped = await run_tick(config(tmp_path, tables, pipelines=pipelines))
     assert not results
     assert not node.requests
-    assert skipped == {"unpaid": 1, "persistent": 1, "foreign_url": 1, "no_definition": 1, "disabled": 1}
+    assert skipped == {"unpaid": 1, "live_video": 1, "foreign_url": 1, "no_definition": 1, "disabled": 1}
 
 
 async def test_orchestrators_are_tested_side_by_side(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ async def test_the_simulated_network(tmp_path: Path) -> None:
     assert {key: row.reason for key, row in results.items()} == {key: FAULTS[faults[key]] for key in results}
     assert {faults[key] for key in results} == set(FAULTS)
     assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
-    assert {"persistent", "unpaid", "foreign_url"} <= set(report.skipped)
+    assert {"unpaid", "foreign_url", "no_definition"} <= set(report.skipped)
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:

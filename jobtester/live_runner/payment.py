@@ -1,0 +1,208 @@
+"""Pay for one job of a live runner: answer its orchestrator's 402, and go on paying while the job lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+import structlog
+
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import is_same_origin
+from jobtester.domain.runner_prices import PREPAID_S
+from jobtester.domain.untrusted_text import clean_name
+from jobtester.live_runner.client import LiveRunnerClient, is_usable_url
+from jobtester.live_runner.signer import Challenge, RemoteSigner, SignedPayment, SignerError, is_known_unit
+
+log = structlog.get_logger()
+
+Send = Callable[[Mapping[str, str]], Awaitable[Exchange]]
+OnChallenge = Callable[[Challenge], Awaitable[None]]
+_PAYMENT_INTERVAL_S = 3.0
+_PAYMENT_TIMEOUT_S = 5.0
+_MAX_PAYMENT_ANSWER = 256 * 1024
+_MAX_PARAMS_CHARS = 64 * 1024
+_MAX_TEXT_CHARS = 1_000
+_PAYER_HEADER = "Livepeer-Payer-Address"
+
+
+class PaymentRefusedError(Exception):
+    """The tester does not pay what is asked; the message says why. `code` is the job's reason code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class JobPayment:
+    """Pays for one job, inside `async with`: at its end nothing more is paid.
+
+    `problem_code` and `problem` say why the tester did not pay, or not go on paying; both are empty while all is well.
+    Every request is paid for once at most. What the payments are worth is opaque to the tester, so `paid_wei` is what
+    they should be by the listed price.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        client: LiveRunnerClient,
+        signer: RemoteSigner | None,
+        *,
+        interval_s: float = _PAYMENT_INTERVAL_S,
+    ) -> None:
+        """Prepare to pay; without a signer, and for an app without a price, nothing is ever paid."""
+        self.problem_code = self.problem = ""
+        self._job, self._client = job, client
+        self._signer = signer if job.capability.is_priced else None
+        self._interval_s = interval_s
+        self._meter: asyncio.Task[None] | None = None
+        self._has_paid = False
+        self._paid_from = self._paid_until = 0.0
+
+    async def __aenter__(self) -> JobPayment:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._meter is not None:
+            self._meter.cancel()
+            await asyncio.wait({self._meter})
+
+    @property
+    def paid_wei(self) -> int:
+        """Return what has been paid, by the listed price; 0 if nothing was."""
+        price = self._job.capability.price
+        if not self._has_paid or price is None:
+            return 0
+        if self._is_fixed:
+            return price.wei_per_unit
+        return math.ceil(price.wei_per_unit * (self._paid_until - self._paid_from + PREPAID_S))
+
+    async def send(self, send: Send, on_challenge: OnChallenge | None = None) -> Exchange:
+        """Send a request, and once more with a payment if it is answered with 402; return the exchange that counts.
+
+        `on_challenge` is awaited before the first payment of a request is made. Never raises for what the network does.
+        """
+        signer = self._signer
+        if signer is None:
+            return await send({})
+        try:
+            headers = {_PAYER_HEADER: await signer.payer()}
+        except SignerError as error:
+            self._set_problem(error)
+            return _unsent(str(error))
+        exchange = await send(headers)
+        is_renewed = False
+        while exchange.ending is Ending.ANSWERED and exchange.status == 402:
+            try:
+                challenge = parse_challenge(exchange.body, self._job.target.service_uri)
+                if on_challenge is not None:
+                    await on_challenge(challenge)
+                signed = await self._sign(signer, challenge)
+            except PaymentRefusedError as error:
+                self.problem_code, self.problem = error.code, str(error)
+                return exchange
+            except SignerError as error:
+                if error.wants_new_parameters and not is_renewed:  # the orchestrator gives them to an unpaid request
+                    is_renewed, exchange = True, await send(headers)
+                    continue
+                self._set_problem(error)
+                return exchange
+            self._has_paid = True
+            self._paid_from = self._paid_until = time.monotonic()
+            if not self._is_fixed:
+                self._meter = asyncio.create_task(self._pay_on(signer, challenge, signed.state), name="payment")
+            return await send(signed.headers)
+        return exchange
+
+    @property
+    def _is_fixed(self) -> bool:
+        runner = self._job.capability.runner
+        return runner is not None and runner.unit == "fixed"
+
+    async def _sign(self, signer: RemoteSigner, challenge: Challenge, state: Any = None) -> SignedPayment:
+        runner, price = self._job.capability.runner, self._job.capability.price
+        assert runner is not None
+        assert price is not None
+        if not is_known_unit(runner.unit):
+            raise PaymentRefusedError("price_refused", f"the price is for {runner.unit[:40]!r}, an unknown unit")
+        # The price itself is inside the opaque parameters: the signer refuses more than what is listed.
+        return await signer.sign(
+            challenge, app=self._job.pipeline, price_wei=price.wei_per_unit, unit=runner.unit, state=state
+        )
+
+    async def _pay_on(self, signer: RemoteSigner, challenge: Challenge, state: Any) -> None:
+        """Pay every few seconds until the job ends; the orchestrator ends what is not paid for."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                signed = await self._sign(signer, challenge, state)
+            except SignerError as error:
+                if error.is_nothing_due:
+                    continue
+                self._set_problem(error)
+                return
+            state = signed.state
+            try:
+                status, answer = await self._client.post(
+                    challenge.payment_url,
+                    headers=signed.headers,
+                    timeout_s=_PAYMENT_TIMEOUT_S,
+                    max_bytes=_MAX_PAYMENT_ANSWER,
+                )
+            except (OSError, TimeoutError, ValueError, aiohttp.ClientError):
+                continue  # if its orchestrator is gone, the job itself shows that
+            if status == 404:  # the session has ended, which the job itself shows
+                return
+            if not 200 <= status < 300:
+                text = answer[:200].decode("utf-8", "replace").strip()
+                self.problem_code = "signer_fault"
+                self.problem = f"The orchestrator does not take a further payment: {status} {text}"
+                return
+            self._paid_until = time.monotonic()
+
+    def _set_problem(self, error: SignerError) -> None:
+        self.problem_code = "price_refused" if error.refuses_price else "signer_fault"
+        self.problem = str(error)
+        log.warning("payment_not_made", job=self._job.id, reason=self.problem_code, problem=self.problem)
+
+
+def parse_challenge(body: bytes, service_uri: str) -> Challenge:
+    """Return what a 402 asks for. Raises PaymentRefusedError for what is not paid.
+
+    Nothing is sent to another origin than the service URI, and nobody else is paid.
+    """
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        values = None
+    if not isinstance(values, dict):
+        raise PaymentRefusedError("payment_required", "The orchestrator wants payment and does not say how (402).")
+    params, manifest_id = values.get("payment_params"), values.get("manifest_id")
+    if not isinstance(params, str) or not 0 < len(params) <= _MAX_PARAMS_CHARS:
+        raise PaymentRefusedError("payment_required", "The orchestrator wants payment without parameters (402).")
+    payment_url, orchestrator = _clean_url(values.get("payment_url")), _clean_url(values.get("orchestrator"))
+    for url in (payment_url, orchestrator):
+        if url and not is_same_origin(url, service_uri):
+            raise PaymentRefusedError("refuted", f"payment: {url[:200]} is not at {service_uri}; nothing was paid")
+    if not is_usable_url(payment_url):
+        raise PaymentRefusedError("payment_required", "The orchestrator does not say where payments go (402).")
+    if not isinstance(manifest_id, str) or not 0 < len(manifest_id) <= _MAX_TEXT_CHARS:
+        raise PaymentRefusedError("payment_required", "The orchestrator wants payment without a manifest id (402).")
+    return Challenge(params, manifest_id, payment_url, orchestrator)
+
+
+def _clean_url(value: object) -> str:
+    url = clean_name(value)
+    return url if len(url) <= _MAX_TEXT_CHARS else url[:_MAX_TEXT_CHARS]
+
+
+def _unsent(detail: str) -> Exchange:
+    """Return the exchange of a request that was not sent, because it could not have been paid."""
+    now = time.monotonic()
+    return Exchange(Ending.REFUSED, time.time(), now, now, detail=detail)
