@@ -13,27 +13,27 @@ _MAX_ARRIVALS = 50_000
 class ArrivingStream:
     """Reads chunks from the daemon. It has no `seek`, and its reads return what is there instead of waiting for more.
 
-    After the end it answers every read with nothing: the demuxer asks again.
+    After the end (`is_over`) it answers every read with nothing: the demuxer asks again.
     """
 
     def __init__(self, pipe: IO[bytes]) -> None:
+        self.is_over = False
         self._pipe = pipe
         self._chunk = memoryview(b"")
-        self._is_over = False
         self._received = 0
         self._ends: list[int] = []
         self._times: list[float] = []
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, none at the end."""
-        if not self._chunk and not self._is_over:
+        if not self._chunk and not self.is_over:
             self._receive()
         data, self._chunk = self._chunk[:size], self._chunk[size:]
         return bytes(data)
 
     def peek(self, size: int) -> bytes:
         """Return the next `size` bytes without reading them; fewer only if the stream is over."""
-        while len(self._chunk) < size and not self._is_over:
+        while len(self._chunk) < size and not self.is_over:
             self._receive()
         return bytes(self._chunk[:size])
 
@@ -50,7 +50,7 @@ class ArrivingStream:
     def _receive(self) -> None:
         chunk = receive_chunk(self._pipe)
         if chunk is None:
-            self._is_over = True
+            self.is_over = True
             return
         arrived, data = chunk
         self._chunk = memoryview(bytes(self._chunk) + data)

@@ -59,7 +59,7 @@ class FrameReader:
         self._container = self._container or self._detect()
         try:
             yield from self._decode()
-        # LookupError: a damaged table of contents announces streams that PyAV does not expect later on.
+        # LookupError: PyAV raises it for streams that a table of contents announces late.
         except (av.FFmpegError, ValueError, LookupError) as error:
             if getattr(error, "errno", None) == errno.ENOMEM:
                 raise MemoryError from error
@@ -98,13 +98,27 @@ class FrameReader:
             codec.thread_count = 1
             codec.options = {"max_pixels": str(self._options.limits.max_pixels)}
             index = 0
-            for packet in container.demux(stream):
+            for packet in self._packets(container, stream):
                 for frame in self._decode_packet(packet, codec):
                     if index >= self._options.limits.max_frames:
                         raise StreamError("too_many_frames", f"the stream has more than {index} frames")
                     self._check_size(frame.width, frame.height)
                     yield self._record(index, frame), frame
                     index += 1
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except LookupError:
+                # A segment may have sound where those before had none. PyAV then fails at the end, after all packets.
+                if not self._stream.is_over:
+                    raise
+                return
+            if packet is None:
+                return
+            yield packet
 
     def _decode_packet(self, packet: Any, codec: Any) -> list[Any]:
         if packet.size:

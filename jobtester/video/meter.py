@@ -54,7 +54,8 @@ def _measure_output(frames: Sequence[FrameRecord], measurement: Measurement) -> 
         return OutputTiming(0, None, 0.0, 0.0, waited, int(waited > _STALL_S), int(waited > _LONG_STALL_S), None)
     gaps = [later - earlier for earlier, later in pairwise([*(frame.arrived for frame in frames), ended])]
     output_s = ended - frames[0].arrived
-    pts = sorted(frame.pts_s for frame in frames if frame.pts_s is not None)
+    # Segments of a careless writer each begin at 0: a step back is no gap.
+    pts = [frame.pts_s for frame in sorted(frames, key=lambda frame: frame.index) if frame.pts_s is not None]
     return OutputTiming(
         frames=len(frames),
         first_frame_s=frames[0].arrived - measurement.started,
@@ -63,7 +64,7 @@ def _measure_output(frames: Sequence[FrameRecord], measurement: Measurement) -> 
         longest_gap_s=max(gaps),
         stalls_over_1s=sum(gap > _STALL_S for gap in gaps),
         stalls_over_10s=sum(gap > _LONG_STALL_S for gap in gaps),
-        longest_pts_gap_s=max((later - earlier for earlier, later in pairwise(pts)), default=None),
+        longest_pts_gap_s=max((later - earlier for earlier, later in pairwise(pts) if later >= earlier), default=None),
     )
 
 

@@ -49,6 +49,30 @@ class _Unseekable:
         return self._out.write(data)
 
 
+def add_sound(content: bytes, container: str) -> bytes:
+    """Return a video with a silent sound beside it."""
+    out = io.BytesIO()
+    with av.open(io.BytesIO(content), "r") as source, av.open(_Unseekable(out), "w", format=container) as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("aac", rate=44_100)
+        played = 0
+        for packet in source.demux(video=0):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            shown_s = float(packet.dts * packet.time_base)
+            packet.stream = video
+            target.mux(packet)
+            while played < shown_s * 44_100:
+                silence = av.AudioFrame("fltp", "stereo", 1024)
+                silence.sample_rate, silence.pts = 44_100, played
+                for plane in silence.planes:
+                    plane.update(bytes(plane.buffer_size))
+                target.mux(sound.encode(silence))
+                played += 1024
+        target.mux(sound.encode())
+    return out.getvalue()
+
+
 def split_flv(content: bytes) -> list[bytes]:
     """Return the header and the tags of an FLV file."""
     parts, place = [content[:13]], 13

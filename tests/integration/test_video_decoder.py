@@ -16,7 +16,7 @@ import pytest
 from jobtester.video.decoder import STREAM_PROBLEMS, DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.pattern import VideoFormat
-from tests.harness.video import SMALL, encode, repack, split_flv
+from tests.harness.video import SMALL, add_sound, encode, repack, split_flv
 
 
 async def decode(
@@ -62,6 +62,23 @@ async def test_concatenated_segments_of_different_streams_are_one_video() -> Non
     assert decoded.problem is None
     assert len(decoded.frames) == 72
     assert {(frame.width, frame.height) for frame in decoded.frames} == {(128, 128), (192, 160)}
+
+
+@pytest.mark.parametrize("container", ["mpegts", "flv"])
+async def test_sound_is_passed_over(container: str) -> None:
+    """Sound beside the video changes nothing, and is not decoded."""
+    content = add_sound(b"".join(encode(SMALL, 48)), container)
+    decoded = await decode([content])
+    assert decoded.problem is None
+    assert [frame.mark for frame in decoded.frames] == list(range(48))
+
+
+async def test_sound_may_begin_later() -> None:
+    """A segment may have sound where those before had none."""
+    silent = b"".join(encode(SMALL, 24))
+    decoded = await decode([silent, add_sound(silent, "mpegts"), silent])
+    assert decoded.problem is None
+    assert len(decoded.frames) == 72
 
 
 async def test_one_frame_is_a_video() -> None:
