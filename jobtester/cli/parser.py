@@ -81,6 +81,10 @@ def _add_store_commands(commands: _Commands) -> None:
     results.add_argument("--limit", type=_positive_int, default=100, help="maximum number of results (default: 100)")
     results.add_argument("--json", action="store_true", help="print JSON")
 
+    result = _add_command(commands, "result", _result, "print one result with everything behind it")
+    result.add_argument("id", help="the result's id, as pages, results --json and the log have it")
+    result.add_argument("--json", action="store_true", help="print JSON")
+
     outbox = commands.add_parser("outbox", help="list, retry or drop stats that have not reached the Leaderboard")
     actions = outbox.add_subparsers(metavar="ACTION", required=True)
     entries = _add_command(actions, "list", _outbox_list, "print undelivered stats, and why they are undelivered")
@@ -225,6 +229,12 @@ def _results(options: argparse.Namespace) -> int:
     from jobtester.cli.results import print_results
 
     return print_results(options)
+
+
+def _result(options: argparse.Namespace) -> int:
+    from jobtester.cli.result import print_result
+
+    return print_result(options)
 
 
 def _outbox_list(options: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.settings.model import Settings
 from jobtester.store.database import Database
+from jobtester.store.full_results import FullResults
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
@@ -124,10 +125,11 @@ async def open_daemon(
         events = GatewayEventQueue(coordinator, metrics)
         context = WebContext(
             settings=lambda: in_force.settings,
+            assets=lambda: in_force.current.assets,
             gateways=lambda: coordinator.gateways,
             metrics=metrics,
             health=health,
-            stores=Stores(ticks, outbox, Queries(database), LiveRunners(database)),
+            stores=Stores(ticks, outbox, Queries(database), FullResults(database), LiveRunners(database)),
             progress=lambda: coordinator.progress,
             next_tick_at=lambda: scheduler.schedule.next_at,
             start_tick=scheduler.request_tick,

@@ -14,6 +14,7 @@ from aiohttp import web
 from jobtester import __version__
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import ResultFilters
+from jobtester.web.access import is_restricted
 from jobtester.web.context import CONTEXT, WebContext
 from jobtester.web.openapi import ApiRoutes
 from jobtester.web.query_params import (
@@ -32,6 +33,7 @@ from jobtester.web.schemas import (
     ErrorSchema,
     ExternalResultPageSchema,
     ExternalResultSchema,
+    FullResultSchema,
     OpenApiSchema,
     OrchestratorPageSchema,
     OrchestratorSchema,
@@ -39,7 +41,6 @@ from jobtester.web.schemas import (
     OutboxPageSchema,
     PeerSchema,
     ProgressSchema,
-    ResultDetailSchema,
     ResultPageSchema,
     ResultSchema,
     Schema,
@@ -127,16 +128,20 @@ async def list_results(request: web.Request, params: ResultPageParams) -> web.Re
 
 @api.get(
     "/api/results/{id}",
-    ResultDetailSchema,
+    FullResultSchema,
     path_parameter="the result's id",
     missing="no result has this id",
 )
 async def get_result(request: web.Request) -> web.Response:
     """Return one result with its evidence, request and answer."""
-    row = await request.app[CONTEXT].stores.queries.get(_parse_id(request))
-    if row is None:
+    context = request.app[CONTEXT]
+    full = await context.stores.full_results.get(_parse_id(request))
+    if full is None:
         raise web.HTTPNotFound(text="no result has this id")
-    return _build_json(ResultDetailSchema.from_row(row))
+    base_url, needs_token = f"{request.scheme}://{request.host}", is_restricted(context.settings().server)
+    # In a thread: an answer of thousands of words takes milliseconds to compare.
+    schema = await asyncio.to_thread(FullResultSchema.from_full_result, full, base_url, needs_token=needs_token)
+    return _build_json(schema)
 
 
 @api.get_list("/api/ticks", TickPageSchema, TickPageParams)

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import http_exceptions, web
 
 from jobtester.errors import PortInUseError, StoreError
-from jobtester.web import api, health_routes, pages, webhooks
+from jobtester.web import api, health_routes, pages, result_pages, webhooks
 from jobtester.web.access import check_access
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.query_params import QueryError
@@ -32,7 +32,7 @@ def build_app(context: WebContext) -> web.Application:
     app[CLOSING] = asyncio.Event()
     app[webhooks.RATE_LIMITER] = webhooks.RateLimiter()
     app[pages.KEEPALIVE_S] = 15.0
-    for routes in (health_routes.routes, webhooks.routes, api.routes):
+    for routes in (health_routes.routes, webhooks.routes, api.routes, result_pages.routes):
         app.router.add_routes(routes)
     pages.add_pages(app)
     app.on_shutdown.append(_end_streams)

@@ -15,7 +15,9 @@ from jobtester.domain.tick_report import TickReport
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
 from jobtester.metrics import Metrics
+from jobtester.pipelines.assets import Assets
 from jobtester.settings.model import Settings
+from jobtester.store.full_results import FullResults
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
@@ -68,6 +70,7 @@ class Stores:
     ticks: Ticks
     outbox: Outbox
     queries: Queries
+    full_results: FullResults
     live_runners: LiveRunners
 
 
@@ -76,6 +79,7 @@ class WebContext:
     """Everything that routes may use. What may change while the daemon runs is a function, called at each request."""
 
     settings: Callable[[], Settings]
+    assets: Callable[[], Assets]
     gateways: Callable[[], Sequence[Gateway]]
     metrics: Metrics
     health: HealthChecks

@@ -20,7 +20,7 @@ from jobtester.store.queries import CapabilityRow, ResultFilters
 from jobtester.store.results import ResultRow
 from jobtester.web.charts import LEGEND_MARKS, draw_latency, draw_timeline
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
-from jobtester.web.schemas import LiveSchema, ProgressSchema, explain_reason
+from jobtester.web.schemas import LiveSchema, ProgressSchema
 from jobtester.web.template_filters import FILTERS, show_control_characters
 
 routes = web.RouteTableDef()
@@ -28,14 +28,14 @@ routes = web.RouteTableDef()
 _HERE = Path(__file__).parent
 # Nothing inline and nothing from elsewhere: a hostile model name that gets past the templates still cannot run.
 _CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; media-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _EVENT_INTERVAL_S = 1.0
 _PAGE_SIZE = 50
 _MAX_SHOWN_IN_FLIGHT = 4  # what fits into the box on the overview
-_MISSING_ADVICE = "It may be older than store.keep allows, or the address may be mistyped."
+MISSING_ADVICE = "It may be older than store.keep allows, or the address may be mistyped."
 KEEPALIVE_S = web.AppKey("keepalive_s", float)
 
 
@@ -69,7 +69,7 @@ async def show_overview(request: web.Request) -> web.Response:
     live = _read_progress(context)
     # After a restart the newest stored tick stands in until one has run.
     stored = ProgressSchema.from_row(ticks[0]) if ticks and ticks[0].report else ProgressSchema()
-    return await _render(
+    return await render(
         request,
         "overview.html",
         {"progress": live.progress or stored, "next_tick_at": live.next_tick_at, "peers": context.health.peers(),
@@ -86,7 +86,7 @@ async def show_orchestrator(request: web.Request) -> web.Response:
     capabilities = await stores.queries.matrix(address, recent=200)
     runners = await stores.live_runners.read(address)
     if not capabilities and not runners:
-        return await _render_missing(
+        return await render_missing(
             request,
             "This orchestrator has no recorded result.",
             "The address may be mistyped, no gateway may know it, or none of its jobs has been tested yet.",
@@ -95,21 +95,12 @@ async def show_orchestrator(request: web.Request) -> web.Response:
     results = await stores.queries.page(ResultFilters(orchestrator=address), before=before, limit=_PAGE_SIZE)
     # In a thread: hundreds of points for each of many capabilities.
     plotted = await asyncio.to_thread(lambda: [(row, draw_latency(row.recent)) for row in capabilities])
-    return await _render(
+    return await render(
         request,
         "orchestrator.html",
         {"address": address, "capabilities": plotted, "results": results, "older": _build_older_link(results),
          "marks": LEGEND_MARKS, "runners": runners, "runner_states": STATES},
     )  # fmt: skip
-
-
-@routes.get("/r/{id}")
-async def show_result(request: web.Request) -> web.Response:
-    """Show one result with everything behind it."""
-    row = await request.app[CONTEXT].stores.queries.get(request.match_info["id"])
-    if row is None:
-        return await _render_missing(request, "No result has this address.", _MISSING_ADVICE)
-    return await _render(request, "result.html", {"result": row, "reason": explain_reason(row.reason, row.outcome)})
 
 
 @routes.get("/t/{id}")
@@ -118,12 +109,12 @@ async def show_tick(request: web.Request) -> web.Response:
     stores = request.app[CONTEXT].stores
     row = await stores.ticks.get(request.match_info["id"])
     if row is None:
-        return await _render_missing(request, "No tick has this address.", _MISSING_ADVICE)
+        return await render_missing(request, "No tick has this address.", MISSING_ADVICE)
     filters = {name: request.query.get(name, "") for name in ("outcome", "reason")}
     before = _parse_number(request.query.get("before"))
     results = await stores.queries.page(ResultFilters(tick=row.id, **filters), before=before, limit=_PAGE_SIZE)
     jobs = await stores.queries.timeline(row.id)
-    return await _render(
+    return await render(
         request,
         "tick.html",
         {"tick": row, "report": row.report, "slowest": await stores.queries.slowest(row.id), "results": results,
@@ -136,7 +127,7 @@ async def show_tick(request: web.Request) -> web.Response:
 async def show_outbox(request: web.Request) -> web.Response:
     """Show what has not reached the Leaderboard, and why."""
     stores = request.app[CONTEXT].stores
-    return await _render(
+    return await render(
         request,
         "outbox.html",
         {"counts": await stores.outbox.counts(), "entries": await stores.outbox.entries(limit=200),
@@ -187,12 +178,12 @@ def _read_progress(context: WebContext) -> LiveSchema:
     )
 
 
-async def _render_missing(request: web.Request, problem: str, advice: str) -> web.Response:
+async def render_missing(request: web.Request, problem: str, advice: str) -> web.Response:
     """Return a 404 page. It does not repeat what was asked for, which anybody can put into a link."""
-    return await _render(request, "missing.html", {"problem": problem, "advice": advice}, status=404)
+    return await render(request, "missing.html", {"problem": problem, "advice": advice}, status=404)
 
 
-async def _render(request: web.Request, template: str, values: Mapping[str, Any], *, status: int = 200) -> web.Response:
+async def render(request: web.Request, template: str, values: Mapping[str, Any], *, status: int = 200) -> web.Response:
     """Render a page in a thread: one with a hundred orchestrators takes longer than the event loop may be held up."""
     context = request.app[CONTEXT]
     shared = {"version": __version__, "simulated": context.simulated, "region": context.settings().region,

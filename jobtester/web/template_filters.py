@@ -62,6 +62,16 @@ def indent_json(text: str) -> str:
         return text
 
 
+def format_bytes(count: int) -> str:
+    """Return a size in its shortest form."""
+    return f"{count} B" if count < 1024 else f"{count / 1024:.0f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
+
+
+def write_document(value: object) -> str:
+    """Return a value as indented JSON."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "instant": format_instant,
     "iso": format_iso,
@@ -70,5 +80,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "short": shorten_address,
     "brief": abbreviate,
     "pretty": indent_json,
+    "bytes": format_bytes,
+    "document": write_document,
     "runner_price": format_runner_price,
 }

@@ -43,7 +43,9 @@ def examine(source: str, path: str) -> Page:
     page = Page(source)
     for tag, attributes in page.tags:
         assert tag not in ("img", "iframe", "object", "embed", "form", "base", "style", "i", "b"), (path, tag)
-        assert (tag != "script") or (attributes.get("src") or "").startswith("/static/live.js"), path
+        assert (tag != "script") or (attributes.get("src") or "").startswith(("/static/live.js", "/static/copy.js")), (
+            path
+        )
         for name, value in attributes.items():
             assert not name.startswith("on"), (path, tag, name)
             assert name != "style", (path, tag)

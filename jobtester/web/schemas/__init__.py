@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from jobtester.web.schemas.base import AcceptedSchema, ErrorSchema, OpenApiSchema, PageSchema, Schema
 from jobtester.web.schemas.commands import PlannedJobSchema, PlanSchema, RunSchema, SkipSchema
+from jobtester.web.schemas.full_results import FullResultSchema
 from jobtester.web.schemas.outbox import (
     ExternalResultPageSchema,
     ExternalResultSchema,
@@ -45,6 +46,7 @@ __all__ = [
     "ErrorSchema",
     "ExternalResultPageSchema",
     "ExternalResultSchema",
+    "FullResultSchema",
     "InFlightSchema",
     "LiveSchema",
     "NoteSchema",
