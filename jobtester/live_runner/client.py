@@ -19,8 +19,13 @@ from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT
 from jobtester.gateway.result_files import FileFetcher, ResultFile
 from jobtester.http import Proxies, read_bounded
 
+REDIRECTS = (301, 302, 303, 307, 308)
 _NO_GATEWAY = URL()
 _MAX_URL_CHARS = 1_000
+
+
+class IncompleteAnswerError(ValueError):
+    """An answer has begun and does not end in time."""
 
 
 @dataclass(slots=True)
@@ -68,9 +73,7 @@ class LiveRunnerClient:
         Raises OSError, TimeoutError, ValueError or aiohttp.ClientError for whatever stands against it.
         """
         assert self._session is not None, "open() comes first"
-        async with asyncio.timeout(timeout_s):
-            await self._check_host(url)
-            return await self._read(self._session, url, max_bytes)
+        return await self._read(self._session, url, timeout_s, max_bytes, is_trusted=False)
 
     async def get_configured(self, url: str, *, timeout_s: float, max_bytes: int) -> tuple[int, bytes]:
         """Return status and body of a URL of the configuration, at any address; its certificate is checked.
@@ -78,8 +81,7 @@ class LiveRunnerClient:
         Raises as get() does.
         """
         assert self._configured_session is not None, "open() comes first"
-        async with asyncio.timeout(timeout_s):
-            return await self._read(self._configured_session, url, max_bytes)
+        return await self._read(self._configured_session, url, timeout_s, max_bytes, is_trusted=True)
 
     async def send(
         self,
@@ -132,12 +134,24 @@ class LiveRunnerClient:
         """Return True: no single process stands between the tester and all orchestrators."""
         return True
 
-    async def _read(self, session: aiohttp.ClientSession, url: str, max_bytes: int) -> tuple[int, bytes]:
-        request = session.get(url, allow_redirects=False, **self._proxies.request_arguments(url))
-        async with request as response:
-            if response.status != 200:
-                return response.status, b""
-            return response.status, await read_bounded(response.content, max_bytes)
+    async def _read(
+        self, session: aiohttp.ClientSession, url: str, timeout_s: float, max_bytes: int, *, is_trusted: bool
+    ) -> tuple[int, bytes]:
+        has_begun = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                if not is_trusted:
+                    await self._check_host(url)
+                request = session.get(url, allow_redirects=False, **self._proxies.request_arguments(url))
+                async with request as response:
+                    has_begun = True
+                    if response.status != 200:
+                        return response.status, b""
+                    return response.status, await read_bounded(response.content, max_bytes)
+        except TimeoutError as error:
+            if has_begun:
+                raise IncompleteAnswerError(f"the answer is not complete within {timeout_s:g} s") from error
+            raise
 
     async def _check_host(self, url: str) -> None:
         # aiohttp resolves names only, so an address that stands in the URL itself is checked here.

@@ -12,7 +12,7 @@ import structlog
 
 from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
 from jobtester.http import BodyTooLargeError
-from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.client import REDIRECTS, IncompleteAnswerError, LiveRunnerClient
 from jobtester.live_runner.listing import RunnerListing, parse_directory, parse_listing
 
 log = structlog.get_logger()
@@ -74,16 +74,20 @@ class RunnerDiscovery:
             base = f"https://{base}"
         try:
             status, body = await self.client.get(f"{base}/discovery", timeout_s=self.timeout_s, max_bytes=_MAX_BYTES)
-        except BodyTooLargeError as error:
+        except (BodyTooLargeError, IncompleteAnswerError) as error:
             listing = RunnerListing(problems=(str(error),), is_answered=True)
         except _NETWORK_ERRORS as error:
             # Most orchestrators are of a version without live runners, and some are down: neither is worth a warning.
             log.debug("live_runners_not_listed", service_uri=base, problem=str(error) or type(error).__name__)
             return RunnerListing()
         else:
-            if status != 200:
+            if status in REDIRECTS:
+                problem = f"the list of live runners is at another URL (HTTP status {status}), which is not followed"
+                listing = RunnerListing(problems=(problem,))
+            elif status != 200:
                 return RunnerListing()
-            listing = await _parse(body, lambda: parse_listing(body, base, self.max_runners))
+            else:
+                listing = await _parse(body, lambda: parse_listing(body, base, self.max_runners))
         if listing.problems:
             _log_problems(base, listing)
         return listing

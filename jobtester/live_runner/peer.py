@@ -17,15 +17,13 @@ from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.peer import Walk
 from jobtester.gateway.targeting import JobLease, TargetingResult
 from jobtester.gateway.trust import TrustCounter
-from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.client import REDIRECTS, LiveRunnerClient
 from jobtester.live_runner.discovery import RunnerDiscovery
 from jobtester.live_runner.sessions import SessionKeeper
 from jobtester.live_runner.signer import RemoteSigner
 from jobtester.metrics import Metrics
 from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
 from jobtester.store.runner_sessions import RunnerSessions
-
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class DirectLease:
             line = f"direct: the runner's URL {self.runner_url} is not at {self.service_uri}"
             return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
         location = exchange.headers.get("location", "")
-        if exchange.status in _REDIRECTS and parse_endpoint(_join(f"{self.runner_url}/", location)) != target:
+        if exchange.status in REDIRECTS and parse_endpoint(_join(f"{self.runner_url}/", location)) != target:
             line = f"direct: {self.service_uri} sent the job on to {location[:200]}, which was not followed"
             return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
         line = f"direct: the job went to {self.runner_url}, at the advertised service URI"
