@@ -11,6 +11,7 @@ import orjson
 from jobtester.video.pattern import VideoFormat
 
 _REFERENCE_PIXELS = 512 * 512
+_FULL_HD_PIXELS = 1920 * 1088
 _CPU_S_PER_FRAME = 0.02  # five times what a frame of 512×512 takes on a slow core
 _START_CPU_S = 10.0
 
@@ -30,12 +31,12 @@ class DecoderLimits:
 
     @classmethod
     def for_video(cls, form: VideoFormat, seconds: float) -> Self:
-        """Return generous limits for a video of that length: three times the frames, four times the pixels."""
+        """Return generous limits for a video of that length: thrice the frames, four times the pixels or Full HD."""
         max_frames = 3 * math.ceil(form.fps * seconds) + 100
         pixels = max(form.width * form.height, _REFERENCE_PIXELS)
         return cls(
             max_frames=max_frames,
-            max_pixels=4 * pixels,
+            max_pixels=max(4 * pixels, _FULL_HD_PIXELS),
             memory_bytes=256 * 2**20 * max(1, round(pixels / (1280 * 720))),
             cpu_s=_START_CPU_S + max_frames * _CPU_S_PER_FRAME * pixels / _REFERENCE_PIXELS,
         )

@@ -11,7 +11,7 @@ _BRIGHTEST_BLACK = 32  # black is 16
 
 def looks_equal(first: bytes, second: bytes) -> bool:
     """Return True if two pictures show the same."""
-    return first == second or max(abs(a - b) for a, b in zip(first, second, strict=True)) < _MIN_CHANGE
+    return first == second or all(abs(a - b) < _MIN_CHANGE for a, b in zip(first, second, strict=True))
 
 
 def is_black(fingerprint: bytes) -> bool:
