@@ -14,7 +14,7 @@ from jobtester import __version__
 
 Handler: TypeAlias = Callable[[argparse.Namespace], int]
 
-_SCENARIOS = "byoc, default, faults, gateways, live-runner, overlap, query, stock"
+_SCENARIOS = "byoc, default, faults, gateways, live-runner, live-video, overlap, query, stock"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -40,3 +40,23 @@ async def run_unless_set(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
         task.cancel()
         event_task.cancel()
         await asyncio.gather(task, event_task, return_exceptions=True)
+
+
+async def run_beside(main: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Any]) -> T:
+    """Run `main` and return its result; `others` run beside it and are canceled at its end.
+
+    If any of them raises, the rest is canceled and the exception goes on.
+    """
+    main_task = asyncio.create_task(main)
+    tasks: list[asyncio.Task[Any]] = [main_task, *(asyncio.create_task(work) for work in others)]
+    pending = set(tasks)
+    try:
+        while not main_task.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        return main_task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

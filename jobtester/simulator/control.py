@@ -13,6 +13,7 @@ from jobtester.simulator.leaderboard.faults import Faults, PostStage
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.simulator.live_runner.service_port import ServicePort
 from jobtester.simulator.live_runner.signer import RemoteSigner
+from jobtester.simulator.live_video.live_log import LiveLog
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.scenario import OrchestratorSpec
 
@@ -31,10 +32,11 @@ class ControlPort:
         orchestrators: Sequence[Orchestrator],
         service_ports: Sequence[ServicePort],
         signer: RemoteSigner,
+        live_log: LiveLog,
     ) -> None:
         self._job_log, self._gateways = job_log, gateways
         self._leaderboard, self._orchestrators = leaderboard, orchestrators
-        self._service_ports, self._signer = service_ports, signer
+        self._service_ports, self._signer, self._live_log = service_ports, signer, live_log
 
     def create_application(self) -> web.Application:
         """Return the application with all routes."""
@@ -49,6 +51,7 @@ class ControlPort:
         app.router.add_get("/runners", self._handle_runners)
         app.router.add_get("/runners/log", self._handle_runners_log)
         app.router.add_patch("/runners/{runner_id}", self._handle_runner)
+        app.router.add_get("/live/log", self._handle_live_log)
         app.router.add_put("/signer/faults", self._handle_signer_faults)
         return app
 
@@ -137,6 +140,12 @@ class ControlPort:
         if not since.isdecimal():
             return _error_response(400, "since must be a number")
         return web.json_response(self._job_log.runner_requests_after(int(since)))
+
+    async def _handle_live_log(self, request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not since.isdecimal():
+            return _error_response(400, "since must be a number")
+        return web.json_response(self._live_log.jobs_after(int(since)))
 
     async def _handle_runner(self, request: web.Request) -> web.Response:
         runner_id = request.match_info["runner_id"]

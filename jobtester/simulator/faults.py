@@ -69,7 +69,30 @@ DISCOVERY = frozenset(
         "tls_breaks",  # answers one request for the list, and then no connection gets through the TLS handshake
     }
 )  # fmt: skip
-NAMES = ATTEMPT | RESPONSE | GATEWAY | RUNNER | DISCOVERY | frozenset(CONTENT)
+# A stream of live video; the container's errors at the start are those of any attempt.
+LIVE = frozenset(
+    {
+        "live_start_500",  # the container responds 500 to the start
+        "live_start_503",  # the orchestrator is at capacity
+        "live_mute",  # neither output nor events
+        "live_no_events",  # output, but no events
+        "live_empty_segments",  # segments without a byte, and events that report 23.5 frames per second
+        "live_frozen",  # the first picture again and again
+        "live_black",  # black pictures
+        "live_slow",  # a few frames per second
+        "live_container_dies",  # after some seconds frames and events stop, and it cannot be started again
+        "live_orchestrator_dies",  # after some seconds the whole node is down
+        "live_swap",  # after some seconds the output ends, and the stream is started again
+        "live_error",  # after some seconds frames stop, and events report errors and restarts
+        "live_degraded_input",  # good output, but events report too few frames in the input
+        "live_degraded_inference",  # good output, but events report too few frames
+        "live_ignores_params",  # changed parameters change nothing
+        "live_claims_params",  # events report changed parameters, but the picture stays the same
+        "live_never_loads",  # the model is loading for ever
+    }
+)
+LIVE_PIPELINE = "live-video-to-video"
+NAMES = ATTEMPT | RESPONSE | GATEWAY | RUNNER | DISCOVERY | LIVE | frozenset(CONTENT)
 
 # What a generated network draws from: faults that do not hold a job up.
 GENERATED = ("error_503", "eof", "null", "busy", "runner_400", "empty", "html", "wrong_shape", "gateway_500")
@@ -79,6 +102,8 @@ def applies_to(fault: str, pipeline: str) -> bool:
     """Return True if a fault applies to this pipeline or external capability."""
     if fault in CONTENT:
         return pipeline in CONTENT[fault]
+    if fault in LIVE:
+        return pipeline == LIVE_PIPELINE
     return fault in NAMES - RUNNER - DISCOVERY
 
 

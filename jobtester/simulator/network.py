@@ -11,12 +11,16 @@ from pathlib import Path
 from aiohttp import web
 
 from jobtester.simulator.control import ControlPort
+from jobtester.simulator.faults import LIVE_PIPELINE
 from jobtester.simulator.gateway.gateway import Gateway
 from jobtester.simulator.job_log import JobLog, LoggedJob, LoggedRunnerRequest
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.simulator.live_runner.payment import PaymentLedger
 from jobtester.simulator.live_runner.service_port import ServicePort
 from jobtester.simulator.live_runner.signer import RemoteSigner
+from jobtester.simulator.live_video.channels import ChannelServer
+from jobtester.simulator.live_video.live_log import LiveLog
+from jobtester.simulator.live_video.orchestrator_port import LiveVideoPort
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.runner.known_inputs import KnownInputs
 from jobtester.simulator.scenario import Scenario
@@ -29,7 +33,8 @@ class Ports:
     """Where to listen; 0 is any free port. `gateways` holds (job port, CLI port) by gateway name.
 
     `nodes` is the port of the first orchestrator whose service URI leaves it open; the next ones follow.
-    `signer` is that of the remote signer, which runs if there are runners.
+    `signer` is that of the remote signer, which runs if there are runners. `live_callback` is where gateways call the
+    clients of live video back; 0 is what the scenario says.
     """
 
     gateways: Mapping[str, tuple[int, int]]
@@ -37,6 +42,7 @@ class Ports:
     nodes: int = 0
     signer: int = 0
     control: int = 0
+    live_callback: int = 0
 
 
 class Network:
@@ -60,8 +66,9 @@ class Network:
         """
         ports = ports or Ports({})
         known_inputs = KnownInputs(assets_dir)
+        scenario = _set_callback_port(scenario, ports.live_callback)
         self.scenario, self.host = scenario, host
-        self.job_log = JobLog()
+        self.job_log, self.live_log = JobLog(), LiveLog()
         self.orchestrators = [
             Orchestrator(spec, scenario.seed, number) for number, spec in enumerate(scenario.orchestrators)
         ]
@@ -72,6 +79,7 @@ class Network:
                 self.orchestrators,
                 self.job_log,
                 known_inputs,
+                self.live_log,
                 host=host,
                 ports=ports.gateways.get(spec.name, (0, 0)),
             )
@@ -80,10 +88,11 @@ class Network:
         self.leaderboard = Leaderboard(secret=secret, host=host, port=ports.leaderboard, rows_path=leaderboard_rows)
         ledger = PaymentLedger()
         self.signer = RemoteSigner(ledger, host=host, port=ports.signer)
+        self._live_ports: list[LiveVideoPort] = []
         self.service_ports = [
-            ServicePort(node, scenario.seed, number, ledger, self.job_log)
+            self._create_service_port(node, number, ledger)
             for number, node in enumerate(self.orchestrators)
-            if node.spec.runners or node.spec.live_runners
+            if node.spec.runners or node.spec.live_runners or _has_live_video(node)
         ]
         self._control_port, self._node_ports, self._node_host = ports.control, ports.nodes, node_host
         self._stack = AsyncExitStack()
@@ -94,6 +103,13 @@ class Network:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    def _create_service_port(self, node: Orchestrator, number: int, ledger: PaymentLedger) -> ServicePort:
+        channels = ChannelServer()
+        live_port = LiveVideoPort(node, channels, self.live_log, f"{self.scenario.seed}/{number}")
+        self._live_ports.append(live_port)
+        routes = (live_port.add_routes, channels.add_routes)
+        return ServicePort(node, self.scenario.seed, number, ledger, self.job_log, routes)
 
     @property
     def logged_jobs(self) -> list[LoggedJob]:
@@ -114,6 +130,8 @@ class Network:
         """Listen everywhere. If one port is taken, close those that are open already and raise."""
         async with AsyncExitStack() as stack:
             await self._open_service_listeners(stack)
+            for live_port in self._live_ports:
+                stack.push_async_callback(live_port.stop)
             stack.push_async_callback(self.leaderboard.stop)
             await self.leaderboard.start()
             for gateway in self.gateways.values():
@@ -123,7 +141,13 @@ class Network:
                 stack.push_async_callback(self.signer.stop)
                 await self.signer.start()
             control = ControlPort(
-                self.job_log, self.gateways, self.leaderboard, self.orchestrators, self.service_ports, self.signer
+                self.job_log,
+                self.gateways,
+                self.leaderboard,
+                self.orchestrators,
+                self.service_ports,
+                self.signer,
+                self.live_log,
             )
             runner = web.AppRunner(control.create_application(), access_log=None, shutdown_timeout=0.1)
             stack.push_async_callback(runner.cleanup)
@@ -177,3 +201,17 @@ class Network:
             *([f"remote signer: {self.signer.url}"] if self.service_ports else []),
             f"control: {self.control_url}",
         ]
+
+
+def _has_live_video(node: Orchestrator) -> bool:
+    return any(model.pipeline == LIVE_PIPELINE for model in node.spec.models)
+
+
+def _set_callback_port(scenario: Scenario, port: int) -> Scenario:
+    if not port:
+        return scenario
+    gateways = (
+        dataclasses.replace(gateway, live=dataclasses.replace(gateway.live, callback_port=port))
+        for gateway in scenario.gateways
+    )
+    return dataclasses.replace(scenario, gateways=tuple(gateways))

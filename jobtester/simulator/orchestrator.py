@@ -81,6 +81,11 @@ class Orchestrator:
             callback()
         self._apply_state()
 
+    def die(self) -> None:
+        """Go down with all connections, as a process does that has crashed."""
+        self.spec = dataclasses.replace(self.spec, down=True)
+        self._apply_state()
+
     def _apply_state(self) -> None:
         if self.spec.state != "up":
             self._went_down.set()
@@ -107,6 +112,10 @@ class Orchestrator:
     def is_warm(self, pipeline: str, model: str) -> bool:
         """Return True if the model is loaded by now."""
         return (pipeline, model) not in self._cold
+
+    def mark_warm(self, pipeline: str, model: str) -> None:
+        """Keep the model loaded from now on."""
+        self._cold.discard((pipeline, model))
 
     def find_capability(self, name: str) -> ByocSpec | None:
         """Return what the node advertises for the external capability."""
@@ -138,11 +147,11 @@ class Orchestrator:
         if spec is None:
             raise AttemptFailedError("no workers can process job requested")
         key = (pipeline, model)
-        with self._occupy_slot(key, spec.capacity, fault):
+        with self.occupy_slot(key, spec.capacity, fault):
             try:
                 if key in self._cold:
                     await asyncio.sleep(spec.cold_s)
-                    self._cold.discard(key)
+                    self.mark_warm(pipeline, model)
                 latency_s = self._random.uniform(*spec.latency_s)
                 await self._run_while_up(self._work(pipeline, latency_s, fault))
             except (AttemptFailedError, asyncio.CancelledError):
@@ -155,7 +164,7 @@ class Orchestrator:
     async def run_byoc_job(self, spec: ByocSpec, fault: str) -> None:
         """Take a slot for the time of a job for an external capability. AttemptFailedError as for a batch job."""
         key = ("byoc", spec.capability)
-        with self._occupy_slot(key, spec.capacity, fault):
+        with self.occupy_slot(key, spec.capacity, fault):
             try:
                 latency_s = self._random.uniform(*spec.latency_s)
                 await self._run_while_up(self._work(spec.capability, latency_s, fault))
@@ -175,7 +184,8 @@ class Orchestrator:
         return self.in_use[key] + self._leaked[key]
 
     @contextmanager
-    def _occupy_slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
+    def occupy_slot(self, key: tuple[str, str], capacity: int, fault: str) -> Iterator[None]:
+        """Keep a slot for the time of a job. AttemptFailedError if none is free or the node is not up."""
         if self.spec.state != "up":
             raise AttemptFailedError("dial tcp: connect: connection refused", broken=True)
         if fault == "busy" or self._count_occupied(key) >= capacity:
@@ -196,8 +206,7 @@ class Orchestrator:
             raise AttemptFailedError(f"{pipeline} container returned 500: Out of memory error.")
         if fault == "dies_in_job":
             await asyncio.sleep(latency_s / 2)
-            self.spec = dataclasses.replace(self.spec, down=True)
-            self._apply_state()
+            self.die()
         await asyncio.sleep(max(latency_s * _SLOW_FACTOR, self.spec.slow_at_least_s) if fault == "slow" else latency_s)
         if fault == "runner_400":
             message = "Error during model execution: bad input."

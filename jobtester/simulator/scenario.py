@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from jobtester.simulator import faults, go_livepeer
+from jobtester.simulator.live_spec import LiveContainerSpec, LiveGatewaySpec
 from jobtester.simulator.service_listener import NodeState
 
 Mode = Literal["tester", "half", "query", "stock"]
@@ -126,6 +127,7 @@ class OrchestratorSpec:
     version: str = go_livepeer.LATEST_VERSION
     slow_at_least_s: float = 2.0
     error_at_least_s: float = 0.25
+    live: LiveContainerSpec = dataclasses.field(default_factory=LiveContainerSpec)
 
     @property
     def state(self) -> NodeState:
@@ -140,18 +142,15 @@ class OrchestratorSpec:
             dataclasses.replace(model, latency_s=_scale_range(model.latency_s, factor), cold_s=model.cold_s * factor)
             for model in self.models
         )
-        byoc = (
-            dataclasses.replace(capability, latency_s=_scale_range(capability.latency_s, factor))
-            for capability in self.byoc
-        )
         return dataclasses.replace(
             self,
             models=tuple(models),
-            byoc=tuple(byoc),
+            byoc=tuple(dataclasses.replace(o, latency_s=_scale_range(o.latency_s, factor)) for o in self.byoc),
             runners=tuple(runner.scale_times(factor) for runner in self.runners),
             info_s=_scale_range(self.info_s, factor),
             slow_at_least_s=self.slow_at_least_s * factor,
             error_at_least_s=self.error_at_least_s * factor,
+            live=self.live.scale_times(factor),
         )
 
 
@@ -186,6 +185,7 @@ class GatewaySpec:
     byoc: bool = True
     retired: bool = False
     stray_delay: float = 0.02
+    live: LiveGatewaySpec = dataclasses.field(default_factory=LiveGatewaySpec)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown version."""
@@ -199,7 +199,8 @@ class GatewaySpec:
     def scale_times(self, factor: float) -> GatewaySpec:
         """Return the same gateway with all its times multiplied."""
         times = ("retry_window", "discovery_timeout", "info_timeout", "webhook_cache_s", "session_s", "stray_delay")
-        return dataclasses.replace(self, **{name: getattr(self, name) * factor for name in times})
+        scaled = {name: getattr(self, name) * factor for name in times} | {"live": self.live.scale_times(factor)}
+        return dataclasses.replace(self, **scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,23 +265,25 @@ def builtin_names() -> list[str]:
 
 
 def _parse_scenario(data: dict[str, Any], name: str) -> Scenario:
-    gateways = tuple(_parse_spec(GatewaySpec, entry) for entry in data.pop("gateways", [{"name": "gateway"}]))
+    entries = data.pop("gateways", [{"name": "gateway"}])
+    gateways = tuple(_parse_spec(GatewaySpec, entry, live=LiveGatewaySpec) for entry in entries)
     orchestrators = []
     for entry in data.pop("orchestrators", []):
         entry["models"] = tuple(_parse_spec(ModelSpec, model) for model in entry.get("models", []))
         entry["runners"] = tuple(_parse_spec(RunnerSpec, runner) for runner in entry.get("runners", []))
         entry["byoc"] = tuple(_parse_spec(ByocSpec, capability) for capability in entry.get("byoc", []))
-        orchestrators.append(_parse_spec(OrchestratorSpec, entry))
+        orchestrators.append(_parse_spec(OrchestratorSpec, entry, live=LiveContainerSpec))
     factor = float(data.pop("time_factor", 1.0))
-    values: dict[str, Any] = {"name": name, "seed": 1, **data}
-    return Scenario(gateways=gateways, orchestrators=tuple(orchestrators), **values).scale_times(factor)
+    data = {"name": name, "seed": 1, **data, "gateways": gateways, "orchestrators": tuple(orchestrators)}
+    return Scenario(**data).scale_times(factor)
 
 
 def _scale_range(range_s: SecondsRange, factor: float) -> SecondsRange:
     return range_s[0] * factor, range_s[1] * factor
 
 
-def _parse_spec(spec_type: type[T], entry: dict[str, Any]) -> T:
+def _parse_spec(spec_type: type[T], entry: dict[str, Any], **tables: type[Any]) -> T:
+    entry = entry | {name: _parse_spec(table_type, entry.get(name, {})) for name, table_type in tables.items()}
     keys = {field.name for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
     unknown = sorted(set(entry) - keys)
     if unknown:

@@ -21,6 +21,8 @@ from jobtester.simulator.gateway.result_store import ResultStore
 from jobtester.simulator.gateway.selection import HalfSelection, QuerySelection, Selection, StickySelection
 from jobtester.simulator.go_livepeer import host_and_port
 from jobtester.simulator.job_log import JobLog
+from jobtester.simulator.live_video.gateway_port import LiveGatewayPort
+from jobtester.simulator.live_video.live_log import LiveLog
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.runner.known_inputs import KnownInputs
 from jobtester.simulator.scenario import GatewaySpec, Scenario
@@ -39,6 +41,7 @@ class Gateway:
         nodes: Sequence[Orchestrator],
         job_log: JobLog,
         known_inputs: KnownInputs,
+        live_log: LiveLog,
         *,
         host: str = "127.0.0.1",
         ports: tuple[int, int] = (0, 0),
@@ -49,6 +52,8 @@ class Gateway:
         self.events_url: str | None = None
         self.events_token = ""
         self._scenario, self._nodes, self._job_log, self._known_inputs = scenario, list(nodes), job_log, known_inputs
+        self._live_log = live_log
+        self._live_port: LiveGatewayPort | None = None
         self._job_port, self._cli_port = ports
         self._runners: list[web.AppRunner] = []
         self._tasks = BackgroundTasks()
@@ -93,6 +98,15 @@ class Gateway:
         job_application = web.Application(client_max_size=_BODY_LIMIT)
         JobPort(processor, self._tasks).add_routes(job_application.router)
         ByocPort(self.spec, self._pool, self._job_log, emit_event).add_routes(job_application.router)
+        self._live_port = LiveGatewayPort(
+            self.spec,
+            random.Random(f"{self._scenario.seed}/{self.name}/live"),
+            self._pool.collect_infos,
+            metrics.live,
+            self._live_log,
+            self._tasks,
+        )
+        self._live_port.add_routes(job_application.router)
         cli_application = web.Application()
         CliPort(self.spec, self._scenario, self._nodes, self._pool, metrics).add_routes(cli_application.router)
         self._job_port = await self._listen(job_application, self._job_port)
@@ -103,6 +117,8 @@ class Gateway:
         runners, self._runners = self._runners, []
         await self._tasks.cancel_all()
         await asyncio.gather(*(runner.cleanup() for runner in runners))
+        if self._live_port is not None:
+            await self._live_port.close()
         if self._pool is not None:
             await self._pool.close()
             self._pool = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from jobtester.simulator.live_video.live_metrics import LiveMetrics
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.scenario import OrchestratorSpec
 
@@ -21,6 +22,7 @@ class GatewayMetrics:
         self._scores: dict[tuple[str, str, str, str, str], float] = {}
         self._errors: Counter[tuple[str, str, str, str, str, str]] = Counter()
         self._requests: Counter[tuple[str, str]] = Counter()
+        self.live = LiveMetrics()
 
     def count_request(self, pipeline: str, model: str) -> None:
         """Count a job that arrived."""
@@ -67,6 +69,7 @@ class GatewayMetrics:
         for (cause, uri, address, version, pipeline, model), count in self._errors.items():
             labels = f'error_code="{_escape(cause)}",{_labels(uri, address, version, pipeline, model, common)}'
             lines.append(f"livepeer_ai_request_errors{{{labels}}} {count}")
+        lines += self.live.render_errors(common) + self.live.render(common)
         return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from jobtester.simulator.live_runner.errors import RequestRefusedError
 from jobtester.simulator.live_runner.payment import Payment, PaymentLedger, PaymentMeter
 from jobtester.simulator.live_runner.runner import LiveRunner, Session
 from jobtester.simulator.orchestrator import Orchestrator
+from jobtester.simulator.service_listener import not_found_text
 
 _MAX_BODY_BYTES = 64 * 2**20
 
@@ -30,7 +31,16 @@ _Handler = Callable[[RunnerCall], Awaitable[web.StreamResponse]]
 class ServicePort:
     """The routes of one orchestrator; `app_runner` holds the server for the sockets of its service listener."""
 
-    def __init__(self, node: Orchestrator, seed: int, number: int, ledger: PaymentLedger, job_log: JobLog) -> None:
+    def __init__(
+        self,
+        node: Orchestrator,
+        seed: int,
+        number: int,
+        ledger: PaymentLedger,
+        job_log: JobLog,
+        add_routes: Sequence[Callable[[web.UrlDispatcher], None]] = (),
+    ) -> None:
+        """Create a stopped server. `add_routes` add the routes of what else the orchestrator serves."""
         self.node = node
         self.discovery_requests = 0
         self.runners = [
@@ -42,7 +52,7 @@ class ServicePort:
         self._apps = AppCaller()
         # Handlers are canceled when a client hangs up: the orchestrator returns the slot at once.
         self.app_runner = web.AppRunner(
-            self._create_application(),
+            self._create_application(add_routes),
             access_log=None,
             shutdown_timeout=0.1,
             handler_cancellation=True,
@@ -72,9 +82,15 @@ class ServicePort:
         if self.node.service_listener is not None:
             self.node.service_listener.is_tls_broken = is_broken
 
-    def _create_application(self) -> web.Application:
+    def _create_application(self, add_routes: Sequence[Callable[[web.UrlDispatcher], None]]) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         router = app.router
+        for add in add_routes:
+            add(router)
+        spec = self.node.spec
+        if not spec.runners and not spec.live_runners:
+            router.add_route("*", "/{path:.*}", self._handle_unknown_path)
+            return app
         router.add_get("/discovery", self._handle_discovery)
         router.add_get("/files/{name}", self._handle_file)
         router.add_route("*", "/apps/{runner}/app", self._handle_bare_url)
@@ -86,6 +102,9 @@ class ServicePort:
         router.add_post(session + "/payment", self._log_as("payment", self._receive_payment))
         router.add_route("*", "/run/{key}/{path:.*}", self._log_as("call", self._call_proxy))
         return app
+
+    async def _handle_unknown_path(self, _: web.Request) -> web.Response:
+        return RequestRefusedError(404, not_found_text(self.node.spec.version)).to_response()
 
     async def _handle_discovery(self, request: web.Request) -> web.StreamResponse:
         self.discovery_requests += 1
