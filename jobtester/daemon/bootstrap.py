@@ -15,7 +15,13 @@ from jobtester.daemon.config_watcher import ConfigWatcher
 from jobtester.daemon.daemon import Daemon
 from jobtester.daemon.incoming import ExternalResultReceiver, GatewayEventQueue
 from jobtester.daemon.notifier import Notifier
-from jobtester.daemon.reconfiguration import ConfigurationInForce, Reconfiguration, open_gateway, open_live_runner
+from jobtester.daemon.reconfiguration import (
+    ConfigurationInForce,
+    Reconfiguration,
+    open_gateway,
+    open_live_runner,
+    stop_sessions_left_over,
+)
 from jobtester.daemon.runtime import collect_garbage
 from jobtester.daemon.supervisor import report_loop_errors
 from jobtester.domain.plan import Selection
@@ -108,8 +114,8 @@ async def open_daemon(
             on_tick_finished=finish_tick,
         )  # fmt: skip
         stack.push_async_callback(_close_gateways, coordinator)
-        if owner and live_runner is not None:
-            live_runner.sessions.start_stopping_left_over()
+        if owner:
+            await stop_sessions_left_over(live_runner, settings.live_runner, journal, metrics)
         with contextlib.suppress(StoreError):  # then the limits are learned again
             planner.token_limits.restore(await results.requests_with_note("tester_fault", TOKEN_LIMIT))
         scheduler = TickScheduler(coordinator, settings.schedule, metrics)

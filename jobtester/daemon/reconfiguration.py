@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from jobtester.configuration import Configuration
+from jobtester.errors import StoreError
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
@@ -104,3 +106,21 @@ async def open_live_runner(
     peer = LiveRunnerPeer.from_settings(settings, journal, metrics)
     await peer.open()
     return peer
+
+
+async def stop_sessions_left_over(
+    live_runner: LiveRunnerPeer | None, settings: LiveRunnerSettings, journal: RunnerSessions, metrics: Metrics
+) -> None:
+    """Stop the sessions that an earlier process has left open: in the background, or at once if nobody else will."""
+    if live_runner is not None:
+        live_runner.sessions.start_stopping_left_over()
+        return
+    with contextlib.suppress(StoreError):  # then the next start stops them
+        if not await journal.open_sessions():
+            return
+        peer = LiveRunnerPeer.from_settings(settings, journal, metrics)  # live runners have been switched off since
+        await peer.open()
+        try:
+            await peer.sessions.stop_left_over()
+        finally:
+            await peer.close()

@@ -51,6 +51,7 @@ class FakeOrchestrator:
         app = web.Application(client_max_size=2**24)
         app.router.add_get("/discovery", self.discovery or self._discover)
         app.router.add_route("*", "/apps/{app}/app{path:/.*}", self._call)
+        app.router.add_route("*", "/apps/{app}/session{path:.*}", self._call)
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -14,6 +14,7 @@ import pytest
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.tick_report import TickReport
+from jobtester.live_runner.payment import JobPayment
 from jobtester.simulator.live_runner.runner import LiveRunner
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
@@ -296,3 +297,49 @@ async def test_a_runner_never_has_two_sessions(tmp_path: Path) -> None:
         assert [one.exchange.status for one in sent] == [200, 200, 200]
         assert most == 1
         tester.assert_all_stopped()
+
+
+async def test_any_work_in_a_session_may_fail(tmp_path: Path) -> None:
+    """Whatever the block of a reserved session raises, the session is stopped and the error goes on."""
+    async with session_tester(tmp_path, runner()) as tester:
+        planner = tester.daemon.coordinator.planner
+        (job,) = (await planner.plan("t", await planner.discover())).jobs
+        peer = planner.inputs.live_runner
+        assert peer is not None
+
+        async def crash() -> None:
+            async with JobPayment(job, peer.client, None) as payment, peer.sessions.reserve(job, payment) as session:
+                assert session.is_open
+                assert [row.control_url for row in await tester.journal()] == [session.control_url]
+                raise RuntimeError("crashed")
+
+        with pytest.raises(RuntimeError, match="crashed"):
+            await crash()
+        assert await tester.journal() == []
+        tester.assert_all_stopped()
+
+
+async def test_no_session_lasts_longer_than_its_bound(tmp_path: Path) -> None:
+    """An app that never answers ends with live_runner.max_session, before its own time limit."""
+    async with session_tester(tmp_path, runner(fault="runner_hangs"), max_session="1s") as tester:
+        result = await tester.only_result()
+        assert result.reason in ("timeout", "unclear")  # there is no other orchestrator to compare the line with
+        assert result.round_trip_s < 10
+        assert await tester.journal() == []
+        tester.assert_all_stopped()
+
+
+async def test_sessions_are_stopped_although_live_runners_are_switched_off(tmp_path: Path) -> None:
+    """What an earlier process has left is stopped even if [live_runner] is no longer enabled."""
+    async with session_tester(tmp_path, runner()) as tester:
+        node = tester.network.orchestrators[0].spec
+        left = tester.runners[0].open_session("session_left")
+        url = f"{node.service_uri}/apps/{tester.runners[0].url_name}/session"
+        network = tester.network
+        await RunnerSessions(tester.daemon.database).begin(
+            SessionRow("a", node.service_uri, url, f"{url}/{left.session_id}", 1e12)
+        )
+        await tester.daemon.database.close()
+        async with start_tester(network, tmp_path, enabled=False) as later:
+            assert await later.journal() == []
+            later.assert_all_stopped()

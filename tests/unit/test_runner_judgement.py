@@ -17,6 +17,15 @@ UNREACHABLE = Connection(ConnectionState.UNREACHABLE, "the tester cannot connect
 UNKNOWN = Connection(ConnectionState.UNKNOWN, "the tester cannot connect to anything")
 
 
+PAYMENT_ERRORS = (
+    (403, "missing auth token"),
+    (403, "mismatched manifest and auth token"),
+    (403, "mismatched session and payment manifest"),
+    (409, "session already exists"),
+    (409, "fixed-price live runner sessions do not accept follow-up payments"),
+)
+
+
 def answer(status: int, text: str, **headers: str) -> Exchange:
     """Return an answer, from the app unless the headers are the orchestrator's."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -43,6 +52,8 @@ def own(status: int, text: str) -> Exchange:
         (own(502, "dial tcp 10.0.0.1:80: connect: connection refused"), "app_down", Outcome.FAILED),
         (own(400, "only persistent runners have sessions"), "tester_fault", Outcome.UNSCORED),
         (own(400, "runner is not single-shot"), "tester_fault", Outcome.UNSCORED),
+        *((own(status, text), "signer_fault", Outcome.UNSCORED) for status, text in PAYMENT_ERRORS),
+        (answer(403, "missing auth token"), "app_refused", Outcome.UNSCORED),
         (answer(402, '{"payment_params":"eA=="}'), "payment_required", Outcome.UNSCORED),
         (answer(429, "slow down"), "busy", Outcome.UNSCORED),
         # The app's own: the same status, and even the same words.
@@ -136,3 +147,19 @@ def test_what_only_a_directory_lists_is_never_failed(
     """A pass counts; a failure may be the directory's."""
     verdict = judge_runner(exchange, (), PROVEN, connection, is_listed_elsewhere=True)
     assert verdict.code == code
+
+
+@pytest.mark.parametrize(
+    ("exchange", "is_in_session", "code"),
+    [
+        (answer(409, '{"error": "runner already has an active session"}'), True, "session_conflict"),
+        (answer(409, '{"error": "runner already has an active session"}'), False, "app_refused"),
+        (answer(409, '{"error": "something else"}'), True, "app_refused"),
+        (answer(400, "runner already has an active session"), True, "app_refused"),
+        (own(404, "runner session not found"), True, "app_gone"),
+        (answer(404, "runner session not found"), True, "app_refused"),
+    ],
+)
+def test_answers_in_a_session(exchange: Exchange, is_in_session: bool, code: str) -> None:
+    """An app without room for the session that its orchestrator has just reserved is at fault; the text decides."""
+    assert judge_runner(exchange, (), PROVEN, is_in_session=is_in_session).code == code
