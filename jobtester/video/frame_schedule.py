@@ -30,19 +30,20 @@ class FrameSchedule:
 
     Frame n is due n/fps after the start. A sender that falls behind never catches up with a burst: frames whose time
     has passed by more than one frame are skipped, and their numbers and times stay unused. A frame that is finished
-    more than one frame after its time is sent, and counted as late.
+    more than one frame after its time is sent, and counted as late. `end` is the number at which the video ends.
     """
 
     form: VideoFormat
     started: float
+    end: int
     late: int = 0
     skipped: int = 0
     _next: int = 0
     _times: dict[int, float] = field(default_factory=dict)
 
     def next_frame(self, now: float) -> tuple[int, float]:
-        """Return the number of the next frame, and the seconds until it is due; 0 if it is due now."""
-        current = int((now - self.started) * self.form.fps)
+        """Return the number of the next frame, `end` after the last, and the seconds until it is due, 0 for now."""
+        current = min(self.end, int((now - self.started) * self.form.fps))
         if current > self._next + 1:
             self.skipped += current - self._next
             self._next = current

@@ -61,7 +61,7 @@ class VideoInput(Generic[OutputT]):
         self._form = form
         self._container = container
         self._buffer = buffer
-        self._last_number = min(int(options.max_s * form.fps) - 1, MAX_NUMBER)
+        self._end = min(int(options.max_s * form.fps), MAX_NUMBER + 1)
         self._clock = options.clock
         self._boundary = CrashBoundary(options.count_crash)
         self._stop = threading.Event()
@@ -115,11 +115,11 @@ class VideoInput(Generic[OutputT]):
         encoder = Encoder(self._form, self._container)
         try:
             # The clock starts when the encoder is ready: opening it takes longer than a frame.
-            schedule = self._schedule = FrameSchedule(self._form, self._clock())
+            schedule = self._schedule = FrameSchedule(self._form, self._clock(), self._end)
             unsent: list[int] = []
             while not self._stop.is_set():
                 number, wait_s = schedule.next_frame(self._clock())
-                if number > self._last_number:
+                if number >= self._end:
                     break
                 if wait_s > 0:
                     self._stop.wait(wait_s)
