@@ -1,0 +1,1 @@
+"""The simulated trickle server: channels of numbered segments, by which live media travels."""
