@@ -102,6 +102,16 @@ class Metrics:
             "Ticks in a row without a score; 0 after one with a score",
             _CAPABILITY_LABELS,
         )
+        # By the measure of a result that each one shows.
+        self.live_video = {
+            measure: bounded_gauge(f"jobtester_live_{name}", text, _CAPABILITY_LABELS)
+            for measure, name, text in (
+                ("first_frame_s", "first_frame_seconds", "Newest live video: from its start to its first frame"),
+                ("output_fps", "frames_per_second", "Newest live video: frames received per second"),
+                ("longest_gap_s", "longest_gap_seconds", "Newest live video: longest time without a frame"),
+                ("delay_p50_s", "delay_seconds", "Newest live video: median delay from input to output"),
+            )
+        }
         self.skipped = counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"])
         self.in_flight = gauge("jobtester_jobs_in_flight", "Jobs sent and not answered")
         self.attribution = counter("jobtester_attribution", "Results by how sure it is who served the job", ["kind"])

@@ -16,11 +16,13 @@ from jobtester.daemon.bootstrap import open_daemon
 from jobtester.daemon.daemon import Daemon
 from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job
+from jobtester.domain.plan import SKIP_REASONS
 from jobtester.domain.reasons import Outcome
 from jobtester.errors import ConfigError, JobTesterError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.targeting import WebhookTargeting
 from jobtester.live_runner.signer import RemoteSigner
+from jobtester.settings.video_sections import CALLBACK_PORT
 from jobtester.tick.attempt import JobAttempt
 
 _PEER_TIMEOUT_S = 4.5  # all peers are asked at the same time
@@ -86,6 +88,7 @@ async def _check_peers(configuration: Configuration, *, probe: bool) -> list[Che
         if live_runner is not None and live_runner.signer is not None:
             checks.append(("signer for live runners", _check_signer(live_runner.signer)))
         checks.append(("discovery", _check_discovery(daemon)))
+        checks.append(("live video", _check_live_video(daemon)))
         if daemon.delivery is not None:
             checks.append(("leaderboard", daemon.delivery.check()))
         lines = await asyncio.gather(*(_run_check(subject, pending) for subject, pending in checks))
@@ -149,6 +152,18 @@ async def _check_discovery(daemon: Daemon) -> str:
         raise JobTesterError("the gateway answers, but knows no orchestrators; one that has just started needs a while")
     plan = await planner.plan("check", orchestrators)
     return f"{len(orchestrators)} orchestrators, {len(plan.jobs)} jobs to send"
+
+
+async def _check_live_video(daemon: Daemon) -> str:
+    """Listen for a moment as during a stream. Raises JobTesterError where nobody could be reached by it."""
+    live_video = daemon.coordinator.planner.inputs.live_video
+    if live_video is None:
+        return f"not tested: {SKIP_REASONS['no_callback']}"
+    settings = live_video.settings
+    if settings.port not in (0, CALLBACK_PORT):
+        return f"gateways are told port {settings.port}; a real one asks at {CALLBACK_PORT} and nowhere else"
+    async with live_video.listener.listening():
+        return f"{settings.listen}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
 
 
 async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:

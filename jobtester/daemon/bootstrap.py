@@ -18,6 +18,7 @@ from jobtester.daemon.notifier import Notifier
 from jobtester.daemon.reconfiguration import (
     ConfigurationInForce,
     Reconfiguration,
+    make_live_video,
     open_gateway,
     open_live_runner,
     stop_sessions_left_over,
@@ -103,7 +104,8 @@ async def open_daemon(
                 collect_garbage()  # now, while no job is being timed
 
         live_runner = await open_live_runner(settings.live_runner, journal, metrics)
-        inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner)
+        live_video = make_live_video(settings.live_video)
+        inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner, live_video)
         planner = TickPlanner(inputs, results, LiveRunners(database), selection or Selection())
         coordinator = TickCoordinator(
             planner, checker, ticks, results, metrics,

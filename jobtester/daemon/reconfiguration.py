@@ -12,10 +12,12 @@ from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.live_runner.peer import LiveRunnerPeer
+from jobtester.live_video.streams import LiveVideo
 from jobtester.metrics import Metrics
 from jobtester.settings.live_sections import LiveRunnerSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import GatewaySettings
+from jobtester.settings.video_sections import LiveVideoSettings
 from jobtester.store.runner_sessions import RunnerSessions
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs
@@ -76,9 +78,12 @@ class Reconfiguration:
             if self.in_force.settings.live_runner != changed.settings.live_runner:
                 metrics = self.coordinator.metrics
                 runner_after = await open_live_runner(changed.settings.live_runner, self.sessions, metrics)
+            live_video = self.coordinator.planner.inputs.live_video
+            if self.in_force.settings.live_video != changed.settings.live_video:
+                live_video = make_live_video(changed.settings.live_video)
             self.in_force.current = changed
             self.coordinator.reconfigure(
-                TickInputs(changed.settings, changed.catalogue, changed.assets, after, runner_after)
+                TickInputs(changed.settings, changed.catalogue, changed.assets, after, runner_after, live_video)
             )
             if self.delivery is not None:
                 options = DeliveryOptions.from_settings(changed.settings, self.delivery.client.url)
@@ -106,6 +111,11 @@ async def open_live_runner(
     peer = LiveRunnerPeer.from_settings(settings, journal, metrics)
     await peer.open()
     return peer
+
+
+def make_live_video(settings: LiveVideoSettings) -> LiveVideo | None:
+    """Build what runs live video; None where no gateway can reach the tester."""
+    return LiveVideo.from_settings(settings) if settings.callback_host else None
 
 
 async def stop_sessions_left_over(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 BYOC = "byoc"
+LIVE_VIDEO = "live-video-to-video"  # the pipeline whose jobs are streams
 SINGLE_SHOT = "single-shot"  # a live runner's mode: each request is a job of its own
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -91,6 +92,11 @@ class Capability:
         if self.runner is not None:
             return CapabilityKind.LIVE_RUNNER
         return CapabilityKind.BYOC if self.byoc else CapabilityKind.BATCH
+
+    @property
+    def is_live_video(self) -> bool:
+        """Return True if a job of it is a stream through a gateway."""
+        return self.pipeline == LIVE_VIDEO and not self.byoc and self.runner is None
 
     @property
     def is_priced(self) -> bool:

@@ -36,6 +36,7 @@ SKIP_REASONS: Mapping[str, str] = {
     "proves who would serve the job",
     "live_video": "the live runner starts a video stream for each job; such apps are not tested",
     "unpaid": "the live runner has a price, and no live_runner.payment.signer_url pays it",
+    "no_callback": "live video needs an address by which gateways reach the tester; set live_video.callback_host",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
     "price": "the job would cost more than budget.max_price_per_job or live_runner.payment.max_price_per_job, or its "
     "price is for an unknown unit",
@@ -162,13 +163,13 @@ def make_plan(
     tick: str,
     seed: int,
     new_id: Callable[[], str],
-    can_target: Callable[[bool], bool] = lambda _byoc: True,
+    find_obstacle: Callable[[Capability], str] = lambda _capability: "",
     expected_s: Mapping[CapabilityKey, float] = MappingProxyType({}),
 ) -> Plan:
     """Plan one job per orchestrator × pipeline × model, and explain everything that is left out.
 
-    `can_target(byoc)` returns True if any gateway can send such a job to a named orchestrator. `expected_s` holds
-    recorded durations in seconds. The order is shuffled by `seed`.
+    `find_obstacle` returns a reason to skip where no gateway can send such a job to a named orchestrator. `expected_s`
+    holds recorded durations in seconds. The order is shuffled by `seed`.
     """
     jobs: list[Job] = []
     skipped: list[Skip] = []
@@ -181,7 +182,7 @@ def make_plan(
             definition = find_definition(rules, capability)
             rule = rules[definition] if definition is not None else None
             price_wei = rule.estimate_price_wei(capability) if rule else None
-            reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, can_target)
+            reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, find_obstacle)
             if not reason and _is_too_expensive(capability, price_wei, selection):
                 reason = "price"
             if reason or rule is None or definition is None:
@@ -280,7 +281,7 @@ def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selectio
 
 
 def _reason_to_skip_capability(
-    capability: Capability, rule: PipelineRules | None, selection: Selection, can_target: Callable[[bool], bool]
+    capability: Capability, rule: PipelineRules | None, selection: Selection, find_obstacle: Callable[[Capability], str]
 ) -> str:
     if selection.pipelines and capability.pipeline not in selection.pipelines:
         return "filtered"
@@ -301,7 +302,7 @@ def _reason_to_skip_capability(
         return "model_filtered"
     if runner is not None:
         return "unpaid" if capability.is_priced and not selection.pays_runners else ""
-    return "" if can_target(capability.byoc) else "no_targeting"
+    return find_obstacle(capability)
 
 
 def _is_too_expensive(capability: Capability, price_wei: int | None, selection: Selection) -> bool:

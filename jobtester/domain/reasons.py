@@ -136,6 +136,30 @@ REASONS: Mapping[str, Reason] = {
             "Run `jobtester check`; look into the signer's log. Nothing counts against the orchestrator.",
         ),
         Reason(
+            "no_frames", _F, _ORCH, "The gateway gave the stream to the orchestrator, and no frame of output came within the start limit.",
+            "Look into the runner's log: a model that is not loaded, or a container that takes the stream and sends nothing.",
+        ),
+        Reason(
+            "stream_ended", _F, _ORCH, "The output of the stream ended while its input went on.",
+            "Look into the orchestrator's and the container's log at the time of the job.",
+        ),
+        Reason(
+            "stream_error", _F, _ORCH, "The runner reported an error, or was started anew during the stream.",
+            "Look into the container's log; the result has the states and errors that the gateway showed.",
+        ),
+        Reason(
+            "not_started", _U, _UNKNOWN, "The gateway found no orchestrator for the stream: a container that fails, one that is full and a wrong pin look alike.",
+            "Look into the gateway's log, which has the reason; compare the service URI in its pool with the one advertised.",
+        ),
+        Reason(
+            "out_of_pool", _U, _GATEWAY, "The gateway found no orchestrator for the stream, and may have left this one out since an earlier stream to it failed.",
+            "Nothing: a gateway takes it back within live_video.pool_refresh.",
+        ),
+        Reason(
+            "too_many_candidates", _U, _GATEWAY, "More orchestrators offer the model than the gateway tries for one stream, so it may never have tried this one.",
+            "Give the gateway a shorter list (-orchAddr or -orchWebhookUrl), or use one gateway for each group of 20.",
+        ),
+        Reason(
             "too_large", _F, _ORCH, "The answer was larger than limits.max_response.",
             "Return only what was requested; the limit is far above any valid answer.",
         ),

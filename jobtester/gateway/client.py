@@ -147,6 +147,33 @@ class GatewayClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise GatewayError(f"{self.cli_url}{path}: {self._explain(error, self.cli_url)}") from error
 
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        content_type: str = "",
+        timeout_s: float,
+        max_bytes: int,
+    ) -> tuple[int, bytes]:
+        """Return status and body of a call to the job port that is no timed job. Raises GatewayError."""
+        assert self._session is not None, "open() comes first"
+        headers = {"Content-Type": content_type} if content_type else {}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        request = self._session.request(
+            method, self.url + path, data=body or None, headers=headers, allow_redirects=False,
+            **self._proxies.request_arguments(self.url),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(timeout_s), request as response:
+                return response.status, await read_bounded(response.content, max_bytes)
+        except TimeoutError as error:
+            raise GatewayError(f"{self.url}{path}: no answer within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise GatewayError(f"{self.url}{path}: {self._explain(error, self.url)}") from error
+
     async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
         """Fetch a file that a response names, relative to the gateway or absolute; never raises for what it meets."""
         assert self._files is not None, "open() comes first"

@@ -44,6 +44,7 @@ class Gateway:
     is_down: bool = False
     in_flight: Counter[PipelineModel] = field(default_factory=Counter)
     waiting_to_send: int = 0
+    streams_in_flight: int = 0
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Self:
@@ -115,6 +116,8 @@ class Gateway:
             return True
         if self.targeting.kind == "byoc":
             return False
+        if job.capability.is_live_video:  # each stream's own status proves who serves it
+            return self.streams_in_flight < self.settings.live_video
         is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
         if not (self.is_overlapping or is_new_query):
             return True
@@ -123,8 +126,7 @@ class Gateway:
 
     def walk(self, job: Job) -> Walk:
         """Return how a job that it accepts is carried."""
-        del job
-        return Walk.GATEWAY
+        return Walk.LIVE_VIDEO if job.capability.is_live_video else Walk.GATEWAY
 
     def job_path(self, job: Job, path: str) -> str:
         """Return the path of a job at the gateway."""
@@ -142,6 +144,7 @@ class Gateway:
     def on_taken(self, job: Job) -> None:
         """Count a job that will go through this gateway."""
         self.in_flight[job.pipeline_model] += 1
+        self.streams_in_flight += job.capability.is_live_video
         self.waiting_to_send += 1
 
     def on_sent(self) -> None:
@@ -151,11 +154,13 @@ class Gateway:
     def on_answered(self, job: Job) -> None:
         """Count a job that has its answer."""
         self.in_flight[job.pipeline_model] -= 1
+        self.streams_in_flight -= job.capability.is_live_video
 
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Begin a tick in which these orchestrators may be named."""
         self.trust, self.is_down = TrustCounter(), False
         self.in_flight.clear()
+        self.streams_in_flight = 0
         self.waiting_to_send = 0
         await self.evidence.begin_tick(orchestrators)
         if self.lease is not None:

@@ -23,6 +23,7 @@ class Walk(StrEnum):
 
     GATEWAY = "gateway"
     LIVE_RUNNER = "live-runner"
+    LIVE_VIDEO = "live-video"
 
 
 class PeerClient(Protocol):

@@ -18,6 +18,7 @@ from jobtester.errors import AssetError, ConfigError
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.pipelines.parameter_choices import choose, has_empty_list
+from jobtester.pipelines.video_rules import VideoRules
 from jobtester.settings.schema import deep_merge, did_you_mean
 
 Catalogue: TypeAlias = Mapping[str, PipelineDefinition]
@@ -80,7 +81,7 @@ def _define(slug: str, table: object, assets: Assets) -> tuple[PipelineDefinitio
 
 def _find_table_problems(definition: PipelineDefinition) -> list[str]:
     """Return the problems of parameters, files and checks, which are free tables to pydantic."""
-    problems = list(_find_runner_problems(definition))
+    problems = [*_find_runner_problems(definition), *_find_video_problems(definition)]
     problems += [
         f".checks[{index}]{line}" for index, table in enumerate(definition.checks) for line in parameter_problems(table)
     ]
@@ -109,6 +110,18 @@ def _find_runner_problems(definition: PipelineDefinition) -> Iterator[str]:
         yield ".method: only live runners take GET; set runner = true"
     if not definition.runner and definition.apps:
         yield ".apps: only live runners serve apps; set runner = true"
+
+
+def _find_video_problems(definition: PipelineDefinition) -> Iterator[str]:
+    for path, override in _overrides(definition):
+        if definition.video is None:
+            if override.video:
+                yield f"{path}.video: the pipeline is no live video"
+            continue
+        try:
+            VideoRules.model_validate(deep_merge(definition.video.model_dump(), override.video))
+        except ValidationError as error:
+            yield from (f"{path}.video{_format_error(dict(item))}" for item in error.errors())
 
 
 def _find_parameter_problems(parent: str, definition: PipelineDefinition, override: Override) -> Iterator[str]:
@@ -183,8 +196,9 @@ def _format_error(error: Mapping[str, Any]) -> str:
     location = error["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{_format_key(part)}" for part in location)
     if error["type"] == "extra_forbidden":
+        model = VideoRules if location[0] == "video" else Override
         is_nested = len(location) > 1
-        keys = Override.model_fields if is_nested else PipelineDefinition.model_fields.keys() - set(_INTERNAL_FIELDS)
+        keys = model.model_fields if is_nested else PipelineDefinition.model_fields.keys() - set(_INTERNAL_FIELDS)
         return f"{path}: no such key{did_you_mean(str(location[-1]), keys)}"
     if error["type"] == "missing":
         return f"{path}: is missing"

@@ -14,6 +14,7 @@ from jobtester.domain.orchestrators import SINGLE_SHOT, Capability, display_name
 from jobtester.domain.runner_prices import estimate_runner_price_wei
 from jobtester.domain.units import parse_duration
 from jobtester.pipelines.parameter_choices import all_choices
+from jobtester.pipelines.video_rules import VideoRules
 from jobtester.settings.schema import deep_merge
 
 MULTIPART = "multipart/form-data"
@@ -55,11 +56,12 @@ class Table(BaseModel):
 
 
 class Override(Table):
-    """What differs for some models or in one variant: parameters, files, and parameters of checks by name."""
+    """What differs for some models or in one variant: parameters, files, parameters of checks, and keys of `video`."""
 
     parameters: dict[str, Any] = Field({}, description="values that override or extend the pipeline's")
     files: dict[str, str] = Field({}, description="test inputs that override the pipeline's, by form field")
     expect: dict[str, dict[str, Any]] = Field({}, description="parameters of checks, by the check's name")
+    video: dict[str, Any] = Field({}, description="live video: keys that override the pipeline's `video`")
 
 
 class PipelineDefinition(Table):
@@ -106,6 +108,7 @@ class PipelineDefinition(Table):
     files: dict[str, str] = Field({}, description="test inputs to send, by form field")
     checks: tuple[dict[str, Any], ...] = Field((), description="checks of the answer, in this order")
     units: tuple[Factor, ...] = Field((), description="factors whose product is the number of priced units")
+    video: VideoRules | None = Field(None, description="live video: what is sent, and what the output has to reach")
     per_model: dict[str, Override] = Field({}, description="overrides for models that match a pattern")
     variants: tuple[Override, ...] = Field((), description="alternatives, of which each tick uses one")
 
@@ -140,6 +143,11 @@ class PipelineDefinition(Table):
         layers = [Override(parameters=self.parameters, files=self.files), *([variant] if variant else []), *matching]
         return Override.model_validate(reduce(deep_merge, (layer.model_dump() for layer in layers)))
 
+    def video_for(self, model: str) -> VideoRules:
+        """Return the rules of live video for a model. Raises pydantic's ValidationError if they do not fit together."""
+        assert self.video is not None, "only live video has such rules"
+        return VideoRules.model_validate(deep_merge(self.video.model_dump(), self.for_model(model).video))
+
     def check_tables(self, expect: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the tables of the checks with the parameters that `expect` has for them."""
         return [{**table, **expect.get(str(table.get("check")), {})} for table in self.checks]
@@ -167,6 +175,8 @@ class PipelineDefinition(Table):
 
     def count_units(self, model: str) -> int | None:
         """Return how many priced units a job for a model has at most, over all choices; None where unknown."""
+        if self.video is not None:
+            return self.video_for(model).count_pixels(self.cold_timeout_s)
         if not self.units:
             return None
         counts = []

@@ -30,7 +30,7 @@ class Request:
 
     `parameters` are shown and posted with the result, files by name. `expectation` is what a right answer looks like.
     `first_token` matches in a streamed answer as soon as its first token is there, None where nothing is streamed.
-    `takes_any_answer` means that not even JSON is expected.
+    `takes_any_answer` means that not even JSON is expected. `update` are parameters that a live video changes once.
     """
 
     path: str
@@ -41,6 +41,7 @@ class Request:
     first_token: re.Pattern[bytes] | None = None
     method: str = "POST"
     takes_any_answer: bool = False
+    update: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -70,8 +71,9 @@ class Requests:
         effective = definition.for_model(model, variant)
         fields: dict[str, Any] = {}
         # An external capability that names no model is advertised under its own name, which its worker does not know.
-        # Of a live runner's app the "model" is the version, which the app does not know either.
-        if not definition.runner and not (definition.byoc and model == definition.slug):
+        # Of a live runner's app the "model" is the version, which the app does not know either. A stream's is named in
+        # the call that starts it.
+        if not (definition.runner or definition.video or (definition.byoc and model == definition.slug)):
             fields[definition.model_field] = model
         fields |= choose(effective.parameters, self.seed, definition.slug)
         if definition.stream is not None:
@@ -95,7 +97,14 @@ class Requests:
             first_token=_FIRST_TOKEN if definition.stream else None,
             method=definition.method,
             takes_any_answer=definition.runner and not checks,
+            update=self._choose_update(definition, model),
         )
+
+    def _choose_update(self, definition: PipelineDefinition, model: str) -> Mapping[str, Any]:
+        if definition.video is None:
+            return {}
+        chosen: Mapping[str, Any] = choose(definition.video_for(model).update, self.seed, f"{definition.slug} update")
+        return chosen
 
 
 def _path_with_query(definition: PipelineDefinition, fields: Mapping[str, Any]) -> str:

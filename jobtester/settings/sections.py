@@ -22,6 +22,7 @@ from jobtester.settings.types import (
     WebAddress,
     Wei,
 )
+from jobtester.settings.video_sections import LiveVideoSettings
 
 _MAX_INTERVAL_S = 366 * 86_400
 
@@ -70,6 +71,9 @@ class GatewaySettings(Section):
     event_source: str = Field("", description="the gateway's name in its events; required with several gateways")
     artifact_networks: list[NetworkRange] = Field(
         [], description="private networks that result files may come from, as CIDR; public ones are always allowed"
+    )
+    live_video: int = Field(
+        2, ge=0, le=16, description="live video streams at a time through this gateway; needs its -httpIngest"
     )
     retry_window: Duration = Field("2s", description="the gateway's -aiProcessingRetryTimeout")  # type: ignore[assignment]
     settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]
@@ -207,6 +211,7 @@ class Tables(Section):
     server: ServerSettings = ServerSettings()
     gateways: list[GatewaySettings] = Field([], description="the gateways that jobs go through")
     live_runner: LiveRunnerSettings = LiveRunnerSettings()
+    live_video: LiveVideoSettings = LiveVideoSettings()
     limits: LimitSettings = LimitSettings()
     leaderboard: LeaderboardSettings = LeaderboardSettings()
     delivery: DeliverySettings = DeliverySettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from jobtester.checks.checker import AnswerChecker
+from jobtester.domain.jobs import PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.domain.plan import Plan
 from jobtester.domain.tick_report import TickReport
@@ -21,6 +22,7 @@ from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
 from jobtester.gateway.peer import JobPeer, Walk
+from jobtester.live_video.stream_api import StreamApi
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.pipelines.request import Requests
@@ -33,6 +35,7 @@ from jobtester.tick.planner import TickInputs, TickPlanner
 from jobtester.tick.progress import TickObserver, TickProgress
 from jobtester.tick.recorder import PostingRules, ResultRecorder, add_late_evidence
 from jobtester.tick.runner_attempt import RunnerAttempt
+from jobtester.tick.video_attempt import VideoAttempt
 
 log = structlog.get_logger()
 
@@ -158,6 +161,11 @@ class TickCoordinator:
         attempts: dict[Walk, JobAttempt[Any]] = {Walk.GATEWAY: GatewayAttempt(tools)}
         if inputs.live_runner is not None:
             attempts[Walk.LIVE_RUNNER] = RunnerAttempt(tools, inputs.live_runner)
+        if inputs.live_video is not None:
+            apis = {gateway.name: StreamApi(gateway.client) for gateway in inputs.gateways}
+            attempts[Walk.LIVE_VIDEO] = VideoAttempt(
+                tools, inputs.live_video, apis, _count_candidates(planner.orchestrators)
+            )
         return attempts
 
     async def _run_guarded(self, report: TickReport, progress: TickProgress, crashes: CrashBoundary) -> tuple[str, str]:
@@ -287,3 +295,13 @@ def _cause_of(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _count_candidates(orchestrators: Sequence[Orchestrator]) -> Mapping[PipelineModel, int]:
+    """Return how many orchestrators offer each model for live video."""
+    return Counter(
+        PipelineModel(capability.pipeline, capability.model)
+        for orchestrator in orchestrators
+        for capability in orchestrator.capabilities
+        if capability.is_live_video
+    )

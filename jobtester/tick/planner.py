@@ -24,6 +24,7 @@ from jobtester.domain.runner_status import RunnerStatus, follow_runners
 from jobtester.gateway.discovery import discover
 from jobtester.gateway.gateway import Gateway
 from jobtester.live_runner.peer import LiveRunnerPeer
+from jobtester.live_video.streams import LiveVideo
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import Catalogue
 from jobtester.pipelines.definition import PipelineDefinition
@@ -44,6 +45,18 @@ class TickInputs:
     assets: Assets
     gateways: Sequence[Gateway]
     live_runner: LiveRunnerPeer | None = None
+    live_video: LiveVideo | None = None
+
+    def find_obstacle(self, capability: Capability) -> str:
+        """Return the reason to skip where no gateway can send a capability's jobs to a named orchestrator."""
+        if capability.byoc:
+            return ""
+        able = [gateway for gateway in self.gateways if gateway.targeting.kind != "byoc"]
+        if capability.is_live_video and self.live_video is None:
+            return "no_callback"
+        if capability.is_live_video:
+            able = [gateway for gateway in able if gateway.settings.live_video]
+        return "" if able else "no_targeting"
 
 
 @dataclass(slots=True)
@@ -132,7 +145,7 @@ class TickPlanner:
             tick=tick,
             seed=seed,
             new_id=lambda: secrets.token_hex(8),
-            can_target=lambda byoc: byoc or any(gateway.targeting.kind != "byoc" for gateway in self.inputs.gateways),
+            find_obstacle=self.inputs.find_obstacle,
             expected_s=await self.results.durations(),
         )
         whole = replace(whole, runners=tuple(await self._follow_runners(orchestrators)))

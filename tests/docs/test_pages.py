@@ -327,7 +327,8 @@ def test_routes_are_those_of_the_program() -> None:
 @each_page
 def test_routes_named_in_the_text_exist(page: Page) -> None:
     """A method with a path is a route of ours, or of a gateway or the Leaderboard on the pages about them."""
-    foreign = ("/getNetworkCapabilities", "/registeredOrchestrators", "/getOrchestratorAICapabilities")
+    foreign: tuple[str, ...] = ("/getNetworkCapabilities", "/registeredOrchestrators", "/getOrchestratorAICapabilities")
+    foreign += ("/v3/rtmpconns", "/in/", "/out/")  # routes of the listener for live video, which is another
     for code in page.inline:
         match = re.fullmatch(r"(GET|POST) (/\S*)", code)
         if match and not match[2].startswith(foreign):

@@ -130,7 +130,6 @@ def test_hostile_discovery_documents() -> None:
             tick="t",
             seed=number,
             new_id=lambda: "id",
-            can_target=lambda _: True,
         )
         requests = Requests(loaded.catalogue, loaded.assets, 1)
         for job in plan.jobs:

@@ -29,6 +29,7 @@ BATCH = {
 }
 EXTERNAL = {"openai-chat-completions", "openai-text-embeddings", "openai-image-generation"}
 RUNNER = {"hello-world", "runner-chat-completions", "runner-text-embeddings", "runner-text-to-image"}
+LIVE = "live-video-to-video"
 
 
 def load(text: str, assets: Assets = ASSETS) -> Catalogue:
@@ -54,12 +55,14 @@ def test_estimating_a_price_changes_nothing() -> None:
 def test_built_in_pipelines_are_complete() -> None:
     """All nine batch pipelines are there under go-livepeer's display names, and the external ones under their own."""
     catalogue = load("")
-    assert set(catalogue) == set(BATCH) | EXTERNAL | RUNNER
+    assert set(catalogue) == set(BATCH) | EXTERNAL | RUNNER | {LIVE}
+    assert catalogue[LIVE].name == "Live video to video"
+    assert catalogue[LIVE].video is not None
     assert {slug: catalogue[slug].name for slug in BATCH} == BATCH
     assert all(catalogue[slug].byoc and catalogue[slug].name == slug for slug in EXTERNAL)
     assert all(catalogue[slug].runner and catalogue[slug].name == slug for slug in RUNNER)
     assert all(definition.enabled for definition in catalogue.values())
-    assert all(definition.checks for slug, definition in catalogue.items() if slug != "hello-world")
+    assert all(definition.checks for slug, definition in catalogue.items() if slug not in ("hello-world", LIVE))
 
 
 def test_limits_are_the_contracts() -> None:

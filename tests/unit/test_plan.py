@@ -104,7 +104,7 @@ def test_what_is_left_out_has_a_reason(
 
 def test_a_pipeline_that_no_gateway_can_target_is_left_out() -> None:
     """A gateway for external capabilities alone cannot send a batch job."""
-    made = plan(orchestrator(), can_target=lambda byoc: byoc)
+    made = plan(orchestrator(), find_obstacle=lambda capability: "" if capability.byoc else "no_targeting")
     assert [skip.reason for skip in made.skipped] == ["no_targeting"]
 
 
