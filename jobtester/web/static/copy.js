@@ -10,7 +10,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     getSelection().removeAllRanges();
     getSelection().addRange(range);
     try {
-      // Only pages from https:// or from this machine may write to the clipboard; the others have the selection.
+      // Only secure pages and those of this machine may write to the clipboard; the others have the selection.
       await navigator.clipboard.writeText(source.textContent);
       button.textContent = "Copied";
     } catch {
