@@ -1,4 +1,4 @@
-"""Say what an operator can do about each problem that a check finds."""
+"""Advise what an operator can do about each problem that a check finds."""
 
 from __future__ import annotations
 

@@ -22,6 +22,11 @@ _SELECT_FILE = select_statement(_FILE_COLUMNS, "kept_files") + " WHERE seq = ?"
 _SELECT_NEWEST_PASSED = """
     SELECT r.id FROM kept_files k JOIN results r ON r.seq = k.seq WHERE k.capability = ? AND k.seq != ?
 """
+# A tick sends the same bytes to every orchestrator. `+` keeps the other indexes out: those of a tick are the fewest.
+_SELECT_SAME_REQUEST = """
+    SELECT r.id FROM results r JOIN kept_files k ON k.seq = r.seq
+    WHERE r.tick = ? AND +r.pipeline = ? AND +r.model = ? AND +r.kind = ? AND +r.outcome = 'passed' LIMIT 1
+"""
 _SELECT_CONTENT = """
     SELECT k.content_type, k.content FROM kept_files k JOIN results r ON r.seq = k.seq WHERE r.id = ?
 """
@@ -48,13 +53,14 @@ class KeptFile:
 class FullResult:
     """One result, its details as plain values, what came back, and the stat that was made of it; None for none.
 
-    `newest_pass` is the id of the capability's newest pass if that has a received file and is another result.
+    `reference` is the id of a pass whose received file shows what a failure should have brought: that of another
+    orchestrator that got the same request, else the capability's newest; empty if there is none, and for a pass.
     """
 
     result: ResultRow
     details: Mapping[str, Any]
     received: KeptFile | None
-    newest_pass: str
+    reference: str
     stat: OutboxEntry | None
 
 
@@ -73,13 +79,11 @@ class FullResults:
                 return None
             result = ResultRow.from_sql(row[1:])
             file = db.execute(_SELECT_FILE, (result.seq,)).fetchone()
-            key = CapabilityKey(result.orchestrator, result.service_uri, result.pipeline, result.model, result.kind)
-            newest = db.execute(_SELECT_NEWEST_PASSED, (orjson.dumps(list(key)).decode(), result.seq)).fetchone()
             return FullResult(
                 result,
                 orjson.loads(row[0]),
                 KeptFile(*file) if file is not None else None,
-                newest[0] if newest is not None else "",
+                _find_reference(db, result) if result.outcome == "failed" else "",
                 _read_stat(db, job_id),
             )
 
@@ -89,6 +93,13 @@ class FullResults:
         """Return content type and content of what came back for a job, made small; None if nothing is kept."""
         rows = await self._database.read_rows(_SELECT_CONTENT, (job_id,))
         return rows[0] if rows else None
+
+
+def _find_reference(db: sqlite3.Connection, failed: ResultRow) -> str:
+    key = CapabilityKey(failed.orchestrator, failed.service_uri, failed.pipeline, failed.model, failed.kind)
+    row = db.execute(_SELECT_SAME_REQUEST, (failed.tick, failed.pipeline, failed.model, failed.kind)).fetchone()
+    row = row or db.execute(_SELECT_NEWEST_PASSED, (orjson.dumps(list(key)).decode(), failed.seq)).fetchone()
+    return str(row[0]) if row is not None else ""
 
 
 def _read_stat(db: sqlite3.Connection, job_id: str) -> OutboxEntry | None:

@@ -100,7 +100,9 @@ class FullResultSchema(ResultDetailSchema):
     checks: list[CheckSchema]
     comparison: ComparisonSchema | None
     received: ReceivedFileSchema | None
-    newest_pass: str = Field(description="id of the capability's newest pass that has a received file; empty if none")
+    reference: str = Field(
+        description="id of a pass whose received file shows what a failure should have brought; empty if none"
+    )
     stat: StatEntrySchema | None
 
     @classmethod
@@ -118,7 +120,7 @@ class FullResultSchema(ResultDetailSchema):
             "checks": checks,
             "comparison": ComparisonSchema.model_validate(comparison) if comparison is not None else None,
             "received": _describe_received(full),
-            "newest_pass": full.newest_pass,
+            "reference": full.reference,
             "stat": StatEntrySchema.from_entry(full.stat) if full.stat is not None else None,
         }
         own_advice = next((check.advice for check in checks if check.problem and check.advice), "")
