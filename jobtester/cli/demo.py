@@ -24,6 +24,12 @@ _BATCH_PIPELINES = (
     "image-to-text", "text-to-speech",
 )  # fmt: skip
 
+# A simulated app that keeps sessions; no built-in pipeline knows it.
+_ECHO = {
+    "runner": True, "apps": ["*/echo", "*/echo-proxied"], "uri": "/say", "timeout": "10s", "cold_timeout": "10s",
+    "parameters": {"text": "hello"}, "checks": [{"check": "json", "path": "text"}],
+}  # fmt: skip
+
 
 def demo(options: argparse.Namespace) -> int:
     """Run one tick on a simulated network and print its results; with --stay, keep running."""
@@ -85,6 +91,15 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
         "store": {"path": str(folder / "jobtester.db")},
         "discovery": {"patience": "5s"},
         # Simulated orchestrators are on this machine, where the tester asks nobody without being told to.
-        "live_runner": {"enabled": has_runners, "networks": ["127.0.0.0/8"]},
-        "pipelines": {slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
+        "live_runner": {
+            "enabled": has_runners,
+            "networks": ["127.0.0.0/8"],
+            "probe": "reserve",
+            "payment": {"signer_url": network.signer.url, "max_price_per_job": "0.001 ETH"} if has_runners else {},
+        },
+        "pipelines": {
+            **{slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
+            "hello-world": {"timeout": "10s", "cold_timeout": "10s"},
+            "echo": _ECHO,
+        },
     }

@@ -57,6 +57,7 @@ RUNNER = frozenset(
         "runner_says_missing",  # the app itself responds 404 with almost the text of the orchestrator
         "runner_price_unavailable",  # no price at the moment: 503
         "runner_repeats_402",  # asks for payment again after it was paid
+        "runner_asks_more",  # asks for ten times the price that discovery lists
         "session_lost",  # a reserved session is gone at its first call
         "session_conflict",  # the app of a reserved session says that it has another: 409
     }

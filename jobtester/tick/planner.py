@@ -115,7 +115,14 @@ class TickPlanner:
         catalogue = self.token_limits.apply(self.inputs.catalogue)
         if self.inputs.settings.live_runner.probe == "off":
             return catalogue
-        probe = PipelineDefinition(slug=RESERVE_PROBE, runner=True, uri="/", timeout=_PROBE_S, cold_timeout=_PROBE_S)
+        probe = PipelineDefinition(
+            slug=RESERVE_PROBE,
+            runner=True,
+            uri="/",
+            timeout=_PROBE_S,
+            cold_timeout=_PROBE_S,
+            capture_response=False,  # it names the session, which nobody else needs to know
+        )
         return MappingProxyType({RESERVE_PROBE: probe, **catalogue})
 
     async def plan(self, tick: str, orchestrators: Sequence[Orchestrator]) -> Plan:

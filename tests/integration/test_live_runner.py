@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from jobtester.configuration import Configuration
+from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.orchestrators import Orchestrator
+from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
 from tests.harness.live_runners import (
     LOOPBACK,
@@ -25,7 +29,7 @@ from tests.harness.live_runners import (
     runner_discovery,
 )
 from tests.harness.ports import free_port
-from tests.harness.simulated import simulated_tester
+from tests.harness.simulated import SimulatedTester, config_tables
 from tests.harness.waiting import TIMEOUT_S
 
 
@@ -187,32 +191,48 @@ FAULTS = {
     "runner_says_busy": "app_error",
     "runner_says_missing": "app_refused",
     "tls_breaks": "unreachable",
+    "runner_price_unavailable": "app_price_unavailable",
+    "runner_repeats_402": "payment_required",
+    "runner_asks_more": "price_refused",
+    "session_lost": "app_gone",
+    "session_conflict": "session_conflict",
 }
 
 
 @pytest.mark.slow
 async def test_the_simulated_network(tmp_path: Path) -> None:
-    """Every app of the scenario is judged as its fault deserves, and no request reaches an app that is skipped."""
+    """Every app is judged as its fault deserves, no session stays open, and nobody is paid twice for a request."""
     scenario = Scenario.load("live-runner")
     faults = {
         (node.address, runner.app): runner.fault or node.fault
         for node in scenario.orchestrators
         for runner in node.runners
     }
-    async with simulated_tester(
-        scenario,
-        tmp_path,
-        live_runner={"enabled": True, "networks": list(LOOPBACK)},
-        pipelines={"hello-world": {"timeout": "10s"}},
-        limits={"max_response": "8MiB"},
-    ) as tester:
-        report = await tester.tick()
-        rows = await tester.results()
+    echo = {"runner": True, "apps": ["*/echo*"], "uri": "/say", "timeout": "10s", "parameters": {"text": "hello"}}
+    async with Network(scenario) as network:
+        payment = {"signer_url": network.signer.url, "max_price_per_job": "0.001 ETH"}
+        tables = config_tables(
+            network,
+            tmp_path,
+            live_runner={"enabled": True, "networks": list(LOOPBACK), "probe": "reserve", "payment": payment},
+            pipelines={"hello-world": {"timeout": "10s"}, "echo": echo},
+            limits={"max_response": "8MiB"},
+        )
+        async with open_daemon(Configuration.from_tables(tables, origin="test")) as daemon:
+            tester = SimulatedTester(network, daemon)
+            report = await tester.tick()
+            rows = await tester.results()
+        assert not [runner for port in network.service_ports for runner in port.runners if runner.sessions]
+        paid = Counter(request.request_id for request in network.runner_requests if request.paid_wei)
+        assert paid
+        assert max(paid.values()) == 1
+        asked = {(request.address, request.app) for request in network.runner_requests}
     results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in faults}
     assert {key: row.reason for key, row in results.items()} == {key: FAULTS[faults[key]] for key in results}
     assert {faults[key] for key in results} == set(FAULTS)
     assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
-    assert {"unpaid", "foreign_url", "no_definition"} <= set(report.skipped)
+    assert {"price", "foreign_url"} <= set(report.skipped)
+    assert asked <= set(results)
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:

@@ -712,4 +712,4 @@ async def test_the_built_in_scenario_runs() -> None:
         assert listed["runner_unhealthy"] == listed["none"] == 0
         assert listed["discovery_many"] == 10_000
         faults = {runner.fault for node in network.scenario.orchestrators for runner in node.runners}
-        assert len(faults - {""}) == 19
+        assert len(faults - {""}) == 20

@@ -34,6 +34,14 @@ def test_a_pass_counts_in_full_and_names_no_error() -> None:
     assert (fields["input_parameters"], fields["response_payload"]) == ('{"prompt":"hi"}', '{"answer":"42"}')
 
 
+def test_a_pass_in_a_session_has_its_times() -> None:
+    """A live runner's reservation and first answer are posted before the answer, whatever text that is."""
+    measures = {"session_seconds": 0.1234, "ready_seconds": 2.0, "tokens_per_s": 9.0}
+    payload = orjson.loads(post(response="\ud800x", measures=measures)["response_payload"])
+    assert list(payload.items())[:2] == [("session_seconds", 0.123), ("ready_seconds", 2.0)]
+    assert payload["answer"].endswith("x")
+
+
 def test_a_failure_says_why() -> None:
     """The reason's code is the error, and the payload begins with the reason."""
     fields = post(code="503", response="busy")

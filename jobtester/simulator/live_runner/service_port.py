@@ -299,7 +299,7 @@ class ServicePort:
             manifest_id=call.manifest_id,
             runner_id=runner.runner_id,
             payer=call.request.headers.get("Livepeer-Payer-Address", ""),
-            price=spec.price,
+            price=spec.price * (10 if call.fault == "runner_asks_more" else 1),
             unit=spec.unit,
             interval_s=spec.payment_interval_s,
         )
