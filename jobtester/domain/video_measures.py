@@ -38,7 +38,8 @@ class InputTiming:
     """How well the tester itself kept time.
 
     `late` frames were more than one frame behind the clock; `skipped` ones were not sent at all, because their time
-    had passed. `fps` counts what was sent over the time that it took, `expected_fps` what was asked for.
+    had passed. `fps` counts what was sent over the time that it took, `expected_fps` what was asked for. `seconds` is
+    how long the video is that was sent, and with it how long the output should be.
     """
 
     frames: int
@@ -46,6 +47,7 @@ class InputTiming:
     skipped: int
     fps: float
     expected_fps: float
+    seconds: float = 0.0
 
     @property
     def late_share(self) -> float:
@@ -72,7 +74,8 @@ class PictureMeasures:
     """What the pictures show: shares of all frames from 0 to 1, and the longest run of equal pictures.
 
     `frozen_frames` is the length of that run and `frozen_s` its time, up to the first frame that differs; both are 0
-    if no two successive pictures are equal. `input_share` is the share of frames that show what was sent.
+    if no two successive pictures are equal. `repeated_share` is the share of frames that show the same as the frame
+    before them, `input_share` of those that show what was sent.
     """
 
     width: int
@@ -82,6 +85,7 @@ class PictureMeasures:
     frozen_s: float
     input_share: float
     distinct_marks: int
+    repeated_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

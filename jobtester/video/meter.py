@@ -73,7 +73,7 @@ def _measure_input(sent: SentFrames) -> InputTiming:
     if len(sent.times) > 1:
         first, last = min(sent.times.values()), max(sent.times.values())
         fps = (len(sent.times) - 1) / (last - first) if last > first else 0.0
-    return InputTiming(len(sent.times), sent.late, sent.skipped, fps, float(sent.form.fps))
+    return InputTiming(len(sent.times), sent.late, sent.skipped, fps, float(sent.form.fps), sent.span_s)
 
 
 def _measure_pictures(frames: Sequence[FrameRecord], ended: float) -> PictureMeasures:
@@ -87,6 +87,7 @@ def _measure_pictures(frames: Sequence[FrameRecord], ended: float) -> PictureMea
         black_share=sum(is_black(frame.fingerprint) for frame in frames) / count,
         frozen_frames=frozen_frames,
         frozen_s=frozen_s,
+        repeated_share=sum(looks_equal(a.fingerprint, b.fingerprint) for a, b in pairwise(frames)) / count,
         input_share=sum(frame.is_input for frame in frames) / count,
         distinct_marks=len({frame.mark for frame in frames if frame.mark is not None}),
     )

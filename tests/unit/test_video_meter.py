@@ -81,7 +81,9 @@ def test_an_echo_is_measured_exactly() -> None:
     assert measures.picture.input_share == 1
     assert measures.picture.distinct_marks == 235
     assert (measures.picture.frozen_frames, measures.picture.black_share) == (0, 0)
+    assert measures.picture.repeated_share == 0
     assert measures.input.fps == pytest.approx(24)
+    assert measures.input.seconds == 10
 
 
 def test_nothing_is_measured_of_nothing() -> None:
@@ -191,6 +193,14 @@ def test_a_frozen_picture_is_not_a_slow_one() -> None:
     assert measures.picture.frozen_frames == 48
     assert measures.picture.frozen_s == pytest.approx(2.0)
     assert measures.delay.p95_s == pytest.approx(0.2)
+
+
+def test_a_video_padded_with_repeats_is_no_faster() -> None:
+    """A model that shows each picture three times has two repeats in three frames, and is not frozen for long."""
+    frames = [replace(record, fingerprint=picture(record.index // 3 * 3)) for record in echo(9.8)]
+    measures = measure(frames)
+    assert measures.picture.repeated_share == pytest.approx(2 / 3, abs=0.01)
+    assert measures.picture.frozen_s < 0.2
 
 
 def test_a_slow_change_is_not_frozen() -> None:
