@@ -28,7 +28,7 @@ def plan_tables(plan: Plan, *, width: int) -> list[Table]:
                 Column(("orchestrator", "service URI")),
                 Column(("pipeline", "model")),
                 Column(("limit", "state")),
-                Column(("estimated price", "price")),
+                Column(("estimated price", "listed price")),
             ],
             (
                 (
@@ -60,15 +60,13 @@ def _skips_table(plan: Plan, *, is_wide: bool) -> Table:
         [
             Column(("orchestrator", "service URI")),
             Column(("pipeline", "model")),
-            Column(("price",)),
-            Column(("reason", "meaning")),
+            Column(("reason", "listed price", "meaning")),
         ],
         (
             (
                 (shorten_address(skip.orchestrator), skip.service_uri),
                 (skip.pipeline, skip.model),
-                (_runner_price(skip.capability),),
-                (skip.reason, skip.explanation),
+                (skip.reason, _runner_price(skip.capability), skip.explanation),
             )
             for skip in plan.skipped
         ),

@@ -31,7 +31,7 @@ from jobtester.web.schemas import Schema
 MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
 _PIPED_WIDTH = 180
 _NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success", "ticks"})
-_PROSE = frozenset({"meaning", "problem"})
+_PROSE = frozenset({"meaning", "problem", "listed price"})
 # Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
 _SHRINKABLE = frozenset({"pipeline", "model", "app", "version"}) | _PROSE
 _MAX_URI_WIDTH = 30  # so that a long one leaves room for the model beside it

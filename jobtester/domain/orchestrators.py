@@ -111,13 +111,17 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class Orchestrator:
-    """A GPU node as discovered: `address` lower-case, `local_address` what it signs with (may differ, may be empty)."""
+    """A GPU node as discovered: `address` lower-case, `local_address` what it signs with (may differ, may be empty).
+
+    `has_runner_list` means that it has answered with a list of its live runners, which may be empty.
+    """
 
     address: str
     service_uri: str
     capabilities: tuple[Capability, ...] = ()
     local_address: str = ""
     version: str = ""
+    has_runner_list: bool = False
 
     @property
     def target(self) -> Target:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.orchestrators import Capability, Orchestrator, Target
 
 LISTED = "listed"
 STATES: Mapping[str, str] = MappingProxyType(
@@ -15,7 +15,8 @@ STATES: Mapping[str, str] = MappingProxyType(
         LISTED: "listed, with a free slot or without saying how many there are",
         "no_capacity": "listed, and no slot is free",
         "foreign_url": "listed with a URL on another host or port than the service URI",
-        "gone": "listed before, and not any more: unhealthy, removed, or the orchestrator does not answer",
+        "gone": "listed before, and not any more: unhealthy, or removed",
+        "no_list": "listed before, and now the orchestrator does not answer with a list",
     }
 )
 # Names are free, so an orchestrator could list new ones in every tick.
@@ -64,7 +65,8 @@ def follow_runners(
 ) -> list[RunnerStatus]:
     """Return the status of every live runner after one more tick's discovery; `now` in Unix seconds.
 
-    Runners of orchestrators that are not among `orchestrators` were not asked for, so they stay as they were.
+    Runners of orchestrators that are not among `orchestrators` were not asked for, so they stay as they were. So do all
+    if no orchestrator answers with a list: then the fault may be in the tester's own network.
     """
     known = {status.key: status for status in before}
     after: dict[RunnerKey, RunnerStatus] = {}
@@ -73,15 +75,19 @@ def follow_runners(
             if capability.runner is not None and orchestrator.address:
                 key = RunnerKey(*orchestrator.target, capability.pipeline, capability.model)
                 after[key] = _listed_status(key, capability, known.get(key), now)
-    asked = {orchestrator.target for orchestrator in orchestrators}
-    gone: dict[tuple[str, str], list[RunnerStatus]] = {}
+    missing_state = {
+        orchestrator.target: "gone" if orchestrator.has_runner_list else "no_list" for orchestrator in orchestrators
+    }
+    if "gone" not in missing_state.values():
+        missing_state.clear()
+    gone: dict[Target, list[RunnerStatus]] = {}
     for key, status in known.items():
         if key in after:
             continue
-        if (key.orchestrator, key.service_uri) in asked:
-            gone.setdefault((key.orchestrator, key.service_uri), []).append(
-                replace(status, state="gone", ticks=status.ticks + 1 if status.state == "gone" else 1)
-            )
+        target = Target(key.orchestrator, key.service_uri)
+        if state := missing_state.get(target):
+            ticks = status.ticks + 1 if status.state == state else 1
+            gone.setdefault(target, []).append(replace(status, state=state, ticks=ticks))
         else:
             after[key] = status
     for statuses in gone.values():

@@ -138,9 +138,10 @@ async def _parse(body: bytes, parse: Callable[[], T]) -> T:
 
 
 def _add_listing(orchestrator: Orchestrator, listing: RunnerListing | None) -> Orchestrator:
-    if listing is None or not listing.capabilities:
+    if listing is None:
         return orchestrator
-    return replace(orchestrator, capabilities=(*orchestrator.capabilities, *listing.capabilities))
+    capabilities = (*orchestrator.capabilities, *listing.capabilities)
+    return replace(orchestrator, capabilities=capabilities, has_runner_list=listing.is_answered)
 
 
 def _log_problems(service_uri: str, listing: RunnerListing, directory: str = "") -> None:

@@ -12,10 +12,12 @@ from aiohttp import web
 
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.orchestrators import Capability, RunnerOffer
+from jobtester.simulator.scenario import ByocSpec, GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.store.queries import Queries
 from jobtester.store.results import Results
 from jobtester.web.schemas import PlanSchema
-from tests.harness.live_runners import FakeOrchestrator, answers, config, fake_orchestrators
+from tests.harness.live_runners import LOOPBACK, FakeOrchestrator, answers, config, fake_orchestrators
+from tests.harness.simulated import simulated_tester
 from tests.harness.store import NOW, make_result, open_database
 from tests.harness.waiting import TIMEOUT_S
 
@@ -115,3 +117,35 @@ async def test_one_app_in_two_ways_has_two_histories(tmp_path: Path) -> None:
         }
         assert [key.kind for key in await results.durations()] == ["byoc"]
         assert {key.kind for key in await results.tested_since(0)} == {"byoc"}
+
+
+async def test_one_app_in_two_ways_stands_side_by_side(tmp_path: Path) -> None:
+    """A BYOC capability and a live runner of one name and version are both tested, and the page says which is which."""
+    name, model = "openai-chat-completions", "1.2.0"
+    node = OrchestratorSpec(
+        address=f"0x{7:040x}",
+        service_uri="https://127.0.0.1:0",
+        byoc=(ByocSpec(name, model, latency_s=(0.0, 0.01)),),
+        runners=(RunnerSpec(app=name, version=model, app_kind="openai-chat", fault="runner_fails"),),
+    )
+    gateways = (GatewaySpec("gateway", mode="tester"),)
+    live_runner = {"enabled": True, "networks": list(LOOPBACK)}
+    async with (
+        simulated_tester(Scenario("two", 1, gateways, (node,)), tmp_path, live_runner=live_runner) as tester,
+        aiohttp.ClientSession(f"http://127.0.0.1:{tester.daemon.port}") as session,
+    ):
+        await tester.tick()
+        await tester.tick()
+        async with session.get(f"/api/orchestrators/{node.address}") as response:
+            capabilities = (await response.json())["capabilities"]
+        async with session.get(f"/o/{node.address}") as response:
+            page = await response.text()
+    found = {
+        entry["kind"]: (entry["pipeline"], entry["model"], [point["reason"] for point in entry["recent"]])
+        for entry in capabilities
+    }
+    assert found == {
+        "byoc": (name, model, ["ok", "ok"]),
+        "live-runner": (name, model, ["app_error", "app_error"]),
+    }
+    assert page.count("<small>byoc</small>") == page.count("<small>live runner</small>") == 3  # a card, and two results

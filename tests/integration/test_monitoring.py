@@ -168,7 +168,7 @@ async def test_apps_have_series_as_pipelines_do(tmp_path: Path) -> None:
     assert samples["jobtester_last_success_timestamp_seconds", *capability] > 0
     assert samples["jobtester_unscored_ticks", *capability] == 0
     states = {labels[0][1]: value for (name, *labels), value in samples.items() if name == "jobtester_live_runners"}
-    assert states == {"listed": 1, "no_capacity": 1, "foreign_url": 0, "gone": 0}
+    assert states == {"listed": 1, "no_capacity": 1, "foreign_url": 0, "gone": 0, "no_list": 0}
 
 
 def test_the_dashboard_is_sound() -> None:

@@ -14,9 +14,9 @@ FULL = replace(APP, capacity=0, in_use=1)
 FOREIGN = replace(APP, runner=replace(OFFER, is_foreign=True))
 
 
-def node(*capabilities: Capability, address: str = "0xa", uri: str = URI) -> Orchestrator:
-    """Return an orchestrator that serves these."""
-    return Orchestrator(address, uri, (Capability("llm", "m"), *capabilities))
+def node(*capabilities: Capability, address: str = "0xa", uri: str = URI, has_list: bool = True) -> Orchestrator:
+    """Return an orchestrator that lists these."""
+    return Orchestrator(address, uri, (Capability("llm", "m"), *capabilities), has_runner_list=has_list)
 
 
 def follow(*ticks: list[Orchestrator]) -> list[RunnerStatus]:
@@ -48,6 +48,15 @@ def test_who_was_not_asked_is_not_blamed() -> None:
     """An orchestrator that discovery does not name in a tick keeps its runners as they were."""
     (status,) = follow([node(APP)], [node(uri="https://other.example")])
     assert (status.state, status.ticks) == ("listed", 1)
+
+
+def test_no_list_is_told_apart_from_a_runner_that_is_gone() -> None:
+    """Where nobody answers with a list, the tester's own network may be at fault: all stay as they were."""
+    silent, other = node(has_list=False), node(address="0xb", uri="https://other.example")
+    assert [(status.state, status.ticks) for status in follow([node(APP)], [silent, other], [silent, other])] == [
+        ("no_list", 2)
+    ]
+    assert [(status.state, status.ticks) for status in follow([node(APP)], [silent], [silent])] == [("listed", 1)]
 
 
 def test_without_an_address_nothing_is_followed() -> None:

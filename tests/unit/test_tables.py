@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -19,10 +20,11 @@ from jobtester.cli.tables import (
 )
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Capability, Orchestrator
+from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result
+from jobtester.domain.runner_status import RunnerStatus
 from jobtester.domain.tick_report import TickReport
 
 ADDRESS = f"0x{7:040x}"
@@ -72,6 +74,27 @@ def test_a_plan_shows_jobs_and_skips_with_their_meaning(width: int) -> None:
     assert "1 skipped" in text
     assert "stopped" in text
     assert "began" in text or "begin" in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_plan_shows_live_runners_with_their_price(width: int) -> None:
+    """Price and unit of those that are tested or skipped, and for how many ticks others could not serve."""
+    offer = RunnerOffer(f"{URI}/apps/a/app", "single-shot", "720p-pixel-seconds")
+    priced = Capability("someone/app", "1.2.0", price=Price(2**64 - 1), runner=offer)
+    skip = Skip(ADDRESS, URI, "someone/app", "1.2.0", "unpaid", priced)
+    job = replace(make_job(), capability=replace(priced, price=Price(2**63), runner=replace(offer, unit="fixed")))
+    gone = RunnerStatus(
+        ADDRESS, URI, "someone/other", "1", "single-shot", None, "", "", "", state="gone", ticks=12, listed_at=1.0
+    )
+    plan = Plan("tick", 1, (job,), (skip,), (gone, replace(gone, state="listed")))
+    lines = render(*plan_tables(plan, width=width), width=width)
+    assert max(map(len, lines)) <= width
+    text = "".join("".join(lines).split())
+    assert f"{2**63}weiperrequest" in text
+    assert f"{2**64 - 1}weiper720p-pixel-second" in text
+    assert "1liverunnersthatcannotserve" in text
+    assert "12" in text
+    assert "gone" in text
 
 
 def test_text_from_outside_cannot_control_the_terminal() -> None:
