@@ -18,7 +18,6 @@ from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 from jobtester.simulator.live_runner.payment import PaymentLedger
 from jobtester.simulator.live_runner.service_port import ServicePort
 from jobtester.simulator.live_runner.signer import RemoteSigner
-from jobtester.simulator.live_video.channels import ChannelServer
 from jobtester.simulator.live_video.live_log import LiveLog
 from jobtester.simulator.live_video.orchestrator_port import LiveVideoPort
 from jobtester.simulator.orchestrator import Orchestrator
@@ -26,6 +25,7 @@ from jobtester.simulator.runner.known_inputs import KnownInputs
 from jobtester.simulator.scenario import Scenario
 from jobtester.simulator.server import start_listening
 from jobtester.simulator.service_listener import ServiceListener, create_tls_context, is_loopback, not_found_text
+from jobtester.simulator.trickle.server import TrickleServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,15 @@ class Network:
         await self.stop()
 
     def _create_service_port(self, node: Orchestrator, number: int, ledger: PaymentLedger) -> ServicePort:
-        channels = ChannelServer()
+        channels = TrickleServer()
         live_port = LiveVideoPort(node, channels, self.live_log, f"{self.scenario.seed}/{number}")
         self._live_ports.append(live_port)
         routes = (live_port.add_routes, channels.add_routes)
         return ServicePort(node, self.scenario.seed, number, ledger, self.job_log, routes)
+
+    @property
+    def _has_runners(self) -> bool:
+        return any(node.spec.runners or node.spec.live_runners for node in self.orchestrators)
 
     @property
     def logged_jobs(self) -> list[LoggedJob]:
@@ -137,7 +141,7 @@ class Network:
             for gateway in self.gateways.values():
                 stack.push_async_callback(gateway.stop)
                 await gateway.start()
-            if self.service_ports:
+            if self._has_runners:
                 stack.push_async_callback(self.signer.stop)
                 await self.signer.start()
             control = ControlPort(
@@ -198,7 +202,7 @@ class Network:
                 for gateway in self.gateways.values()
             ),
             f"Leaderboard: {self.leaderboard.url}",
-            *([f"remote signer: {self.signer.url}"] if self.service_ports else []),
+            *([f"remote signer: {self.signer.url}"] if self._has_runners else []),
             f"control: {self.control_url}",
         ]
 

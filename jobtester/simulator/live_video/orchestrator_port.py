@@ -28,7 +28,7 @@ _NO_CAPACITY = "insufficient capacity"
 class Channels(Protocol):
     """The trickle server of an orchestrator, as far as the orchestrator itself uses it."""
 
-    def create(self, name: str, content_type: str) -> None:
+    def create(self, name: str, content_type: str) -> object:
         """Open a channel."""
 
     def close(self, name: str) -> None:

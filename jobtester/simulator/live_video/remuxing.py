@@ -95,6 +95,8 @@ def open_output(queue: ChunkQueue, file_format: str) -> OutputContainer:
     options = {"flush_packets": "1"}
     if file_format == "flv":
         options["flvflags"] = "no_duration_filesize"
+    else:  # a reader knows where a frame ends, and does not wait for the next one
+        options["omit_video_pes_length"] = "0"
     return av.open(cast("Any", queue), "w", format=file_format, options=options)
 
 
