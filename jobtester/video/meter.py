@@ -30,13 +30,14 @@ class Measurement:
 
 
 def measure_video(frames: Sequence[FrameRecord], sent: SentFrames, measurement: Measurement) -> VideoMeasures:
-    """Return the measures of one video; takes up to some tenths of a second."""
-    arrived = sorted(
-        (frame for frame in frames if frame.arrived <= measurement.ended),
-        key=lambda frame: (frame.arrived, frame.index),
-    )
+    """Return the measures of one video; takes up to some tenths of a second.
+
+    `frames` are in the order of decoding; those of several outputs come one output after the other.
+    """
+    decoded = [frame for frame in frames if frame.arrived <= measurement.ended]
+    arrived = sorted(decoded, key=lambda frame: frame.arrived)
     return VideoMeasures(
-        output=_measure_output(arrived, measurement),
+        output=_measure_output(arrived, _find_longest_step(decoded), measurement),
         input=_measure_input(sent),
         delay=measure_delay(arrived, sent),
         picture=_measure_pictures(arrived, measurement.ended),
@@ -47,15 +48,21 @@ def measure_video(frames: Sequence[FrameRecord], sent: SentFrames, measurement: 
     )
 
 
-def _measure_output(frames: Sequence[FrameRecord], measurement: Measurement) -> OutputTiming:
+def _find_longest_step(frames: Sequence[FrameRecord]) -> float | None:
+    pts = [frame.pts_s for frame in frames if frame.pts_s is not None]
+    # Segments of a careless writer each begin at 0: a step back is no gap.
+    return max((later - earlier for earlier, later in pairwise(pts) if later >= earlier), default=None)
+
+
+def _measure_output(
+    frames: Sequence[FrameRecord], longest_pts_gap_s: float | None, measurement: Measurement
+) -> OutputTiming:
     ended = measurement.ended
     if not frames:
         waited = ended - measurement.started
         return OutputTiming(0, None, 0.0, 0.0, waited, int(waited > _STALL_S), int(waited > _LONG_STALL_S), None)
     gaps = [later - earlier for earlier, later in pairwise([*(frame.arrived for frame in frames), ended])]
     output_s = ended - frames[0].arrived
-    # Segments of a careless writer each begin at 0: a step back is no gap.
-    pts = [frame.pts_s for frame in sorted(frames, key=lambda frame: frame.index) if frame.pts_s is not None]
     return OutputTiming(
         frames=len(frames),
         first_frame_s=frames[0].arrived - measurement.started,
@@ -64,7 +71,7 @@ def _measure_output(frames: Sequence[FrameRecord], measurement: Measurement) -> 
         longest_gap_s=max(gaps),
         stalls_over_1s=sum(gap > _STALL_S for gap in gaps),
         stalls_over_10s=sum(gap > _LONG_STALL_S for gap in gaps),
-        longest_pts_gap_s=max((later - earlier for earlier, later in pairwise(pts) if later >= earlier), default=None),
+        longest_pts_gap_s=longest_pts_gap_s,
     )
 
 

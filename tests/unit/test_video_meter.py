@@ -108,6 +108,15 @@ def test_gaps_and_stalls(removed: tuple[int, int], longest: float, over_1s: int,
     assert (measures.output.stalls_over_1s, measures.output.stalls_over_10s) == (over_1s, over_10s)
 
 
+def test_times_in_the_stream_may_begin_again() -> None:
+    """Segments that each begin at 0, and a second output, make no gap; frames that are missing do."""
+    frames = [replace(record, pts_s=record.index % 24 / 24) for record in echo(9.8)]
+    assert measure(frames).output.longest_pts_gap_s == pytest.approx(1 / 24)
+    assert measure(frames[:30] + frames[40:]).output.longest_pts_gap_s == pytest.approx(11 / 24)
+    outputs = echo(4) + [replace(record, index=record.index - 96) for record in echo(8)[96:]]
+    assert measure(outputs).output.longest_pts_gap_s == pytest.approx(1 / 24)
+
+
 def test_a_stall_of_more_than_ten_seconds_is_both() -> None:
     """A long stall counts in both counts."""
     measures = measure(echo(2), ended=13.0)
