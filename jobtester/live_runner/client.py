@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -42,6 +43,7 @@ class LiveRunnerClient:
     sender: JobSender = field(init=False)
     _session: aiohttp.ClientSession | None = None
     _configured_session: aiohttp.ClientSession | None = None
+    _channel_session: aiohttp.ClientSession | None = None
     _files: FileFetcher | None = None
     _proxies: Proxies = field(default_factory=Proxies.from_environment)
 
@@ -55,6 +57,8 @@ class LiveRunnerClient:
             aiohttp.TCPConnector(ssl=False, limit=0, force_close=True, resolver=self._resolver)
         )
         self._configured_session = _open_session(aiohttp.TCPConnector(force_close=True))
+        # Segments follow each other within a second or two: a new handshake for each would add to their delay.
+        self._channel_session = _open_session(aiohttp.TCPConnector(ssl=False, limit=0, resolver=self._resolver))
         self._files = FileFetcher("", verify_tls=False, connect_s=CONNECT_S, user_agent=USER_AGENT, networks=networks)
 
     async def close(self) -> None:
@@ -64,6 +68,8 @@ class LiveRunnerClient:
         await self.sender.close()
         await self._session.close()
         await self._configured_session.close()
+        if self._channel_session is not None:
+            await self._channel_session.close()
         await self._files.close()
         await self._resolver.close()
 
@@ -125,6 +131,33 @@ class LiveRunnerClient:
             async with request as response:
                 return response.status, await read_bounded(response.content, max_bytes)
 
+    @asynccontextmanager
+    async def open_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: AsyncIterable[bytes] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request whose body or response may take as long as a video; the caller bounds it in size and time.
+
+        Only connecting has a limit of its own. Redirects are not followed. Raises as get() does.
+        """
+        assert self._channel_session is not None, "open() comes first"
+        async with asyncio.timeout(CONNECT_S):
+            await self._check_host(url)
+        request = self._channel_session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            **self._proxies.request_arguments(url),
+        )
+        async with request as response:
+            yield response
+
     async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
         """Fetch a file from an absolute URL; never raises for what it meets."""
         assert self._files is not None, "open() comes first"
@@ -166,7 +199,7 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
-        timeout=aiohttp.ClientTimeout(total=None, ceil_threshold=86_400),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, ceil_threshold=86_400),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # a few bytes of it may stand for gigabytes
     )

@@ -15,6 +15,14 @@ Several segments may be read at once, each by one reader. A segment that nobody 
 `segment.content.discard()`; bytes that nobody reads end the video with ReceiverTooSlowError after 8 MiB. Frames never
 come in bursts: those whose time has passed are skipped and counted.
 
+Write and read trickle channels, with `LiveRunnerClient.open_request`; nothing that a server does raises::
+
+    end = await ChannelWriter(open_request, url).write(segment.content async for segment in video.output)
+    async with ChannelReader(open_request, url, start=0) as reader:  # or NEXT, CURRENT
+        async for piece in reader:                             # piece.arrived, piece.number, piece.data
+            await decoder.feed(piece.data, piece.arrived)
+    reader.end.code, reader.end.message, reader.gaps           # why it ended, and what was missed
+
 Receive MPEG-TS (segments one after the other) or FLV::
 
     options = DecoderOptions(form, container="mpegts", stills=6, limits=DecoderLimits.for_video(form, seconds=60))
