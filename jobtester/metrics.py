@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
 
 from jobtester import __version__
 from jobtester.domain.jobs import Job
@@ -59,13 +60,30 @@ class _BoundedGauge(Gauge):
         return super().labels(*values, **named_values)
 
 
+class _RegionCollector(CollectorRegistry):
+    # Adds the region to every series, so that several testers in one Prometheus are told apart by it.
+
+    def __init__(self, registry: CollectorRegistry, region: str) -> None:
+        super().__init__()
+        self._registry, self._labels = registry, {"region": region} if region else {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every series of the registry with the region."""
+        for family in self._registry.collect():
+            labeled = Metric(family.name, family.documentation, family.type, family.unit)
+            labeled.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in family.samples]
+            yield labeled
+
+
 class Metrics:
     """Every series of one daemon, one attribute each.
 
     Labels come from bounded sets: pipelines, reason codes, states; never free text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, region: Callable[[], str] = lambda: "") -> None:
+        self._region = region  # may change while the daemon runs
+        self._exported: set[tuple[str, ...]] = set()
         registry = self.registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram, bounded_gauge = partial(Histogram, registry=registry), partial(_BoundedGauge, registry=registry)
@@ -112,6 +130,14 @@ class Metrics:
                 ("delay_p50_s", "delay_seconds", "Newest live video: median delay from input to output"),
             )
         }
+        self.capability_up = gauge(
+            "jobtester_capability_up",
+            "1 if the last scored job of a capability passed, 0 if it failed; only of what is tested",
+            _CAPABILITY_LABELS,
+        )
+        self.capabilities_cut = gauge(
+            "jobtester_capabilities_cut", "Capabilities without a series, because there are more than allowed"
+        )
         self.skipped = counter("jobtester_jobs_skipped", "Planned jobs that were not sent", ["reason"])
         self.in_flight = gauge("jobtester_jobs_in_flight", "Jobs sent and not answered")
         self.attribution = counter("jobtester_attribution", "Results by how sure it is who served the job", ["kind"])
@@ -190,6 +216,17 @@ class Metrics:
             if job.key in streaks:
                 self.unscored_ticks.labels(*capability_labels(job)).set(streaks[job.key])
 
+    def export_capabilities(self, up: Mapping[tuple[str, ...], bool], limit: int) -> None:
+        """Export which capabilities pass, at most `limit`; those that fail come first, for their alerts."""
+        chosen = dict(sorted(up.items(), key=lambda item: (item[1], item[0]))[:limit])
+        # One by one: whoever reads meanwhile must not find an empty list, which would end every alert.
+        for labels in self._exported - chosen.keys():
+            self.capability_up.remove(*labels)
+        for labels, is_up in chosen.items():
+            self.capability_up.labels(*labels).set(int(is_up))
+        self._exported = set(chosen)
+        self.capabilities_cut.set(len(up) - len(chosen))
+
     def start_series(self, slugs: Iterable[str], streaming_slugs: Iterable[str] = ()) -> None:
         """Start the series of each pipeline at 0; those of tokens only for `streaming_slugs`."""
         # A series that begins with its first event has no increase, so alerts would miss that.
@@ -208,4 +245,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(_RegionCollector(self.registry, self._region()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobtester.checks.chat import TOKEN_LIMIT
 from jobtester.checks.checker import AnswerChecker
 from jobtester.configuration import Configuration
+from jobtester.daemon.change_observer import ChangeObserver
 from jobtester.daemon.config_watcher import ConfigWatcher
 from jobtester.daemon.daemon import Daemon
 from jobtester.daemon.incoming import ExternalResultReceiver, GatewayEventQueue
@@ -25,6 +26,7 @@ from jobtester.daemon.reconfiguration import (
 )
 from jobtester.daemon.runtime import collect_garbage
 from jobtester.daemon.supervisor import report_loop_errors
+from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.plan import Selection
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, PortInUseError, StoreError
@@ -71,7 +73,7 @@ async def open_daemon(
     settings = configuration.settings
     in_force = ConfigurationInForce(configuration)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(lambda: in_force.settings.region)
         metrics.start_series(configuration.catalogue, streaming_pipelines(configuration.catalogue))
         crashes = CrashBoundary(metrics.count_internal_error)
         stack.callback(report_loop_errors(crashes))
@@ -98,9 +100,13 @@ async def open_daemon(
         async def apply_changes() -> None:
             await reconfiguration.apply_pending()
 
+        changes = ChangeObserver(lambda: in_force.settings, metrics, notifier)
+        if owner:
+            await _restore_changes(changes, Queries(database))
+
         def finish_tick(report: TickReport) -> None:
+            changes.finish(report)
             if notifier is not None:
-                notifier.enqueue(report)
                 collect_garbage()  # now, while no job is being timed
 
         live_runner = await open_live_runner(settings.live_runner, journal, metrics)
@@ -111,7 +117,7 @@ async def open_daemon(
             planner, checker, ticks, results, metrics,
             on_recorded=delivery.wake if delivery is not None else lambda: None,
             is_posting=is_posting,
-            observers=observers,
+            observers=(*observers, changes),
             before_tick=apply_changes,
             on_tick_finished=finish_tick,
         )  # fmt: skip
@@ -165,6 +171,15 @@ async def open_daemon(
             notifier=notifier,
             config_watcher=watcher,
             port=actual_port,
+        )
+
+
+async def _restore_changes(changes: ChangeObserver, queries: Queries) -> None:
+    """Begin with what the store holds, so that the first tick reports only what is new."""
+    with contextlib.suppress(StoreError):  # then the first tick reports everything that fails
+        changes.tracker.restore(
+            (CapabilityKey(row.orchestrator, row.service_uri, row.pipeline, row.model, row.kind), row.newest.outcome)
+            for row in await queries.matrix(recent=1)
         )
 
 

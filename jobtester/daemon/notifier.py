@@ -11,11 +11,11 @@ import aiohttp
 import structlog
 
 from jobtester import __version__
-from jobtester.domain.tick_report import TickReport
+from jobtester.daemon.notification import Notification
+from jobtester.daemon.notification_formats import write_body
 from jobtester.errors import CrashBoundary
 from jobtester.http import Proxies, sign_body
 from jobtester.settings.operator_sections import NotifySettings
-from jobtester.web.schemas import TickSchema
 
 log = structlog.get_logger()
 
@@ -31,36 +31,37 @@ class Notifier:
     first_pause_s: float = 1.0
     max_attempts: int = 5
     crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
-    _reports: asyncio.Queue[TickReport] = field(default_factory=lambda: asyncio.Queue(_MAX_QUEUED))
+    _reports: asyncio.Queue[Notification] = field(default_factory=lambda: asyncio.Queue(_MAX_QUEUED))
 
-    def enqueue(self, report: TickReport) -> None:
-        """Queue a report without waiting. When the queue is full, the oldest report is dropped."""
-        if self.settings().url is None:
+    def enqueue(self, notification: Notification) -> None:
+        """Queue a tick's report without waiting, if there is news. When the queue is full, the oldest is dropped."""
+        settings = self.settings()
+        if settings.url is None or (settings.when == "change" and not notification.is_change):
             return
         if self._reports.full():
             self._reports.get_nowait()
             log.warning("notification_dropped", problem=f"{_MAX_QUEUED} reports wait already")
-        self._reports.put_nowait(report)
+        self._reports.put_nowait(notification)
 
     async def run(self) -> None:
         """Post queued reports, until canceled."""
         async with aiohttp.ClientSession(
             # aiohttp rounds a total of 5 s or more up to a whole second of the loop's clock unless told otherwise.
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S, ceil_threshold=86_400),
-            headers={"User-Agent": f"livepeer-job-tester/{__version__}", "Content-Type": "application/json"},
+            headers={"User-Agent": f"livepeer-job-tester/{__version__}"},
         ) as session:
             while True:
-                report = await self._reports.get()
-                with self.crashes.unit("notification", tick=report.tick):
-                    await self._post(session, report)
+                notification = await self._reports.get()
+                with self.crashes.unit("notification", tick=notification.report.tick):
+                    await self._post(session, notification)
 
-    async def _post(self, session: aiohttp.ClientSession, report: TickReport) -> None:
+    async def _post(self, session: aiohttp.ClientSession, notification: Notification) -> None:
         """Post one report, again after a growing pause if need be. An answer 4xx is final, but for 408 and 429."""
         settings = self.settings()
         if settings.url is None:
             return
-        body = TickSchema.from_report(report).to_json()
-        headers = {}
+        body, content_type = write_body(notification, settings)
+        headers = {"Content-Type": content_type}
         if settings.secret is not None:
             headers["Authorization"] = sign_body(settings.secret.get_secret_value(), body)
         url = settings.url.get_secret_value()
@@ -79,4 +80,9 @@ class Notifier:
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 problem = type(error).__name__
         # The host alone: the path of such a URL is often a secret.
-        log.error("notification_lost", tick=report.tick, host=urlsplit(url).hostname, problem=f"notify.url: {problem}")
+        log.error(
+            "notification_lost",
+            tick=notification.report.tick,
+            host=urlsplit(url).hostname,
+            problem=f"notify.url: {problem}",
+        )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, create_model, model_validator
 
+from jobtester.settings.message_template import MessageTemplate, check_json_template
 from jobtester.settings.types import (
     Cron,
     HeaderName,
@@ -17,6 +19,7 @@ from jobtester.settings.types import (
     SecretAddress,
     Section,
     Timezone,
+    WebAddress,
 )
 
 _MAX_PAUSE_S = 366 * 86_400
@@ -27,6 +30,9 @@ class ServerSettings(Section):
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - the gateway must reach it
     port: int = Field(7934, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    public_url: WebAddress | None = Field(
+        None, description="where people reach the pages, for links in notifications and feeds"
+    )
     read_token: ReadToken | None = Field(
         None, description="bearer token or password for pages and API; unset: everybody may read"
     )
@@ -53,10 +59,39 @@ class ServerSettings(Section):
 
 
 class NotifySettings(Section):
-    """Where each tick's report is posted."""
+    """Where each tick's report is posted, when, and in which format; see docs/operations.md."""
 
-    url: SecretAddress | None = Field(None, description="address that each tick's job report is posted to, as JSON")
+    url: SecretAddress | None = Field(None, description="address that each tick's report is posted to")
     secret: SecretStr | None = Field(None, description="key that signs the report, like stats")
+    when: Literal["tick", "change"] = Field(
+        "tick", description="after every tick, or only where something newly fails, recovers or the tick ends otherwise"
+    )
+    format: Literal["json", "slack", "discord", "template"] = Field(
+        "json", description="json: the tick as in the API; slack and discord: their webhooks; template: your own text"
+    )
+    template: MessageTemplate = Field("", description="text with $fields, for format = template")
+    template_type: Literal["text", "json"] = Field(
+        "text", description="what the template makes; in json, fields are escaped inside of quotes"
+    )
+
+    @model_validator(mode="after")
+    def _check_template(self) -> NotifySettings:
+        if self.format == "template" and not self.template:
+            raise ValueError('format = "template" needs a template')
+        if self.template and self.template_type == "json":
+            check_json_template(self.template)
+        return self
+
+
+class MetricsSettings(Section):
+    """Which series /metrics has beside the usual ones."""
+
+    capabilities: bool = Field(
+        True, description="export jobtester_capability_up for each capability of an orchestrator"
+    )
+    max_capabilities: int = Field(
+        3_000, ge=1, le=50_000, description="series of jobtester_capability_up; failing capabilities come first"
+    )
 
 
 # `from` is a keyword of Python, so a class cannot declare it.

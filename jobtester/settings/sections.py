@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from jobtester.domain.orchestrators import parse_endpoint
 from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
-from jobtester.settings.operator_sections import NotifySettings, PauseSettings, ServerSettings
+from jobtester.settings.operator_sections import MetricsSettings, NotifySettings, PauseSettings, ServerSettings
 from jobtester.settings.types import (
     Cron,
     Duration,
@@ -220,6 +220,7 @@ class Tables(Section):
     budget: BudgetSettings = BudgetSettings()
     pause: list[PauseSettings] = Field([], description="windows of maintenance, in which orchestrators are not tested")
     notify: NotifySettings = NotifySettings()
+    metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
     pipelines: dict[str, dict[str, Any]] = Field({}, description="overrides of built-in pipelines, and new ones")
 

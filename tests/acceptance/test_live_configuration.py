@@ -20,6 +20,7 @@ from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec
 from tests.harness.live_runners import LOOPBACK, FakeOrchestrator, fake_orchestrators, tester_tables
+from tests.harness.metrics import without_region
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
 from tests.harness.waiting import until
@@ -68,7 +69,7 @@ async def daemon_with_file(
 async def read_metric(base: str, name: str) -> float:
     """Read one figure without labels from /metrics."""
     async with aiohttp.ClientSession() as session, session.get(f"{base}/metrics") as response:
-        text = await response.text()
+        text = without_region(await response.text())
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 

@@ -263,6 +263,8 @@ def test_examples_of_keys_are_usable() -> None:
         elif section == "pause":
             others = {"cron": "@weekly"} if key == "duration" else {"duration": "1h"} if key == "cron" else {}
             content["pause"] = [{"until": "2030-01-01", "reason": "why", **others, key: value}]
+        elif path == "notify.template_type":
+            content["notify"] = {key: value, "template": "{}"}
         elif path == "server.proxy_user_header":
             content["server"] = {key: value, "trusted_proxy": ["10.0.0.0/8"]}
         elif "." in path:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.harness.metrics import without_region
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -101,7 +103,8 @@ class Project:
 
     def metric(self, name: str) -> float:
         """Return the value of a metric without labels."""
-        return next(float(line.split()[1]) for line in self.get("/metrics").splitlines() if line.startswith(f"{name} "))
+        lines = without_region(self.get("/metrics")).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def run_python(self, service: str, code: str) -> str:
         """Run Python inside a service's container."""

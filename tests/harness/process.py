@@ -16,6 +16,7 @@ import aiohttp
 import tomli_w
 
 from jobtester.simulator.network import Network
+from tests.harness.metrics import without_region
 from tests.harness.simulated import config_tables
 from tests.harness.waiting import until
 
@@ -154,7 +155,7 @@ class DaemonProcess:
 
             async def is_delivered() -> bool:
                 async with session.get(url) as response:
-                    return expected_line in (await response.text()).splitlines()
+                    return expected_line in without_region(await response.text()).splitlines()
 
             await until(is_delivered, f"{count} stats are delivered", pause_s=0.1)
 

@@ -9,9 +9,11 @@ from typing import Any, Literal, NoReturn
 import aiohttp
 import pytest
 
+from jobtester.daemon.notification import Notification
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.harness.metrics import without_region
 from tests.harness.simulated import SimulatedTester, simulated_tester
 from tests.harness.store import open_database
 from tests.harness.waiting import until
@@ -91,7 +93,9 @@ async def test_a_seam_that_raises(tmp_path: Path, seam: str, mode: Literal["quer
         metric = f'jobtester_internal_errors_total{{component="{component}"}}'
         url = f"http://127.0.0.1:{tester.daemon.port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
-            lines = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[:1] != "#")
+            lines = dict(
+                line.rsplit(" ", 1) for line in without_region(await response.text()).splitlines() if line[:1] != "#"
+            )
         assert float(lines[metric]) >= 1
         setattr(owner, name, working)
         after = await tester.tick()
@@ -157,7 +161,7 @@ async def test_a_component_survives_an_error_of_one_round(tmp_path: Path, seam: 
             if seam == "event":
                 daemon.events.enqueue(None, None)  # type: ignore[arg-type]
             if seam == "notification":
-                daemon.notifier._reports.put_nowait(TickReport("t", "test", 0.0))
+                daemon.notifier._reports.put_nowait(Notification(TickReport("t", "test", 0.0)))
             if seam == "loop":
                 asyncio.get_running_loop().call_soon(BrokenCollaborator(None)._fail)
             if seam == "reload":

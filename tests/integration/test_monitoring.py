@@ -131,6 +131,47 @@ def test_known_series_start_at_nothing() -> None:
     assert not any(name.endswith("_created") for name, _ in samples)
 
 
+def test_capabilities_have_a_series_each_up_to_a_limit() -> None:
+    """Failing ones come first, the rest is counted, and what is not tested any more has none."""
+    fresh = Metrics(lambda: "FRA")
+    up: dict[tuple[str, ...], bool] = {(f"0x{number}", "llm", "", "m"): number != 7 for number in range(10)}
+    fresh.export_capabilities(up, 3)
+    lines = fresh.render().decode().splitlines()
+    series = [line for line in lines if line.startswith("jobtester_capability_up{")]
+    assert len(series) == 3
+    assert 'jobtester_capability_up{app="",model="m",orchestrator="0x7",pipeline="llm",region="FRA"} 0.0' in series
+    assert 'jobtester_capabilities_cut{region="FRA"} 7.0' in lines
+    fresh.export_capabilities({}, 3)
+    assert "jobtester_capability_up{" not in fresh.render().decode()
+
+
+async def test_each_tested_capability_is_up_or_down(tmp_path: Path) -> None:
+    """As the last scored job says; the key turns the series off, and a region stands on every series."""
+    scenario = generate(
+        seed=3, orchestrators=4, pipelines=("llm",), latency_s=(0.0, 0.01), fault_share=0.5,
+        fault_names=("garbage_json",), gateways=(GatewaySpec("one"),),
+    )  # fmt: skip
+    async with simulated_tester(scenario, tmp_path) as tester:
+        await tester.tick()
+        metrics, rows = tester.daemon.coordinator.metrics, await tester.results()
+        samples = [
+            sample
+            for family in text_string_to_metric_families(metrics.render().decode())
+            for sample in family.samples
+        ]  # fmt: skip
+        up = {
+            sample.labels["orchestrator"]: sample.value
+            for sample in samples
+            if sample.name == "jobtester_capability_up"
+        }
+        assert up == {row.orchestrator: float(row.outcome == "passed") for row in rows}
+        assert set(up.values()) == {0.0, 1.0}
+        assert {sample.labels.get("region") for sample in samples} == {"FRA"}
+    async with simulated_tester(scenario, tmp_path, metrics={"capabilities": False}) as tester:
+        await tester.tick()
+        assert b"jobtester_capability_up{" not in tester.daemon.coordinator.metrics.render()
+
+
 def test_series_stay_bounded_whatever_the_network_names() -> None:
     """Of orchestrators and models that come and go, only those that passed last keep a series."""
     fresh = Metrics()
@@ -155,7 +196,7 @@ async def test_apps_have_series_as_pipelines_do(tmp_path: Path) -> None:
         async with session.get(f"http://127.0.0.1:{daemon.port}/metrics") as answer:
             text = await answer.text()
     samples = {
-        (sample.name, *sorted(sample.labels.items())): sample.value
+        (sample.name, *sorted(item for item in sample.labels.items() if item[0] != "region")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -219,7 +260,10 @@ def test_promtool_finds_nothing_wrong() -> None:
 def test_every_query_of_the_dashboard_can_be_read_by_prometheus(tmp_path: Path) -> None:
     """Written as rules, with the variables filled in, they pass its own parser."""
     filled = [
-        expression.replace("$instance", ".*").replace("$pipeline", ".*").replace("$__interval", "5m")
+        expression.replace("$instance", ".*")
+        .replace("$pipeline", ".*")
+        .replace("$region", ".*")
+        .replace("$__interval", "5m")
         for _, expression in expressions()
     ]
     assert len(filled) > 25
@@ -238,7 +282,8 @@ def test_every_query_of_the_dashboard_can_be_read_by_prometheus(tmp_path: Path) 
     ("before", "after"),
     [("> 2 * jobtester", "> 9 * jobtester"), ("> 3600", "> 36000"), ('kind="refuted"', 'kind="missing"'),
      ('outcome="passed"}[3h])) == 0', 'outcome="passed"}[3h])) >= 0'), ("successful == 0", "successful == 2"),
-     ("gateway_up == 0", "gateway_up >= 0")],
+     ("gateway_up == 0", "gateway_up >= 0"), ("(jobtester_capability_up) == 1", "(jobtester_capability_up) == 0"),
+     ("region) (jobtester_capability_up)) > 1", "region) (jobtester_capability_up)) > 3")],
 )  # fmt: skip
 def test_the_rules_tests_notice_a_wrong_rule(before: str, after: str, tmp_path: Path) -> None:
     """A rule that is changed fails its test: the tests of the rules are worth something."""

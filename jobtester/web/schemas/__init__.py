@@ -30,6 +30,7 @@ from jobtester.web.schemas.results import (
 from jobtester.web.schemas.ticks import (
     InFlightSchema,
     LiveSchema,
+    NotificationSchema,
     PeerSchema,
     ProgressSchema,
     SlowResultSchema,
@@ -50,6 +51,7 @@ __all__ = [
     "InFlightSchema",
     "LiveSchema",
     "NoteSchema",
+    "NotificationSchema",
     "OpenApiSchema",
     "OrchestratorPageSchema",
     "OrchestratorSchema",

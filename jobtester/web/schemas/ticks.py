@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from jobtester.domain.reasons import Outcome
+from jobtester.domain.tick_changes import CapabilityChange, TickChanges
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.ticks import TickRow
 from jobtester.web.context import ProgressView
@@ -71,6 +72,69 @@ class TickSchema(Schema):
         """Return the schema of a tick that has just ended or still runs."""
         values = report.as_json()
         return cls.model_validate(values | {"id": report.tick, "report": values})
+
+
+class ChangeSchema(Schema):
+    """A capability that newly fails or passes again, with the result that shows it."""
+
+    orchestrator: Address
+    service_uri: str
+    pipeline: str
+    model: str
+    reason: str = Field(description="the reason code of a failure, empty for a pass")
+    result: str
+    result_url: str = Field(description="empty without server.public_url")
+    orchestrator_url: str
+
+
+class NotificationSchema(TickSchema):
+    """A finished tick as it is posted to notify.url, with what it changed."""
+
+    region: str
+    tick_url: str = Field(description="empty without server.public_url")
+    failing: list[ChangeSchema] = Field(description="what newly fails; the first 200")
+    recovered: list[ChangeSchema] = Field(description="what passes again; the first 200")
+    failing_count: Count
+    recovered_count: Count
+    still_failing_count: Count = Field(description="capabilities that failed in this tick and before it")
+
+    @classmethod
+    def from_changes(
+        cls,
+        report: TickReport,
+        changes: TickChanges,
+        *,
+        region: str,
+        tick_url: str,
+        max_changes: int,
+        urls: Callable[[CapabilityChange], tuple[str, str]],
+    ) -> Self:
+        """Return the schema of a tick and what it changed; `urls` returns the pages of result and orchestrator."""
+
+        def items(found: Sequence[CapabilityChange]) -> list[ChangeSchema]:
+            return [
+                ChangeSchema(
+                    **{
+                        name: getattr(change.key, name) for name in ("orchestrator", "service_uri", "pipeline", "model")
+                    },
+                    reason=change.reason,
+                    result=change.result,
+                    result_url=urls(change)[0],
+                    orchestrator_url=urls(change)[1],
+                )
+                for change in found[:max_changes]
+            ]
+
+        return cls(
+            **dict(TickSchema.from_report(report)),
+            region=region,
+            tick_url=tick_url,
+            failing=items(changes.failing),
+            recovered=items(changes.recovered),
+            failing_count=len(changes.failing),
+            recovered_count=len(changes.recovered),
+            still_failing_count=changes.still_failing,
+        )
 
 
 class SlowResultSchema(Schema):
