@@ -14,11 +14,19 @@ from jobtester.cli.simulate import load_scenario
 from jobtester.cli.tables import make_console
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
+from jobtester.domain.orchestrators import LIVE_VIDEO
 from jobtester.logs import configure_logs
 from jobtester.simulator.network import Network
 
 _BANNER = "This network is SIMULATED: every orchestrator, answer and score below is made up."
 _STAY_PORT = 7934
+# Long enough for every fault to show, and short enough to watch.
+_LIVE_VIDEO_PIPELINE = {
+    "timeout": "8s",
+    "cold_timeout": "8s",
+    "video": {"width": 256, "height": 256, "duration": "9s", "max_gap": "2s", "max_reaction": "3s"},
+    "per_model": {"streamdiffusion": {"video": {"passes_through": True}}},
+}
 _BATCH_PIPELINES = (
     "text-to-image", "image-to-image", "image-to-video", "upscale", "audio-to-text", "segment-anything-2", "llm",
     "image-to-text", "text-to-speech",
@@ -83,6 +91,7 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
                 "overlap": gateway.spec.mode == "tester" and network.scenario.name == "overlap",
                 "after_disconnect": "1s",
                 "first_ask": "3s",
+                "live_video": 4,
             }
             for name, gateway in network.gateways.items()
         ],
@@ -97,9 +106,20 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
             "probe": "reserve",
             "payment": {"signer_url": network.signer.url, "max_price_per_job": "0.001 ETH"} if has_runners else {},
         },
+        "live_video": _live_video_table(network),
         "pipelines": {
             **{slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
             "hello-world": {"timeout": "10s", "cold_timeout": "10s"},
             "echo": _ECHO,
+            LIVE_VIDEO: _LIVE_VIDEO_PIPELINE,
         },
     }
+
+
+def _live_video_table(network: Network) -> dict[str, Any]:
+    """Return how simulated gateways reach the tester for live video; nothing where no orchestrator offers it."""
+    nodes = network.scenario.orchestrators
+    if not any(model.pipeline == LIVE_VIDEO for node in nodes for model in node.models):
+        return {}
+    port = network.scenario.gateways[0].live.callback_port
+    return {"callback_host": "127.0.0.1", "listen": "127.0.0.1", "port": port, "spacing": "1s", "pool_refresh": "36s"}

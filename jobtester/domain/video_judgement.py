@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobtester.domain.exchanges import Ending
-from jobtester.domain.reasons import Verdict
+from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.stream_status import DEGRADED_INPUT, ERROR, StreamTrace
 from jobtester.domain.video_measures import VideoMeasures
 
@@ -80,7 +80,13 @@ def judge_stream(run: StreamRun, service_uri: str, video: VideoMeasures, bar: Vi
     verdict = _judge_runner(run) or judge_video(
         video, bar, ended_early_s=run.ended_early_s, output_problem=run.output_problem
     )
-    return _judge_reaction(verdict, run.trace, video, bar)
+    verdict = _judge_reaction(verdict, run.trace, video, bar)
+    if verdict.outcome is Outcome.FAILED and any(state == DEGRADED_INPUT for _, state in run.trace.states):
+        line = (
+            f"The runner received too few frames, which may be the tester's or the gateway's fault. {verdict.message}"
+        )
+        return Verdict.from_code("tester_fault", line)
+    return verdict
 
 
 def judge_video(
@@ -149,7 +155,9 @@ def _judge_nobody(run: StreamRun) -> Verdict:
         return Verdict.from_code(
             "tester_fault", "The gateway never called the tester back; see live_video.callback_host."
         )
-    return Verdict.from_code("gateway_fault", "The gateway named no orchestrator for the stream.")
+    return Verdict.from_code(
+        "unproven", "The gateway never named the stream's orchestrator, whose runner sent no event."
+    )
 
 
 def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
@@ -160,8 +168,6 @@ def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
     if sent.late_share > _MAX_LATE_SHARE:
         line = f"{sent.late_share:.0%} of the tester's own frames were late; its machine has too much to do."
         return Verdict.from_code("tester_fault", line)
-    if any(state == DEGRADED_INPUT for _, state in run.trace.states):
-        return Verdict.from_code("tester_fault", "The runner received too few frames of the tester's.")
     return None
 
 

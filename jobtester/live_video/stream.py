@@ -18,7 +18,7 @@ from jobtester.video.byte_stream import ReceiverTooSlowError, VideoInputError
 from jobtester.video.decoder import DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.frame_schedule import SentFrames
-from jobtester.video.pattern import VideoFormat
+from jobtester.video.pattern import SCENE_S, VideoFormat
 from jobtester.video.video_input import VideoInput
 
 _POLL_S = 1.0
@@ -27,6 +27,7 @@ _CLOSE_S = 5.0  # an output ends so soon after its input at the latest
 _START_CALL_S = 30.0  # a gateway looks for an orchestrator before it answers
 _MAX_FAILED_POLLS = 5
 _STILLS = 6
+_MIN_BEFORE_UPDATE_S = 2 * SCENE_S + 0.5  # a reaction is seen by comparing with a dark and a bright scene before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,8 @@ class LiveStream:
         try:
             await self._wait_over_or(self._first_frame, until=self._started + self._plan.start_limit_s)
             if self._first_frame_at is not None:
-                await self._wait_over_or(None, until=self._first_frame_at + self._plan.duration_s / 3)
+                update_s = max(self._plan.duration_s / 3, _MIN_BEFORE_UPDATE_S)
+                await self._wait_over_or(None, until=self._first_frame_at + update_s)
                 await self._update()
                 await self._wait_over_or(None, until=self._first_frame_at + self._plan.duration_s)
         finally:

@@ -70,7 +70,7 @@ UNSCORED = [
     ("nobody, fresh pool", replace(RUN, trace=NOBODY), NOTHING, "not_started"),
     ("nobody, failed lately", replace(RUN, trace=NOBODY, seconds_since_failure=100.0), NOTHING, "out_of_pool"),
     ("nobody of too many", replace(RUN, trace=NOBODY, candidates=21), NOTHING, "too_many_candidates"),
-    ("nobody is named", replace(RUN, trace=StreamTrace()), GOOD, "gateway_fault"),
+    ("nobody is named", replace(RUN, trace=StreamTrace()), GOOD, "unproven"),
     (
         "never called back",
         replace(RUN, trace=StreamTrace(), was_asked=False, was_input_taken=False),
