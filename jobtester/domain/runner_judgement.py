@@ -57,9 +57,14 @@ def judge_runner(
         is_in_session: whether the orchestrator had reserved a session of the app for the request.
     """
     verdict = _judge_answer(exchange, findings, attribution, connection, is_in_session=is_in_session)
-    if is_listed_elsewhere and verdict.outcome is Outcome.FAILED:
-        return Verdict.from_code("unlisted", f"{verdict.code}: {verdict.message}")
-    return verdict
+    return excuse_unlisted(verdict) if is_listed_elsewhere else verdict
+
+
+def excuse_unlisted(verdict: Verdict) -> Verdict:
+    """Return the verdict on an app that only a directory lists: a failure is not held against the orchestrator."""
+    if verdict.outcome is not Outcome.FAILED:
+        return verdict
+    return Verdict.from_code("unlisted", f"{verdict.code}: {verdict.message}")
 
 
 def _judge_answer(

@@ -42,7 +42,7 @@ class DirectLease:
             line = f"direct: the runner's URL {self.runner_url} is not at {self.service_uri}"
             return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
         location = exchange.headers.get("location", "")
-        if exchange.status in REDIRECTS and parse_endpoint(_join(f"{self.runner_url}/", location)) != target:
+        if exchange.status in REDIRECTS and parse_endpoint(join_url(f"{self.runner_url}/", location)) != target:
             line = f"direct: {self.service_uri} sent the job on to {location[:200]}, which was not followed"
             return TargetingResult(Attribution(AttributionKind.REFUTED, (line,)))
         line = f"direct: the job went to {self.runner_url}, at the advertised service URI"
@@ -140,7 +140,7 @@ class LiveRunnerPeer:
     def file_url(self, job: Job, url: str) -> str:
         """Return a file's whole URL; what is relative is relative to the app."""
         assert job.capability.runner is not None
-        return _join(f"{job.capability.runner.url}/", url)
+        return join_url(f"{job.capability.runner.url}/", url)
 
     def on_taken(self, job: Job) -> None:
         """Do nothing: no job waits for another here."""
@@ -167,7 +167,8 @@ class LiveRunnerPeer:
         """Do nothing: who served a job is known at once."""
 
 
-def _join(base: str, url: str) -> str:
+def join_url(base: str, url: str) -> str:
+    """Return the whole URL of what may be relative to `base`; what is no URL stays as it is."""
     try:
         return urljoin(base, url)
     except ValueError:  # brackets that do not match

@@ -6,8 +6,8 @@ import asyncio
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -122,7 +122,7 @@ class SessionKeeper:
 
     async def stop_left_over(self) -> None:
         """Stop every session of the journal that no running job holds, side by side; a few seconds at most."""
-        with CrashBoundary(self.metrics.count_internal_error).unit("cleanup"):
+        with CrashBoundary(self.metrics.count_internal_error).unit("cleanup"), _logging_store_errors():
             rows = [row for row in await self.journal.open_sessions() if row.job not in self._active]
             by_origin: defaultdict[tuple[str, int] | None, list[SessionRow]] = defaultdict(list)
             for row in rows:
@@ -141,13 +141,8 @@ class SessionKeeper:
     def _start(self, work: Any, name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._stopping.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._stopping.discard)
         return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._stopping.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("runner_session_not_recorded", problem=str(error))
 
     def _lock(self, url: str) -> asyncio.Lock:
         lock = self._locks.get(url)
@@ -218,7 +213,8 @@ class SessionKeeper:
                 outcome = "unknown"
                 if session.control_url:
                     outcome = "stopped" if await self._stop(session.control_url) else "left_open"
-            await self._settle(job.id, outcome, job.target.service_uri)
+            with _logging_store_errors():  # its row stays, and the next start finds the session stopped
+                await self._settle(job.id, outcome, job.target.service_uri)
         finally:
             self._active.discard(job.id)
 
@@ -283,3 +279,12 @@ class SessionKeeper:
             self.metrics.runner_sessions_open.set(len(await self.journal.open_sessions()))
         except StoreError as error:
             log.debug("runner_sessions_not_counted", problem=str(error))
+
+
+@contextmanager
+def _logging_store_errors() -> Iterator[None]:
+    """Go on although the journal cannot be written, e.g. because the disk is full."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("runner_session_not_recorded", problem=str(error))

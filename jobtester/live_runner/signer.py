@@ -115,8 +115,8 @@ class RemoteSigner:
             body["state"] = state
         payer = await self.payer()
         answer = await self._post("/generate-live-payment", body)
-        payment, credentials = (str(answer.get(name, "")) for name in ("payment", "segCreds"))
-        if not _OPAQUE.fullmatch(payment) or not _OPAQUE.fullmatch(credentials):
+        payment, credentials = (_read_opaque(answer.get(name)) for name in ("payment", "segCreds"))
+        if not payment or not credentials:
             raise SignerError(f"the signer at {self.shown_url} answers without a payment")
         headers = {"Livepeer-Payment": payment, "Livepeer-Segment": credentials, "Livepeer-Payer-Address": payer}
         return SignedPayment(headers, answer.get("state"))
@@ -152,6 +152,10 @@ class RemoteSigner:
         if not isinstance(answer, dict):
             raise SignerError(f"{where} does not answer with a JSON object")
         return answer
+
+
+def _read_opaque(value: object) -> str:
+    return value if isinstance(value, str) and _OPAQUE.fullmatch(value) else ""
 
 
 def is_known_unit(unit: str) -> bool:

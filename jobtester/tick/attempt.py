@@ -108,11 +108,17 @@ class AttemptTools:
         """Return what a job sends."""
         return self.requests.build(self.catalogue[job.definition], job.model)
 
-    async def check_answer(self, job: Job, request: Request, exchange: Exchange, peer: JobPeer) -> CheckedAnswer:
-        """Check an answer that is called a success; one that is none has nothing to check."""
+    async def check_answer(
+        self, job: Job, request: Request, exchange: Exchange, peer: JobPeer, locate: Callable[[str], str] | None = None
+    ) -> CheckedAnswer:
+        """Check an answer that is called a success; one that is none has nothing to check.
+
+        `locate` returns the whole URL of a file that the answer names; None where the peer does.
+        """
         if not exchange.gateway_reports_success or request.takes_any_answer:
             return CheckedAnswer()
-        fetch = partial(_fetch_file, peer, job, self.limits.max_artifact)
+        locate = locate or partial(peer.file_url, job)
+        fetch = partial(_fetch_file, peer, locate, self.limits.max_artifact)
         max_kept = self.limits.max_kept
         checked = await self.checker.check(request.expectation, exchange.body, fetch=fetch, max_kept_bytes=max_kept)
         self.token_limits.learn(self.catalogue[job.definition], job.model, checked.notes)
@@ -162,8 +168,8 @@ def with_line(attribution: Attribution, line: str) -> Attribution:
     return attribution.with_evidence(attribution.kind, line)
 
 
-async def _fetch_file(peer: JobPeer, job: Job, max_bytes: int, url: str) -> ResultFile:
-    return await peer.client.fetch(peer.file_url(job, url), timeout_s=_FILE_TIMEOUT_S, max_bytes=max_bytes)
+async def _fetch_file(peer: JobPeer, locate: Callable[[str], str], max_bytes: int, url: str) -> ResultFile:
+    return await peer.client.fetch(locate(url), timeout_s=_FILE_TIMEOUT_S, max_bytes=max_bytes)
 
 
 def _shorten_response(body: bytes) -> str:

@@ -16,10 +16,10 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import SINGLE_SHOT
 from jobtester.domain.plan import RESERVE_PROBE
 from jobtester.domain.reasons import Verdict
-from jobtester.domain.runner_judgement import judge_runner, needs_connection
+from jobtester.domain.runner_judgement import excuse_unlisted, judge_runner, needs_connection
 from jobtester.gateway.peer import JobPeer
 from jobtester.live_runner.payment import JobPayment
-from jobtester.live_runner.peer import LiveRunnerPeer
+from jobtester.live_runner.peer import LiveRunnerPeer, join_url
 from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 
@@ -28,8 +28,9 @@ from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 class SentRunnerJob(SentJob):
     """A job that a live runner's orchestrator has answered.
 
+    An answer from a session is `checked` in it already: the files that it names may go with the session.
     `problem` is a verdict that stands before any answer: the tester itself did not reserve or pay. `paid_wei` is what
-    was paid. `measures` are the times of a session; `is_in_session` means that the answer is the app's in a session.
+    was paid. `measures` are the times of a session.
     """
 
     request: Request
@@ -37,7 +38,12 @@ class SentRunnerJob(SentJob):
     problem: Verdict | None = None
     paid_wei: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
-    is_in_session: bool = False
+    checked: CheckedAnswer | None = None
+
+    @property
+    def is_in_session(self) -> bool:
+        """Whether the answer is that of an app in a session."""
+        return "ready_seconds" in self.measures
 
 
 @dataclass(slots=True)
@@ -48,7 +54,7 @@ class _Work:
     refuted: str = ""
     problem: Verdict | None = None
     measures: dict[str, float] = field(default_factory=dict)
-    is_in_session: bool = False
+    checked: CheckedAnswer | None = None
 
 
 @dataclass(slots=True)
@@ -77,10 +83,10 @@ class RunnerAttempt:
                     if runner.mode == SINGLE_SHOT:
                         work.exchange = await payment.send(partial(self._call, job, request, runner.url, job.timeout_s))
                     else:
-                        await self._work_in_session(job, request, payment, work)
+                        await self._work_in_session(job, request, peer, payment, work)
                 ended = work.exchange
             except TimeoutError:  # the tester stops, or the session has lasted too long; it is stopped by now
-                ended = None
+                ended = None if self._is_aborted else work.exchange
             if ended is None:
                 ending = Ending.ABORTED if self._is_aborted else Ending.TIMEOUT
                 detail = "the tester was stopped" if self._is_aborted else "the session lasted live_runner.max_session"
@@ -94,28 +100,29 @@ class RunnerAttempt:
             work.problem = Verdict.from_code(payment.problem_code, payment.problem)
         self.live_runner.sessions.metrics.runner_paid.inc(payment.paid_wei)
         return SentRunnerJob(
-            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.is_in_session
+            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked
         )
 
     async def judge(self, sent: SentRunnerJob, peer: JobPeer, *, busy_retries: int = 0) -> JudgedJob:
         """Check an answer and judge it; where none came, see whose line is at fault."""
         exchange, attribution = sent.exchange, sent.attribution
         checked = CheckedAnswer()
+        runner = sent.job.capability.runner
+        is_listed_elsewhere = runner is not None and runner.is_listed_elsewhere
         if sent.problem is not None and exchange.ending is not Ending.ABORTED:
-            verdict = sent.problem
+            verdict = excuse_unlisted(sent.problem) if is_listed_elsewhere else sent.problem
         else:
             checked = await self._check(sent, peer)
             connection = None
             if needs_connection(exchange):
                 connection = await self.tools.connection_probe.probe(sent.job.target.service_uri, needs_tls=True)
                 attribution = with_line(attribution, connection.summary)
-            runner = sent.job.capability.runner
             verdict = judge_runner(
                 exchange,
                 checked.findings,
                 attribution,
                 connection,
-                is_listed_elsewhere=runner is not None and runner.is_listed_elsewhere,
+                is_listed_elsewhere=is_listed_elsewhere,
                 is_in_session=sent.is_in_session,
             )
         result = self.tools.make_result(
@@ -138,7 +145,9 @@ class RunnerAttempt:
         while self._running:
             self._running.pop().reschedule(asyncio.get_running_loop().time())
 
-    async def _work_in_session(self, job: Job, request: Request, payment: JobPayment, work: _Work) -> None:
+    async def _work_in_session(
+        self, job: Job, request: Request, peer: JobPeer, payment: JobPayment, work: _Work
+    ) -> None:
         """Reserve a session, send the app its job in it, and stop it; to probe is to reserve alone."""
         async with self.live_runner.sessions.reserve(job, payment) as session:
             work.exchange, work.refuted = session.reserve, session.refuted
@@ -150,9 +159,10 @@ class RunnerAttempt:
                     work.exchange = None  # until there is an answer, the job has none
                     timeout_s = min(job.timeout_s, self.live_runner.sessions.max_session_s)
                     work.exchange = await self._call(job, request, session.app_url, timeout_s, {})
-                    work.is_in_session = True
                     ready_s = work.exchange.ended_monotonic - session.reserve.sent_monotonic
                     work.measures["ready_seconds"] = ready_s
+                    locate = partial(join_url, f"{session.app_url}/")
+                    work.checked = await self.tools.check_answer(job, request, work.exchange, peer, locate)
             elif session.reserve is not None and session.reserve.gateway_reports_success and not session.refuted:
                 work.problem = Verdict.from_code("bad_json", "The reservation's answer does not name a session.")
 
@@ -170,6 +180,8 @@ class RunnerAttempt:
         )
 
     async def _check(self, sent: SentRunnerJob, peer: JobPeer) -> CheckedAnswer:
+        if sent.checked is not None:
+            return sent.checked
         if sent.job.definition == RESERVE_PROBE or sent.attribution.kind is AttributionKind.REFUTED:
             return CheckedAnswer()
         return await self.tools.check_answer(sent.job, sent.request, sent.exchange, peer)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from jobtester.simulator.runner.media import create_image
 from tests.harness.live_runners import FakeOrchestrator, config, fake_orchestrators, run_tick
 
 SAY = {"runner": True, "apps": ["someone/*"], "uri": "/say", "timeout": "20s"}
@@ -70,3 +71,32 @@ async def test_a_lie_costs_nobody_else_anything(tmp_path: Path, lie: str) -> Non
         results, _ = await run_tick(config(tmp_path, tables, pipelines={"say": SAY}))
     assert {row.reason for row in results.values()} == {reason}, [row.message for row in results.values()]
     assert node.paths == paths
+
+
+class GalleryOrchestrator(LyingOrchestrator):
+    """Its app answers with the URL of a file that goes with the session."""
+
+    def __init__(self) -> None:
+        """Be honest about everything."""
+        super().__init__({"session_id": "s1", "app_url": f"{OWN}/app", "control_url": OWN})
+        self.is_open = True
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.match_info["path"]
+        if path.endswith("/stop"):
+            self.is_open = False
+        if path.endswith("/say"):
+            return web.json_response({"images": [{"url": f"{self.uri}/apps/app/session/s1/app/files/a.png"}]})
+        if path.endswith("/files/a.png") and self.is_open:
+            return web.Response(body=create_image(64, 64), content_type="image/png")
+        return web.Response(status=404) if "/files/" in path else await super()._handle(request)
+
+
+async def test_files_are_fetched_before_the_session_ends(tmp_path: Path) -> None:
+    """What an answer names may be gone once the session is stopped."""
+    node = GalleryOrchestrator()
+    pipelines = {"say": {**SAY, "checks": [{"check": "image", "size": "64x64", "seed": False}]}}
+    async with fake_orchestrators(node) as tables:
+        results, _ = await run_tick(config(tmp_path, tables, pipelines=pipelines))
+    assert [row.reason for row in results.values()] == ["ok"], [row.message for row in results.values()]
+    assert node.paths == ["/", "/s1/app/say", "/s1/app/files/a.png", "/s1/stop"]

@@ -96,9 +96,10 @@ async def start_tester(
     """Start a tester of a network that runs."""
     payment = {"signer_url": network.signer.url} if signs else {}
     payment |= live_runner.pop("payment", {})
+    budget = live_runner.pop("budget", {})
     table = {"enabled": True, "networks": ["127.0.0.0/8"], "payment": payment, **live_runner}
     tables = config_tables(
-        network, folder, live_runner=table, pipelines={"say": SAY} if pipelines is None else pipelines
+        network, folder, live_runner=table, budget=budget, pipelines={"say": SAY} if pipelines is None else pipelines
     )
     loaded = Configuration.from_tables(tables, origin="test")
     async with open_daemon(loaded) as daemon:
@@ -237,8 +238,11 @@ async def test_a_daemon_that_stops_ends_the_session_first(tmp_path: Path) -> Non
     """A session whose app hangs is stopped when the grace of a stop is over, and the job counts for nobody."""
     async with session_tester(tmp_path, runner(fault="runner_hangs")) as tester:
         async with tester.serving(tick=True):
-            await until(lambda: tester.runners[0].sessions, "a session is open")
-            assert [row.control_url for row in await tester.journal()] != [""]
+
+            async def is_called() -> bool:
+                return any(row.control_url for row in await tester.journal())
+
+            await until(is_called, "a session is open, and the journal has its control URL")
         assert [row.reason for row in await tester.results()] == ["shutdown"]
         assert await tester.journal() == []
         tester.assert_all_stopped()
@@ -343,3 +347,16 @@ async def test_sessions_are_stopped_although_live_runners_are_switched_off(tmp_p
         async with start_tester(network, tmp_path, enabled=False) as later:
             assert await later.journal() == []
             later.assert_all_stopped()
+
+
+async def test_the_budget_counts_paid_jobs(tmp_path: Path) -> None:
+    """A tick has room for one of two jobs, and a day for what is left after what was really paid."""
+    runners = [runner("a", price=60, unit="fixed", mode="single-shot"), runner("b", price=60, unit="fixed")]
+    budget = {"per_tick": "100", "per_day": "150"}
+    async with session_tester(tmp_path, *runners, budget=budget) as tester:
+        reports = [await tester.tick() for _ in range(3)]
+        rows = await tester.results()
+        assert [report.skipped.get("budget", 0) for report in reports] == [1, 1, 2]
+        assert {row.pipeline for row in rows} == {"x/a", "x/b"}
+        assert [row.estimated_price_wei for row in rows] == [60, 60]
+        assert sum(request.paid_wei for request in tester.network.runner_requests) == 120

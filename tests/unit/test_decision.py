@@ -60,6 +60,8 @@ LOST = {"is_gateway_alive": False, "was_never_sent": True}
         (judge_job("busy"), replace(PLAIN, busy_retries=1), RetryLater(20.0)),
         (judge_job("busy"), replace(PLAIN, busy_retries=2), Record(result("busy"))),
         (judge_job("busy"), STOPPING, Record(result("busy"))),
+        # What was paid for is not paid for again.
+        (judge_job("busy", is_paid=True), PLAIN, Record(result("busy"))),
         # Whose answer it was is found out alone, once.
         (judge_job("ok", is_unattributed=True), PLAIN, RetryExclusively("unproven")),
         (judge_job("ok", is_unattributed=True), LAST_PASS, Record(as_unproven(result("ok")))),
