@@ -18,6 +18,7 @@ from jobtester.domain.attribution import AttributionKind
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import SKIP_REASONS
 from jobtester.domain.reasons import Outcome
+from jobtester.domain.units import format_duration
 from jobtester.errors import ConfigError, JobTesterError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.targeting import WebhookTargeting
@@ -216,7 +217,7 @@ async def _probe_gateway(attempt: JobAttempt[Any], gateway: Gateway, job: Job) -
     result = (await attempt.judge(sent, gateway)).result
     verdict, attribution = result.verdict, result.attribution
     name = f"{job.pipeline} {job.model} at {job.target.service_uri}"
-    outcome = f"{verdict.outcome.value} ({verdict.code}) in {result.round_trip_s:.1f} s"
+    outcome = f"{verdict.outcome.value} ({verdict.code}) in {format_duration(result.round_trip_s)}"
     evidence = "; ".join(attribution.evidence)
     if job.pipeline == "llm" and b"multipart/form-data" in sent.exchange.body:
         text = f"{name}: this gateway's llm takes no JSON; use a newer image, see docs/gateway.md"

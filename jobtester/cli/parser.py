@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from jobtester import __version__
+from jobtester.domain.instants import INSTANT_HELP
 
 Handler: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -77,6 +78,8 @@ def _add_store_commands(commands: _Commands) -> None:
     )
     for name in ("tick", "pipeline", "model", "outcome", "reason"):
         results.add_argument(f"--{name}", help=f"only this {name}" + (", or `last`" if name == "tick" else ""))
+    results.add_argument("--since", metavar="TIME", help=f"only those that started then or later: {INSTANT_HELP}")
+    results.add_argument("--until", metavar="TIME", help="only those that started before, written like --since")
     results.add_argument("--received", action="store_true", help="print results of other testers instead")
     results.add_argument("--limit", type=_positive_int, default=100, help="maximum number of results (default: 100)")
     results.add_argument("--json", action="store_true", help="print JSON")

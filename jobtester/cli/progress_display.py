@@ -15,6 +15,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
+from jobtester.domain.units import format_duration
 
 _MAX_SHOWN_JOBS = 3  # per gateway, so that one takes one line
 
@@ -85,7 +86,8 @@ class ProgressDisplay:
             reason = "" if verdict.outcome is Outcome.PASSED else f" ({verdict.code})"
             self._console.print(
                 f"[{len(self.results)}] {shorten_address(job.orchestrator.address)} {job.pipeline} {job.model}: "
-                f"{verdict.outcome.value}{reason} in {result.round_trip_s:.3f} s, {result.attribution.kind.value}",
+                f"{verdict.outcome.value}{reason} in {format_duration(result.round_trip_s)}, "
+                f"{result.attribution.kind.value}",
                 markup=False,
             )
 

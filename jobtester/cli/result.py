@@ -97,7 +97,7 @@ def _job_facts(result: FullResultSchema) -> list[tuple[str, str]]:
         ("service URI", result.service_uri),
         ("tick", result.tick),
         ("started", _instant(result.started_at)),
-        ("round trip", f"{result.round_trip_s:.3f} s"),
+        ("round trip", format_duration(result.round_trip_s)),
     ]
     if timing is not None:
         parts = [("connect", timing.connect_s), ("wait", timing.wait_s), ("transfer", timing.transfer_s)]

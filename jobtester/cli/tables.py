@@ -31,9 +31,10 @@ from jobtester.web.schemas import Schema
 MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
 _PIPED_WIDTH = 180
 _NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success", "ticks"})
-_PROSE = frozenset({"meaning", "problem", "listed price"})
+_PROSE = frozenset({"meaning", "problem", "listed price", "message"})
 # Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
 _SHRINKABLE = frozenset({"pipeline", "model", "app", "version"}) | _PROSE
+_MAX_MESSAGE = 120
 _MAX_URI_WIDTH = 30  # so that a long one leaves room for the model beside it
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
@@ -97,7 +98,7 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
                     _styled(result.verdict.outcome.value),
                     "" if result.verdict.outcome is Outcome.PASSED else result.verdict.code,
                 ),
-                (f"{result.round_trip_s:.3f} s", result.attribution.kind.value),
+                (format_duration(result.round_trip_s), result.attribution.kind.value),
             )
             for result in rows
         ),
@@ -111,23 +112,23 @@ def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
     """Return recorded results in their order, with the notes on their answers below their reasons."""
     return make_table(
         [
-            Column(("recorded",)),
-            Column(("tick",), wide_only=True),
+            Column(("recorded", "id")),
             Column(("orchestrator",)),
             Column(("pipeline", "model")),
             Column(("outcome", "reason")),
             Column(("round trip", "state")),
             Column(("attribution",), wide_only=True),
+            Column(("message",)),
         ],
         (
             (
-                (_format_instant(row.recorded_at),),
-                (row.tick,),
+                (_format_instant(row.recorded_at), row.id),
                 (shorten_address(row.orchestrator),),
                 (row.pipeline, row.model),
                 (_styled(row.outcome), _reason_and_notes(row)),
-                (f"{row.round_trip_s:.3f} s", describe_warmth(row.warm)),
+                (format_duration(row.round_trip_s), describe_warmth(row.warm)),
                 (row.attribution,),
+                (_brief_message(row),),
             )
             for row in rows
         ),
@@ -183,7 +184,7 @@ def external_results_table(rows: Iterable[ExternalResultRow], *, width: int) -> 
                 (stat["region"],),
                 (str(stat.get("pipeline", "")) or row.kind, str(stat.get("model", ""))),
                 (f"{stat['success_rate']:g}",),
-                (f"{stat['round_trip_time']:.3f} s",),
+                (format_duration(stat["round_trip_time"]),),
                 (_styled(row.state),),
             )
             for row, stat in stats
@@ -289,6 +290,12 @@ def _reason_and_notes(row: ResultRow) -> Text:
     if row.outcome != "passed":
         lines.insert(0, row.reason)
     return Text("\n".join(lines))
+
+
+def _brief_message(row: ResultRow) -> str:
+    if row.outcome == "passed":
+        return ""
+    return row.message if len(row.message) <= _MAX_MESSAGE else f"{row.message[:_MAX_MESSAGE]}…"
 
 
 def _format_instant(unix_seconds: float) -> str:

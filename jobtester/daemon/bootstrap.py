@@ -39,11 +39,13 @@ from jobtester.pipelines.catalogue import streaming_pipelines
 from jobtester.settings.model import Settings
 from jobtester.store.database import Database
 from jobtester.store.full_results import FullResults
+from jobtester.store.history import History
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
 from jobtester.store.results import Results
 from jobtester.store.runner_sessions import RunnerSessions
+from jobtester.store.skips import Skips
 from jobtester.store.ticks import Ticks
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs, TickPlanner
@@ -112,7 +114,7 @@ async def open_daemon(
         live_runner = await open_live_runner(settings.live_runner, journal, metrics)
         live_video = make_live_video(settings.live_video)
         inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner, live_video)
-        planner = TickPlanner(inputs, results, LiveRunners(database), selection or Selection())
+        planner = TickPlanner(inputs, results, LiveRunners(database), Skips(database), selection or Selection())
         coordinator = TickCoordinator(
             planner, checker, ticks, results, metrics,
             on_recorded=delivery.wake if delivery is not None else lambda: None,
@@ -143,7 +145,15 @@ async def open_daemon(
             gateways=lambda: coordinator.gateways,
             metrics=metrics,
             health=health,
-            stores=Stores(ticks, outbox, Queries(database), FullResults(database), LiveRunners(database)),
+            stores=Stores(
+                ticks,
+                outbox,
+                Queries(database),
+                FullResults(database),
+                LiveRunners(database),
+                Skips(database),
+                History(database),
+            ),
             progress=lambda: coordinator.progress,
             next_tick_at=lambda: scheduler.schedule.next_at,
             start_tick=scheduler.request_tick,

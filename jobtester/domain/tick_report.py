@@ -37,6 +37,7 @@ class TickReport:
     deferred: Counter[str] = field(default_factory=Counter)
     work_us_by_target: Counter[str] = field(default_factory=Counter)
     work_s: float = 0.0
+    planned_at: float | None = None
     finished_at: float | None = None
     state: str = "running"
     problem: str = ""
@@ -75,6 +76,14 @@ class TickReport:
         """Return the longest sum of round trips on one orchestrator in seconds, below which no tick can be."""
         return max(self.work_us_by_target.values(), default=0) / 1_000_000
 
+    @property
+    def phases(self) -> dict[str, float]:
+        """Return how long the tick's phases have taken that are over, in seconds."""
+        if self.planned_at is None:
+            return {}
+        phases = {"discovery": round(self.planned_at - self.started_at, 3)}
+        return phases if self.finished_at is None else phases | {"jobs": round(self.finished_at - self.planned_at, 3)}
+
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain values, the price as decimal text."""
         return {
@@ -84,6 +93,7 @@ class TickReport:
             "problem": self.problem,
             "started_at": self.started_at,
             "finished_at": self.finished_at,
+            "phases": self.phases,
             "seed": self.seed,
             "orchestrators": self.orchestrators,
             "planned": self.planned,

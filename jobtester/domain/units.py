@@ -1,4 +1,13 @@
-"""Durations, sizes and amounts of wei, between the texts people write and plain numbers."""
+"""Durations, sizes and amounts of wei, between the texts people write and plain numbers.
+
+The rule for everything that people read, on pages and in commands:
+
+- A duration is what format_duration makes of it, three digits and the unit without a space (`4.05s`, `610ms`, `1m30s`),
+  the same form that config.toml takes.
+- An amount is in wei with all its digits, an instant is UTC or has its offset, a share is in percent, rounded down.
+
+JSON and metrics have plain numbers of seconds, and wei as decimal text.
+"""
 
 from __future__ import annotations
 

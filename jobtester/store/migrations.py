@@ -12,6 +12,8 @@ from jobtester.errors import StoreError
 # - ticks.started_at: the pages and the API list the newest ticks.
 # - results (tick, seq), (orchestrator, pipeline, model, seq), (reason, seq), (outcome, seq), (pipeline, seq) and
 #   (model, seq): the filters of a page of results. Each ends in `seq`, the order of a page, which saves the sort.
+# - results.started_at: results of a span of time; (orchestrator, started_at, …): see step 10.
+# - skips.until: what the newest tick, or any other, has skipped.
 # - results.recorded_at, received.received_at: retention deletes by age, and the daily budget sums today's prices.
 # - outbox (state, due_at) finds what is due; (state, seq) claims the oldest first; (tick, gateway, state) moves the
 #   held stats of one gateway; (orchestrator, state, settled_at) finds a control for a look-up.
@@ -138,7 +140,20 @@ CREATE TABLE runner_sessions (
 ) STRICT;
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
+# The history of one orchestrator is read from the index alone: the rows are large, and a month of them is thousands.
+_V10 = """
+CREATE INDEX results_history ON results (orchestrator, started_at, service_uri, pipeline, model, kind, warm, outcome,
+    round_trip_s, estimated_price_wei);
+CREATE INDEX results_started ON results (started_at);
+CREATE TABLE skips (
+    orchestrator TEXT NOT NULL, service_uri TEXT NOT NULL, pipeline TEXT NOT NULL, model TEXT NOT NULL,
+    kind TEXT NOT NULL, reason TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
+    PRIMARY KEY (orchestrator, service_uri, pipeline, model, kind, reason, since)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX skips_until ON skips (until);
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10)
 VERSION = len(STEPS)
 
 

@@ -32,6 +32,7 @@ _DELETE_RECEIVED = """
 _DELETE_TICKS = "DELETE FROM ticks WHERE started_at < ? AND id NOT IN (SELECT tick FROM results)"
 _DELETE_LATEST = "DELETE FROM latest WHERE seq NOT IN (SELECT seq FROM results)"
 _DELETE_RUNNERS = "DELETE FROM live_runners WHERE listed_at < ?"
+_DELETE_SKIPS = "DELETE FROM skips WHERE until < ?"
 _COUNT_FREE_PAGES = "PRAGMA freelist_count"
 _SHRINK = f"PRAGMA incremental_vacuum({_PAGES})"
 
@@ -69,6 +70,7 @@ def _delete_rest(db: sqlite3.Connection, horizon: float) -> None:
     db.execute(_DELETE_TICKS, (horizon,))
     db.execute(_DELETE_LATEST)
     db.execute(_DELETE_RUNNERS, (horizon,))
+    db.execute(_DELETE_SKIPS, (horizon,))
 
 
 def _shrink(db: sqlite3.Connection) -> bool:

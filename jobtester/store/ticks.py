@@ -27,7 +27,7 @@ _COLUMNS = tuple(TickRow.__dataclass_fields__)
 _SELECT = select_statement(_COLUMNS, "ticks")
 _SELECT_ONE = f"{_SELECT} WHERE id = ?"
 _SELECT_LAST = f"{_SELECT} ORDER BY started_at DESC LIMIT 1"
-_SELECT_NEWEST = f"{_SELECT} WHERE started_at < ? ORDER BY started_at DESC LIMIT ?"
+_SELECT_NEWEST = f"{_SELECT} WHERE started_at < ? AND started_at >= ? ORDER BY started_at DESC LIMIT ?"
 _INSERT = "INSERT INTO ticks (id, started_at, seed, trigger, state) VALUES (?, ?, ?, ?, 'running')"
 # The tick may be missing: the disk can be full when it starts, and have room when it ends.
 _FINISH = """
@@ -62,9 +62,10 @@ class Ticks:
         rows = await self._database.read_rows(*(_SELECT_LAST, ()) if tick == "last" else (_SELECT_ONE, (tick,)))
         return _tick_row(rows[0]) if rows else None
 
-    async def newest(self, limit: int, before: float | None = None) -> list[TickRow]:
-        """Return ticks that started before an instant, newest first."""
-        rows = await self._database.read_rows(_SELECT_NEWEST, (before if before is not None else 1e18, limit))
+    async def newest(self, limit: int, before: float | None = None, *, since: float | None = None) -> list[TickRow]:
+        """Return ticks that started before an instant and not before `since`, newest first."""
+        values = (before if before is not None else 1e18, since if since is not None else 0.0, limit)
+        rows = await self._database.read_rows(_SELECT_NEWEST, values)
         return [_tick_row(row) for row in rows]
 
 

@@ -193,7 +193,7 @@ class TickCoordinator:
         report.orchestrators = len(orchestrators)
         self.metrics.orchestrators.set(len(orchestrators))
         await self.ticks.start(report.tick, report.started_at, plan.seed, report.trigger)
-        await self.planner.record_runners(plan)
+        await self.planner.record_discovery(plan, report.started_at)
         self.metrics.export_runners(plan.runners)
         log.info(
             "tick_started",

@@ -32,6 +32,7 @@ from jobtester.pipelines.token_limits import TokenLimits
 from jobtester.settings.model import Settings
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.results import Results
+from jobtester.store.skips import Skips
 
 _PROBE_S = 10.0
 
@@ -69,6 +70,7 @@ class TickPlanner:
     inputs: TickInputs
     results: Results
     runners: LiveRunners
+    skips: Skips
     selection: Selection = Selection()  # noqa: RUF009 - an immutable value
     clock: Callable[[], float] = time.time
     token_limits: TokenLimits = field(default_factory=TokenLimits)
@@ -164,8 +166,9 @@ class TickPlanner:
         max_wei = calculate_allowance_wei(budget.per_tick, budget.per_day, await self.results.spent_wei(midnight))
         return limit_to_budget(whole, max_wei, await self.results.tested_since(midnight))
 
-    async def record_runners(self, plan: Plan) -> None:
-        """Store the live runners of a plan, as a tick that begins has found them."""
+    async def record_discovery(self, plan: Plan, started_at: float) -> None:
+        """Store what a plan skips and its live runners, as the tick that started at `started_at` has found them."""
+        await self.skips.record(plan.skipped, started_at)
         if self.inputs.live_runner is not None:
             await self.runners.replace(plan.runners)
 

@@ -52,6 +52,7 @@ class TickProgress:
     def on_planned(self, plan: Plan) -> None:
         """Count what is planned and what is skipped."""
         self.report.set_plan(plan)
+        self.report.planned_at = self.clock()
         for skip in plan.skipped:
             self.metrics.skipped.labels(skip.reason).inc()
         for observer in self.observers:

@@ -149,13 +149,13 @@ async def list_ticks(request: web.Request, params: TickPageParams) -> web.Respon
     """Return ticks with their job reports, newest first."""
     context = request.app[CONTEXT]
     # Ticks are paged by id and not by a number, since the id is what people know; its start is looked up here.
-    before = None
+    before = params.until
     if params.cursor:
         last = await context.stores.ticks.get(params.cursor)
         if last is None:
             raise QueryError("cursor: the tick that it names is gone; start again from the first page")
         before = last.started_at
-    rows = await context.stores.ticks.newest(params.limit + 1, before)
+    rows = await context.stores.ticks.newest(params.limit + 1, before, since=params.since)
     running = _get_running_report(context)
     return await _build_page(rows, params.limit, lambda row: row.id, lambda row: TickSchema.read_fields(row, running))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
+from jobtester.domain.units import format_duration
 from jobtester.store.queries import ResultPoint
 
 _LEFT, _TOP, _BOTTOM = 66, 16, 26  # margins of the latency chart
@@ -27,10 +30,12 @@ class _Bar:
     x: float
     width: float
     title: str
+    is_stop: bool
 
     def draw(self, top: int) -> str:
         return (
-            f'<a href="/r/{escape(self.job)}"><rect class="{escape(self.outcome)}" x="{self.x:.1f}" '
+            f'<a href="/r/{escape(self.job)}" {_tab_stop(is_stop=self.is_stop)}>'
+            f'<rect class="{escape(self.outcome)}" x="{self.x:.1f}" '
             f'y="{top + self.row * _TRACK_HEIGHT}" width="{self.width:.1f}" height="{_BAR_HEIGHT}">'
             f"{self.title}</rect></a>"
         )
@@ -38,28 +43,31 @@ class _Bar:
 
 def draw_sparkline(points: Sequence[ResultPoint], width: int = 72, height: int = 18) -> Markup:
     """Draw the last results as bars that are taller for longer round trips, crossed if failed, hollow if unscored."""
-    if not points:
-        return Markup("")
+    return _draw_sparkline(tuple(points), width, height) if points else Markup("")
+
+
+# The overview draws the same ones again and again; only what was tested since is new.
+@lru_cache(maxsize=4096)
+def _draw_sparkline(points: tuple[ResultPoint, ...], width: int, height: int) -> Markup:
     slowest = max(point.round_trip_s for point in points) or 1.0
     step = width / max(len(points), 12)
-    bars = []
+    bars: dict[str, list[str]] = {}
     for index, point in enumerate(points):
         # At least three units, so that the fastest one can still be seen and its shape told.
         bar_height = max(3.0, (height - 2) * point.round_trip_s / slowest)
         left, top, bar_width = index * step + 1, height - bar_height, step - 2
-        bars.append(
-            f'<rect class="{escape(point.outcome)}" x="{left:.1f}" y="{top:.1f}" '
-            f'width="{bar_width:.1f}" height="{bar_height:.1f}"/>'
-        )
+        path = f"M{left:.3g} {top:.3g}h{bar_width:.3g}v{bar_height:.3g}h-{bar_width:.3g}z"
+        bars.setdefault(point.outcome, []).append(path)
         if point.outcome == "failed":
-            bars.append(
-                f'<path d="M{left:.1f} {top:.1f}l{bar_width:.1f} {bar_height:.1f}'
-                f'm0-{bar_height:.1f}l-{bar_width:.1f} {bar_height:.1f}"/>'
-            )
-    label = ", ".join(f"{point.outcome} {point.round_trip_s:.2f} s" for point in points)
+            right, tall = f"{bar_width:.3g}", f"{bar_height:.3g}"
+            bars.setdefault("cross", []).append(f"M{left:.3g} {top:.3g}l{right} {tall}m0-{tall}l-{right} {tall}")
+    counts = Counter(point.outcome for point in points)
+    label = f"last {len(points)}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    label += f"; {format_duration(min(point.round_trip_s for point in points))} to {format_duration(slowest)}"
+    paths = "".join(f'<path class="{escape(name)}" d="{"".join(parts)}"/>' for name, parts in bars.items())
     return Markup(
-        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="last results: {escape(label)}">{"".join(bars)}</svg>'
+        f'<svg class="spark" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f"<title>{escape(label)}</title>{paths}</svg>"
     )
 
 
@@ -68,22 +76,30 @@ def draw_latency(points: Sequence[ResultPoint], width: int = 600, height: int = 
     if not points:
         return Markup("")
     first, last = points[0].started_at, points[-1].started_at
-    highest = _round_up(max(point.round_trip_s for point in points))
+    limit_s = _find_limit([point.round_trip_s for point in points])
+    highest = _round_up(limit_s)
     bottom = height - _BOTTOM
+    beyond = sum(point.round_trip_s > highest for point in points)
 
     def place(point: ResultPoint) -> tuple[float, float]:
         share = (point.started_at - first) / (last - first) if last > first else 0.5
-        return _LEFT + 8 + share * (width - _LEFT - 16), bottom - (bottom - _TOP) * point.round_trip_s / highest
+        return _LEFT + 8 + share * (width - _LEFT - 16), bottom - (bottom - _TOP) * min(
+            1.0, point.round_trip_s / highest
+        )
 
     marks = []
-    for point in points:
-        title = f"<title>{escape(point.outcome)} {point.round_trip_s:.3f} s, {_format_minute(point.started_at)}</title>"
-        marks.append(f'<a href="/r/{escape(point.id)}">{_draw_mark(point.outcome, *place(point), title)}</a>')
+    for index, point in enumerate(points, 1):
+        shown = f"{point.outcome} {format_duration(point.round_trip_s)}, {_format_minute(point.started_at)}"
+        title = f"<title>{escape(shown)}</title>"
+        tab = _tab_stop(is_stop=index == len(points))
+        marks.append(f'<a href="/r/{escape(point.id)}" {tab}>{_draw_mark(point.outcome, *place(point), title)}</a>')
     lines = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g} s</text>'
+        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
         for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
     )
+    if beyond:
+        lines += f'<text x="{width}" y="10" text-anchor="end">▲ {beyond} above {format_duration(highest)}</text>'
     ends = _draw_axis_ends(_format_minute(first), _format_minute(last), _LEFT, width, height)
     return Markup(
         f'<svg class="plot" viewBox="0 0 {width} {height}" role="group" aria-label="round trips over time">'
@@ -99,7 +115,10 @@ def draw_timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width
     if not jobs:
         return Markup("")
     first = min(job[3] for job in jobs)
-    span = max(job[3] + job[4] for job in jobs) - first or 1.0
+    whole = max(job[3] + job[4] for job in jobs) - first or 1.0
+    # One job that waits for its timeout would press all others together: the axis ends where nearly all are done.
+    span = _find_limit([job[3] + job[4] - first for job in jobs])
+    last = max(jobs, key=lambda job: job[3])[0]
     tracks: dict[str, list[float]] = {}
     bars: dict[str, list[_Bar]] = {}
     for job_id, gateway, pipeline, started_at, duration_s, outcome in jobs:
@@ -107,19 +126,33 @@ def draw_timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width
         # The first track that is free again, so that a gateway gets as many tracks as it had jobs at once.
         row = next((index for index, end in enumerate(ends) if end <= started_at), len(ends))
         ends[row : row + 1] = [started_at + duration_s]
-        x, bar_width = (started_at - first) / span * width, max(1.5, duration_s / span * width - 1)
-        title = f"<title>{escape(pipeline)}: {escape(outcome)} in {duration_s:.3f} s</title>"
-        bars.setdefault(gateway, []).append(_Bar(job_id, outcome, row, x, bar_width, title))
+        x = min((started_at - first) / span * width, width - 3)
+        bar_width = max(1.5, min(duration_s / span * width - 1, width - x))
+        title = f"<title>{escape(pipeline)}: {escape(outcome)} in {format_duration(duration_s)}</title>"
+        bars.setdefault(gateway, []).append(_Bar(job_id, outcome, row, x, bar_width, title, job_id == last))
     elements, top = [], 0
     for gateway, ends in tracks.items():
         elements.append(f'<text x="0" y="{top + 12}">{escape(gateway)}</text>')
         elements += [bar.draw(top + 20) for bar in bars[gateway]]
         top += 30 + _TRACK_HEIGHT * len(ends)
-    elements.append(_draw_axis_ends("0 s", f"{span:.3g} s", 0, width, top + 18))
+    end = format_duration(span) if span >= whole else f"cut at {format_duration(span)} of {format_duration(whole)} ▶"
+    elements.append(_draw_axis_ends("0s", end, 0, width, top + 18))
     return Markup(
         f'<svg class="plot wide" viewBox="0 0 {width} {top + 22}" role="group" aria-label="jobs over time">'
         f"{''.join(elements)}</svg>"
     )
+
+
+def _tab_stop(*, is_stop: bool) -> str:
+    # One of a chart's hundreds of links is reached by Tab; the script moves on from there by arrow keys.
+    return f'tabindex="{0 if is_stop else -1}"'
+
+
+def _find_limit(values: Sequence[float]) -> float:
+    """Return where an axis ends: at the greatest value, unless that is far from where nine of ten are."""
+    ordered = sorted(values)
+    most, usual = ordered[-1], ordered[(len(ordered) - 1) * 9 // 10]
+    return usual * 1.25 if usual > 0 and most > 4 * usual else most or 1.0
 
 
 def _draw_mark(outcome: str, x: float, y: float, title: str = "") -> str:

@@ -18,9 +18,11 @@ from jobtester.metrics import Metrics
 from jobtester.pipelines.assets import Assets
 from jobtester.settings.model import Settings
 from jobtester.store.full_results import FullResults
+from jobtester.store.history import History
 from jobtester.store.live_runners import LiveRunners
 from jobtester.store.outbox import Outbox
 from jobtester.store.queries import Queries
+from jobtester.store.skips import Skips
 from jobtester.store.ticks import Ticks
 
 
@@ -72,6 +74,8 @@ class Stores:
     queries: Queries
     full_results: FullResults
     live_runners: LiveRunners
+    skips: Skips
+    history: History
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from jobtester.domain.instants import INSTANT_HELP, parse_instant
 from jobtester.domain.reasons import Outcome, find_reason
 from jobtester.store.outbox import STATES
 
@@ -67,6 +69,10 @@ def parse_address(text: str) -> str:
     return lower
 
 
+def _parse_moment(text: str) -> float:
+    return parse_instant(text, time.time())
+
+
 def _parse_limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
         raise ValueError(f"must be a whole number from 1 to {MAX_LIMIT}")
@@ -106,6 +112,11 @@ AddressCursor = Annotated[str, AfterValidator(parse_address), _CURSOR]
 IdCursor = Annotated[str, _CURSOR]
 
 
+_Moment = Annotated[float, BeforeValidator(_parse_moment), WithJsonSchema({"type": "string"})]
+Since = Annotated[_Moment, Field(description=f"only what started then or later: {INSTANT_HELP}")]
+Until = Annotated[_Moment, Field(description="only what started before, written like `since`")]
+
+
 class PageParams(QueryParams):
     """The parameter of every list."""
 
@@ -126,6 +137,8 @@ class TickPageParams(PageParams):
     """The parameters of the list of ticks."""
 
     cursor: IdCursor = ""
+    since: Since | None = None
+    until: Until | None = None
 
 
 class OrchestratorPageParams(PageParams):
@@ -146,6 +159,8 @@ class ResultPageParams(SequencePageParams):
         "", description="only results with this outcome", json_schema_extra={"enum": list(_OUTCOMES)}
     )
     reason: Annotated[str, AfterValidator(_check_reason)] = Field("", description="only results with this reason code")
+    since: Since | None = None
+    until: Until | None = None
 
 
 class OutboxPageParams(SequencePageParams):

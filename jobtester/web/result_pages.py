@@ -16,7 +16,7 @@ from jobtester.store.full_results import FullResult
 from jobtester.web.access import is_restricted
 from jobtester.web.context import CONTEXT
 from jobtester.web.curl import InputChangedError, find_input, rebuild_body
-from jobtester.web.pages import MISSING_ADVICE, render, render_missing
+from jobtester.web.rendering import MISSING_ADVICE, render, render_missing
 from jobtester.web.schemas import FullResultSchema, explain_reason
 
 routes = web.RouteTableDef()

@@ -44,6 +44,18 @@ def format_seconds(value: float | None) -> str:
     return "" if value is None else format_duration(value)
 
 
+def format_share(value: float | None) -> str:
+    """Return a share in percent, rounded down so that 100 % is never said of less; `unknown` for none."""
+    if value is None:
+        return "unknown"
+    return f"{int(value * 1000) / 10:g} %"
+
+
+def format_wei(value: int | str) -> str:
+    """Return an amount of wei with its digits in groups of three."""
+    return f"{int(value):,} wei".replace(",", "\u202f")
+
+
 def shorten_address(address: str) -> str:
     """Return the beginning and the end of an address, which are enough to recognize it."""
     return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
@@ -76,6 +88,8 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "instant": format_instant,
     "iso": format_iso,
     "seconds": format_seconds,
+    "share": format_share,
+    "wei": format_wei,
     "sparkline": draw_sparkline,
     "short": shorten_address,
     "brief": abbreviate,

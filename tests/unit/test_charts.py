@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 from jobtester.store.queries import ResultPoint
@@ -27,15 +28,18 @@ def test_nothing_is_drawn_of_nothing() -> None:
 def test_a_sparkline_has_a_bar_per_result() -> None:
     """Every result is a bar, and a failed one is crossed."""
     svg = draw_sparkline(POINTS)
-    assert (count(svg, "rect"), count(svg, "path")) == (3, 1)
-    assert "failed 3.00 s" in svg
+    outlines = dict(re.findall(r'<path class="(\w+)" d="([^"]+)"', svg))
+    assert {name: outline.count("M") for name, outline in outlines.items()} == {
+        "passed": 1, "failed": 1, "unscored": 1, "cross": 1,
+    }  # fmt: skip
+    assert "<title>last 3: 1 passed, 1 failed, 1 unscored; 0s to 3s</title>" in svg
 
 
 def test_latency_marks_each_outcome_by_a_shape() -> None:
     """Passed and unscored results are circles of different classes, failed ones crosses; all are links."""
     svg = draw_latency(POINTS)
     assert (count(svg, "circle"), count(svg, "path"), count(svg, "a")) == (2, 1, 3)
-    assert "5 s" in svg, "the axis ends at a round number above 3 s"
+    assert "5s" in svg, "the axis ends at a round number above 3 s"
 
 
 def test_one_point_stands_in_the_middle() -> None:

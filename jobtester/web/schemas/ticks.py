@@ -31,6 +31,7 @@ class TickReportSchema(Schema):
     pauses: Counts = Field({}, description="skipped jobs by the reason of the [[pause]] table that paused them")
     deferred: Counts = Field({})
     estimated_price_wei: Wei = "0"
+    phases: dict[str, Seconds] = Field({}, description="how long discovery and jobs took, as far as they are over")
     work_s: Seconds = 0.0
     longest_chain_s: Seconds = Field(0.0, description="the time that the busiest orchestrator's jobs took")
 

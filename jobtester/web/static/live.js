@@ -12,7 +12,12 @@ const brief = (text) => (text.length > MAX_TEXT ? text.slice(0, MAX_TEXT) + "…
 const shortAddress = (address) => address.length > 14 ? `${address.slice(0, 8)}…${address.slice(-4)}` : address;
 const instant = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 
-const showState = (state) => { places.state.textContent = places.state.dataset.state = state; };
+const showState = (state) => {
+  places.state.textContent = places.state.dataset.state = state;
+  if (state === "running" || state === "waiting") {
+    places.heading.textContent = state === "running" ? "Current tick" : "Last tick";
+  }
+};
 
 const showCounts = (progress) => {
   places.finished.textContent = progress.settled;
