@@ -19,7 +19,7 @@ from aiohttp import web
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec
-from tests.harness.live_runners import LOOPBACK, FakeOrchestrator, fake_orchestrators, tester_tables
+from tests.harness.live_runners import LOOPBACK, FakeOrchestrator, fake_orchestrators, make_tables
 from tests.harness.metrics import without_region
 from tests.harness.process import DaemonProcess, start_command
 from tests.harness.simulated import config_tables
@@ -184,7 +184,7 @@ async def test_live_runners_are_switched_on_and_off(tmp_path: Path) -> None:
 
     node = FakeOrchestrator({"hello-world": greet})
     async with fake_orchestrators(node) as orchestrators:
-        content = tester_tables(
+        content = make_tables(
             tmp_path, orchestrators, live_runner={"enabled": False, "networks": list(LOOPBACK)},
             schedule={"interval": "1s"},
         )  # fmt: skip

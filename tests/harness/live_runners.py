@@ -126,7 +126,7 @@ async def fake_orchestrators(*nodes: FakeOrchestrator) -> AsyncIterator[list[dic
         yield [{"address": f"0x{number:040x}", "service_uri": node.uri} for number, node in enumerate(nodes, 1)]
 
 
-def tester_tables(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> dict[str, Any]:
+def make_tables(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> dict[str, Any]:
     """Return the tables of a config.toml whose gateway nobody runs, so that it can help with nothing."""
     return {
         "region": "FRA",
@@ -144,7 +144,7 @@ def tester_tables(folder: Path, orchestrators: list[dict[str, Any]], **tables: A
 
 def config(folder: Path, orchestrators: list[dict[str, Any]], **tables: Any) -> Configuration:
     """Return a configuration of these tables."""
-    return Configuration.from_tables(tester_tables(folder, orchestrators, **tables), origin="test")
+    return Configuration.from_tables(make_tables(folder, orchestrators, **tables), origin="test")
 
 
 async def run_tick(configuration: Configuration) -> tuple[dict[str, ResultRow], dict[str, int]]:
