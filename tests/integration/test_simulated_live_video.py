@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from jobtester.simulator import faults
 from jobtester.simulator.live_spec import LiveContainerSpec, LiveGatewaySpec
 from jobtester.simulator.live_video.live_log import LoggedLiveJob
 from jobtester.simulator.network import Network
@@ -634,3 +636,35 @@ def _stream_threads() -> list[str]:
     return [
         thread.name for thread in threading.enumerate() if "of a gateway" in thread.name or "container" in thread.name
     ]
+
+
+async def test_gateways_and_orchestrators_that_are_killed_leave_nothing_behind() -> None:
+    """After kills in the middle of streams every job has ended, every slot is free, and no thread is left."""
+    nodes = [node(number, spec={"capacity": 2}) for number in range(2)]
+    async with running(*nodes) as setup:
+        gateway, orchestrators = setup.network.gateways["g"], setup.network.orchestrators
+        for number in range(6):
+            setup.client.input_ended.clear()
+            setup.client.posts.clear()
+            await setup.start(f"st{number}", orchestrator="")
+            await setup.frames(1)
+            if number % 2:
+                await gateway.stop()
+                await gateway.start()
+            else:
+                serving = next(one for one in orchestrators if one.in_use[PIPELINE, "m"])
+                serving.restart(down=True)
+                await until(lambda: setup.job.ended_at or setup.job.swaps, "what the gateway does about it")
+                serving.restart()
+            setup.client.input_ended.set()
+            await until(lambda: setup.job.ended_at, "the end of the job")
+        await until(lambda: not any(one.in_use[PIPELINE, "m"] for one in orchestrators), "the end of the streams")
+    await until(lambda: not _stream_threads(), "the end of the threads")
+
+
+def test_scenario_has_every_fault_and_no_model_with_too_many_orchestrators() -> None:
+    """One orchestrator per fault, and few enough of each model that a pin reaches each of them."""
+    scenario = Scenario.load("live-video")
+    assert {spec.fault for spec in scenario.orchestrators} >= faults.LIVE
+    models = Counter(model.model for spec in scenario.orchestrators for model in spec.models)
+    assert max(models.values()) <= scenario.gateways[0].max_tries

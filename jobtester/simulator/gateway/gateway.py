@@ -117,6 +117,7 @@ class Gateway:
         runners, self._runners = self._runners, []
         await self._tasks.cancel_all()
         await asyncio.gather(*(runner.cleanup() for runner in runners))
+        await self._tasks.cancel_all()  # what a request started while the others were canceled
         if self._live_port is not None:
             await self._live_port.close()
         if self._pool is not None:

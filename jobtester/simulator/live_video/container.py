@@ -97,7 +97,8 @@ class ContainerSession:
     async def send_first_event(self, session: aiohttp.ClientSession) -> None:
         """Report the status at the start, which no gateway reads: it reads from the next event on."""
         if self.fault not in _WITHOUT_EVENTS:
-            await self._send_event(session)
+            with suppress(ChannelBrokenError):  # the stream ends for the same reason
+                await self._send_event(session)
 
     async def _take_video(self, session: aiohttp.ClientSession, pipe: BytePipe) -> None:
         async for received in read_channel(session, self.request.subscribe_url, first=0):

@@ -144,7 +144,12 @@ class LiveVideoPort:
         )
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        await container.send_first_event(self._session)
+        try:
+            await container.send_first_event(self._session)
+        except asyncio.CancelledError:  # the gateway has gone before it had an answer
+            slot.close()
+            self._close_channels(manifest_id)
+            raise
         task = self._tasks.start(self._run_stream(container, slot, manifest_id, values.model), f"stream {manifest_id}")
         self._streams[manifest_id] = _RunningStream(task, values.gateway_request_id)
         return {
