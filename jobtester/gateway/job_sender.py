@@ -226,5 +226,6 @@ def _mask_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _mask_url(url: URL) -> str:
-    """Return a URL whose user and password, if it has any, are masked."""
-    return str(url) if url.raw_user is None and url.raw_password is None else str(url.with_user(MASK))
+    """Return a URL whose user and password, if it has any, are masked together."""
+    is_open = url.raw_user is None and url.raw_password is None
+    return str(url if is_open else url.with_user(None).with_user(MASK))

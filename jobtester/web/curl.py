@@ -17,6 +17,7 @@ from jobtester.store.full_results import FullResult
 _MAX_INLINE_BYTES = 8 * 1024  # up to here a body stands in the command itself
 _ID_HEADER = "x-request-id"
 _BY_HAND = "-by-hand"
+_TICKET_HEADERS = ("livepeer-payment", "livepeer-segment")  # a ticket pays once, so nobody can send it again
 
 
 class InputChangedError(JobTesterError):
@@ -38,6 +39,7 @@ def write_command(full: FullResult, base_url: str, *, needs_token: bool = False)
     lines += [
         f"--header {shlex.quote(f'{name}: {value}{_BY_HAND if name.lower() == _ID_HEADER else str()}')}"
         for name, value in sent["headers"].items()
+        if name.lower() not in _TICKET_HEADERS
     ]
     if sent["method"] == "GET":
         return _join(lines)

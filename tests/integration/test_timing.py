@@ -68,3 +68,43 @@ async def test_a_busy_loop_does_not_count_after_the_first_token() -> None:
     assert exchange.first_token_s is not None
     assert exchange.first_token_s == pytest.approx(exchange.round_trip_s)
     assert exchange.sent_monotonic + exchange.first_token_s <= returned - _TURN_S
+
+
+async def test_the_parts_of_a_round_trip_are_told_apart() -> None:
+    """Connecting is not in the round trip; waiting ends with the headers, and what follows is the transfer."""
+    pause_s = 0.1
+
+    async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"job body")
+        await asyncio.sleep(pause_s)
+        writer.write(_HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY))
+        await writer.drain()
+        await asyncio.sleep(2 * pause_s)
+        writer.write(_BODY)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
+        client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", token="secret")
+        await client.open()
+        exchange = await client.send("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20)
+        await client.close()
+    assert exchange.connect_s is not None
+    assert exchange.first_byte_s is not None
+    assert exchange.connect_s > 0
+    assert pause_s <= exchange.first_byte_s
+    assert exchange.first_byte_s + 2 * pause_s <= exchange.round_trip_s + 0.01
+    assert exchange.request is not None
+    assert exchange.request.headers["Authorization"] == "Bearer ****"
+    assert "secret" not in repr(exchange.request)
+
+
+async def test_without_an_answer_there_is_no_first_byte() -> None:
+    """A refused connection has no parts: nothing was sent, and nothing came. A password in the URL is masked."""
+    client = GatewayClient("g", "http://user:secret@127.0.0.1:1")
+    await client.open()
+    exchange = await client.send("/llm", b"a job body", job_id="j", timeout_s=5, max_bytes=2**20)
+    await client.close()
+    assert (exchange.ending, exchange.connect_s, exchange.first_byte_s) == (Ending.REFUSED, None, None)
+    assert exchange.request is not None
+    assert exchange.request.url == "http://****@127.0.0.1:1/llm"
