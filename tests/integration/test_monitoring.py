@@ -249,6 +249,7 @@ def test_promtool_finds_nothing_wrong() -> None:
     """Configuration, rules and their tests pass Prometheus' own tool."""
     for arguments in (
         ("check", "config", "prometheus.yml"),
+        ("check", "config", "prometheus-regions.yml"),
         ("check", "rules", "alerts.yml"),
         ("test", "rules", "alerts.test.yml"),
     ):
