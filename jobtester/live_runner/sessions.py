@@ -93,6 +93,7 @@ class SessionKeeper:
     clock: Callable[[], float] = time.time
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _active: set[str] = field(default_factory=set)
+    _left_over: asyncio.Task[None] | None = None
     _stopping: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @asynccontextmanager
@@ -116,12 +117,17 @@ class SessionKeeper:
                 stopping = self._start(self._end(session), "session stop")
                 await asyncio.shield(stopping)
 
-    def start_stopping_left_over(self) -> None:
-        """Begin to stop what an earlier process has left open, in the background."""
-        self._start(self.stop_left_over(), "sessions left over")
+    def start_stopping_left_over(self) -> asyncio.Task[None]:
+        """Begin to stop, in the background, every session of the journal that no running job holds."""
+        if self._left_over is None or self._left_over.done():
+            self._left_over = self._start(self._stop_left_over(), "sessions left over")
+        return self._left_over
 
     async def stop_left_over(self) -> None:
-        """Stop every session of the journal that no running job holds, side by side; a few seconds at most."""
+        """Stop what was left open; after a few seconds the rest goes on in the background."""
+        await asyncio.wait({self.start_stopping_left_over()}, timeout=_STOP_TOTAL_S)
+
+    async def _stop_left_over(self) -> None:
         with CrashBoundary(self.metrics.count_internal_error).unit("cleanup"), _logging_store_errors():
             rows = [row for row in await self.journal.open_sessions() if row.job not in self._active]
             by_origin: defaultdict[tuple[str, int] | None, list[SessionRow]] = defaultdict(list)
