@@ -69,7 +69,11 @@ class Worker:
     def preview(self, *, max_bytes: int, cpu_s: float) -> ReceivedFile | None:
         """Return the file of the task that was evaluated last, made small. Raises WorkerLostError."""
         message = self._request(lambda: send_message(self.link, {"preview": max_bytes, "cpu_s": cpu_s}))
-        file = decode_received(message)
+        try:
+            file = decode_received(message)
+        except (KeyError, TypeError, ValueError) as error:
+            self.kill()
+            raise WorkerLostError("the worker sent no preview") from error
         return file if file is not None and len(file.content) <= max_bytes else None
 
     def inspect(self, content: bytes, kind: str, *, cpu_s: float) -> dict[str, Any]:

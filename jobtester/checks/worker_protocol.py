@@ -7,6 +7,7 @@ taken over could make a pickle run code in the daemon. JSON can carry nothing bu
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -18,11 +19,12 @@ from jobtester.checks.base import AssetMetadata, Check, Expectation, FetchedFile
 from jobtester.checks.evaluation import CheckReport, CheckTask
 from jobtester.checks.registry import CHECK_TYPES
 from jobtester.domain.reasons import Fault, Finding, Note
-from jobtester.domain.result_details import ReceivedFile
+from jobtester.domain.result_details import RECEIVED_TYPES, ReceivedFile
 
 # A report repeats from the answer at most the addresses that it names, so it is never larger than the largest answer.
 # A worker that sends more is not sending a report, and the daemon does not make room for it.
 _MAX_MESSAGE_BYTES = 32 * 2**20
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def send_message(link: Connection, message: Mapping[str, Any]) -> None:
@@ -111,6 +113,23 @@ def encode_received(file: ReceivedFile | None) -> dict[str, Any]:
 
 
 def decode_received(message: Mapping[str, Any]) -> ReceivedFile | None:
-    """Return the file that `encode_received` made a message of. Raises KeyError, TypeError or ValueError otherwise."""
+    """Return the file that `encode_received` made a message of.
+
+    It is stored and served, and a decoder that a file has taken over may have written it. So it is only believed to be
+    what it can be; raises KeyError, TypeError or ValueError otherwise.
+    """
     fields = message["received"]
-    return None if fields is None else ReceivedFile(**{**fields, "content": base64.b64decode(fields["content"])})
+    if fields is None:
+        return None
+    numbers = {name: fields[name] for name in ("original_size", "width", "height", "seconds")}
+    is_sound = fields["content_type"] in RECEIVED_TYPES and _DIGEST.fullmatch(fields["sha256"])
+    if not is_sound or not all(isinstance(value, int | float) and 0 <= value < 2**40 for value in numbers.values()):
+        raise ValueError("is not a received file")
+    seconds = float(numbers.pop("seconds"))
+    return ReceivedFile(
+        content_type=fields["content_type"],
+        content=base64.b64decode(fields["content"], validate=True),
+        sha256=fields["sha256"],
+        seconds=seconds,
+        **{name: int(value) for name, value in numbers.items()},
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from jobtester.cli.store_access import check_text, with_store
@@ -53,10 +54,13 @@ def print_result(options: argparse.Namespace) -> int:
     for title, facts, text in _sections(result):
         console.print()
         console.print(title, style="bold")
-        width = max((len(name) for name, _ in facts), default=0)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True, style="dim")
+        grid.add_column(overflow="fold")
         for name, value in facts:
-            line = printable_text(f"{name.ljust(width)}  {value}")
-            console.print(Padding(line, (0, 0, 0, 2)))
+            grid.add_row(printable_text(name), printable_text(value))
+        if facts:
+            console.print(Padding(grid, (0, 0, 0, 2), expand=False))
         if text:
             # As it is, without wrapping: a command is copied, and JSON is read by programs.
             console.print(printable_text(text), soft_wrap=True)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from aiohttp import web
 
+from jobtester.domain.result_details import RECEIVED_TYPES
 from jobtester.store.full_results import FullResult
 from jobtester.web.access import is_restricted
 from jobtester.web.context import CONTEXT
@@ -36,7 +37,6 @@ _INPUT_TYPES = {
     ".flac": "audio/flac",
     ".mp3": "audio/mpeg",
 }
-_RECEIVED_TYPES = ("image/jpeg", "audio/wav")
 
 
 @routes.get("/r/{id}")
@@ -55,7 +55,7 @@ async def show_result(request: web.Request) -> web.Response:
 async def send_received(request: web.Request) -> web.Response:
     """Send what came back for a job, made small."""
     file = await request.app[CONTEXT].stores.full_results.received_file(request.match_info["id"])
-    if file is None or file[0] not in _RECEIVED_TYPES:
+    if file is None or file[0] not in RECEIVED_TYPES:
         raise web.HTTPNotFound(text="nothing is kept of this answer\n")
     content_type, content = file
     return web.Response(body=content, content_type=content_type, headers=_FILE_HEADERS)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
+from tests.acceptance.test_results_and_outbox import run_on_terminal
 from tests.harness.simulated import simulated_tester
 from tests.harness.waiting import TIMEOUT_S
 
@@ -25,7 +27,7 @@ async def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 async def test_a_failure_is_printed_with_everything_behind_it(tmp_path: Path) -> None:
-    """Reason, advice, times, words, the curl command and the stat; `--json` has the shape of the API."""
+    """Reason, advice, times, words, curl and stat, also on 80 columns; `--json` has the shape of the API."""
     node = OrchestratorSpec(
         f"0x{1:040x}", service_uri="https://o1.sim.example:8935", fault="wrong_transcript",
         models=(ModelSpec("audio-to-text", "sim/speech", latency_s=(0.01, 0.02)),),
@@ -43,6 +45,10 @@ async def test_a_failure_is_printed_with_everything_behind_it(tmp_path: Path) ->
     for part in ("check:transcript", "sample rate", "connect", "wait", "missing", "elephants", "delivered", '"region"'):
         assert part in printed, part
     assert f"http://127.0.0.1:7934/r/{row.id}/body |\ncurl --request POST" in printed
+    shown = await asyncio.to_thread(run_on_terminal, tmp_path, 80, "result", row.id)
+    facts = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() if line.startswith("  ")]
+    assert any(line.startswith("  expected  ") for line in facts)
+    assert all(len(line.rstrip()) <= 80 for line in facts if not line.startswith(("  --", '  "', "    ")))
     code, printed, _ = await run(tmp_path, "result", row.id, "--json")
     document = json.loads(printed)
     assert document["checks"][0]["problem"] == "words"

@@ -16,7 +16,9 @@ from jobtester.checks.base import AssetMetadata, Check, Expectation, FetchedFile
 from jobtester.checks.caption import Params as CaptionParams
 from jobtester.checks.evaluation import CheckReport, CheckTask
 from jobtester.checks.worker_protocol import (
+    decode_received,
     decode_report,
+    encode_received,
     encode_report,
     receive_message,
     receive_task,
@@ -24,6 +26,7 @@ from jobtester.checks.worker_protocol import (
     send_task,
 )
 from jobtester.domain.reasons import Fault, Finding, Note
+from jobtester.domain.result_details import ReceivedFile
 
 EXPECTATION = Expectation(
     checks=(Check("caption", CaptionParams(words=("ball",))),),
@@ -103,3 +106,28 @@ def test_the_end_of_the_other_side_is_an_error(link: tuple[Connection, Connectio
     sender.close()
     with pytest.raises(EOFError):
         receive_message(receiver)
+
+
+GOOD_FILE = ReceivedFile("image/jpeg", b"\xff\xd8", "ab" * 32, 900, 512, 512)
+
+
+def test_a_received_file_survives_the_way() -> None:
+    """What a worker sends of a file is what the daemon gets, none included."""
+    assert decode_received(orjson.loads(orjson.dumps(encode_received(GOOD_FILE)))) == GOOD_FILE
+    assert decode_received(encode_received(None)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content_type": "text/html"}, {"sha256": "<b>"}, {"sha256": 7}, {"width": -1}, {"width": "512"},
+        {"height": None}, {"seconds": 1e300}, {"content": "?"}, {"content": 7}, {"original_size": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_received_file_is_not_believed(change: dict[str, object]) -> None:
+    """A worker that was taken over can neither choose a type nor store texts or numbers that no file has."""
+    message = encode_received(GOOD_FILE)
+    message["received"] |= change
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        decode_received(message)
