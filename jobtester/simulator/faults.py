@@ -60,6 +60,14 @@ RUNNER = frozenset(
         "runner_asks_more",  # asks for ten times the price that discovery lists
         "session_lost",  # a reserved session is gone at its first call
         "session_conflict",  # the app of a reserved session says that it has another: 409
+        "video_slow",  # the video comes back with a few frames per second
+        "video_frozen",  # its first picture again and again
+        "video_black",  # black pictures
+        "video_mute",  # nothing comes back
+        "video_empty_segments",  # segments without a byte come back
+        "video_dies",  # after some seconds nothing more comes, and no channel is closed
+        "video_ends_early",  # after some seconds the channel of the output is closed
+        "video_other_host",  # the app names channels on another host
     }
 )
 # What is wrong with an orchestrator's list of runners.

@@ -108,8 +108,8 @@ class Network:
         channels = TrickleServer()
         live_port = LiveVideoPort(node, channels, self.live_log, f"{self.scenario.seed}/{number}")
         self._live_ports.append(live_port)
-        routes = (live_port.add_routes, channels.add_routes)
-        return ServicePort(node, self.scenario.seed, number, ledger, self.job_log, routes)
+        routes = (live_port.add_routes,)
+        return ServicePort(node, self.scenario.seed, number, ledger, self.job_log, channels, routes)
 
     @property
     def _has_runners(self) -> bool:

@@ -17,7 +17,7 @@ from jobtester.simulator.service_listener import NodeState
 Mode = Literal["tester", "half", "query", "stock"]
 T = TypeVar("T")
 SecondsRange = tuple[float, float]
-AppKind = Literal["hello-world", "openai-chat", "openai-embeddings", "fal-text-to-image", "echo"]
+AppKind = Literal["hello-world", "openai-chat", "openai-embeddings", "fal-text-to-image", "echo", "video"]
 
 _BUILTIN_DIR = Path(__file__).parent / "scenarios"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import OrderedDict
@@ -14,6 +15,8 @@ from jobtester.simulator.live_runner import errors
 from jobtester.simulator.live_runner.apps import AppRequest, AppResponse, create_own_error, run_app
 from jobtester.simulator.live_runner.errors import RequestRefusedError
 from jobtester.simulator.live_runner.runner import LiveRunner, Session
+from jobtester.simulator.live_runner.video_apps import VideoApps
+from jobtester.simulator.orchestrator import Orchestrator
 
 _CHUNK_S = 0.01
 _SLOW_FACTOR = 10.0
@@ -41,7 +44,8 @@ class RunnerCall:
 class AppCaller:
     """Calls the apps of one orchestrator's runners, and keeps the files that their answers name."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: Orchestrator, video_apps: VideoApps) -> None:
+        self._node, self._video_apps = node, video_apps
         self._files: OrderedDict[str, bytes] = OrderedDict()
 
     def find_file(self, name: str) -> bytes | None:
@@ -78,11 +82,21 @@ class AppCaller:
         if call.fault in ("runner_resets", "runner_endless"):
             return await self._send_broken_body(call)
         app_response = create_own_error(call.fault, is_session=runner.spec.mode == "persistent")
+        if app_response is None and runner.spec.app_kind == "video":
+            app_response = self._open_video(call, session, base_url)
         if app_response is None:
             app_response = await asyncio.to_thread(run_app, runner.spec, app_request, call.fault)
         if app_response.status >= 300:
             call.outcome = "app_error"
         return await self._pass_through(request, app_response, base_url)
+
+    def _open_video(self, call: RunnerCall, session: Session, base_url: str) -> AppResponse:
+        if call.path != "/echo":
+            return AppResponse(404, b'{"detail": "Not Found"}')
+        if call.request.method != "POST":
+            return AppResponse(405, b'{"detail": "Method Not Allowed"}')
+        urls = self._video_apps.open(session, call.fault, self._node.spec.live, base_url)
+        return AppResponse(body=json.dumps(urls).encode())
 
     async def _pass_through(self, request: web.Request, app_response: AppResponse, base_url: str) -> web.StreamResponse:
         headers = {"Content-Type": app_response.content_type, **app_response.headers}

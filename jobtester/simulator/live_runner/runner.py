@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobtester.simulator import faults
@@ -23,13 +23,17 @@ _NOT_FOUND = ("runner_unhealthy", "runner_gone")
 
 @dataclass(slots=True)
 class Session:
-    """A reserved session of a persistent runner. `meter` is None if it is free of charge."""
+    """A reserved session of a persistent runner. `meter` is None if it is free of charge.
+
+    `end_callbacks` are called when it ends, for whatever reason.
+    """
 
     session_id: str
     token: str
     proxy_key: str
     calls: int = 0
     meter: PaymentMeter | None = None
+    end_callbacks: list[Callable[[], None]] = field(default_factory=list)
 
 
 class LiveRunner:
@@ -185,3 +189,5 @@ class LiveRunner:
             meter.stop()
         if session is not None:
             self.session_counts[reason] += 1
+            for callback in session.end_callbacks:
+                callback()

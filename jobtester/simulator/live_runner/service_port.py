@@ -19,8 +19,10 @@ from jobtester.simulator.live_runner.app_caller import AppCaller, RunnerCall, br
 from jobtester.simulator.live_runner.errors import RequestRefusedError
 from jobtester.simulator.live_runner.payment import Payment, PaymentLedger, PaymentMeter
 from jobtester.simulator.live_runner.runner import LiveRunner, Session
+from jobtester.simulator.live_runner.video_apps import VideoApps
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.service_listener import not_found_text
+from jobtester.simulator.trickle.server import TrickleServer
 
 _MAX_BODY_BYTES = 64 * 2**20
 
@@ -38,9 +40,10 @@ class ServicePort:
         number: int,
         ledger: PaymentLedger,
         job_log: JobLog,
+        channels: TrickleServer,
         add_routes: Sequence[Callable[[web.UrlDispatcher], None]] = (),
     ) -> None:
-        """Create a stopped server. `add_routes` add the routes of what else the orchestrator serves."""
+        """Create a stopped server. `channels` are its own; `add_routes` add the routes of what else it serves."""
         self.node = node
         self.discovery_requests = 0
         self.runners = [
@@ -49,10 +52,11 @@ class ServicePort:
         ]
         self._ledger, self._job_log = ledger, job_log
         self._random = random.Random(f"{seed}/{node.spec.address}/{number}")
-        self._apps = AppCaller()
+        self._video_apps = VideoApps(channels)
+        self._apps = AppCaller(node, self._video_apps)
         # Handlers are canceled when a client hangs up: the orchestrator returns the slot at once.
         self.app_runner = web.AppRunner(
-            self._create_application(add_routes),
+            self._create_application((channels.add_routes, *add_routes)),
             access_log=None,
             shutdown_timeout=0.1,
             handler_cancellation=True,
@@ -72,6 +76,7 @@ class ServicePort:
         for runner in self.runners:
             for meter in runner.meters.values():
                 meter.stop()
+        await self._video_apps.stop()
         await self.app_runner.cleanup()
 
     def _lose_all_sessions(self) -> None:
