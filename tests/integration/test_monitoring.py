@@ -283,7 +283,8 @@ def test_every_query_of_the_dashboard_can_be_read_by_prometheus(tmp_path: Path) 
     ("before", "after"),
     [("> 2 * jobtester", "> 9 * jobtester"), ("> 3600", "> 36000"), ('kind="refuted"', 'kind="missing"'),
      ('outcome="passed"}[3h])) == 0', 'outcome="passed"}[3h])) >= 0'), ("successful == 0", "successful == 2"),
-     ("gateway_up == 0", "gateway_up >= 0"), ("(jobtester_capability_up) == 1", "(jobtester_capability_up) == 0"),
+     ("gateway_up == 0", "gateway_up >= 0"), ("sessions_open[30m]) > 0", "sessions_open[30m]) > 9"),
+     ("(jobtester_capability_up) == 1", "(jobtester_capability_up) == 0"),
      ("region) (jobtester_capability_up)) > 1", "region) (jobtester_capability_up)) > 3")],
 )  # fmt: skip
 def test_the_rules_tests_notice_a_wrong_rule(before: str, after: str, tmp_path: Path) -> None:

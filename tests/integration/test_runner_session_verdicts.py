@@ -1,4 +1,4 @@
-"""A thousand jobs of live runners at thirty orchestrators: every verdict agrees with the simulator's own log."""
+"""A thousand jobs in sessions and with payments at thirty orchestrators: every verdict agrees with the log."""
 
 from __future__ import annotations
 
