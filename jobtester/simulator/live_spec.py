@@ -13,7 +13,8 @@ class LiveGatewaySpec:
     `callback_port` is where it calls the client back as it would call MediaMTX, with `callback_password`.
     `matroska_probe_s`, `other_probe_s`: how long its ffmpeg looks at an input before it passes anything on.
     `input_retry_s`: how long it waits before it reads an input again. `output_probe_s`: how long ffmpeg looks at each
-    output before it sends it, `output_retry_s`: when it sends it again. `events_timeout_s`, `segments_timeout_s`: how
+    output before it sends it, `output_start_s`: how much longer that takes at the start of a job, where nobody knows
+    what for. `output_retry_s`: when it sends an output again. `events_timeout_s`, `segments_timeout_s`: how
     long it waits for a container's events and output before it starts the stream again, at most `max_swaps` times in
     `swap_window_s`. `broken_s`: from the loss of an orchestrator to the next try. `status_life_s`: how long a status
     outlives its job. `pool_refresh_s`: how often the orchestrators that failed come back, by the gateway's own clock.
@@ -25,6 +26,7 @@ class LiveGatewaySpec:
     other_probe_s: float = 5.2
     input_retry_s: float = 0.5
     output_probe_s: float = 2.5
+    output_start_s: float = 2.1
     output_retry_s: float = 5.0
     events_timeout_s: float = 30.0
     segments_timeout_s: float = 30.0

@@ -216,7 +216,8 @@ async def test_stream_ends_when_the_media_server_cannot_be_reached() -> None:
 @pytest.mark.parametrize("file_format", ["flv", "mpegts"])
 async def test_other_formats_are_probed_longer(file_format: str) -> None:
     """FLV and MPEG-TS take their longer time until the first frame; no frame is lost meanwhile."""
-    async with running(node(), factor=1.0, matroska_probe_s=0.0, other_probe_s=1.2, output_probe_s=0.1) as setup:
+    times = {"matroska_probe_s": 0.0, "other_probe_s": 1.2, "output_probe_s": 0.1, "output_start_s": 0.0}
+    async with running(node(), factor=1.0, **times) as setup:
         setup.client.file_format, setup.client.seconds = file_format, 2.0
         job = await setup.start()
         await setup.frames(48)
@@ -300,6 +301,18 @@ async def test_model_that_has_to_load_first() -> None:
         assert session.first_frame_out_at - session.started_at >= 2.0
         await setup.end()
         assert setup.network.orchestrators[0].is_warm(PIPELINE, "m")
+
+
+async def test_first_frame_is_as_late_as_measured() -> None:
+    """At the contract's own times the first frame comes 5.2 s after the start, though the container had it sooner."""
+    async with running(node(), factor=1.0) as setup:
+        job = await setup.start()
+        await setup.frames(1)
+        assert 5.0 < setup.client.frames[0].at - setup.client.started_at < 7.3
+        (session,) = job.sessions
+        assert session.first_frame_out_at is not None
+        assert 0.46 <= session.first_frame_out_at - job.received_at < 2.0
+        await setup.end()
 
 
 # 3.6 Selection and pin

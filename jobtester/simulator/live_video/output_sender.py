@@ -59,6 +59,7 @@ class OutputSender:
     def __init__(self, spec: LiveGatewaySpec, job: LoggedLiveJob) -> None:
         self._spec, self._job = spec, job
         self._open = 0
+        self._begun_urls: set[str] = set()
         self._all_ended = asyncio.Event()
         self._all_ended.set()
 
@@ -83,12 +84,14 @@ class OutputSender:
     async def _send_once(self, session: aiohttp.ClientSession, url: str, pipe: BytePipe) -> None:
         queue = ChunkQueue()
         entry = LoggedOutput(url, time.monotonic())
+        probe_s = self._spec.output_probe_s + (0.0 if url in self._begun_urls else self._spec.output_start_s)
+        self._begun_urls.add(url)
 
         def count_frame() -> None:
             entry.frames += 1
 
         def convert() -> None:
-            convert_to_flv(pipe, queue, lambda _: self._spec.output_probe_s, count_frame)
+            convert_to_flv(pipe, queue, lambda _: probe_s, count_frame)
 
         self._open += 1
         self._all_ended.clear()
