@@ -15,7 +15,7 @@ from jobtester.domain.instants import INSTANT_HELP
 
 Handler: TypeAlias = Callable[[argparse.Namespace], int]
 
-_SCENARIOS = "byoc, default, faults, gateways, live-runner, live-runner-video, live-video, overlap, query, stock"
+_SCENARIOS = "byoc, default, faults, gateways, live-runner, live-video, overlap, query, runner-video, stock"
 
 
 def make_parser() -> argparse.ArgumentParser:
