@@ -10,7 +10,18 @@ from typing import Literal, TextIO
 import orjson
 import structlog
 
+Verbosity = Literal["quiet", "normal", "verbose"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+# What the command line asks for goes before the configuration, also after a reload.
+_FORCED_LEVELS: dict[Verbosity, str] = {"quiet": "error", "verbose": "debug"}
+_verbosity: Verbosity = "normal"
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Make every later `configure_logs` write errors only, or everything; `normal` leaves the level to its caller."""
+    global _verbosity
+    _verbosity = verbosity
 
 
 def configure_logs(
@@ -21,6 +32,7 @@ def configure_logs(
     Exceptions are rendered without the values of local variables, which may hold secrets.
     """
     out = stream or sys.stderr
+    forced = _FORCED_LEVELS.get(_verbosity, level)
     is_console = log_format == "console" or (log_format == "auto" and out.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -37,7 +49,7 @@ def configure_logs(
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump_json)]
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[forced]),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )

@@ -50,7 +50,8 @@ def demo(options: argparse.Namespace) -> int:
 async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
     console = make_console(stderr=options.json)
     async with Network(load_scenario(options)) as network:
-        display = ProgressDisplay(console, is_stopping=lambda: daemon.is_stopping)
+        shown = make_console(stderr=options.json, quiet=options.verbosity == "quiet")
+        display = ProgressDisplay(shown, is_stopping=lambda: daemon.is_stopping)
         configuration = Configuration.from_tables(_config_tables(network, folder), origin="demo", simulated=True)
         # Without --stay nobody needs to find the port, and a fixed one might be taken by a daemon.
         port = options.port if options.port is not None else _STAY_PORT if options.stay else 0

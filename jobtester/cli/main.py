@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from jobtester.cli.parser import make_parser
 from jobtester.errors import JobTesterError
+from jobtester.logs import set_verbosity
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -28,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         if not hasattr(options, "handler"):
             parser.print_help()
             return USAGE_ERROR
+        set_verbosity(options.verbosity)
         with _interruptible():
             code: int = options.handler(options)
         # Here and not at exit, so that a reader that is gone is noticed while it can still be handled.

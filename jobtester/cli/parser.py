@@ -15,6 +15,7 @@ from jobtester.domain.instants import INSTANT_HELP
 
 Handler: TypeAlias = Callable[[argparse.Namespace], int]
 
+SHELLS = ("bash", "zsh", "fish")
 _SCENARIOS = "byoc, default, faults, gateways, live-runner, live-video, overlap, query, runner-video, stock"
 
 
@@ -32,6 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_simulator_commands(commands)
     healthcheck = _add_command(commands, "healthcheck", _healthcheck, "check whether the running daemon is healthy")
     healthcheck.add_argument("--url", help="URL of the daemon (default: as configured, on this machine)")
+    completion = _add_command(commands, "completion", _completion, "print a completion script", config=False)
+    completion.add_argument("shell", choices=SHELLS, help="the shell that is to complete commands and options")
     return parser
 
 
@@ -153,7 +156,14 @@ def _add_command(
 ) -> argparse.ArgumentParser:
     """Add a command that `handler` runs; `config` adds the option that names the configuration file."""
     command = commands.add_parser(name, help=summary, description=summary)
-    command.set_defaults(handler=handler)
+    command.set_defaults(handler=handler, verbosity="normal")
+    level = command.add_mutually_exclusive_group()
+    level.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const="quiet", help="log errors only, show no progress"
+    )
+    level.add_argument(
+        "-v", "--verbose", dest="verbosity", action="store_const", const="verbose", help="log everything"
+    )
     if config:
         command.add_argument(
             "-c",
@@ -280,3 +290,9 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from jobtester.cli.healthcheck import healthcheck
 
     return healthcheck(options)
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from jobtester.cli.completion import print_completion
+
+    return print_completion(options)

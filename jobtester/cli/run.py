@@ -52,7 +52,8 @@ async def _run_tick(
     configuration: Configuration, selection: Selection, options: argparse.Namespace
 ) -> tuple[TickReport, Sequence[Result], dict[str, int]]:
     """Run a tick; return its report, its results, and the number of its undelivered stats by state."""
-    display = ProgressDisplay(make_console(stderr=options.json), is_stopping=lambda: daemon.is_stopping)
+    console = make_console(stderr=options.json, quiet=options.verbosity == "quiet")
+    display = ProgressDisplay(console, is_stopping=lambda: daemon.is_stopping)
     async with open_daemon(
         configuration, post=not options.no_post, observers=(display,), selection=selection
     ) as daemon:

@@ -5,6 +5,7 @@ A row of a wide terminal is one line. On a narrow one, cells that belong togethe
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from jobtester.web.schemas import Schema
 # From this width on, each table has all its cells side by side.
 MIN_WIDE_TICK, _MIN_WIDE_LISTING = 170, 130
 _PIPED_WIDTH = 180
+_MIN_WIDTH, _MAX_WIDTH = 20, 10_000
 _NUMBERS = frozenset({"round trip", "limit", "estimated price", "number", "age", "tries", "success", "ticks"})
 _PROSE = frozenset({"meaning", "problem", "listed price", "message"})
 # Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
@@ -50,10 +52,22 @@ class Column:
     wide_only: bool = False
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """Return a console for stdout or stderr; where that is not a terminal, lines are wide and plain."""
+def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return a console for stdout or stderr; where that is not a terminal, lines are plain and as wide as COLUMNS.
+
+    Without COLUMNS they are wide. A quiet console prints nothing.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH, highlight=False, soft_wrap=False)
+    columns = os.environ.get("COLUMNS", "")
+    is_width = columns.isascii() and columns.isdecimal() and _MIN_WIDTH <= int(columns[:9]) <= _MAX_WIDTH
+    piped_width = int(columns) if is_width else _PIPED_WIDTH
+    return Console(
+        file=stream,
+        width=None if stream.isatty() else piped_width,
+        highlight=False,
+        soft_wrap=False,
+        quiet=quiet,
+    )
 
 
 def print_json(document: Schema) -> None:
@@ -81,11 +95,13 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
             result.job.orchestrator.address, result.job.target.service_uri, result.job.pipeline_model,
         ),
     )  # fmt: skip
+    is_wide = width >= MIN_WIDE_TICK
     return make_table(
         [
             Column(("orchestrator", "service URI")),
             Column(("pipeline", "model")),
-            Column(("state",)),
+            # A narrow terminal needs the room for names, so there only `cold` is shown, beside the round trip.
+            Column(("state",), wide_only=True),
             Column(("outcome", "reason")),
             Column(("round trip", "attribution")),
         ],
@@ -98,12 +114,15 @@ def tick_results_table(results: Iterable[Result], *, title: str, width: int) -> 
                     _styled(result.verdict.outcome.value),
                     "" if result.verdict.outcome is Outcome.PASSED else result.verdict.code,
                 ),
-                (format_duration(result.round_trip_s), result.attribution.kind.value),
+                (
+                    format_duration(result.round_trip_s) + ("" if is_wide or result.job.warm else " cold"),
+                    result.attribution.kind.value,
+                ),
             )
             for result in rows
         ),
         title=title,
-        is_wide=width >= MIN_WIDE_TICK,
+        is_wide=is_wide,
         cut=True,
     )
 

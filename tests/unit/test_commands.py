@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import structlog
 
+from jobtester.cli.completion import print_completion
 from jobtester.cli.config_import import convert
 from jobtester.cli.healthcheck import local_url
-from jobtester.cli.parser import make_parser
+from jobtester.cli.parser import SHELLS, make_parser
 from jobtester.cli.run import closing_remarks, exit_code
+from jobtester.cli.tables import make_console
 from jobtester.configuration import Configuration
 from jobtester.daemon.config_watcher import diff_settings
 from jobtester.domain.plan import Selection
 from jobtester.domain.tick_report import TickReport
+from jobtester.logs import configure_logs, set_verbosity
 
 
 def make_report(state: str = "finished", *, planned: int = 2, **outcomes: int) -> TickReport:
@@ -116,3 +125,57 @@ def test_a_minimal_configuration_of_the_go_tester_is_converted() -> None:
     assert content["gateways"] == [{"name": "tester", "url": "http://g:8935"}]
     assert "pipelines" not in content
     assert any("unknownKey has no meaning here" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_command_and_its_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script of each shell names all commands, and options of the last one that was added."""
+    assert print_completion(make_parser().parse_args(["completion", shell])) == 0
+    script = capsys.readouterr().out
+    for word in ("serve", "run", "outbox", "healthcheck", "completion", "no-post", "verbose", "leaderboard-rows"):
+        assert word in script, word
+
+
+def test_bash_reads_its_completion_and_completes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The beginning of a command, of an action below it and of an option."""
+    print_completion(make_parser().parse_args(["completion", "bash"]))
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    for line, expected in ((["health"], "healthcheck"), (["outbox", "re"], "retry"), (["run", "--no-p"], "--no-post")):
+        words = " ".join(["jobtester", *line])
+        code = (
+            f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(line)}; "
+            "$(complete -p jobtester | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo \"${COMPREPLY[@]}\""
+        )
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False, timeout=20)
+        assert expected in done.stdout.split(), (line, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "level"), [("--quiet", "error"), ("-q", "error"), ("-v", "debug"), ("--verbose", "debug"), ("", "info")]
+)
+def test_the_command_line_sets_the_level_of_the_log(option: str, level: str) -> None:
+    """Over the configuration, whichever that asks for; both at once are refused."""
+    options = make_parser().parse_args(["serve", *([option] if option else [])])
+    written = io.StringIO()
+    set_verbosity(options.verbosity)
+    try:
+        configure_logs("info", "json", written)
+        for name in ("debug", "info", "warning", "error"):
+            getattr(structlog.get_logger(), name)("event")
+    finally:
+        set_verbosity("normal")
+        configure_logs()
+    assert json.loads(written.getvalue().splitlines()[0])["level"] == level
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["serve", "-q", "-v"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("80", 80), ("", 180), ("wide", 180), ("0", 180), ("9" * 30, 180), ("120", 120)]
+)
+def test_piped_tables_are_as_wide_as_columns(columns: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonsense counts as nothing, and then lines are wide."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert make_console().width == width
