@@ -16,11 +16,13 @@ from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.tick_report import TickReport
 from jobtester.live_runner.payment import JobPayment
 from jobtester.simulator.live_runner.runner import LiveRunner
+from jobtester.simulator.live_runner.signer import PAYER
 from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.store.results import ResultRow
 from jobtester.store.runner_sessions import RunnerSessions, SessionRow
 from tests.harness.ports import free_port
+from tests.harness.process import run_command_in_thread, write_config
 from tests.harness.simulated import SimulatedTester, config_tables
 from tests.harness.waiting import until
 
@@ -360,3 +362,23 @@ async def test_the_budget_counts_paid_jobs(tmp_path: Path) -> None:
         assert {row.pipeline for row in rows} == {"x/a", "x/b"}
         assert [row.estimated_price_wei for row in rows] == [60, 60]
         assert sum(request.paid_wei for request in tester.network.runner_requests) == 120
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_check_asks_the_signer(tmp_path: Path, is_there: bool) -> None:
+    """`jobtester check` names the address that pays, or says why there is none."""
+    node = OrchestratorSpec(address=f"0x{1:040x}", service_uri="https://127.0.0.1:0", models=(), runners=(runner(),))
+    scenario = Scenario(name="check", seed=1, gateways=(GatewaySpec(name="g", mode="query"),), orchestrators=(node,))
+    async with Network(scenario) as network:
+        url = network.signer.url if is_there else f"http://127.0.0.1:{free_port()}"
+        write_config(
+            network,
+            tmp_path,
+            live_runner={"enabled": True, "networks": ["127.0.0.0/8"], "payment": {"signer_url": url}},
+        )
+        done = await run_command_in_thread(tmp_path, "check")
+    lines = [line for line in done.stdout.decode().splitlines() if "signer for live runners" in line]
+    expected = f"{url} answers; it pays from {PAYER}" if is_there else "cannot be reached"
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert done.returncode == (0 if is_there else 1)

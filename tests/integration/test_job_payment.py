@@ -1,0 +1,143 @@
+"""A price by time is paid as long as a job lasts, and no longer; what stands against it is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer
+from jobtester.live_runner.client import LiveRunnerClient
+from jobtester.live_runner.payment import JobPayment
+from jobtester.live_runner.signer import RemoteSigner
+from tests.harness.ports import free_port
+from tests.harness.waiting import until
+
+PAYER = "0x9a9e000000000000000000000000000000000001"
+INTERVAL_S = 0.02
+
+
+@dataclass(slots=True)
+class Payee:
+    """An orchestrator and its payer's signer in one server; both answer with the next of their codes, else 200."""
+
+    uri: str = ""
+    signer_codes: list[int] = field(default_factory=list)
+    payment_codes: list[int] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
+    paid: list[str] = field(default_factory=list)
+    asked: list[Mapping[str, str]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer for both."""
+        if request.path == "/sign-orchestrator-info":
+            return web.json_response({"address": PAYER})
+        if request.path == "/generate-live-payment":
+            self.states.append((await request.json()).get("state"))
+            code = self.signer_codes.pop(0) if self.signer_codes else 200
+            number = len(self.states)
+            answer = {"payment": f"pay{number}", "segCreds": "c", "state": number}
+            return web.json_response(answer, status=code)
+        self.paid.append(request.headers["Livepeer-Payment"])
+        return web.Response(status=self.payment_codes.pop(0) if self.payment_codes else 200, body=b"opaque")
+
+    async def ask(self, headers: Mapping[str, str]) -> Exchange:
+        """Ask for payment unless there is one."""
+        self.asked.append(headers)
+        now = time.monotonic()
+        if "Livepeer-Payment" in headers:
+            return Exchange(Ending.ANSWERED, time.time(), now, now, 200, b"{}")
+        body = b'{"payment_params":"eA==","manifest_id":"m","payment_url":"%s/pay"}' % self.uri.encode()
+        return Exchange(Ending.ANSWERED, time.time(), now, now, 402, body)
+
+    @property
+    def job(self) -> Job:
+        """A job that costs 7 wei a second."""
+        runner = RunnerOffer(f"{self.uri}/apps/x/session", "persistent", "seconds")
+        capability = Capability("x/app", "1", price=Price(7), runner=runner)
+        return Job("j", "t", Orchestrator("0x1", self.uri, (capability,)), capability, "x/app", 10, 10)
+
+
+@asynccontextmanager
+async def payee(
+    signer_codes: Sequence[int] = (), payment_codes: Sequence[int] = ()
+) -> AsyncIterator[tuple[Payee, JobPayment]]:
+    """Run both, and yield them with the payment of a job."""
+    server, port = Payee(signer_codes=list(signer_codes), payment_codes=list(payment_codes)), free_port()
+    server.uri = f"http://127.0.0.1:{port}"
+    app = web.Application()
+    app.router.add_post("/{path:.*}", server.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    client, signer = LiveRunnerClient(("127.0.0.0/8",)), RemoteSigner(server.uri)
+    await client.open()
+    await signer.open()
+    try:
+        async with JobPayment(server.job, client, signer, interval_s=INTERVAL_S) as payment:
+            yield server, payment
+    finally:
+        await client.close()
+        await signer.close()
+        await runner.cleanup()
+
+
+async def test_the_state_goes_from_payment_to_payment() -> None:
+    """Each payment has the state of the one before, goes to the orchestrator once, and stops with the job."""
+    async with payee() as (server, payment):
+        exchange = await payment.send(server.ask)
+        assert exchange.status == 200
+        assert [sorted(headers) for headers in server.asked] == [
+            ["Livepeer-Payer-Address"],
+            ["Livepeer-Payer-Address", "Livepeer-Payment", "Livepeer-Segment"],
+        ]
+        await until(lambda: len(server.paid) >= 3, "three further payments")
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "payment"], "nobody pays on"
+    assert server.states == [None, *range(1, len(server.states))]
+    assert server.paid == list(dict.fromkeys(server.paid)), "no payment is sent twice"
+    assert payment.problem_code == ""
+    assert payment.paid_wei >= 70
+
+
+async def test_nothing_due_is_asked_again() -> None:
+    """482 means that the last payment still lasts; the state stays as it was."""
+    async with payee(signer_codes=[200, 482, 482]) as (server, payment):
+        await payment.send(server.ask)
+        await until(lambda: server.paid, "a further payment")
+        assert server.states[:4] == [None, 1, 1, 1]
+        assert payment.problem_code == ""
+
+
+@pytest.mark.parametrize(
+    ("codes", "problem"),
+    [
+        ({"signer_codes": [200, 500]}, "signer_fault"),
+        ({"signer_codes": [200, 481]}, "price_refused"),
+        ({"payment_codes": [403]}, "signer_fault"),
+        ({"payment_codes": [409]}, "signer_fault"),
+    ],
+)
+async def test_what_stands_against_a_further_payment_is_kept(codes: dict[str, list[int]], problem: str) -> None:
+    """The job then ends without a payment; whoever judges it knows that the orchestrator is not at fault."""
+    async with payee(**codes) as (server, payment):
+        await payment.send(server.ask)
+        await until(lambda: payment.problem_code, "a problem")
+        assert payment.problem_code == problem
+        assert payment.problem
+
+
+async def test_new_parameters_are_asked_for_once() -> None:
+    """480 twice ends it: an orchestrator whose parameters are always too old is not asked for ever."""
+    async with payee(signer_codes=[480, 480]) as (server, payment):
+        exchange = await payment.send(server.ask)
+        assert (exchange.status, payment.problem_code, payment.paid_wei) == (402, "signer_fault", 0)
+        assert len(server.asked) == 2
+        assert not server.paid
