@@ -92,7 +92,7 @@ class Page:
 
 def all_pages() -> list[Page]:
     """Return every page."""
-    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "assets/README.md")
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "assets/README.md", "benchmarks/README.md")
     outside = [ROOT / name for name in names]
     return [Page(path) for path in (*outside, *sorted(PAGES.glob("*.md")))]
 
