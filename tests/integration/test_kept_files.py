@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from jobtester.domain.result_details import ReceivedFile, ResultDetails
 from jobtester.domain.results import Result
+from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.database import Database
+from jobtester.store.full_results import FullResults
 from jobtester.store.results import Results
 from jobtester.store.retention import Retention
+from jobtester.web.schemas import FullResultSchema
+from tests.harness.simulated import simulated_tester
 from tests.harness.store import NOW, make_result, open_database, record_results
 
 DAY = 86_400.0
@@ -60,3 +66,39 @@ async def test_a_file_goes_with_its_result(tmp_path: Path) -> None:
         await Retention(database).run(keep_s=30 * DAY, now=NOW)
         assert await kept(database) == {new.id}
         assert await database.read_rows("SELECT count(*) FROM kept_files") == [(1,)]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_the_setting_decides(keeps: bool, tmp_path: Path) -> None:
+    """With `store.keep_files = false` a tick keeps nothing, and its results are the same."""
+    node = OrchestratorSpec(
+        f"0x{1:040x}", service_uri="https://o1.sim.example:8935",
+        models=(ModelSpec("text-to-image", "sim/t", latency_s=(0.0, 0.01)),),
+    )  # fmt: skip
+    scenario = Scenario("kept", 1, (GatewaySpec("gateway", mode="query"),), (node,))
+    async with simulated_tester(scenario, tmp_path, store={"keep_files": keeps}) as tester:
+        report = await tester.tick()
+        assert report.outcomes == {"passed": 1}
+        assert len(await kept(tester.daemon.database)) == int(keeps)
+
+
+async def test_a_result_of_an_earlier_version_has_no_details(tmp_path: Path) -> None:
+    """What an earlier version recorded is shown with what it has, and nothing is made up."""
+    async with open_database(tmp_path / "t.db") as database:
+        result = make_result("check:image", response="not json")
+        await record_results(database, NOW, result, state="delivered")
+        await database.write(lambda db: db.execute("UPDATE results SET details = '{}'"))
+        full = await FullResults(database).get(result.id)
+        assert full is not None
+        shown = FullResultSchema.from_full_result(full, "http://127.0.0.1")
+        assert (shown.sent, shown.timing, shown.checks, shown.comparison, shown.received) == (
+            None,
+            None,
+            [],
+            None,
+            None,
+        )
+        assert shown.reference == ""
+        assert shown.stat is not None
+        assert shown.stat.state == "delivered"
+        assert await FullResults(database).get("nothing") is None
