@@ -37,6 +37,8 @@ _PROSE = frozenset({"meaning", "problem", "listed price", "message"})
 # Columns that give way where the terminal is narrow; all others keep their width, because half a number misleads.
 _SHRINKABLE = frozenset({"pipeline", "model", "app", "version"}) | _PROSE
 _MAX_MESSAGE = 120
+_OWNED = frozenset({"pipeline", "model"})
+_MAX_OWNED_NAME = 18
 _MAX_URI_WIDTH = 30  # so that a long one leaves room for the model beside it
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow", "delivered": "green", "refused": "red"}
@@ -278,8 +280,20 @@ def make_table(
         if is_wide:
             table.add_row(*(_to_text(cell) for index in shown for cell in row[index]))
         else:
-            table.add_row(*(_stack(row[index]) for index in shown))
+            shorten = _drop_owner if cut else _keep
+            table.add_row(*(_stack([*map(shorten, columns[index].names, row[index])]) for index in shown))
     return table
+
+
+def _drop_owner(name: str, cell: Cell) -> Cell:
+    """Return a name of a pipeline or model without its owner if it is long: where both do not fit, the end differs."""
+    if name not in _OWNED or not isinstance(cell, str) or len(cell) <= _MAX_OWNED_NAME:
+        return cell
+    return f"…/{cell.rsplit('/', 1)[1]}" if "/" in cell else cell
+
+
+def _keep(_name: str, cell: Cell) -> Cell:
+    return cell
 
 
 def _stack(cells: Sequence[Cell]) -> Text:

@@ -63,6 +63,25 @@ def test_tick_tables_fit_and_keep_their_numbers(width: int) -> None:
         assert word in text, word
 
 
+def test_names_of_one_owner_differ_at_80_columns() -> None:
+    """Of long names the end is shown; whoever has the room reads all of them."""
+    names = ("livepeer-examples/hello-world", "livepeer-examples/echo-proxied")
+    jobs = [replace(make_job("owner/a-model-of-some-length"), capability=Capability(name, "1.0.0")) for name in names]
+    results = [replace(make_result("ok"), job=job) for job in jobs]
+    narrow = "\n".join(render(tick_results_table(results, title="Results", width=80), width=80))
+    assert "…/hello-world" in narrow
+    assert "…/echo-proxied" in narrow
+    wide = "\n".join(render(tick_results_table(results, title="Results", width=200), width=200))
+    assert all(name in wide for name in names)
+    cold = replace(make_job(), capability=Capability("llm", "m"))
+    (line,) = [
+        line
+        for line in render(tick_results_table([replace(results[0], job=cold)], title="", width=80), width=80)
+        if "passed" in line
+    ]
+    assert line.rstrip().endswith("250ms cold")
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_plan_shows_jobs_and_skips_with_their_meaning(width: int) -> None:
     """Each skip has its reason and what that means, which folds instead of being cut."""
