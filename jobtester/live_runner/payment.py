@@ -58,7 +58,7 @@ class JobPayment:
     ) -> None:
         """Prepare to pay; without a signer, and for an app without a price, nothing is ever paid."""
         self.problem_code = self.problem = ""
-        self._job, self._client = job, client
+        self._job, self.client = job, client
         self._signer = signer if job.capability.is_priced else None
         self._interval_s = interval_s
         self._meter: asyncio.Task[None] | None = None
@@ -149,7 +149,7 @@ class JobPayment:
                 return
             state = signed.state
             try:
-                status, answer = await self._client.post(
+                status, answer = await self.client.post(
                     challenge.payment_url,
                     headers=signed.headers,
                     timeout_s=_PAYMENT_TIMEOUT_S,

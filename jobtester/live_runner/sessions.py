@@ -30,7 +30,7 @@ from jobtester.store.runner_sessions import RunnerSessions, SessionRow
 log = structlog.get_logger()
 
 RESERVE_S = 10.0  # a reservation takes less than a second
-_MAX_RESERVE_BYTES = 64 * 1024
+_MAX_RESERVE_BYTES = 256 * 1024
 _STOP_TIMEOUT_S = 2.0
 _STOP_PAUSES_S = (0.0, 0.3, 1.0)
 _STOP_TOTAL_S = 5.0

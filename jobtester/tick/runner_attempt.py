@@ -98,6 +98,8 @@ class RunnerAttempt:
             attribution = Attribution(AttributionKind.REFUTED, (payment.problem,))
         elif payment.problem_code and not ended.gateway_reports_success:
             work.problem = Verdict.from_code(payment.problem_code, payment.problem)
+        if work.problem is not None and ended.status is None:  # nothing was sent
+            attribution = Attribution(AttributionKind.MISSING)
         self.live_runner.sessions.metrics.runner_paid.inc(payment.paid_wei)
         return SentRunnerJob(
             job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked

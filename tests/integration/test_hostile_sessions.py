@@ -56,7 +56,7 @@ LIES: dict[str, tuple[Any, int, str, list[str]]] = {
     "no json": (b"<html>welcome</html>", 200, "bad_json", ["/"]),
     "a list": (b"[1]", 200, "bad_json", ["/"]),
     "nothing": (b"", 200, "check:body", ["/"]),
-    "too much": (b"x" * 100_000, 200, "too_large", ["/"]),
+    "too much": (b"x" * 300_000, 200, "too_large", ["/"]),
     "an error": (b"boom", 500, "app_error", ["/"]),
     "a demand": ({"payment_params": "eA=="}, 402, "payment_required", ["/"]),
 }  # fmt: skip

@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -17,7 +19,11 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer
 from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.payment import JobPayment
+from jobtester.live_runner.sessions import SessionKeeper
 from jobtester.live_runner.signer import RemoteSigner
+from jobtester.metrics import Metrics
+from jobtester.store.database import Database
+from jobtester.store.runner_sessions import RunnerSessions
 from tests.harness.ports import free_port
 from tests.harness.waiting import until
 
@@ -35,6 +41,7 @@ class Payee:
     states: list[Any] = field(default_factory=list)
     paid: list[str] = field(default_factory=list)
     asked: list[Mapping[str, str]] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer for both."""
@@ -46,6 +53,16 @@ class Payee:
             number = len(self.states)
             answer = {"payment": f"pay{number}", "segCreds": "c", "state": number}
             return web.json_response(answer, status=code)
+        if request.path.endswith("/stop"):
+            self.stopped.append(request.path)
+            return web.Response(status=204)
+        if request.path == "/apps/x/session":
+            self.asked.append(dict(request.headers))
+            if "Livepeer-Payment" not in request.headers:
+                return web.json_response(self.challenge, status=402)
+            assert request.transport is not None
+            request.transport.abort()  # the session is open, and nobody learns of it
+            return web.Response()
         self.paid.append(request.headers["Livepeer-Payment"])
         return web.Response(status=self.payment_codes.pop(0) if self.payment_codes else 200, body=b"opaque")
 
@@ -55,8 +72,17 @@ class Payee:
         now = time.monotonic()
         if "Livepeer-Payment" in headers:
             return Exchange(Ending.ANSWERED, time.time(), now, now, 200, b"{}")
-        body = b'{"payment_params":"eA==","manifest_id":"m","payment_url":"%s/pay"}' % self.uri.encode()
-        return Exchange(Ending.ANSWERED, time.time(), now, now, 402, body)
+        return Exchange(Ending.ANSWERED, time.time(), now, now, 402, orjson.dumps(self.challenge))
+
+    @property
+    def challenge(self) -> dict[str, str]:
+        """What its 402 says."""
+        return {
+            "payment_params": "eA==",
+            "manifest_id": "m",
+            "payment_url": f"{self.uri}/apps/x/session/m/payment",
+            "orchestrator": self.uri,
+        }
 
     @property
     def job(self) -> Job:
@@ -141,3 +167,22 @@ async def test_new_parameters_are_asked_for_once() -> None:
         assert (exchange.status, payment.problem_code, payment.paid_wei) == (402, "signer_fault", 0)
         assert len(server.asked) == 2
         assert not server.paid
+
+
+async def test_a_paid_session_whose_answer_is_lost_is_stopped(tmp_path: Path) -> None:
+    """Where it is paid for tells where it is stopped, and the journal knows that before the payment is sent."""
+    database = Database(tmp_path / "jobtester.db")
+    await database.open()
+    journal = RunnerSessions(database)
+    try:
+        async with payee() as (server, payment):
+            keeper = SessionKeeper(payment.client, journal, Metrics())
+            async with keeper.reserve(server.job, payment) as session:
+                assert not session.is_open
+                (row,) = await journal.open_sessions()
+                assert row.control_url == f"{server.uri}/apps/x/session/m"
+            assert server.stopped == ["/apps/x/session/m/stop"]
+            assert await journal.open_sessions() == []
+            assert ["Livepeer-Payment" in headers for headers in server.asked] == [False, True]
+    finally:
+        await database.close()

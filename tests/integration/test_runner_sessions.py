@@ -226,6 +226,7 @@ async def test_a_signer_that_is_gone_is_no_orchestrators_fault(tmp_path: Path) -
     ) as tester:  # fmt: skip
         result = await tester.only_result()
         assert (result.outcome, result.reason, tester.kinds) == ("unscored", "signer_fault", [])
+        assert (result.attribution, result.evidence) == ("missing", ())
 
 
 async def test_a_second_402_is_not_paid_again(tmp_path: Path) -> None:
