@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from jobtester.domain.video_measures import VideoMeasures
-from jobtester.live_runner.client import LiveRunnerClient
-from jobtester.simulator.live_spec import LiveContainerSpec
-from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.video.decoder import DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.frame_schedule import SentFrames
@@ -25,6 +17,7 @@ from jobtester.video.trickle import ChannelEnd
 from jobtester.video.trickle_reader import ChannelReader, ReaderLimits
 from jobtester.video.trickle_writer import ChannelWriter
 from jobtester.video.video_input import InputOptions, VideoInput
+from tests.harness.video_apps import video_session
 from tests.harness.waiting import until
 
 FORM = VideoFormat(192, 192, 24)
@@ -42,36 +35,10 @@ class Stream:
     reader: ChannelReader
 
 
-@asynccontextmanager
-async def _session(**runner: Any) -> AsyncIterator[tuple[Network, LiveRunnerClient, dict[str, str], str]]:
-    """Reserve a session of a video app; yields the channels' URLs and the session's control URL too."""
-    specs = (RunnerSpec("x/video", app_kind="video", mode="persistent", latency_s=(0, 0), **runner),)
-    live = LiveContainerSpec(fault_after_s=2.0)
-    node = OrchestratorSpec("0x" + "a" * 40, service_uri="https://127.0.0.1:0", runners=specs, live=live)
-    scenario = Scenario("video", 3, (GatewaySpec("g", mode="stock"),), (node,))
-    client = LiveRunnerClient(("127.0.0.0/8",))
-    async with Network(scenario) as network:
-        await client.open()
-        try:
-            uri, app = network.orchestrators[0].spec.service_uri, network.service_ports[0].runners[0]
-            reply = await _post(client, f"{uri}/apps/{app.url_name}/session")
-            urls = await _post(client, f"{reply['app_url']}/echo")
-            yield network, client, urls, reply["control_url"]
-        finally:
-            await client.close()
-
-
-async def _post(client: LiveRunnerClient, url: str) -> dict[str, str]:
-    status, body = await client.post(url, headers={}, timeout_s=5, max_bytes=10_000)
-    assert status == 200, body
-    values: dict[str, str] = json.loads(body)
-    return values
-
-
 async def _stream(fault: str) -> Stream:
     options = DecoderOptions(FORM, container="mpegts", limits=DecoderLimits.for_video(FORM, 30))
     loop = asyncio.get_running_loop()
-    async with _session(fault=fault) as (_, client, urls, _), VideoDecoder(options) as decoder:
+    async with video_session(fault=fault) as (_, client, urls, _), VideoDecoder(options) as decoder:
         started = loop.time()
         reader = ChannelReader(client.open_request, urls["out"], 0, ReaderLimits(max_s=VIDEO_S + 3))
 
@@ -154,15 +121,15 @@ async def test_an_app_that_ends_early() -> None:
 
 async def test_channels_on_another_host() -> None:
     """The app names channels that are not the orchestrator's."""
-    async with _session(fault="video_other_host") as (network, _, urls, _):
+    async with video_session(fault="video_other_host") as (network, _, urls, _):
         uri = network.orchestrators[0].spec.service_uri
         assert all("/ai/trickle/" in url and not url.startswith(uri) for url in urls.values())
 
 
-async def test_channels_end_with_their_session() -> None:
+async def test_channels_end_with_theirvideo_session() -> None:
     """Stopped by the client, or lost with the runner's health: readers are told that the channel is closed."""
     for is_stopped in (True, False):
-        async with _session() as (network, client, urls, control_url):
+        async with video_session() as (network, client, urls, control_url):
             reader = ChannelReader(client.open_request, urls["out"], 0)
 
             async def read(reader: ChannelReader = reader) -> None:
