@@ -178,7 +178,7 @@ async def test_every_frame_comes_back_and_the_log_knows_when() -> None:
         (output,) = [output for output in job.outputs if output.status == 200]
         assert output.frames == 72
         assert output.first_frame_at is not None
-        assert -0.001 <= client.frames[0].at - output.first_frame_at < 0.25
+        assert -0.001 <= client.frames[0].at - output.first_frame_at < 1.0
         assert job.error == "mediamtx ingest disconnected"
 
 
@@ -222,7 +222,7 @@ async def test_other_formats_are_probed_longer(file_format: str) -> None:
         job = await setup.start()
         await setup.frames(48)
         assert job.first_frame_at is not None
-        assert 1.2 <= job.first_frame_at - job.received_at < 2.0
+        assert 1.2 <= job.first_frame_at - job.received_at < 4.0
 
 
 async def test_rejected_output_is_sent_again() -> None:
@@ -370,7 +370,7 @@ async def test_pool_is_filled_again_by_the_clock_of_the_gateway() -> None:
             return bool((await setup.start(stream)).answered_at and not await setup.error(stream))
 
         await until(is_served, "the refresh", pause_s=0.2)
-        assert time.monotonic() - begun_at < 5.0
+        assert time.monotonic() - begun_at < 12.0
         await setup.end()
 
 
@@ -457,7 +457,7 @@ async def test_orchestrator_dies() -> None:
         assert not job.kicked
         failed_at = time.monotonic()
         await until(lambda: setup.client.kicks(), "the kick")
-        assert 0.5 < time.monotonic() - failed_at < 1.5
+        assert 0.5 < time.monotonic() - failed_at < 4.0
         assert setup.client.posts[0].ended_at
         assert (await setup.status())["state"] == "ONLINE"
 
