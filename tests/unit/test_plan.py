@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import pytest
 
-from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator
-from jobtester.domain.plan import SKIP_REASONS, PipelineRules, Plan, Selection, make_plan
+from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, Price, RunnerOffer
+from jobtester.domain.plan import RESERVE_PROBE, SKIP_REASONS, PipelineRules, Plan, Selection, make_plan
 
 A, B = "0x" + "a" * 40, "0x" + "b" * 40
 LLM = Capability("llm", "m", warm=True)
@@ -127,3 +127,39 @@ def test_the_seed_decides_the_order() -> None:
     first, again, other = (plan(*many, seed=seed).jobs for seed in (1, 1, 2))
     assert [job.id for job in first] == [job.id for job in again]
     assert [job.id for job in first] != [job.id for job in other]
+
+
+URL = "https://o.example:8935/apps/x"
+FREE, DEAR = None, Price(100)
+PAYS = Selection(pays_runners=True)
+
+
+@pytest.mark.parametrize(
+    ("app", "mode", "url", "price", "estimate", "selection", "expected"),
+    [
+        ("known", "single-shot", f"{URL}/app", FREE, 0, Selection(), "known"),
+        ("known", "persistent", f"{URL}/session", FREE, 0, Selection(), "known"),
+        ("other", "persistent", f"{URL}/session", FREE, 0, Selection(), RESERVE_PROBE),
+        ("other", "single-shot", f"{URL}/app", FREE, 0, Selection(), "no_definition"),
+        ("other", "persistent", f"{URL}/scope", FREE, 0, Selection(), "live_video"),
+        ("known", "single-shot", f"{URL}/app", DEAR, 100, Selection(), "unpaid"),
+        ("other", "persistent", f"{URL}/session", DEAR, 100, Selection(), "unpaid"),
+        ("known", "single-shot", f"{URL}/app", DEAR, 100, PAYS, "known"),
+        ("known", "single-shot", f"{URL}/app", DEAR, 100, replace(PAYS, max_runner_price_wei=100), "known"),
+        ("known", "single-shot", f"{URL}/app", DEAR, 100, replace(PAYS, max_runner_price_wei=99), "price"),
+        ("known", "single-shot", f"{URL}/app", DEAR, 100, replace(PAYS, max_price_wei=99), "price"),
+        ("known", "single-shot", f"{URL}/app", DEAR, None, PAYS, "price"),
+    ],
+)
+def test_live_runners(
+    app: str, mode: str, url: str, price: Price | None, estimate: int | None, selection: Selection, expected: str
+) -> None:
+    """An app is tested by its definition or by the probe, and only where its price is known, allowed and paid."""
+    capability = Capability(app, "1", price=price, runner=RunnerOffer(url, mode, "fixed" if price else ""))
+    rules: dict[str, PipelineRules] = {
+        RESERVE_PROBE: Rules(RESERVE_PROBE, runner=True, price_wei=estimate),
+        "known": Rules("known", runner=True, apps=("known",), price_wei=estimate),
+    }
+    made = make_plan([orchestrator(A, capability)], rules, selection, tick="t", seed=1, new_id=lambda: "j")
+    assert [job.definition for job in made.jobs] + [skip.reason for skip in made.skipped] == [expected]
+    assert expected in {*rules, *SKIP_REASONS}
