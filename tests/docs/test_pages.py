@@ -38,7 +38,7 @@ from tools import documentation_tables as tables
 from tools.documentation_tables import ROOT
 
 EVERY = pages.all_pages()
-LOCAL = ("http://127.0.0.1:7934/",)
+LOCAL = ("http://127.0.0.1:",)
 
 # What a reader asks, each answered under a heading that repeats it.
 QUESTIONS = (
