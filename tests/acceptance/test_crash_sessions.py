@@ -155,6 +155,7 @@ async def test_whatever_moment_it_dies_at_no_session_stays_open(tmp_path: Path, 
         write_config(network, tmp_path, schedule={"run_at_start": False}, **sections)
         daemon = await DaemonProcess.start(tmp_path)
         try:
+            await daemon.any_event("serving")
             await until(lambda: not read_journal(tmp_path), "the journal is empty", pause_s=0.2)
         finally:
             await daemon.stop()
