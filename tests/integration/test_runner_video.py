@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
+from pathlib import Path
 
 import orjson
 import pytest
@@ -16,6 +19,7 @@ from jobtester.live_runner.video_stream import (
 )
 from jobtester.video.pattern import VideoFormat
 from tests.harness.video_apps import video_session
+from tests.harness.waiting import until
 
 FORM = VideoFormat(192, 192, 24)
 PLAN = RunnerStreamPlan(FORM, start_limit_s=3.0, duration_s=4.0)
@@ -27,6 +31,10 @@ async def _run(fault: str = "") -> RunnerStreamRecording:
     async with video_session(fault=fault) as (network, client, urls, _):
         channels = VideoChannels.from_answer(orjson.dumps(urls), network.orchestrators[0].spec.service_uri)
         return await asyncio.wait_for(RunnerStream(PLAN, channels, client.open_request).run(), 30)
+
+
+def _count_open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_stream_that_passes() -> None:
@@ -68,6 +76,37 @@ async def test_a_stream_that_ends_early() -> None:
     assert recording.first_frame_at is not None
     assert recording.ended_early_at < recording.first_frame_at + PLAN.duration_s - 1.0
     assert "closed" in {end.code for end in (recording.written, recording.read) if end is not None}
+
+
+@pytest.mark.parametrize("fault", ["", "video_black", "video_empty_segments"])
+async def test_breaks_in_the_middle_leave_nothing_behind(fault: str) -> None:
+    """Runner, orchestrator or tester end at random moments: each stream ends soon, and no task or file is left."""
+    moments, plan = random.Random(11), RunnerStreamPlan(FORM, start_limit_s=2.0, duration_s=2.0)
+    files: list[int] = []
+    for break_off in ("nothing", "cancel", "lose", "down", "restart", "cancel"):
+        async with video_session(fault=fault) as (network, client, urls, _):
+            node, runner = network.orchestrators[0], network.service_ports[0].runners[0]
+            channels = VideoChannels.from_answer(orjson.dumps(urls), node.spec.service_uri)
+            running = asyncio.create_task(RunnerStream(plan, channels, client.open_request).run())
+            if break_off != "nothing":
+                await asyncio.wait([running], timeout=moments.uniform(0, 1.2))
+            match break_off:
+                case "cancel":
+                    running.cancel()
+                case "lose":
+                    runner.set_healthy(False)
+                case "down" | "restart":
+                    node.restart(down=break_off == "down")
+            (result,) = await asyncio.gather(asyncio.wait_for(running, 15), return_exceptions=True)
+            if break_off == "cancel":
+                assert isinstance(result, asyncio.CancelledError)
+            else:
+                assert isinstance(result, RunnerStreamRecording)
+                assert (result.ended_early_at is None) == (break_off == "nothing")
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "every task has ended")
+        await until(lambda: not [t for t in threading.enumerate() if "video" in t.name], "every thread has ended")
+        files.append(_count_open_files())
+    assert files[-1] <= files[0]
 
 
 async def test_channels_on_another_host_are_refused() -> None:
