@@ -65,7 +65,7 @@ async def measure() -> list[Row]:
                 for path in medians:
                     async with session.get(base + path) as response:
                         await response.read()
-    bars = {"/": 200, f"/o/{address}": 300, "/metrics": 100, f"/r/{result_id}": 50, f"/r/{result_id}/received": 50}
+    bars = {"/": 100, f"/o/{address}": 150, "/metrics": 100, f"/r/{result_id}": 50, f"/r/{result_id}/received": 50}
     return [
         *(
             Row.with_bar(

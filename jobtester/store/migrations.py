@@ -153,7 +153,11 @@ CREATE TABLE skips (
 CREATE INDEX skips_until ON skips (until);
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10)
+_V11 = """
+ALTER TABLE skips ADD COLUMN note TEXT NOT NULL DEFAULT '';
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)
 VERSION = len(STEPS)
 
 

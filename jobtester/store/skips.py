@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from jobtester.domain.orchestrators import CapabilityKind
 from jobtester.domain.plan import Skip
@@ -17,7 +18,8 @@ _MAX_RECORDED = 20_000  # of one tick: discovery is from outside, and its names 
 class SkipRow:
     """A skipped capability with the start of the first and the last tick in a row that skipped it, in Unix seconds.
 
-    `pipeline` is empty where the orchestrator is skipped as a whole. The fields are the columns of the table.
+    `pipeline` is empty where the orchestrator is skipped as a whole, `note` is what the operator wrote about it. The
+    fields are the columns of the table.
     """
 
     orchestrator: str
@@ -28,6 +30,7 @@ class SkipRow:
     reason: str
     since: float
     until: float
+    note: str = ""
 
 
 _COLUMNS = tuple(SkipRow.__dataclass_fields__)
@@ -41,10 +44,10 @@ _SELECT_NEWEST_TICK = (
 _SELECT_CURRENT = f"{_SELECT} WHERE until >= ? {_ORDER}"
 _SELECT_CURRENT_OF_ONE = f"{_SELECT} WHERE orchestrator = ? AND until >= ? {_ORDER}"
 _EXTEND = """
-    UPDATE skips SET until = ? WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? AND kind = ?
-    AND reason = ? AND until >= ?
+    UPDATE skips SET until = ?, note = ?
+    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? AND kind = ? AND reason = ? AND until >= ?
 """
-_INSERT = "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO skips VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Skips:
@@ -55,14 +58,14 @@ class Skips:
 
     async def record(self, skips: Iterable[Skip], at: float) -> None:
         """Record what the tick that started at `at` (Unix seconds) skips."""
-        keys = list(dict.fromkeys(_key(skip) for skip in skips))[:_MAX_RECORDED]
+        notes = dict(islice(((_key(skip), skip.note) for skip in skips), _MAX_RECORDED))
 
         def work(db: sqlite3.Connection) -> None:
             # Skips seldom change. To extend the span of the tick before keeps a month of ticks as small as one.
             before = db.execute(_SELECT_NEWEST_TICK, (at,)).fetchone()[0]
-            for key in keys:
-                if before is None or not db.execute(_EXTEND, (at, *key, before)).rowcount:
-                    db.execute(_INSERT, (*key, at, at))
+            for key, note in notes.items():
+                if before is None or not db.execute(_EXTEND, (at, note, *key, before)).rowcount:
+                    db.execute(_INSERT, (*key, at, at, note))
 
         await self._database.write(work)
 

@@ -149,10 +149,10 @@ def _tab_stop(*, is_stop: bool) -> str:
 
 
 def _find_limit(values: Sequence[float]) -> float:
-    """Return where an axis ends: at the greatest value, unless that is far from where nine of ten are."""
+    """Return where an axis ends: at the greatest value, unless that is far from where three of four are."""
     ordered = sorted(values)
-    most, usual = ordered[-1], ordered[(len(ordered) - 1) * 9 // 10]
-    return usual * 1.25 if usual > 0 and most > 4 * usual else most or 1.0
+    most, usual = ordered[-1], ordered[(len(ordered) - 1) * 3 // 4]
+    return usual * 1.5 if usual > 0 and most > 4 * usual else most or 1.0
 
 
 def _draw_mark(outcome: str, x: float, y: float, title: str = "") -> str:

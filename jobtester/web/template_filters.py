@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -66,6 +67,11 @@ def abbreviate(text: str) -> str:
     return text if len(text) <= _MAX_SHORT_TEXT else f"{text[:_MAX_SHORT_TEXT]}…"
 
 
+def allow_breaks(code: str) -> Markup:
+    """Return a code in which a narrow place may break the line after each of its words, and only there."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_:])", abbreviate(code).translate(_VISIBLE)))
+
+
 def indent_json(text: str) -> str:
     """Return a JSON text indented, any other text unchanged."""
     try:
@@ -93,6 +99,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "sparkline": draw_sparkline,
     "short": shorten_address,
     "brief": abbreviate,
+    "breakable": allow_breaks,
     "pretty": indent_json,
     "bytes": format_bytes,
     "document": write_document,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jobtester.domain.orchestrators import Capability
@@ -66,3 +67,13 @@ async def test_old_skips_are_deleted(tmp_path: Path) -> None:
         await Retention(database).run(keep_s=500, now=1100)
         assert [row.reason for row in await Skips(database).current()] == ["excluded"]
         assert await database.read_rows("SELECT count(*) FROM skips") == [(1,)]
+
+
+async def test_the_operators_words_are_kept_with_a_pause(tmp_path: Path) -> None:
+    """The newest ones, where they change while the pause lasts."""
+    async with open_database(tmp_path / "a.db") as database:
+        for at, note in ((10.0, "new GPU"), (20.0, "new GPU, and it takes longer")):
+            await run_tick(database, at, replace(BUDGET, reason="paused", note=note))
+        assert [(row.note, row.since) for row in await Skips(database).current()] == [
+            ("new GPU, and it takes longer", 10)
+        ]
