@@ -7,9 +7,9 @@ import re
 import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
@@ -17,7 +17,6 @@ import pytest
 from benchmarks.__main__ import PARTS
 from jobtester import __version__
 from jobtester.cli.parser import make_parser
-from jobtester.configuration import Configuration
 from jobtester.daemon import config_watcher
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
@@ -26,14 +25,10 @@ from jobtester.domain.plan import SKIP_REASONS
 from jobtester.domain.reasons import REASONS, Verdict
 from jobtester.domain.results import Result
 from jobtester.domain.stats import Stat
-from jobtester.metrics import Metrics
-from jobtester.settings.model import Settings
-from jobtester.settings.schema import deep_merge
 from jobtester.simulator import scenario
-from jobtester.web.app import build_app
-from jobtester.web.context import WebContext
 from tests.harness import pages
 from tests.harness.pages import Page
+from tests.harness.program import every_command, fits, is_variable, routes, series, subcommands
 from tools import documentation_tables as tables
 from tools.documentation_tables import ROOT
 
@@ -159,7 +154,7 @@ def _assert_command(words: list[str], *, partly: bool = False) -> None:
             assert (ROOT / "docker-compose.yml").is_file()
             assert (ROOT / "Dockerfile").is_file()
         case ["export", assignment]:
-            assert _known_variable(assignment.partition("=")[0]), f"{shown}: no such key"
+            assert is_variable(assignment.partition("=")[0]), f"{shown}: no such key"
         case ["git", "pull"] | ["source", ".venv/bin/activate"]:
             pass
         case ["cp", source, _]:
@@ -168,7 +163,7 @@ def _assert_command(words: list[str], *, partly: bool = False) -> None:
             address = rest[-1]
             path = address.removeprefix("http://127.0.0.1:7934").partition("?")[0]
             method = rest[rest.index("-X") + 1] if "-X" in rest else "GET"
-            assert any(verb == method and _fits(route, path) for verb, route in _routes()), f"{shown}: no such route"
+            assert any(verb == method and fits(route, path) for verb, route in routes()), f"{shown}: no such route"
         case _:
             pytest.fail(f"{shown}: not a command that is known here")
 
@@ -178,7 +173,7 @@ def _assert_jobtester_command(words: list[str], partly: bool) -> None:
     parser: argparse.ArgumentParser = make_parser()
     at = 0
     while at < len(words):
-        below = _subcommands(parser)
+        below = subcommands(parser)
         if below is None:
             break
         if words[at] == "--version":
@@ -195,104 +190,21 @@ def _assert_jobtester_command(words: list[str], partly: bool) -> None:
             pytest.fail(f"jobtester {' '.join(words)}: refused")
 
 
-def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser] | None:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return cast(dict[str, argparse.ArgumentParser], action.choices)
-    return None
-
-
 @pytest.mark.parametrize("command", ["demo", "simulate"])
 def test_help_names_the_built_in_networks(command: str) -> None:
     """A page that lets you choose lists what there is."""
-    below = _subcommands(make_parser())
+    below = subcommands(make_parser())
     assert below is not None
     assert f"a built-in network: {', '.join(scenario.builtin_names())}" in " ".join(
         below[command].format_help().split()
     )
 
 
-def test_every_command_is_documented() -> None:
+def testevery_command_is_documented() -> None:
     """The list of commands is whole."""
     commands = " ".join(pages.page_of("routes.md").inline)
-    for words in _every_command(make_parser(), ()):
+    for words in every_command(make_parser(), ()):
         assert f"jobtester {' '.join(words)}" in commands, f"{' '.join(words)} is missing in docs/routes.md"
-
-
-def _every_command(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    below = _subcommands(parser)
-    if below is None:
-        yield words
-    for name, inner in (below or {}).items():
-        yield from _every_command(inner, (*words, name))
-
-
-@each_page
-def test_toml_blocks_are_usable(page: Page) -> None:
-    """A piece of configuration that is copied into a valid file leaves it valid."""
-    for body in page.blocks("toml"):
-        base: dict[str, Any] = {"region": "FRA", "leaderboard": {"post": False}, "gateways": [{"url": "http://g:1"}]}
-        merged = deep_merge(base, tomllib.loads(body))
-        assert isinstance(merged, dict)
-        merged["leaderboard"]["secret"] = "s"
-        merged["server"] = {"events_token": "t"} | merged.get("server", {})
-        if merged["gateways"] == []:
-            merged["gateways"] = base["gateways"]
-        Configuration.from_tables(merged, origin=page.name)
-
-
-def test_examples_of_keys_are_usable() -> None:
-    """Each example in the table of keys belongs to a key that exists, and would be accepted."""
-    for path, value in tables.EXAMPLES.items():
-        section = path.split(".")[0]
-        if section in ("pipelines", "override"):
-            continue
-        content: dict[str, Any] = {"gateways": [{"url": "http://g:1"}], "leaderboard": {"post": False}}
-        orchestrator = {"address": "0x" + "1" * 40, "service_uri": "https://o"}
-        key = path.rsplit(".", 1)[-1]
-        if path.startswith("discovery.orchestrators.capabilities."):
-            capability = {"pipeline": "llm", "model": "m", key: value}
-            content["discovery"] = {"orchestrators": [{**orchestrator, "capabilities": [capability]}]}
-        elif path.startswith("discovery.orchestrators."):
-            content["discovery"] = {"orchestrators": [{**orchestrator, key: value}]}
-        elif section == "gateways":
-            content["gateways"][0][key] = value
-        elif path == "discovery.source":
-            content["discovery"] = {"source": value, "orchestrators": [orchestrator]}
-        elif path.startswith("live_runner.payment."):
-            content["live_runner"] = {"payment": {key: value}}
-        elif section == "pause":
-            others = {"cron": "@weekly"} if key == "duration" else {"duration": "1h"} if key == "cron" else {}
-            content["pause"] = [{"until": "2030-01-01", "reason": "why", **others, key: value}]
-        elif path == "notify.template_type":
-            content["notify"] = {key: value, "template": "{}"}
-        elif path == "server.proxy_user_header":
-            content["server"] = {key: value, "trusted_proxy": ["10.0.0.0/8"]}
-        elif "." in path:
-            content.setdefault(section, {})[key] = value
-        else:
-            content[path] = value
-        Settings.from_tables(content)
-
-
-@each_page
-def test_keys_named_in_the_text_exist(page: Page) -> None:
-    """A key path in the text, or a variable of the environment, is one that the settings have."""
-    keys = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
-    for code in page.inline:
-        path = code.partition(" = ")[0].partition(": ")[0]
-        if re.fullmatch(r"[a-z_]+\.[a-z_]+", path) and path.split(".")[0] in Settings.model_fields:
-            assert path in keys, f"{code}: no such key"
-    for name in re.findall(r"\bJOBTESTER_[A-Z0-9_]*[A-Z0-9]", page.prose):
-        assert _known_variable(name), f"{name}: no such key"
-
-
-def _known_variable(name: str) -> bool:
-    if name in ("JOBTESTER_CONFIG", "JOBTESTER_SECRETS_DIR", "JOBTESTER_PORT", "JOBTESTER_SERVICE_HOST"):
-        return True
-    keys = {path for path, _ in tables.leaves()} | set(Settings.model_fields)
-    parts = [part.lower() for part in name.removeprefix("JOBTESTER_").split("__") if not part.isdecimal()]
-    return name.startswith("JOBTESTER_") and ".".join(parts) in keys
 
 
 @each_page
@@ -303,28 +215,12 @@ def test_files_named_in_the_text_exist(page: Page) -> None:
             assert (ROOT / code).exists(), f"{code}: no such file"
 
 
-def _routes() -> set[tuple[str, str]]:
-    app = build_app(cast(WebContext, None))
-    routes = set()
-    for route in app.router.routes():
-        where = route.resource.canonical if route.resource is not None else ""
-        if where.startswith("/static"):
-            where = "/static/…"
-        if route.method != "HEAD":
-            routes.add((route.method, where))
-    return routes
-
-
-def _fits(route: str, path: str) -> bool:
-    return re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)), path) is not None
-
-
 def test_routes_are_those_of_the_program() -> None:
     """Each route is listed, and each that is listed exists."""
     listed = {
         tuple(cell[0].strip("`").split(" ", 1)) for cell in pages.page_of("routes.md").table("Which routes are there?")
     }
-    assert listed == _routes()
+    assert listed == routes()
 
 
 @each_page
@@ -335,32 +231,26 @@ def test_routes_named_in_the_text_exist(page: Page) -> None:
     for code in page.inline:
         match = re.fullmatch(r"(GET|POST) (/\S*)", code)
         if match and not match[2].startswith(foreign):
-            routes = {(method, route) for method, route in _routes()}
-            assert any(method == match[1] and (route == match[2] or _fits(route, match[2])) for method, route in routes)
+            assert any(
+                method == match[1] and (route == match[2] or fits(route, match[2])) for method, route in routes()
+            )
 
 
 @each_page
 def test_metrics_named_in_the_text_exist(page: Page) -> None:
     """A series named in the text is one that /metrics exports."""
-    series = _series()
+    exported = series()
     for code in page.inline:
         if re.fullmatch(r"jobtester_[a-z_]+[a-z]", code):
-            assert code in series, f"{code}: no such series"
+            assert code in exported, f"{code}: no such series"
 
 
 def test_listed_metrics_exist() -> None:
     """The table of series is about series that there are."""
-    series = _series()
+    exported = series()
     for _, names in pages.page_of("routes.md").table("What is in the metrics?"):
         for name in re.findall(r"`(\w+)`", names):
-            assert f"jobtester_{name}" in series, name
-
-
-def _series() -> set[str]:
-    names = set()
-    for family in Metrics().registry.collect():
-        names |= {family.name, f"{family.name}_total" if family.type == "counter" else family.name}
-    return names
+            assert f"jobtester_{name}" in exported, name
 
 
 @each_page
