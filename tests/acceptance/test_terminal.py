@@ -119,15 +119,15 @@ def test_progress_moves_on_a_terminal() -> None:
     """A bar with counts, what each gateway works on, time left; then the table, no line wider than the terminal."""
     with terminal("demo") as shown:
         assert shown.close() == 0
-    counts = [int(number) for number in re.findall(r"tick [━╸╺ ]+ (\d+)/29", shown.text)]
+    counts = [int(number) for number in re.findall(r"tick [━╸╺ ]+ (\d+)/\d+", shown.text)]
     assert counts == sorted(counts)
     assert len(set(counts)) > 5
     assert re.search(r"\d+ passed  \d+ failed  \d+ unscored \d:\d\d:\d\d left \d:\d\d:\d\d", shown.text)
     assert len(set(re.findall(r"\n  gateway: (0x\w{6}…\w{4} [a-z0-9-]+ \w+)/", shown.text))) > 5
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
     assert all(len(line) <= WIDTH for line in closing.splitlines())
-    assert "28 stats stored at the simulated Leaderboard" in closing
-    assert "29 of 29 jobs, 25 passed, 3 failed, 1 unscored" in " ".join(closing.split())
+    assert "29 stats stored at the simulated Leaderboard" in closing
+    assert "30 of 30 jobs, 26 passed, 3 failed, 1 unscored" in " ".join(closing.split())
 
 
 def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> None:
@@ -139,7 +139,7 @@ def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> 
         shown.until("stopping: waiting for jobs in flight; Ctrl-C again aborts")
         assert shown.close() == 1
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
-    assert re.search(r"0x100000…0001 +llm +warm +passed", closing)
+    assert re.search(r"0x100000…0001 +llm +passed", closing)
     assert re.search(r"unscored[\s\S]*shutdown", closing)
     assert "aborted in" in closing
     assert "Traceback" not in shown.text
@@ -162,10 +162,11 @@ def test_a_second_interrupt_aborts(slow: str) -> None:
 def test_without_a_terminal_there_are_plain_lines() -> None:
     """One line a job as it ends, then the table with everything in full; nothing that moves, nothing that colors."""
     command = [*COMMAND, "demo", "--scenario", "query"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # a test runner may set it
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=True)
     assert "\x1b" not in done.stdout + done.stderr
     numbered = re.findall(
-        r"(?m)^\[(\d+)\] 0x.+: (?:passed|(?:failed|unscored) \(\S+\)) in \d+\.\d{3} s, \w+$", done.stdout
+        r"(?m)^\[(\d+)\] 0x.+: (?:passed|(?:failed|unscored) \(\S+\)) in [\d.]+(?:ms|s), \w+$", done.stdout
     )
     assert [int(number) for number in numbered] == list(range(1, 12))
     closing = done.stdout[done.stdout.index("Results on a simulated network") :]

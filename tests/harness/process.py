@@ -43,8 +43,8 @@ patience = "0s"
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Return the environment without anything that configures the tester, but for `variables`."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBTESTER_")}
+    """Return the environment without anything that configures the tester or its tables, but for `variables`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JOBTESTER_", "COLUMNS"))}
     return {**clean, "PYTHONPATH": str(ROOT), **variables}
 
 
