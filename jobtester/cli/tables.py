@@ -139,7 +139,7 @@ def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
             Column(("outcome", "reason")),
             Column(("round trip", "state")),
             Column(("attribution",), wide_only=True),
-            Column(("message",)),
+            Column(("message",), wide_only=True),  # at 80 columns it would leave no room for names
         ],
         (
             (
@@ -153,7 +153,7 @@ def recorded_results_table(rows: Iterable[ResultRow], *, width: int) -> Table:
             )
             for row in rows
         ),
-        is_wide=width >= _MIN_WIDE_LISTING,
+        is_wide=width >= MIN_WIDE_TICK,
     )
 
 
