@@ -25,10 +25,12 @@ from jobtester.domain.units import format_duration
 from jobtester.pipelines.assets import Assets
 from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
+from jobtester.pipelines.video_rules import VideoRules
 from jobtester.settings import types
 from jobtester.settings.live_sections import LiveRunnerPaymentSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import StaticCapability, StaticOrchestrator
+from tools.documentation_examples import example_requests, example_stats, join_alike
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
@@ -100,6 +102,9 @@ EXAMPLES: Mapping[str, object] = {
     "pipelines.units": ["width", "height"],
     "pipelines.per_model": {"*turbo*": {"parameters": {"num_inference_steps": 4}}},
     "pipelines.variants": [{"parameters": {"prompt": "Say 42"}, "expect": {"json": {"equals": "42"}}}],
+    "pipelines.video": {"width": 384, "height": 704, "min_fps": 12},
+    "override.video": {"min_fps": 12},
+    "video.update": {"prompt": ["a castle", "a harbor"]},
     "override.parameters": {"num_inference_steps": 4},
     "override.files": {"image": "small.png"},
     "override.expect": {"image": {"size": "any"}},
@@ -135,6 +140,11 @@ def pipeline_keys() -> str:
 def override_keys() -> str:
     """Return every key of what differs per model or variant."""
     return _keys("override.", Override.model_fields)
+
+
+def video_keys() -> str:
+    """Return every key of what live video sends and has to reach."""
+    return _keys("video.", VideoRules.model_fields)
 
 
 def _keys(prefix: str, found: Mapping[str, FieldInfo]) -> str:
@@ -320,11 +330,13 @@ def pipeline_inputs() -> str:
     """Return what each built-in pipeline sends and expects, in full."""
     parts = []
     for slug, one in _builtin().items():
-        sent = [] if one.runner else [(f"`{one.model_field}`", "the model under test")]
+        sent = [] if one.runner or one.video else [(f"`{one.model_field}`", "the model under test")]
         if one.stream is not None:
             sent.append(("`stream`", f"`{written(one.stream)}`"))
         sent += [(f"`{key}`", _value(value)) for key, value in one.parameters.items()]
         sent += [(f"`{field}`", f"the file `{file}`") for field, file in one.files.items()]
+        if one.video is not None:
+            sent += [(f"`{key}`, changed to", _value(value)) for key, value in one.video.update.items()]
         for key in dict.fromkeys(key for variant in one.variants for key in variant.parameters):
             sent.append((f"`{key}`", f"one of {len(one.variants)} variants, {_variant(one, key)}"))
         lines = [f"### `{slug}`\n"]
@@ -332,19 +344,26 @@ def pipeline_inputs() -> str:
             lines.append(f"For apps that match {', '.join(f'`{pattern}`' for pattern in one.apps)}.\n")
         if sent:
             lines.append(table(("field", "value"), sent))
-        for pattern, other in one.per_model.items():
-            told = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
-            told += [
-                f"check `{name}` with `{key}` = `{written(value)}`"
-                for name, expected in other.expect.items()
-                for key, value in expected.items()
-            ]
-            lines.append(f"Models that match `{pattern}`: {', '.join(told)}.\n")
+        for patterns, changes in join_alike([(f"`{key}`", _overrides(other)) for key, other in one.per_model.items()]):
+            lines.append(f"Models that match {', '.join(patterns)}: {changes}.\n")
         for check in one.checks:
             told = [f"`{key}` = `{written(value)}`" for key, value in check.items() if key != "check"]
             lines.append(f"Check `{check['check']}`" + (f" with {', '.join(told)}" if told else "") + ".\n")
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _overrides(other: Override) -> str:
+    """Return what differs for some models, in one line."""
+    told = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
+    told += [f"`{field}` = the file `{file}`" for field, file in other.files.items()]
+    told += [f"`video.{key}` = `{written(value)}`" for key, value in other.video.items()]
+    told += [
+        f"check `{name}` with `{key}` = `{written(value)}`"
+        for name, expected in other.expect.items()
+        for key, value in expected.items()
+    ]
+    return ", ".join(told)
 
 
 def modules() -> str:
@@ -441,6 +460,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "skips": skips,
     "pipelines": pipelines,
     "pipeline-inputs": pipeline_inputs,
+    "video-keys": video_keys,
+    "example-requests": example_requests,
+    "example-stats": example_stats,
     "checks": checks,
     "modules": modules,
 }

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from jobtester.checks.registry import CHECK_TYPES
 from jobtester.configuration import Configuration
+from jobtester.pipelines.assets import Assets
+from jobtester.pipelines.catalogue import load_catalogue
+from jobtester.pipelines.definition import Override, PipelineDefinition
+from jobtester.pipelines.parameter_choices import choose, has_empty_list
+from jobtester.pipelines.video_rules import VideoRules
 from jobtester.settings.model import Settings
 from jobtester.settings.schema import deep_merge
 from tests.harness import pages
@@ -37,7 +45,7 @@ def test_examples_of_keys_are_usable() -> None:
     """Each example in the table of keys belongs to a key that exists, and would be accepted."""
     for path, value in tables.EXAMPLES.items():
         section = path.split(".")[0]
-        if section in ("pipelines", "override"):
+        if section in ("pipelines", "override", "video"):
             continue
         content: dict[str, Any] = {"gateways": [{"url": "http://g:1"}], "leaderboard": {"post": False}}
         orchestrator = {"address": "0x" + "1" * 40, "service_uri": "https://o"}
@@ -77,3 +85,56 @@ def test_keys_named_in_the_text_exist(page: Page) -> None:
             assert path in keys, f"{code}: no such key"
     for name in re.findall(r"\bJOBTESTER_[A-Z0-9_]*[A-Z0-9]", page.prose):
         assert is_variable(name), f"{name}: no such key"
+
+
+def test_examples_of_pipeline_keys_are_usable() -> None:
+    """Each example in the tables about pipelines belongs to a key that exists, and would be accepted."""
+    needed: dict[str, dict[str, Any]] = {
+        "pipelines.files": {"content_type": "multipart/form-data"},
+        "pipelines.apps": {"runner": True},
+        "pipelines.method": {"runner": True},
+        "pipelines.variants": {"checks": [{"check": "json", "path": "text"}]},
+        "override.files": {"content_type": "multipart/form-data"},
+        "override.expect": {"checks": [{"check": "image", "size": "512x512"}]},
+        "override.video": {"video": {}},
+    }
+    for path, value in tables.EXAMPLES.items():
+        section, _, key = path.partition(".")
+        content: dict[str, Any] = {"uri": "/my-own", **needed.get(path, {})}
+        if section == "pipelines":
+            content[key] = value
+        elif section == "override":
+            content["per_model"] = {"x*": {key: value}}
+        elif section == "video":
+            content["video"] = {key: value}
+        else:
+            continue
+        assert "my-own" in load_catalogue({"my-own": content}, Assets()), path
+
+
+def test_keys_in_generated_tables_exist() -> None:
+    """Each row is a field of what the table is about, and each parameter of a check is one that it takes."""
+    reference = pages.page_of("pipelines-reference.md")
+    for table, expected in (
+        ("pipeline-keys", set(PipelineDefinition.model_fields) - {"slug", "inputs"}),
+        ("override-keys", set(Override.model_fields)),
+        ("video-keys", set(VideoRules.model_fields)),
+    ):
+        block = reference.text.split(f"<!-- table: {table} -->", 1)[1].split("<!-- end -->", 1)[0]
+        assert set(re.findall(r"^\| `(\w+)`", block, re.MULTILINE)) == expected
+    for name, kind in CHECK_TYPES.items():
+        for key in (row[0].strip("`") for row in reference.table(f"`{name}`") if row[0].startswith("`")):
+            assert key in {field.name.rstrip("_") for field in fields(kind.params)}, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("row", list(pages.page_of("pipelines.md").table("What does a list of values mean?")))
+def test_lists_are_sent_as_the_page_says(row: list[str]) -> None:
+    """Over many ticks, each value in the table is sent, and no other."""
+    value = tomllib.loads(f"value = {row[0].strip('`')}")["value"]
+    if value == []:
+        assert has_empty_list(value)
+        return
+    listed = [json.loads(code) for code in re.findall(r"`([^`]+)`", row[1])]
+    sent = [choose(value, seed, "place") for seed in range(64)]
+    assert all(choice in sent for choice in listed)
+    assert all(choice in listed for choice in sent)
