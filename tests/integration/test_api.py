@@ -174,6 +174,13 @@ async def test_filters_select_by_each_field(tmp_path: Any) -> None:
             body = (await api.ask("/api/results", params={**params, "limit": "500"}))["items"]
             assert body == [item for item in items if all(item[name] == failed[name] for name in filters)]
             assert failed in body
+        starts = sorted(item["started_at"] for item in items)
+        since, until = starts[2], starts[-2]
+        for route in ("/api/results", "/api/ticks"):
+            everything = (await api.ask(f"{route}?limit=500"))["items"]
+            body = (await api.ask(f"{route}?limit=500&since={since!r}&until={until!r}"))["items"]
+            assert body == [item for item in everything if since <= item["started_at"] < until]
+            assert (await api.ask(f"{route}?until=1h"))["items"] == []
         filtered = await api.ask("/api/orchestrators?pipeline=llm")
         capabilities = [row for orchestrator in filtered["items"] for row in orchestrator["capabilities"]]
         assert {row["pipeline"] for row in capabilities} == {"llm"}
@@ -192,6 +199,8 @@ REFUSED = [
     ("/api/results?orchestrator=0x12", 400, "orchestrator"),
     ("/api/results?outcome=won", 400, "outcome"),
     ("/api/results?reason=because", 400, "reason"),
+    ("/api/results?since=yesterday", 400, "since"),
+    ("/api/ticks?until=2026-13-01", 400, "until"),
     ("/api/results?page=2", 400, "page"),
     ("/api/results?model=" + "x" * 1001, 400, "model"),
     ("/api/orchestrators?cursor=5", 400, "cursor"),
