@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
@@ -10,16 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from jobtester.checks.checker import CheckedAnswer
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.stream_status import StreamTrace
-from jobtester.domain.video_judgement import StreamRun, VideoBar, judge_stream
-from jobtester.domain.video_report import make_measures, make_response
+from jobtester.domain.video_judgement import StreamRun, judge_stream
+from jobtester.domain.video_report import make_measures
 from jobtester.gateway.peer import JobPeer
 from jobtester.live_video.stream import StreamPlan, StreamRecording
 from jobtester.live_video.stream_api import StreamApi, StreamStart
@@ -27,11 +24,10 @@ from jobtester.live_video.streams import LiveVideo
 from jobtester.pipelines.request import Request
 from jobtester.pipelines.video_rules import VideoRules
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob
-from jobtester.video.decoder import STREAM_PROBLEMS
-from jobtester.video.meter import Measurement, measure_video
+from jobtester.tick.received_video import ReceivedVideo, as_answer, make_bar
+from jobtester.video.meter import Measurement
 from jobtester.video.pattern import VideoFormat
 
-_EXCESSES = ("unsupported", "too_large", "too_many_frames", "too_heavy")
 _WAY = "matroska in, ffmpeg's flv out"
 
 
@@ -82,9 +78,9 @@ class VideoAttempt:
         """Measure the frames, and judge the stream by them and by what the gateway said of it."""
         recording, job, trace = sent.recording, sent.job, sent.recording.trace
         is_alive = recording.is_gateway_alive and await peer.client.is_alive()
+        received = ReceivedVideo(recording.outputs, recording.sent)
         measurement = Measurement(recording.started, recording.watched_until, _updates(recording))
-        frames = [frame for output in recording.outputs for frame in output.frames]
-        video = await asyncio.to_thread(measure_video, frames, recording.sent, measurement)
+        video = await received.measure(measurement)
         run = StreamRun(
             ending=recording.ending,
             trace=trace,
@@ -93,28 +89,20 @@ class VideoAttempt:
             was_asked=recording.was_asked,
             was_input_taken=recording.was_input_taken,
             ended_early_s=_since(recording.started, recording.ended_early_at),
-            output_problem=_find_output_problem(recording),
+            output_problem=received.find_problem(),
             candidates=self.candidates.get(job.pipeline_model, 0),
             seconds_since_failure=sent.failure_age_s,
             is_gateway_alive=is_alive,
-            tester_problem=recording.input_problem or _find_decoder_problem(recording),
+            tester_problem=recording.input_problem or received.find_decoder_problem(),
         )
-        bar = VideoBar(
-            start_limit_s=job.timeout_s,
-            min_fps=sent.rules.min_fps,
-            max_gap_s=sent.rules.max_gap,
-            max_reaction_s=sent.rules.max_reaction,
-            passes_through=sent.rules.passes_through,
-            watched_after_update_s=_since(recording.updated_at, recording.watched_until),
-        )
+        bar = make_bar(sent.rules, job.timeout_s, _since(recording.updated_at, recording.watched_until))
         verdict = judge_stream(run, job.target.service_uri, video, bar)
         if verdict.outcome is not Outcome.PASSED:
             self.live_video.on_failed(peer.name, job.target)
-        # A stream has no answer of its own; what was measured of it is stored and posted in its place.
-        answer = orjson.dumps(make_response(video, trace, way=_WAY))
+        sent = replace(sent, exchange=as_answer(sent.exchange, video, trace, way=_WAY))
         result = self.tools.make_result(
-            replace(sent, exchange=replace(sent.exchange, body=answer)), sent.request, peer, CheckedAnswer(), verdict,
-            _attribute(trace, job), busy_retries=busy_retries, measures=make_measures(video, trace),
+            sent, sent.request, peer, CheckedAnswer(), verdict, _attribute(trace, job), busy_retries=busy_retries,
+            measures=make_measures(video, trace),
         )  # fmt: skip
         return JudgedJob(result, is_unattributed=False, is_gateway_alive=is_alive, was_never_sent=False)
 
@@ -172,22 +160,6 @@ def _attribute(trace: StreamTrace, job: Job) -> Attribution:
         return Attribution(AttributionKind.MISSING, ("status: the gateway named no orchestrator for the stream",))
     kind = AttributionKind.PROVEN if trace.was_served_by(job.target.service_uri) else AttributionKind.REFUTED
     return Attribution(kind, (f"status: the gateway gave the stream to {', '.join(trace.orchestrator_urls[:5])}",))
-
-
-def _find_output_problem(recording: StreamRecording) -> str:
-    """Return why the output is no video that can be judged, empty if it is one."""
-    has_frames = recording.first_frame_at is not None
-    for problem in (output.problem for output in recording.outputs):
-        # An output that is cut in the middle of a frame is no fault: it ends like that whenever a stream is ended.
-        if problem is not None and problem.code in (_EXCESSES if has_frames else STREAM_PROBLEMS):
-            return problem.message
-    return ""
-
-
-def _find_decoder_problem(recording: StreamRecording) -> str:
-    """Return how the tester's own decoder failed, empty if it did not."""
-    problems = (output.problem for output in recording.outputs)
-    return next((problem.message for problem in problems if problem and problem.code not in STREAM_PROBLEMS), "")
 
 
 def _updates(recording: StreamRecording) -> tuple[float, ...]:
