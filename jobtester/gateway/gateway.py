@@ -14,15 +14,8 @@ from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.gateway_events import EventLog
 from jobtester.gateway.gateway_metrics import MetricsReader
 from jobtester.gateway.lease import Lease, LeaseTiming
-from jobtester.gateway.peer import Walk
-from jobtester.gateway.targeting import (
-    BYOC_PREFIX,
-    ByocTargeting,
-    QueryTargeting,
-    Targeting,
-    WebhookTargeting,
-    byoc_timeout_s,
-)
+from jobtester.gateway.peer import JobPeer, Walk
+from jobtester.gateway.targeting import ByocTargeting, QueryTargeting, Targeting, WebhookTargeting
 from jobtester.gateway.trust import TrustCounter
 from jobtester.settings.sections import GatewaySettings
 
@@ -30,7 +23,7 @@ TESTER_FLAGS = "-aiTesterGateway=true -aiSessionTimeout=0 -webhookRefreshInterva
 
 
 @dataclass(slots=True)
-class Gateway:
+class Gateway(JobPeer):
     """One gateway: how it is targeted, what proves who served, and whether it can be trusted in this tick.
 
     `in_flight` counts the jobs that it has taken and not answered, `waiting_to_send` those that wait for their turn.
@@ -84,11 +77,6 @@ class Gateway:
         return self.targeting.lease if isinstance(self.targeting, WebhookTargeting) else None
 
     @property
-    def is_direct(self) -> bool:
-        """Whether jobs go to the orchestrators themselves; through a gateway they do not."""
-        return False
-
-    @property
     def is_serial(self) -> bool:
         """Whether one orchestrator's jobs have to be over before the next one's begin."""
         return self.lease is not None and not self.lease.overlap
@@ -127,19 +115,6 @@ class Gateway:
     def walk(self, job: Job) -> Walk:
         """Return how a job that it accepts is carried."""
         return Walk.LIVE_VIDEO if job.capability.is_live_video else Walk.GATEWAY
-
-    def job_path(self, job: Job, path: str) -> str:
-        """Return the path of a job at the gateway."""
-        return BYOC_PREFIX + path if job.capability.byoc else path
-
-    def job_timeout_s(self, job: Job) -> float:
-        """Return how long the job's whole answer is waited for, in seconds."""
-        return byoc_timeout_s(job.timeout_s) if job.capability.byoc else job.timeout_s
-
-    def file_url(self, job: Job, url: str) -> str:
-        """Return a file's URL as the answer has it: the client knows what it is relative to."""
-        del job
-        return url
 
     def on_taken(self, job: Job) -> None:
         """Count a job that will go through this gateway."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
@@ -12,7 +13,6 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.job_sender import JobSender
-from jobtester.gateway.lease import Lease
 from jobtester.gateway.result_files import ResultFile
 from jobtester.gateway.targeting import Targeting
 from jobtester.gateway.trust import TrustCounter
@@ -67,104 +67,70 @@ class PeerClient(Protocol):
 
 
 class JobPeer(Protocol):
-    """Takes jobs of a tick. `is_down` is set while it takes none."""
+    """Takes jobs of a tick: a gateway, or the orchestrators themselves.
 
+    What has a body here holds for a peer whose jobs go side by side without knowing of each other. A gateway that names
+    one orchestrator at a time overrides it. `is_down` is set while the peer takes no jobs, `trust` counts this tick's
+    attributions.
+    """
+
+    client: PeerClient
+    targeting: Targeting
+    evidence: EvidenceCollector
+    trust: TrustCounter
     is_down: bool
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Return what results call it."""
-        ...
 
-    @property
-    def client(self) -> PeerClient:
-        """Return what sends its jobs."""
-        ...
+    @abstractmethod
+    def accepts(self, job: Job) -> bool:
+        """Return True if this job may go this way now."""
 
-    @property
-    def targeting(self) -> Targeting:
-        """Return how an orchestrator is named to it."""
-        ...
+    @abstractmethod
+    def walk(self, job: Job) -> Walk:
+        """Return how a job that it accepts is carried."""
 
-    @property
-    def evidence(self) -> EvidenceCollector:
-        """Return what collects who served its jobs."""
-        ...
-
-    @property
-    def trust(self) -> TrustCounter:
-        """Return this tick's attributions."""
-        ...
-
-    @property
-    def lease(self) -> Lease | None:
-        """Return its lease; None where orchestrators are named in another way."""
-        ...
+    @abstractmethod
+    async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
+        """Begin a tick in which these orchestrators may be named."""
 
     @property
     def is_direct(self) -> bool:
         """Whether jobs go to the orchestrators themselves, so that no gateway's state matters to them."""
-        ...
-
-    @property
-    def is_serial(self) -> bool:
-        """Whether one orchestrator's jobs have to be over before the next one's begin."""
-        ...
+        return False
 
     @property
     def is_usable(self) -> bool:
         """Whether it makes sense to send anything through it now."""
-        ...
+        return not self.is_down
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether one orchestrator's jobs have to be over before the next one's begin."""
+        return False
 
     @property
     def has_waiting_job(self) -> bool:
         """Whether a job waits for its turn already, so that taking another one would only bind it too early."""
-        ...
-
-    def accepts(self, job: Job) -> bool:
-        """Return True if this job may go this way now."""
-        ...
-
-    def walk(self, job: Job) -> Walk:
-        """Return how a job that it accepts is carried."""
-        ...
-
-    def job_path(self, job: Job, path: str) -> str:
-        """Return where the client sends a job whose pipeline has this path."""
-        ...
-
-    def job_timeout_s(self, job: Job) -> float:
-        """Return how long the job's whole answer is waited for, in seconds."""
-        ...
-
-    def file_url(self, job: Job, url: str) -> str:
-        """Return the URL from which the client fetches a file that the job's answer names so."""
-        ...
+        return False
 
     def on_taken(self, job: Job) -> None:
         """Count a job that will go this way."""
-        ...
 
     def on_sent(self) -> None:
         """Count a job that no longer waits for its turn."""
-        ...
 
     def on_answered(self, job: Job) -> None:
         """Count a job that has its answer."""
-        ...
 
-    async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
-        """Begin a tick in which these orchestrators may be named."""
-        ...
+    def update_overlap(self) -> None:
+        """Stop overlapping jobs if the evidence that this needs has gone away."""
+
+    def disable_overlap(self) -> None:
+        """Stop overlapping jobs for the rest of the tick."""
 
     def end_tick(self) -> None:
         """End the tick."""
-        ...
-
-    def update_overlap(self) -> None:
-        """Stop overlapping if the evidence that it needs has gone away."""
-        ...
-
-    def disable_overlap(self) -> None:
-        """Stop overlapping for the rest of the tick."""
-        ...

@@ -22,7 +22,7 @@ from jobtester.gateway.attempt_classifier import classify_by_questions, classify
 from jobtester.gateway.client import GatewayClient
 from jobtester.gateway.lease import Lease, LeasedJob
 
-BYOC_PREFIX = "/process/request"
+_BYOC_PREFIX = "/process/request"
 _BYOC_HANG_UP_AFTER_S = 15.0  # hanging up first would cost the orchestrator a slot for ever (docs/pipelines.md)
 
 
@@ -279,3 +279,13 @@ def byoc_worker_seconds(timeout_s: float) -> int:
 def byoc_timeout_s(timeout_s: float) -> float:
     """Return how long the tester waits for a BYOC job, in seconds: always longer than the worker may take."""
     return byoc_worker_seconds(timeout_s) + _BYOC_HANG_UP_AFTER_S
+
+
+def request_path(job: Job, path: str) -> str:
+    """Return the path at the gateway of a job whose pipeline has this path."""
+    return _BYOC_PREFIX + path if job.capability.byoc else path
+
+
+def answer_timeout_s(job: Job) -> float:
+    """Return how long a gateway's answer to a job is waited for, in seconds."""
+    return byoc_timeout_s(job.timeout_s) if job.capability.byoc else job.timeout_s

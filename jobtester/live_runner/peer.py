@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
 from jobtester.gateway.evidence import EvidenceCollector
-from jobtester.gateway.peer import Walk
+from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.gateway.targeting import JobLease, TargetingResult
 from jobtester.gateway.trust import TrustCounter
 from jobtester.live_runner.client import REDIRECTS, LiveRunnerClient
@@ -65,7 +64,7 @@ class DirectTargeting:
 
 
 @dataclass(slots=True)
-class LiveRunnerPeer:
+class LiveRunnerPeer(JobPeer):
     """Takes the jobs of live runners, of all orchestrators side by side.
 
     What one orchestrator does says nothing of the others, so no failure ends its use.
@@ -80,14 +79,9 @@ class LiveRunnerPeer:
     evidence: EvidenceCollector = field(default_factory=lambda: EvidenceCollector(LIVE_RUNNER, None, None))
     trust: TrustCounter = field(default_factory=TrustCounter)
     is_down: bool = False
-    in_flight: Counter[str] = field(default_factory=Counter)
 
     name = LIVE_RUNNER
-    lease = None
     is_direct = True
-    is_serial = False
-    is_usable = True
-    has_waiting_job = False
 
     @classmethod
     def from_settings(cls, settings: LiveRunnerSettings, journal: RunnerSessions, metrics: Metrics) -> Self:
@@ -128,43 +122,11 @@ class LiveRunnerPeer:
         del job
         return Walk.LIVE_RUNNER
 
-    def job_path(self, job: Job, path: str) -> str:
-        """Return the whole URL of a job: the runner's own, and the path of its pipeline."""
-        assert job.capability.runner is not None
-        return job.capability.runner.url + path
-
-    def job_timeout_s(self, job: Job) -> float:
-        """Return how long the job's whole answer is waited for, in seconds."""
-        return job.timeout_s
-
-    def file_url(self, job: Job, url: str) -> str:
-        """Return a file's whole URL; what is relative is relative to the app."""
-        assert job.capability.runner is not None
-        return join_url(f"{job.capability.runner.url}/", url)
-
-    def on_taken(self, job: Job) -> None:
-        """Do nothing: no job waits for another here."""
-
-    def on_sent(self) -> None:
-        """Do nothing: no job waits for another here."""
-
-    def on_answered(self, job: Job) -> None:
-        """Do nothing: no job waits for another here."""
-
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Begin a tick: nothing is left of the one before, sessions included."""
         self.trust, self.is_down = TrustCounter(), False
         await self.evidence.begin_tick(orchestrators)
         await self.sessions.stop_left_over()
-
-    def end_tick(self) -> None:
-        """Do nothing: nobody is named."""
-
-    def update_overlap(self) -> None:
-        """Do nothing: who served a job is known at once."""
-
-    def disable_overlap(self) -> None:
-        """Do nothing: who served a job is known at once."""
 
 
 def join_url(base: str, url: str) -> str:

@@ -16,7 +16,7 @@ from jobtester.domain.judgement import judge
 from jobtester.domain.reasons import Verdict
 from jobtester.gateway.evidence import CollectedEvidence, JobTrace
 from jobtester.gateway.peer import JobPeer
-from jobtester.gateway.targeting import TargetingResult
+from jobtester.gateway.targeting import TargetingResult, answer_timeout_s, request_path
 from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 
@@ -50,10 +50,10 @@ class GatewayAttempt:
             trace = gateway.evidence.on_sent(job, asyncio.get_running_loop().time())
             try:
                 exchange = await gateway.client.send(
-                    gateway.job_path(job, request.path),
+                    request_path(job, request.path),
                     request.body if request.method == "POST" else None,
                     job_id=job.id,
-                    timeout_s=gateway.job_timeout_s(job),
+                    timeout_s=answer_timeout_s(job),
                     query=lease.query,
                     headers={"Content-Type": request.content_type, **lease.headers},
                     max_bytes=self.tools.limits.max_response,
@@ -79,7 +79,7 @@ class GatewayAttempt:
         is_unproven = sent.targeting.was_overlapped and attribution.kind is not AttributionKind.PROVEN
         is_disowned = (verdict.scored and verdict.code != "unreachable") or verdict.code == "refuted"
         refusal = None if gateway.trust.refuted else _find_runner_refusal(sent, verdict, attribution)
-        is_llm_500 = gateway.lease is not None and sent.job.pipeline == "llm" and verdict.code == "500"
+        is_llm_500 = gateway.targeting.kind == "webhook" and sent.job.pipeline == "llm" and verdict.code == "500"
         return JudgedJob(
             result,
             is_unattributed=is_unproven and (is_disowned or refusal is not None),

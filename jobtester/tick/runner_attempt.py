@@ -186,7 +186,9 @@ class RunnerAttempt:
             return sent.checked
         if sent.job.definition == RESERVE_PROBE or sent.attribution.kind is AttributionKind.REFUTED:
             return CheckedAnswer()
-        return await self.tools.check_answer(sent.job, sent.request, sent.exchange, peer)
+        assert sent.job.capability.runner is not None
+        locate = partial(join_url, f"{sent.job.capability.runner.url}/")
+        return await self.tools.check_answer(sent.job, sent.request, sent.exchange, peer, locate)
 
     @asynccontextmanager
     async def _until_aborted(self) -> AsyncIterator[None]:
