@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SCENARIO ?= default
 JOBS     ?= 2
 
-.PHONY: demo run test test-all container-test bench-image sbom browser-test bench soak lint docs docs-check format lock clean help
+.PHONY: demo run test test-all container-test bench-image sbom browser-test bench soak lint docs docs-check readme-pictures format lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -65,8 +65,11 @@ lint: $(VENV)/.dev  ## run ruff, codespell, mypy --strict and import-linter
 docs: $(VENV)/.dev  ## regenerate the tables of the documentation
 	@$(BIN)/python -m tools.documentation_tables
 
-docs-check: $(VENV)/.dev  ## check the documentation's links, commands, keys, routes and tables
+docs-check: $(VENV)/.dev  ## check the documentation's links, commands, keys, routes, tables and questions
 	@$(BIN)/python -m pytest -q tests/docs $(ARGS)
+
+readme-pictures: $(VENV)/.dev  ## make the picture and the cut of the demo in README (needs chromium and chromedriver)
+	@$(BIN)/python -m tools.readme_pictures
 
 format: $(VENV)/.dev  ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
