@@ -51,6 +51,7 @@ class StreamRun:
     ended_early_s: float | None = None
     output_problem: str = ""
     candidates: int = 0
+    is_advertised_busy: bool = False
     seconds_since_failure: float | None = None
     is_gateway_alive: bool = True
     tester_problem: str = ""
@@ -146,6 +147,8 @@ def _judge_nobody(run: StreamRun) -> Verdict:
         if run.seconds_since_failure is not None:
             line = f"A stream to it failed on this gateway {run.seconds_since_failure:.0f} s before."
             return Verdict.from_code("out_of_pool", line)
+        if run.is_advertised_busy:
+            return Verdict.from_code("busy", "The gateway found nobody, and the orchestrator advertises no free slot.")
         return Verdict.from_code("not_started")
     if run.trace.unknown_s > _MAX_UNKNOWN_S:
         return Verdict.from_code(

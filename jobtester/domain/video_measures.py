@@ -18,8 +18,9 @@ class DelayMethod(StrEnum):
 class OutputTiming:
     """When frames arrived.
 
-    `first_frame_s` counts from the start call, None without a frame. `output_fps`, `longest_gap_s` and the stalls
-    count from the first frame to the end of the measurement, so that a video that ends early has a gap at its end.
+    `first_frame_s` counts from the start call, None without a frame. `longest_gap_s` and the stalls count from the
+    first frame to the end of the measurement, so that a video that ends early has a gap at its end. `output_fps` leaves
+    out the first second of a video of more than two: what a gateway held back comes in it at once.
     `longest_pts_gap_s` is the largest step between the times that the stream itself gives its frames.
     """
 

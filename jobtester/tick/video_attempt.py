@@ -90,6 +90,7 @@ class VideoAttempt:
             was_input_taken=recording.was_input_taken,
             ended_early_s=_since(recording.started, recording.ended_early_at),
             output_problem=received.find_problem(),
+            is_advertised_busy=job.capability.is_busy,
             candidates=self.candidates.get(job.pipeline_model, 0),
             seconds_since_failure=sent.failure_age_s,
             is_gateway_alive=is_alive,

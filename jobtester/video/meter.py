@@ -15,6 +15,9 @@ from jobtester.video.reaction import measure_reaction
 
 _STALL_S = 1.0
 _LONG_STALL_S = 10.0
+# A gateway looks at an output for seconds before it sends it. What waited meanwhile comes at once with the first frame:
+# counted, it would lend a slow output frames per second, and a fast one a delay.
+_BACKLOG_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def measure_video(frames: Sequence[FrameRecord], sent: SentFrames, measurement: 
     return VideoMeasures(
         output=_measure_output(arrived, _find_longest_step(decoded), measurement),
         input=_measure_input(sent),
-        delay=measure_delay(arrived, sent),
+        delay=measure_delay(_without_backlog(arrived, measurement.ended), sent),
         picture=_measure_pictures(arrived, measurement.ended),
         reactions_s=tuple(
             measure_reaction(arrived, updated, until)
@@ -67,12 +70,27 @@ def _measure_output(
         frames=len(frames),
         first_frame_s=frames[0].arrived - measurement.started,
         output_s=output_s,
-        output_fps=(len(frames) - 1) / output_s if output_s > 0 else 0.0,
+        output_fps=_measure_rate(frames, ended),
         longest_gap_s=max(gaps),
         stalls_over_1s=sum(gap > _STALL_S for gap in gaps),
         stalls_over_10s=sum(gap > _LONG_STALL_S for gap in gaps),
         longest_pts_gap_s=longest_pts_gap_s,
     )
+
+
+def _measure_rate(frames: Sequence[FrameRecord], ended: float) -> float:
+    steady = _without_backlog(frames, ended)
+    if steady is frames:
+        output_s = ended - frames[0].arrived
+        return (len(frames) - 1) / output_s if output_s > 0 else 0.0
+    return len(steady) / (ended - frames[0].arrived - _BACKLOG_S)
+
+
+def _without_backlog(frames: Sequence[FrameRecord], ended: float) -> Sequence[FrameRecord]:
+    """Return the frames that arrived after the first moments; all of them where the video is hardly longer."""
+    if not frames or ended - frames[0].arrived <= 2 * _BACKLOG_S:
+        return frames
+    return [frame for frame in frames if frame.arrived > frames[0].arrived + _BACKLOG_S]
 
 
 def _measure_input(sent: SentFrames) -> InputTiming:

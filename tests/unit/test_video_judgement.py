@@ -68,6 +68,7 @@ UNSCORED = [
     ("a part of the URL matches", trace(orchestrator_urls=(TARGET + "1",)), GOOD, "refuted"),
     ("a swap to somebody else", trace(orchestrator_urls=(TARGET, "https://other.example:8935")), GOOD, "refuted"),
     ("nobody, fresh pool", replace(RUN, trace=NOBODY), NOTHING, "not_started"),
+    ("nobody, no free slot", replace(RUN, trace=NOBODY, is_advertised_busy=True), NOTHING, "busy"),
     ("nobody, failed lately", replace(RUN, trace=NOBODY, seconds_since_failure=100.0), NOTHING, "out_of_pool"),
     ("nobody of too many", replace(RUN, trace=NOBODY, candidates=21), NOTHING, "too_many_candidates"),
     ("nobody is named", replace(RUN, trace=StreamTrace()), GOOD, "unproven"),
