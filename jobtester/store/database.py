@@ -100,8 +100,8 @@ class Database:
         """Run `work` in a transaction and return its value once that is committed.
 
         Queued writes share a transaction. `work` may therefore run twice, and must change nothing but the file; if it
-        raises, only its own changes are undone and the error is raised here. Raises StoreError if the file cannot be
-        written, e.g. because the disk is full.
+        raises, only its own changes are undone and the error is raised here. A cursor that it returns becomes None.
+        Raises StoreError if the file cannot be written, e.g. because the disk is full.
         """
         if self._thread is None or self._loop is None:
             raise StoreError(f"store.path: {self.path} is closed")
@@ -211,13 +211,25 @@ def insert_statement(table: str, columns: Sequence[str]) -> str:
 def _run_transaction(writer: sqlite3.Connection, works: list[Work[Any]]) -> list[Any]:
     try:
         writer.execute("BEGIN IMMEDIATE")
-        values = [work(writer) for work in works]
+        values = [_close_cursor(work(writer)) for work in works]
         writer.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             writer.execute("ROLLBACK")
         raise
     return values
+
+
+def _close_cursor(value: Any) -> Any:
+    """Return a work's value, None in place of a cursor.
+
+    A cursor resets its statement when it is deleted, in whichever thread that happens. The connection has the statement
+    cached, and may just be running it again: that write would fail as a misuse of SQLite.
+    """
+    if not isinstance(value, sqlite3.Cursor):
+        return value
+    value.close()
+    return None
 
 
 def _resolve(group: list[QueuedWrite], result: list[Any] | Exception) -> None:

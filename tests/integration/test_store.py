@@ -361,6 +361,20 @@ async def test_results_of_one_group_are_each_recorded_once(tmp_path: Path) -> No
     assert [streak for _, streak in newest.values()] == [0, 0, 0]
 
 
+async def test_a_cursor_does_not_leave_the_writing_thread(tmp_path: Path) -> None:
+    """Deleted in another thread it would reset a statement that the writing thread may be running again."""
+    async with open_database(tmp_path / "s.db") as database:
+        cursors: list[sqlite3.Cursor] = []
+
+        def work(db: sqlite3.Connection) -> sqlite3.Cursor:
+            cursors.append(db.execute("SELECT seq FROM outbox"))
+            return cursors[-1]
+
+        assert await database.write(work) is None
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+            await database.write(lambda _: cursors[-1].fetchall())
+
+
 async def test_a_write_that_fails_leaves_the_rest_of_its_group(tmp_path: Path) -> None:
     """A value that SQLite cannot store fails alone; the other writes of the group are committed."""
     group = [make_result() for _ in range(9)]
