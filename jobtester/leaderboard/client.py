@@ -175,9 +175,16 @@ class LeaderboardClient:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             return PostAnswer(PostResult.UNCERTAIN, f"no answer from {self.url}: {self._explain(error)}")
 
-    async def get_regions(self) -> dict[str, set[str]]:
-        """Return the names of regions by the type of stats they keep (`ai`, `transcoding`). Raises LeaderboardError."""
-        document = await self._get("/api/regions", {})
+    async def get_regions(self, *, timeout_s: float | None = None) -> dict[str, set[str]]:
+        """Return the names of regions by the type of stats they keep (`ai`, `transcoding`). Raises LeaderboardError.
+
+        `timeout_s`: how long to wait for the answer, in seconds, if that is less than the client's own limit.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                document = await self._get("/api/regions", {})
+        except TimeoutError as error:
+            raise LeaderboardError(f"{self.url}/api/regions: no answer within {timeout_s:g} s") from error
         regions = document.get("regions") if isinstance(document, dict) else None
         if not isinstance(regions, list):
             raise LeaderboardError(

@@ -62,7 +62,7 @@ class Delivery:
         region_check = RegionCheck(client, holder, status, monotonic)
         reader = StatReader(outbox, client, clock)
         sender = StatSender(client, region_check, status, holder, clock)
-        in_flight = InFlightPosts(woken.set)
+        in_flight = InFlightPosts(woken.set, status.on_silence)
         poster = OutboxPoster(outbox, sender, region_check, status, in_flight, holder, clock, crashes)
         reconciler = Reconciler(outbox, reader, region_check, status, holder, clock, crashes)
         audit = DeliveryAudit(outbox, reader, region_check, status, holder, clock)
@@ -176,5 +176,5 @@ class Delivery:
         if due_at is None:
             return _MAX_PAUSE_S
         # Only posts depend on the region: a row can be read back whatever happened to the region since.
-        region_s = self.region_check.retry_in_s if kind == "post" else 0.0
-        return max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, max(due_at - self.clock(), self.status.open_for_s, region_s)))
+        blocked_s = self.region_check.retry_in_s if kind == "post" else self.reconciler.resting_s
+        return max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, max(due_at - self.clock(), self.status.open_for_s, blocked_s)))

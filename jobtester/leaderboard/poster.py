@@ -81,9 +81,8 @@ class StatSender:
         if answer.result is PostResult.REFUSED:
             self.status.on_refused(answer, entry.result)
             return StateChange(entry.seq, "refused", problem=answer.problem)
-        # A post without an answer says nothing about the Leaderboard if a later one got its own.
-        has_news = answer.status is not None or self.status.breaker.succeeded_at <= began
-        if answer is not _STOPPED and has_news:
+        # A post without an answer says nothing new if a later one got its own, or if the outage is known since.
+        if answer is not _STOPPED and (answer.status is not None or self.status.is_news(began)):
             self.status.on_failure(answer.problem, answer.retry_after_s)
         if answer.result is PostResult.UNCERTAIN:
             return StateChange(entry.seq, "uncertain", self.clock(), answer.problem)
@@ -129,7 +128,8 @@ class OutboxPoster:
         limit = self.status.allowed_sends(options.parallel * _CLAIMS_PER_SLOT)
         entries = await self.outbox.claim(limit) if limit else []
         if entries:
-            await self.in_flight.run((self._send_safely(entry) for entry in entries), options.parallel)
+            posts, is_probe = (self._send_safely(entry) for entry in entries), self.status.is_failing
+            await self.in_flight.run(posts, options.parallel, is_probe=is_probe)
             await self.settle()
         return 0 < len(entries) == limit
 

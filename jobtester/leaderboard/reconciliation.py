@@ -42,6 +42,7 @@ SLOW_ANSWER_S = 5.0  # well below the server's time limit for queries, 20 s by d
 _BATCH = 40
 _NEXT_LOOK_UP_S = 15.0
 _MIN_NEXT_LOOK_UP_S = 1.0
+_OUTAGE_PAUSE_S = 5.0
 UNPROVEN_PROBLEMS = {
     Completeness.CONTROL_MISSING: "the answer lacks an older stat that was stored, so it may lack this one too",
     Completeness.WITNESS_MISSING: "the answers do not show a stat that was stored, so they prove nothing",
@@ -139,12 +140,18 @@ class Reconciler:
     options: OptionsHolder
     clock: Callable[[], float] = time.time
     crashes: CrashBoundary = CrashBoundary()  # noqa: RUF009 - an immutable value
+    _resting_until: float = float("-inf")
+
+    @property
+    def resting_s(self) -> float:
+        """Return for how many seconds nothing is looked up because that just failed in an outage, at least 0."""
+        return max(0.0, self._resting_until - self.status.monotonic())
 
     async def run_due(self) -> bool:
         """Look up the stats that are due; return True if there were any."""
-        if self.status.open_for_s:
-            return False
-        entries = await self.outbox.due_look_ups(_BATCH)
+        # In an outage one at a time, with pauses. It opens no breaker: where reading fails, posting may work.
+        limit = self.status.allowed_sends(_BATCH)
+        entries = await self.outbox.due_look_ups(limit) if limit and not self.resting_s else []
         if not entries:
             return False
         slots = asyncio.Semaphore(self.options.current.parallel)
@@ -169,6 +176,8 @@ class Reconciler:
             self.status.on_read("")
         except LeaderboardError as error:
             self.status.on_read(str(error))
+            if self.status.is_failing:
+                self._resting_until = self.status.monotonic() + _OUTAGE_PAUSE_S
             if options.uncertain == "hold" or age_s < options.give_up_reading_s + options.miss_after_s:
                 due_at = self.clock() + _NEXT_LOOK_UP_S
                 return StateChange(entry.seq, "uncertain", due_at, str(error), look_ups=entry.look_ups)

@@ -14,6 +14,7 @@ from jobtester.leaderboard.status import LeaderboardStatus
 _RECHECK_UNUSABLE_S = 60.0
 _VALID_FOR_S = 300.0
 _STALE_S = 60.0
+_ANSWER_WITHIN_S = 5.0  # the server answers from its memory, and an outage is over only when it has answered
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class RegionCheck:
         if self.retry_in_s or not self.status.allowed_sends(1):
             return False
         try:
-            self._regions = await self.client.get_regions()
+            self._regions = await self.client.get_regions(timeout_s=_ANSWER_WITHIN_S)
         except LeaderboardError as error:
             self.status.on_failure(str(error))
             return False

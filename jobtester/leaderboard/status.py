@@ -23,15 +23,16 @@ _MAX_IN_A_ROW = 8  # with a third of all posts failing by chance, one in 6,561 t
 class CircuitBreaker:
     """Stop posts to a failing Leaderboard for a growing, jittered time; then let one probe through.
 
-    Closed, posts flow; open, none does. The longest pause is short, so that delivery begins again within ten seconds
-    of the Leaderboard's recovery. Times in seconds on the caller's clock.
+    Closed, posts flow; open, none does. The longest pause and the time for which a probe may be silent are short, so
+    that delivery begins again within ten seconds of the Leaderboard's recovery. Times in seconds on the caller's clock.
     """
 
     first_pause_s: float = 1.0
-    max_pause_s: float = 8.0
+    max_pause_s: float = 4.0
     random: random.Random = field(default_factory=random.Random)
     pauses: int = 0
     open_until: float = float("-inf")
+    opened_at: float = float("-inf")
     failures_in_a_row: int = 0
     succeeded_at: float = float("-inf")
 
@@ -59,7 +60,7 @@ class CircuitBreaker:
         # Posts that were sent together fail together: those that find the breaker open already count as one failure.
         is_new, pause_s = now >= self.open_until, 0.0
         if is_new:
-            self.pauses += 1
+            self.pauses, self.opened_at = self.pauses + 1, now
             pause_s = min(self.max_pause_s, self.first_pause_s * 2 ** min(self.pauses - 1, 16))
             pause_s *= 0.5 + self.random.random() / 2  # several testers must not come back at the same instant
         if retry_after_s is not None:
@@ -94,9 +95,21 @@ class LeaderboardStatus:
         return self.region_problem or self.failure or self.refusal or self.lost_problem or self.read_failure
 
     @property
+    def is_failing(self) -> bool:
+        """Return True during an outage, also while a probe is under way."""
+        return self.breaker.pauses > 0
+
+    @property
     def open_for_s(self) -> float:
         """Return for how many seconds nothing may be sent, at least 0."""
         return max(0.0, self.breaker.open_until - self.monotonic())
+
+    def is_news(self, began: float) -> bool:
+        """Return True if silence after a request says something new: one that `began` since the last answer or outage.
+
+        `began` is in seconds of the monotonic clock.
+        """
+        return max(self.breaker.succeeded_at, self.breaker.opened_at) <= began
 
     def allowed_sends(self, limit: int) -> int:
         """Return how many posts may go out now: none, one probe, or `limit`."""
@@ -107,6 +120,10 @@ class LeaderboardStatus:
         self.failure, self.was_asked = problem, True
         if self.breaker.on_failure(self.monotonic(), retry_after_s):
             log.error("leaderboard_unavailable", url=self.url, problem=problem)
+
+    def on_silence(self, waited_s: float) -> None:
+        """Record that it has answered no post for `waited_s` seconds."""
+        self.on_failure(f"no answer from {self.url} for {waited_s:.0f} s")
 
     def on_answer(self) -> None:
         """Record that it answers."""

@@ -263,7 +263,7 @@ async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_p
         for probes in range(1, 7):
             assert harness.leaderboard.posts["503"] == probes
             pause_s = harness.delivery.status.open_for_s
-            assert min(4, 2 ** (probes - 2)) <= pause_s <= min(8, 2 ** (probes - 1))
+            assert min(2, 2 ** (probes - 2)) <= pause_s <= min(4, 2 ** (probes - 1))
             await harness.run(0.98 * pause_s)
             assert harness.leaderboard.posts["503"] == probes, "not before the pause is over"
             await harness.run(0.03 * pause_s)
@@ -274,6 +274,60 @@ async def test_after_an_outage_one_probe_and_then_the_backlog_oldest_first(tmp_p
         await harness.run()
         assert harness.stored_numbers() == list(range(1, 42))
         assert await harness.states() == {"delivered": 41}
+
+
+async def test_a_leaderboard_that_hangs_gets_single_probes_and_soon_the_backlog(tmp_path: Path) -> None:
+    """A probe without an answer does not hold up the next one for as long as a post may take."""
+    async with delivery_harness(tmp_path) as harness:
+        posts, post, status = harness.leaderboard.posts, harness.delivery.post, harness.delivery.status
+        in_flight = harness.delivery.poster.in_flight
+        in_flight.silent_s = 0.2
+        harness.set_faults(withheld_posts=1.0)
+        await harness.record(40)
+        while await post():
+            pass
+        sent = posts["withheld"]
+        assert sent == 17, "so many may be late before it is the server that is slow"
+        for probes in range(1, 6):
+            assert 0.5 <= status.open_for_s <= 4.0
+            await post()
+            harness.clock.advance(0.98 * status.open_for_s)
+            await post()
+            assert posts["withheld"] == sent + probes - 1, "not before the pause is over"
+            harness.clock.advance(status.open_for_s + 0.01)
+            while await post():
+                pass
+            assert posts["withheld"] == sent + probes, "one at a time"
+        harness.set_faults()
+        harness.clock.advance(status.open_for_s + 0.01)
+        while await post():
+            pass
+        assert await harness.states() == {"sending": 22, "delivered": 18}
+        harness.delivery.poster.sender.stop()
+        await in_flight.finish()
+        await harness.delivery.poster.settle()
+        assert await harness.states() == {"uncertain": 22, "delivered": 18}
+        assert not status.is_failing
+
+
+async def test_look_ups_do_not_hammer_a_leaderboard_that_is_down(tmp_path: Path) -> None:
+    """In an outage one at a time, with pauses of five seconds, however many are due."""
+    async with delivery_harness(tmp_path, parallel=8) as harness:
+        harness.set_faults(drop_after_store=1.0)
+        await harness.record(8)
+        await harness.run()
+        assert await harness.states() == {"uncertain": 8}
+        await harness.leaderboard.stop()
+        tried = []
+        for _ in range(12):
+            before = {entry.seq: entry.due_at for entry in await harness.outbox.entries(("uncertain",))}
+            while await harness.delivery.reconcile():
+                pass
+            after = await harness.outbox.entries(("uncertain",))
+            tried.append(sum(before[entry.seq] != entry.due_at for entry in after))
+            harness.clock.advance(1.7)
+        assert set(tried) == {0, 1}
+        assert 3 <= sum(tried) <= 5, "in twenty seconds"
 
 
 @pytest.mark.parametrize(("status", "body"), [(429, "slow down"), (503, "postgres is not configured")])

@@ -35,12 +35,12 @@ def test_posts_that_fail_together_count_as_one_failure() -> None:
     assert breaker.open_until <= 101.0
 
 
-def test_pauses_double_up_to_eight_seconds() -> None:
+def test_pauses_double_up_to_four_seconds() -> None:
     """Each failed probe doubles the pause, with jitter between the half and the whole, and it never grows beyond."""
     breaker, now = CircuitBreaker(random=random.Random(5)), 0.0
     for number in range(40):
         breaker.on_failure(now)
-        max_pause_s = min(8.0, 2.0**number)
+        max_pause_s = min(4.0, 2.0**number)
         assert max_pause_s / 2 <= breaker.open_until - now <= max_pause_s
         now = breaker.open_until
 
@@ -89,6 +89,19 @@ def test_a_single_failure_among_successes_opens_nothing() -> None:
     breaker.on_success(100.0)
     assert [breaker.on_failure(100.1) for _ in range(8)] == [False] * 7 + [True]
     assert breaker.allowed_sends(100.1, 32) == 0
+
+
+def test_silence_says_something_new_only_after_the_last_answer_and_the_last_outage() -> None:
+    """A post that hung before the breaker opened does not lengthen the outage when it ends half a minute later."""
+    now = [100.0]
+    status = LeaderboardStatus("http://leaderboard.example", monotonic=lambda: now[0])
+    assert status.is_news(99.0)
+    now[0] = 105.0
+    status.on_silence(5.0)
+    assert "no answer from http://leaderboard.example for 5 s" in status.problem
+    assert (status.is_failing, status.is_news(104.0), status.is_news(106.0)) == (True, False, True)
+    status.on_stored()
+    assert (status.is_failing, status.is_news(104.0), status.is_news(106.0)) == (False, False, True)
 
 
 def test_the_most_serious_problem_is_shown_first() -> None:
