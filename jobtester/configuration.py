@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +67,8 @@ class Configuration:
             problems += error.problems or [str(error)]
         if problems or checked.settings is None:
             raise ConfigError.from_problems(f"{origin} is not usable", problems)
-        return cls(checked.settings, catalogue, assets, origin, dict(overrides or {}), simulated, checked.warnings)
+        warnings = (*checked.warnings, *_find_short_sessions(checked.settings, catalogue))
+        return cls(checked.settings, catalogue, assets, origin, dict(overrides or {}), simulated, warnings)
 
     def apply_log_settings(self, *, quiet: bool = False, show_warnings: bool = True) -> None:
         """Set up the log as configured, and log the configuration's warnings.
@@ -79,3 +80,15 @@ class Configuration:
         if show_warnings:
             for warning in self.warnings:
                 log.warning("config_warning", problem=warning)
+
+
+def _find_short_sessions(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    """Yield a warning for each video app whose stream may not fit into the longest session."""
+    max_session_s = settings.live_runner.max_session
+    for slug, definition in catalogue.items():
+        needed_s = definition.longest_session_s if definition.runner and definition.is_video else 0.0
+        if settings.live_runner.enabled and definition.enabled and needed_s > max_session_s:
+            yield (
+                f"live_runner.max_session: a stream of pipelines.{slug} may take {needed_s:g} s, longer than "
+                f"{max_session_s:g} s; one that does is not scored"
+            )

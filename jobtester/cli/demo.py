@@ -27,6 +27,12 @@ _LIVE_VIDEO_PIPELINE = {
     "video": {"width": 256, "height": 256, "duration": "9s", "max_gap": "2s", "max_reaction": "3s"},
     "per_model": {"streamdiffusion": {"video": {"passes_through": True}}},
 }
+_RUNNER_VIDEO_PIPELINE = {
+    "apps": ["*/video-echo"],
+    "timeout": "8s",
+    "cold_timeout": "8s",
+    "video": {"width": 192, "height": 192, "fps": 20, "duration": "8s", "max_gap": "2s"},
+}
 _BATCH_PIPELINES = (
     "text-to-image", "image-to-image", "image-to-video", "upscale", "audio-to-text", "segment-anything-2", "llm",
     "image-to-text", "text-to-speech",
@@ -105,6 +111,7 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
             "enabled": has_runners,
             "networks": ["127.0.0.0/8"],
             "probe": "reserve",
+            "streams": 2,
             "payment": {"signer_url": network.signer.url, "max_price_per_job": "0.001 ETH"} if has_runners else {},
         },
         "live_video": _live_video_table(network),
@@ -112,6 +119,7 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
             **{slug: {"timeout": "10s", "cold_timeout": "15s"} for slug in _BATCH_PIPELINES},
             "hello-world": {"timeout": "10s", "cold_timeout": "10s"},
             "echo": _ECHO,
+            "runner-video-echo": _RUNNER_VIDEO_PIPELINE,
             LIVE_VIDEO: _LIVE_VIDEO_PIPELINE,
         },
     }

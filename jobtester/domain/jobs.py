@@ -22,7 +22,8 @@ class Job:
     `id` is unique for ever and travels as X-Request-ID. `pipeline` is the slug (for BYOC the capability's name),
     `pipeline_name` what the Leaderboard gets. `timeout_s` > 0 runs from handing the request to the socket to the last
     byte of the answer. `price_wei` is the estimate, None where unknown. `expected_s` is the probable duration.
-    `definition` names the pipeline's table, which for apps of live runners is not the app's name.
+    `definition` names the pipeline's table, which for apps of live runners is not the app's name. `is_video` means that
+    the job is a video stream.
     `pipeline_model` is how the gateway's metrics and events name the job, `target` where the gateway sends it.
     """
 
@@ -35,6 +36,7 @@ class Job:
     expected_s: float
     price_wei: int | None = None
     definition: str = ""
+    is_video: bool = False
     pipeline_model: PipelineModel = field(init=False, repr=False, compare=False)
     target: Target = field(init=False, repr=False, compare=False)
 

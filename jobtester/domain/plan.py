@@ -35,6 +35,8 @@ SKIP_REASONS: Mapping[str, str] = {
     "foreign_url": "the live runner's URL is on another host or port than the orchestrator's service URI, so nothing "
     "proves who would serve the job",
     "live_video": "the live runner starts a video stream for each job; such apps are not tested",
+    "video_single_shot": "the pipeline is a video stream, which needs a session, and the live runner takes single "
+    "requests",
     "unpaid": "the live runner has a price, and no live_runner.payment.signer_url pays it",
     "no_callback": "live video needs an address by which gateways reach the tester; set live_video.callback_host",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
@@ -62,6 +64,10 @@ class PipelineRules(Protocol):
     @property
     def runner(self) -> bool:
         """Return True for apps of live runners."""
+
+    @property
+    def is_video(self) -> bool:
+        """Return True if each job is a video stream."""
 
     @property
     def apps(self) -> Collection[str]:
@@ -200,6 +206,7 @@ def make_plan(
                     expected_s=expected_s.get(key) or timeout_s,
                     price_wei=price_wei,
                     definition=definition,
+                    is_video=rule.is_video,
                 )
             )
     # Shuffled so that no orchestrator is always tested first, or next to the same others. The job queue puts those
@@ -300,6 +307,8 @@ def _reason_to_skip_capability(
         return "no_model"
     if not any(fnmatchcase(capability.model, pattern) for pattern in rule.models):
         return "model_filtered"
+    if runner is not None and runner.mode == SINGLE_SHOT and rule.is_video:
+        return "video_single_shot"
     if runner is not None:
         return "unpaid" if capability.is_priced and not selection.pays_runners else ""
     return find_obstacle(capability)

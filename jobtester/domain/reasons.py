@@ -136,7 +136,7 @@ REASONS: Mapping[str, Reason] = {
             "Run `jobtester check`; look into the signer's log. Nothing counts against the orchestrator.",
         ),
         Reason(
-            "no_frames", _F, _ORCH, "The gateway gave the stream to the orchestrator, and no frame of output came within the start limit.",
+            "no_frames", _F, _ORCH, "The orchestrator had the stream, and no frame of output came within the start limit.",
             "Look into the runner's log: a model that is not loaded, or a container that takes the stream and sends nothing.",
         ),
         Reason(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jobtester.domain.exchanges import Ending
 from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.stream_status import DEGRADED_INPUT, ERROR, StreamTrace
-from jobtester.domain.video_measures import VideoMeasures
+from jobtester.domain.video_measures import InputTiming, VideoMeasures
 
 MAX_CANDIDATES = 20  # a gateway tries so many orchestrators, and those that were not named count too
 _MAX_LATE_SHARE = 0.05  # of the tester's own frames
@@ -121,6 +121,14 @@ def judge_video(
     return Verdict.from_code("ok")
 
 
+def judge_own_frames(sent: InputTiming) -> Verdict | None:
+    """Return the verdict on a stream whose input came late, which says nothing of its output; None if it did not."""
+    if sent.late_share <= _MAX_LATE_SHARE:
+        return None
+    line = f"{sent.late_share:.0%} of the tester's own frames were late; its machine has too much to do."
+    return Verdict.from_code("tester_fault", line)
+
+
 def _judge_start(run: StreamRun) -> Verdict | None:
     """Return the verdict on a stream that did not begin; None for one that did."""
     if run.ending is Ending.ABORTED:
@@ -165,13 +173,9 @@ def _judge_nobody(run: StreamRun) -> Verdict:
 
 def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
     """Return the verdict where the tester or the gateway spoiled the stream; None if neither did."""
-    sent = video.input
     if not run.was_input_taken:
         return Verdict.from_code("gateway_fault", "The gateway did not take the input.")
-    if sent.late_share > _MAX_LATE_SHARE:
-        line = f"{sent.late_share:.0%} of the tester's own frames were late; its machine has too much to do."
-        return Verdict.from_code("tester_fault", line)
-    return None
+    return judge_own_frames(video.input)
 
 
 def _judge_runner(run: StreamRun) -> Verdict | None:

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.exchanges import Exchange
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Orchestrator, parse_endpoint
+from jobtester.domain.orchestrators import Orchestrator, Target, parse_endpoint
 from jobtester.gateway.evidence import EvidenceCollector
 from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.gateway.targeting import JobLease, TargetingResult
@@ -79,6 +79,7 @@ class LiveRunnerPeer(JobPeer):
     evidence: EvidenceCollector = field(default_factory=lambda: EvidenceCollector(LIVE_RUNNER, None, None))
     trust: TrustCounter = field(default_factory=TrustCounter)
     is_down: bool = False
+    _streaming: set[Target] = field(default_factory=set)
 
     name = LIVE_RUNNER
     is_direct = True
@@ -114,17 +115,30 @@ class LiveRunnerPeer(JobPeer):
             await self.signer.close()
 
     def accepts(self, job: Job) -> bool:
-        """Return True for jobs of live runners."""
-        return job.capability.runner is not None
+        """Return True for jobs of live runners; of video streams one for each orchestrator, and not too many."""
+        if job.capability.runner is None:
+            return False
+        return not job.is_video or (job.target not in self._streaming and len(self._streaming) < self.settings.streams)
 
     def walk(self, job: Job) -> Walk:
         """Return how a job is carried: straight to its orchestrator."""
         del job
         return Walk.LIVE_RUNNER
 
+    def on_taken(self, job: Job) -> None:
+        """Count a video stream."""
+        if job.is_video:
+            self._streaming.add(job.target)
+
+    def on_answered(self, job: Job) -> None:
+        """Count a video stream as over."""
+        if job.is_video:
+            self._streaming.discard(job.target)
+
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Begin a tick: nothing is left of the one before, sessions included."""
         self.trust, self.is_down = TrustCounter(), False
+        self._streaming.clear()
         await self.evidence.begin_tick(orchestrators)
         await self.sessions.stop_left_over()
 

@@ -13,6 +13,7 @@ from jobtester.domain.orchestrators import is_same_origin
 from jobtester.domain.untrusted_text import clean_name
 from jobtester.errors import JobTesterError
 from jobtester.live_runner.client import is_usable_url
+from jobtester.pipelines.video_rules import STREAM_END_S
 from jobtester.video.byte_stream import ReceiverTooSlowError, VideoInputError
 from jobtester.video.decoder import DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
@@ -24,12 +25,16 @@ from jobtester.video.trickle_reader import ChannelReader, Gap, ReaderLimits
 from jobtester.video.trickle_writer import ChannelWriter, WriterOptions
 from jobtester.video.video_input import VideoInput
 
-_CLOSE_S = 5.0  # the output ends so soon after its input at the latest
+_CLOSE_S = STREAM_END_S / 3  # the output ends so soon after its input at the latest
 _STILLS = 6
 
 
 class UnusableChannelsError(JobTesterError):
     """The app's answer names no channels of the orchestrator."""
+
+
+class ForeignChannelsError(UnusableChannelsError):
+    """The app's answer names a channel at another host or port, to which nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class VideoChannels:
     def from_answer(cls, body: bytes, service_uri: str) -> Self:
         """Read an app's answer, which names the channels as `in` and `out`.
 
-        UnusableChannelsError if it does not, or if they are not at the orchestrator's own host and port.
+        UnusableChannelsError if it does not; ForeignChannelsError if they are not at the orchestrator's own host and
+        port.
         """
         try:
             values = orjson.loads(body)
@@ -57,7 +63,7 @@ class VideoChannels:
             if not url or not is_usable_url(url):
                 raise UnusableChannelsError(f"The app's answer has no usable URL of a channel as {name!r}.")
             if not is_same_origin(url, service_uri):
-                raise UnusableChannelsError(f"The app names a channel at another host or port: {url}")
+                raise ForeignChannelsError(f"The app names a channel at another host or port: {url}")
             urls.append(url)
         if urls[0] == urls[1]:
             raise UnusableChannelsError("The app names the same channel for input and output.")
@@ -75,7 +81,7 @@ class RunnerStreamPlan:
     @property
     def longest_s(self) -> float:
         """Return how long the stream runs at most, its end included."""
-        return self.start_limit_s + self.duration_s + 3 * _CLOSE_S
+        return self.start_limit_s + self.duration_s + STREAM_END_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class RunnerStreamRecording:
     written: ChannelEnd | None
     read: ChannelEnd | None
     gaps: Sequence[Gap] = ()
+    received_bytes: int = 0
     empty_segments: int = 0
     dropped_segments: Sequence[int] = ()
     ended_early_at: float | None = None
@@ -147,6 +154,7 @@ class RunnerStream:
                 written=self._writer.end,
                 read=self._reader.end,
                 gaps=tuple(self._reader.gaps),
+                received_bytes=self._reader.received,
                 empty_segments=self._reader.empty,
                 dropped_segments=tuple(self._writer.dropped),
                 ended_early_at=ended_early_at,

@@ -113,6 +113,11 @@ def _find_runner_problems(definition: PipelineDefinition) -> Iterator[str]:
 
 
 def _find_video_problems(definition: PipelineDefinition) -> Iterator[str]:
+    if definition.runner and definition.video is not None and definition.checks:
+        yield ".checks: a video app's answer names its channels; the picture is judged by the keys of video"
+    is_changed = any("update" in override.video for override in definition.per_model.values())
+    if definition.runner and definition.video is not None and (definition.video.update or is_changed):
+        yield ".video.update: apps of live runners have no call that changes parameters"
     for path, override in _overrides(definition):
         if definition.video is None:
             if override.video:

@@ -14,7 +14,7 @@ from jobtester.domain.orchestrators import SINGLE_SHOT, Capability, display_name
 from jobtester.domain.runner_prices import estimate_runner_price_wei
 from jobtester.domain.units import parse_duration
 from jobtester.pipelines.parameter_choices import all_choices
-from jobtester.pipelines.video_rules import VideoRules
+from jobtester.pipelines.video_rules import STREAM_END_S, VideoRules
 from jobtester.settings.schema import deep_merge
 
 MULTIPART = "multipart/form-data"
@@ -131,9 +131,24 @@ class PipelineDefinition(Table):
         return max(self.timeout, self.cold_timeout)
 
     @property
+    def is_video(self) -> bool:
+        """Return True if each job is a video stream."""
+        return self.video is not None
+
+    @property
     def is_multipart(self) -> bool:
         """Return True if the request is form data."""
         return self.content_type == MULTIPART
+
+    @property
+    def longest_session_s(self) -> float:
+        """Return how long a job keeps a session of a live runner at most, in seconds."""
+        # To reserve one takes less than a second and may take ten.
+        longest_s = max(self.timeout_s, self.cold_timeout_s if self.is_video else 0.0) + 10.0
+        if not self.is_video:
+            return longest_s
+        durations = (self.video_for(pattern).duration for pattern in ("", *self.per_model))
+        return longest_s + max(durations) + STREAM_END_S
 
     def for_model(self, model: str, variant: Override | None = None) -> Override:
         """Return parameters, files and expectations: the pipeline's own, the variant's over them, then the model's."""
@@ -156,8 +171,7 @@ class PipelineDefinition(Table):
         """Return what one job costs in wei, rounded up; None where the price or the units are not known."""
         price = capability.price
         if capability.runner is not None:
-            # To reserve a session takes less than a second and may take ten.
-            longest_s = self.timeout_s + (0.0 if capability.runner.mode == SINGLE_SHOT else 10.0)
+            longest_s = self.timeout_s if capability.runner.mode == SINGLE_SHOT else self.longest_session_s
             return estimate_runner_price_wei(price, capability.runner.unit, longest_s)
         if price is None or price.units <= 0:
             return None

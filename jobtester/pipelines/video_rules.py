@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from jobtester.domain.units import parse_duration
 
+STREAM_END_S = 15.0  # a stream's channels are closed so soon after its time at the latest
 _MIN_PAID_PIXELS = 60 * 30 * 1280 * 720  # a gateway pays for a minute of 720p at 30 fps when a stream starts
 
 

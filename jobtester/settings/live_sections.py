@@ -51,4 +51,7 @@ class LiveRunnerSettings(Section):
     max_session: PositiveDuration = Field(
         "5m", le=86_400, description="longest time that a session stays reserved; it ends a job that takes longer"
     )  # type: ignore[assignment]
+    streams: int = Field(
+        2, ge=1, le=64, description="video streams at a time; each takes about a third of a core and 150 MB"
+    )
     payment: LiveRunnerPaymentSettings = LiveRunnerPaymentSettings()

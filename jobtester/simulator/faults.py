@@ -67,6 +67,7 @@ RUNNER = frozenset(
         "video_empty_segments",  # segments without a byte come back
         "video_dies",  # after some seconds nothing more comes, and no channel is closed
         "video_ends_early",  # after some seconds the channel of the output is closed
+        "video_session_lost",  # after some seconds the runner loses the session
         "video_other_host",  # the app names channels on another host
     }
 )

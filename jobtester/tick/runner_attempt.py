@@ -20,8 +20,10 @@ from jobtester.domain.runner_judgement import excuse_unlisted, judge_runner, nee
 from jobtester.gateway.peer import JobPeer
 from jobtester.live_runner.payment import JobPayment
 from jobtester.live_runner.peer import LiveRunnerPeer, join_url
+from jobtester.live_runner.video_stream import ForeignChannelsError, UnusableChannelsError
 from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
+from jobtester.tick.runner_video import RunnerVideo, has_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class SentRunnerJob(SentJob):
 
     An answer from a session is `checked` in it already: the files that it names may go with the session.
     `problem` is a verdict that stands before any answer: the tester itself did not reserve or pay. `paid_wei` is what
-    was paid. `measures` are the times of a session.
+    was paid. `measures` are the times of a session. `video` is the stream that ran in it, None where there was none.
     """
 
     request: Request
@@ -39,6 +41,7 @@ class SentRunnerJob(SentJob):
     paid_wei: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
     checked: CheckedAnswer | None = None
+    video: RunnerVideo | None = None
 
     @property
     def is_in_session(self) -> bool:
@@ -55,6 +58,7 @@ class _Work:
     problem: Verdict | None = None
     measures: dict[str, float] = field(default_factory=dict)
     checked: CheckedAnswer | None = None
+    video: RunnerVideo | None = None
 
 
 @dataclass(slots=True)
@@ -96,14 +100,15 @@ class RunnerAttempt:
             attribution = Attribution(AttributionKind.REFUTED, (work.refuted,))
         elif payment.problem_code == "refuted":
             attribution = Attribution(AttributionKind.REFUTED, (payment.problem,))
-        elif payment.problem_code and not ended.gateway_reports_success:
+        elif payment.problem_code and (work.video is not None or not ended.gateway_reports_success):
             work.problem = Verdict.from_code(payment.problem_code, payment.problem)
         if work.problem is not None and ended.status is None:  # nothing was sent
             attribution = Attribution(AttributionKind.MISSING)
         self.live_runner.sessions.metrics.runner_paid.inc(payment.paid_wei)
         return SentRunnerJob(
-            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked
-        )
+            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked,
+            work.video,
+        )  # fmt: skip
 
     async def judge(self, sent: SentRunnerJob, peer: JobPeer, *, busy_retries: int = 0) -> JudgedJob:
         """Check an answer and judge it; where none came, see whose line is at fault."""
@@ -111,7 +116,12 @@ class RunnerAttempt:
         checked = CheckedAnswer()
         runner = sent.job.capability.runner
         is_listed_elsewhere = runner is not None and runner.is_listed_elsewhere
-        if sent.problem is not None and exchange.ending is not Ending.ABORTED:
+        if sent.video is not None and exchange.ending is not Ending.ABORTED:
+            judged = await sent.video.judge(sent.job, self.tools.connection_probe, sent.problem)
+            verdict = excuse_unlisted(judged.verdict) if is_listed_elsewhere else judged.verdict
+            attribution = with_line(attribution, judged.line)
+            sent = replace(sent, exchange=judged.exchange, measures={**sent.measures, **judged.measures})
+        elif sent.problem is not None and exchange.ending is not Ending.ABORTED:
             verdict = excuse_unlisted(sent.problem) if is_listed_elsewhere else sent.problem
         else:
             checked = await self._check(sent, peer)
@@ -163,10 +173,29 @@ class RunnerAttempt:
                     work.exchange = await self._call(job, request, session.app_url, timeout_s, {})
                     ready_s = work.exchange.ended_monotonic - session.reserve.sent_monotonic
                     work.measures["ready_seconds"] = ready_s
+                    if job.is_video:
+                        await self._stream(job, work.exchange, work)
+                        return
                     locate = partial(join_url, f"{session.app_url}/")
                     work.checked = await self.tools.check_answer(job, request, work.exchange, peer, locate)
             elif session.reserve is not None and session.reserve.gateway_reports_success and not session.refuted:
                 work.problem = Verdict.from_code("bad_json", "The reservation's answer does not name a session.")
+
+    async def _stream(self, job: Job, call: Exchange, work: _Work) -> None:
+        """Run the stream of a session whose app has answered."""
+        if not has_answer(call):
+            return
+        # Stands where the session comes to its longest time before the stream to its own.
+        work.problem = Verdict.from_code("tester_fault", "The stream lasted longer than live_runner.max_session.")
+        rules = self.tools.catalogue[job.definition].video_for(job.model)
+        try:
+            work.video = await RunnerVideo.run(job, rules, call, self.live_runner.client.open_request)
+        except ForeignChannelsError as error:
+            work.problem, work.refuted = None, str(error)
+        except UnusableChannelsError as error:
+            work.problem = Verdict.from_code("check:channels", str(error))
+        else:
+            work.problem, work.exchange = None, work.video.exchange
 
     async def _call(
         self, job: Job, request: Request, base: str, timeout_s: float, headers: Mapping[str, str]

@@ -28,7 +28,9 @@ BATCH = {
     "text-to-speech": "Text to speech",
 }
 EXTERNAL = {"openai-chat-completions", "openai-text-embeddings", "openai-image-generation"}
-RUNNER = {"hello-world", "runner-chat-completions", "runner-text-embeddings", "runner-text-to-image"}
+RUNNER = {
+    "hello-world", "runner-chat-completions", "runner-text-embeddings", "runner-text-to-image", "runner-video-echo",
+}  # fmt: skip
 LIVE = "live-video-to-video"
 
 
@@ -62,7 +64,9 @@ def test_built_in_pipelines_are_complete() -> None:
     assert all(catalogue[slug].byoc and catalogue[slug].name == slug for slug in EXTERNAL)
     assert all(catalogue[slug].runner and catalogue[slug].name == slug for slug in RUNNER)
     assert all(definition.enabled for definition in catalogue.values())
-    assert all(definition.checks for slug, definition in catalogue.items() if slug not in ("hello-world", LIVE))
+    videos = {slug for slug, definition in catalogue.items() if definition.is_video}
+    assert videos == {LIVE, "runner-video-echo"}
+    assert all(definition.checks for slug, definition in catalogue.items() if slug not in {"hello-world", *videos})
 
 
 def test_limits_are_the_contracts() -> None:
@@ -385,6 +389,7 @@ def test_a_live_runners_app_finds_its_definition() -> None:
     assert definition("livepeer-example/fal-flux-schnell") == "runner-text-to-image"
     assert definition("other/openai-chat-completions") == "runner-chat-completions"
     assert definition("other/openai-text-embeddings") == "runner-text-embeddings"
+    assert definition("other/echo") == "runner-video-echo"
     assert definition("other/unheard-of") is None
     assert definition("llm") is None
     assert definition("hello-world", byoc=True) is None
@@ -397,9 +402,19 @@ def test_a_live_runners_app_finds_its_definition() -> None:
         ("byoc = true\nmethod = 'GET'", ".method: only live runners take GET"),
         ("byoc = true\napps = ['x']", ".apps: only live runners serve apps"),
         ("runner = true\nmethod = 'GET'\ncontent_type = 'multipart/form-data'", ".method: GET carries no files"),
+        ("runner = true\nvideo = { update = { a = 1 } }", ".video.update: apps of live runners have no call"),
+        ("runner = true\nvideo = {}\nchecks = [{ check = 'json', path = 'x' }]", ".checks: a video app's answer"),
         ("runner = true\nmethod = 'PUT'", ".method: Input should be 'POST' or 'GET'"),
     ],
 )
 def test_wrong_tables_of_live_runners(table: str, line: str) -> None:
     """Each problem has its key."""
     assert any(f"pipelines.my-app{line}" in problem for problem in problems(f"[pipelines.my-app]\nuri='/x'\n{table}"))
+
+
+def test_a_video_app_is_priced_for_the_whole_session() -> None:
+    """To reserve, to start, to watch and to end: each second may be paid for, and those ahead."""
+    definition = load("")["runner-video-echo"]
+    assert definition.longest_session_s == 10 + 60 + 30 + 15
+    runner = RunnerOffer("https://o.example/session", "persistent", "seconds")
+    assert definition.estimate_price_wei(Capability("x/echo", "1", price=Price(7), runner=runner)) == 7 * (115 + 10)

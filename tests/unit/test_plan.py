@@ -22,6 +22,7 @@ class Rules:
     name: str = "Llm"
     byoc: bool = False
     runner: bool = False
+    is_video: bool = False
     apps: tuple[str, ...] = ()
     enabled: bool = True
     models: tuple[str, ...] = ("*",)
@@ -138,6 +139,8 @@ PAYS = Selection(pays_runners=True)
     ("app", "mode", "url", "price", "estimate", "selection", "expected"),
     [
         ("known", "single-shot", f"{URL}/app", FREE, 0, Selection(), "known"),
+        ("video", "single-shot", f"{URL}/app", FREE, 0, Selection(), "video_single_shot"),
+        ("video", "persistent", f"{URL}/session", FREE, 0, Selection(), "video"),
         ("known", "persistent", f"{URL}/session", FREE, 0, Selection(), "known"),
         ("other", "persistent", f"{URL}/session", FREE, 0, Selection(), RESERVE_PROBE),
         ("other", "single-shot", f"{URL}/app", FREE, 0, Selection(), "no_definition"),
@@ -159,7 +162,9 @@ def test_live_runners(
     rules: dict[str, PipelineRules] = {
         RESERVE_PROBE: Rules(RESERVE_PROBE, runner=True, price_wei=estimate),
         "known": Rules("known", runner=True, apps=("known",), price_wei=estimate),
+        "video": Rules("video", runner=True, is_video=True, apps=("video",), price_wei=estimate),
     }
     made = make_plan([orchestrator(A, capability)], rules, selection, tick="t", seed=1, new_id=lambda: "j")
     assert [job.definition for job in made.jobs] + [skip.reason for skip in made.skipped] == [expected]
+    assert [job.is_video for job in made.jobs] in ([], [expected == "video"])
     assert expected in {*rules, *SKIP_REASONS}

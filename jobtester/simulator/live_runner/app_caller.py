@@ -83,19 +83,20 @@ class AppCaller:
             return await self._send_broken_body(call)
         app_response = create_own_error(call.fault, is_session=runner.spec.mode == "persistent")
         if app_response is None and runner.spec.app_kind == "video":
-            app_response = self._open_video(call, session, base_url)
+            app_response = self._open_video(call, runner, session, base_url)
         if app_response is None:
             app_response = await asyncio.to_thread(run_app, runner.spec, app_request, call.fault)
         if app_response.status >= 300:
             call.outcome = "app_error"
         return await self._pass_through(request, app_response, base_url)
 
-    def _open_video(self, call: RunnerCall, session: Session, base_url: str) -> AppResponse:
+    def _open_video(self, call: RunnerCall, runner: LiveRunner, session: Session, base_url: str) -> AppResponse:
         if call.path != "/echo":
             return AppResponse(404, b'{"detail": "Not Found"}')
         if call.request.method != "POST":
             return AppResponse(405, b'{"detail": "Method Not Allowed"}')
-        urls = self._video_apps.open(session, call.fault, self._node.spec.live, base_url)
+        spec = self._node.spec.live
+        urls = self._video_apps.open(session, call.fault, spec, base_url, runner.lose_sessions)
         return AppResponse(body=json.dumps(urls).encode())
 
     async def _pass_through(self, request: web.Request, app_response: AppResponse, base_url: str) -> web.StreamResponse:

@@ -19,7 +19,7 @@ from jobtester.simulator.live_runner.app_caller import AppCaller, RunnerCall, br
 from jobtester.simulator.live_runner.errors import RequestRefusedError
 from jobtester.simulator.live_runner.payment import Payment, PaymentLedger, PaymentMeter
 from jobtester.simulator.live_runner.runner import LiveRunner, Session
-from jobtester.simulator.live_runner.video_apps import VideoApps
+from jobtester.simulator.live_runner.video_apps import LoggedVideoStream, VideoApps
 from jobtester.simulator.orchestrator import Orchestrator
 from jobtester.simulator.service_listener import not_found_text
 from jobtester.simulator.trickle.server import TrickleServer
@@ -63,6 +63,11 @@ class ServicePort:
             auto_decompress=False,
         )
         node.restart_callbacks += [self._lose_all_sessions, lambda: self._break_tls(is_broken=False)]
+
+    @property
+    def video_streams(self) -> list[LoggedVideoStream]:
+        """Return what the video apps did, in their order."""
+        return self._video_apps.streams
 
     async def start(self) -> Callable[[], asyncio.BaseProtocol]:
         """Start the server and return what creates the protocol of a connection."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import av
 
@@ -13,12 +15,22 @@ from jobtester.simulator.live_spec import LiveContainerSpec
 from jobtester.simulator.live_video.byte_pipes import BytePipe, ChunkQueue
 from jobtester.simulator.live_video.picture import Look, Transcoder
 from jobtester.simulator.live_video.remuxing import SegmentMuxer, is_usable, open_input
-from jobtester.simulator.trickle.channel import Channel
+from jobtester.simulator.trickle.channel import Channel, Segment
 from jobtester.simulator.trickle.server import BASE_PATH, TrickleServer
 
 _MIME_TYPE = "video/MP2T"
 _OTHER_HOST = "https://elsewhere.sim.example:8935"
 _LOOKS: dict[str, Look] = {"video_slow": "same", "video_black": "black", "video_frozen": "frozen"}
+
+
+@dataclass(slots=True)
+class LoggedVideoStream:
+    """What one app did: when the first byte came in its input and when it wrote the first one of its output."""
+
+    session_id: str
+    fault: str
+    first_input_at: float | None = None
+    first_output_at: float | None = None
 
 
 class VideoApps:
@@ -27,13 +39,20 @@ class VideoApps:
     def __init__(self, channels: TrickleServer) -> None:
         self._channels = channels
         self._tasks = BackgroundTasks()
+        self.streams: list[LoggedVideoStream] = []
 
-    def open(self, session: Session, fault: str, spec: LiveContainerSpec, base_url: str) -> dict[str, str]:
-        """Open the two channels of a session, if they are not open yet, and return their URLs."""
+    def open(
+        self, session: Session, fault: str, spec: LiveContainerSpec, base_url: str, lose_sessions: Callable[[], None]
+    ) -> dict[str, str]:
+        """Open the two channels of a session, if they are not open yet, and return their URLs.
+
+        `lose_sessions` is called when a fault has the runner lose them.
+        """
         names = {name: f"{session.session_id}-{name}" for name in ("in", "out")}
         if not self._channels.exists(names["in"]):
             source, target = (self._channels.create(name, _MIME_TYPE) for name in names.values())
-            app = _VideoApp(source, target, fault, spec, self._channels)
+            self.streams.append(LoggedVideoStream(session.session_id, fault))
+            app = _VideoApp(source, target, self.streams[-1], spec, self._channels, lose_sessions)
             self._tasks.start(app.run(), f"video app of {session.session_id}")
             session.end_callbacks.append(app.close)
         host = _OTHER_HOST if fault == "video_other_host" else base_url
@@ -49,11 +68,16 @@ class _VideoApp:
     """One stream through one app, from its first byte to the end of its input or of its session."""
 
     def __init__(
-        self, source: Channel, target: Channel, fault: str, spec: LiveContainerSpec, channels: TrickleServer
+        self,
+        source: Channel,
+        target: Channel,
+        log: LoggedVideoStream,
+        spec: LiveContainerSpec,
+        channels: TrickleServer,
+        lose_sessions: Callable[[], None],
     ) -> None:
-        self._source, self._target, self._fault, self._spec = source, target, fault, spec
-        self._channels = channels
-        self._begun_at: float | None = None
+        self._source, self._target, self._fault, self._spec = source, target, log.fault, spec
+        self._channels, self._log, self._lose_sessions = channels, log, lose_sessions
 
     def close(self) -> None:
         """Close both channels."""
@@ -72,8 +96,11 @@ class _VideoApp:
 
     async def _relay(self) -> None:
         async for piece in self._source.read(0):
-            if piece.data and self._begun_at is None:
-                self._begun_at = asyncio.get_running_loop().time()
+            if piece.data and self._log.first_input_at is None:
+                self._log.first_input_at = time.monotonic()
+            if self._fault == "video_session_lost" and self._is_fault_time:
+                self._lose_sessions()
+                return
             if self._fault == "video_mute" or (self._fault == "video_dies" and self._is_fault_time):
                 continue
             if self._fault == "video_ends_early" and self._is_fault_time:
@@ -82,12 +109,17 @@ class _VideoApp:
             if not piece.data:
                 segment.finish()
             elif self._fault != "video_empty_segments":
-                self._target.append(segment, piece.data)
+                self._append(segment, piece.data)
 
     @property
     def _is_fault_time(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        return self._begun_at is not None and now - self._begun_at >= self._spec.fault_after_s
+        begun_at = self._log.first_input_at
+        return begun_at is not None and time.monotonic() - begun_at >= self._spec.fault_after_s
+
+    def _append(self, segment: Segment, data: bytes) -> None:
+        if self._log.first_output_at is None:
+            self._log.first_output_at = time.monotonic()
+        self._target.append(segment, data)
 
     async def _transcode(self, look: Look) -> None:
         pipe, queue = BytePipe(), ChunkQueue()
@@ -100,6 +132,8 @@ class _VideoApp:
 
     async def _take(self, pipe: BytePipe) -> None:
         async for piece in self._source.read(0):
+            if piece.data and self._log.first_input_at is None:
+                self._log.first_input_at = time.monotonic()
             pipe.feed(piece.data)
         pipe.close()
 
@@ -109,7 +143,7 @@ class _VideoApp:
             if chunk.is_end:
                 segment.finish()
             else:
-                self._target.append(segment, chunk.content)
+                self._append(segment, chunk.content)
 
     def _process(self, pipe: BytePipe, queue: ChunkQueue, look: Look) -> None:
         transcoder = Transcoder(SegmentMuxer(queue), 1 / self._spec.slow_fps if self._fault == "video_slow" else 0.0)
