@@ -149,14 +149,14 @@ def _judge_nobody(run: StreamRun) -> Verdict:
     if not run.is_gateway_alive:
         return Verdict.from_code("gateway_lost", run.detail)
     if run.trace.found_nobody_s is not None:
+        if run.is_advertised_busy:
+            return Verdict.from_code("busy", "The gateway found nobody, and the orchestrator advertises no free slot.")
         if run.candidates > MAX_CANDIDATES:
             line = f"{run.candidates} orchestrators offer the model, and the gateway tries only {MAX_CANDIDATES}."
             return Verdict.from_code("too_many_candidates", line)
         if run.seconds_since_failure is not None:
             line = f"A stream to it failed on this gateway {run.seconds_since_failure:.0f} s before."
             return Verdict.from_code("out_of_pool", line)
-        if run.is_advertised_busy:
-            return Verdict.from_code("busy", "The gateway found nobody, and the orchestrator advertises no free slot.")
         return Verdict.from_code("not_started")
     if run.trace.unknown_s > _MAX_UNKNOWN_S:
         return Verdict.from_code(
