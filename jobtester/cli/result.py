@@ -14,7 +14,7 @@ from rich.text import Text
 
 from jobtester.cli.store_access import check_text, with_store
 from jobtester.cli.tables import make_console, print_json, printable_text
-from jobtester.domain.units import format_duration
+from jobtester.domain.units import format_duration, format_measure
 from jobtester.errors import UsageError
 from jobtester.settings.model import Settings
 from jobtester.store.database import Database
@@ -78,6 +78,7 @@ def _sections(result: FullResultSchema) -> Iterator[Section]:
         yield "As curl", [], result.sent.curl
     else:
         yield "Request", [], result.request
+        yield "Test again", [], result.test_command
     yield f"Attribution: {result.attribution}", [("-", line) for line in result.evidence], ""
     if result.response:
         is_cut = len(result.response) > _MAX_SHOWN
@@ -87,7 +88,7 @@ def _sections(result: FullResultSchema) -> Iterator[Section]:
         facts = [("state", stat.state), ("queued", _instant(stat.created_at)), ("posts", str(stat.attempts))]
         facts += [("first sent", _instant(stat.first_sent_at))] if stat.first_sent_at else []
         facts += [("settled", _instant(stat.settled_at))] if stat.settled_at else []
-        facts += [("look-ups that missed it", str(stat.look_ups))]
+        facts += [("missed in a row", f"by {stat.look_ups} look-ups")] if stat.look_ups else []
         facts += [("read back", _instant(stat.audited_at))] if stat.audited_at else []
         facts += [("problem", stat.problem)] if stat.problem else []
         yield "Stat", facts, orjson.dumps(stat.stat, option=orjson.OPT_INDENT_2).decode()
@@ -111,6 +112,7 @@ def _job_facts(result: FullResultSchema) -> list[tuple[str, str]]:
         ("model", "warm" if result.warm else "cold"),
         ("HTTP status", "none" if result.status is None else str(result.status)),
         ("gateway", f"{result.gateway} ({result.targeting})"),
+        *(format_measure(name, value) for name, value in result.measures.items()),
         ("fault", result.fault.value),
     ]
     return facts

@@ -12,6 +12,7 @@ JSON and metrics have plain numbers of seconds, and wei as decimal text.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MAX_DURATION_S = 36_500 * 86_400.0
@@ -94,3 +95,28 @@ def format_runner_price(price_wei: int | str | None, unit: str, mode: str) -> st
         return "free"
     per = {"fixed": "session" if mode == "persistent" else "request", "seconds": "second", "": "unknown unit"}
     return f"{price_wei} wei per {per.get(unit, unit.removesuffix('s'))}"
+
+
+def format_measure(name: str, value: float) -> tuple[str, str]:
+    """Return the name of something measured in plain words, and its value with the unit that the name ends in."""
+    for suffix, (words, form) in _MEASURE_UNITS.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix).replace("_", " ") + words, form(value)
+    return name.replace("_", " "), f"{value:.3g}"
+
+
+def _format_rate(value: float) -> str:
+    return f"{value:.3g} per second"
+
+
+def _format_percent(value: float) -> str:
+    return f"{value * 100:.3g} %"
+
+
+_MEASURE_UNITS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "_per_s": ("", _format_rate),
+    "_fps": (" frames", _format_rate),
+    "_share": (" share", _format_percent),
+    "_seconds": ("", format_duration),
+    "_s": ("", format_duration),
+}

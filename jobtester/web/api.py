@@ -27,6 +27,7 @@ from jobtester.web.query_params import (
     TickPageParams,
     parse_address,
 )
+from jobtester.web.rendering import find_base
 from jobtester.web.requests import has_bearer_token
 from jobtester.web.schemas import (
     AcceptedSchema,
@@ -138,7 +139,7 @@ async def get_result(request: web.Request) -> web.Response:
     full = await context.stores.full_results.get(_parse_id(request))
     if full is None:
         raise web.HTTPNotFound(text="no result has this id")
-    base_url, needs_token = f"{request.scheme}://{request.host}", is_restricted(context.settings().server)
+    base_url, needs_token = find_base(request), is_restricted(context.settings().server)
     # In a thread: an answer of thousands of words takes milliseconds to compare.
     schema = await asyncio.to_thread(FullResultSchema.from_full_result, full, base_url, needs_token=needs_token)
     return _build_json(schema)

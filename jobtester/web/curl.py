@@ -1,4 +1,4 @@
-"""Write the request of a result as a curl command, and rebuild its body byte for byte."""
+"""Write the commands that repeat a result's request or test, and rebuild the request's body byte for byte."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def write_command(full: FullResult, base_url: str, *, needs_token: bool = False)
     token = " --header 'Authorization: Bearer ****'" if needs_token else ""
     source = f"curl --fail --silent --show-error {shlex.quote(f'{base_url}/r/{full.result.id}/body')}{token} |\n"
     return source + _join([*lines, "--data-binary @-"])
+
+
+def write_test_command(full: FullResult) -> str:
+    """Return the command that tests the same capability again, without posting a stat."""
+    result = full.result
+    filters = (("orchestrator", result.orchestrator), ("pipeline", result.pipeline), ("model", result.model))
+    options = [f"--{name} {shlex.quote(value)}" for name, value in filters if value]
+    return " ".join(["jobtester run --no-post", *options])
 
 
 def rebuild_body(full: FullResult, assets: Assets) -> bytes:

@@ -21,7 +21,15 @@ from jobtester.web.charts import LEGEND_MARKS, draw_latency
 from jobtester.web.context import CONTEXT
 from jobtester.web.feeds import draw_badge, write_feed
 from jobtester.web.history_charts import draw_bars, draw_prices
-from jobtester.web.rendering import PAGE_SIZE, Span, build_older_link, parse_number, render, render_missing
+from jobtester.web.rendering import (
+    PAGE_SIZE,
+    Span,
+    build_older_link,
+    find_base,
+    parse_number,
+    render,
+    render_missing,
+)
 
 routes = web.RouteTableDef()
 
@@ -52,8 +60,8 @@ async def send_feed(request: web.Request) -> web.Response:
         return await _render_unknown(request)
     now = time.time()
     events = await context.stores.history.events(address, now - _FEED_S)
-    base = f"{request.scheme}://{request.host}"
-    body = await asyncio.to_thread(write_feed, events, address, base=base, region=context.settings().region, now=now)
+    base, region = find_base(request), context.settings().region
+    body = await asyncio.to_thread(write_feed, events, address, base=base, region=region, now=now)
     return web.Response(body=body, content_type="application/atom+xml", charset="utf-8")
 
 
@@ -82,7 +90,7 @@ async def show_orchestrator(request: web.Request) -> web.Response:
     window = window if window in _WINDOWS else "24h"
     now = time.time()
     observations = await stores.history.observations(address, now - _WINDOWS[window][0])
-    span = Span.from_query(request.query)
+    span, public_url = Span.from_query(request.query), request.app[CONTEXT].settings().server.public_url
     outcome = request.query.get("outcome", "")
     filters = {"outcome": outcome if outcome in list(Outcome) else "", **span.query}
     results = await stores.queries.page(
@@ -96,7 +104,7 @@ async def show_orchestrator(request: web.Request) -> web.Response:
         request,
         "orchestrator.html",
         {"address": address, "results": results, "older": build_older_link(results, {"window": window, **filters}),
-         "marks": LEGEND_MARKS, "runners": runners, "runner_states": STATES, "skips": skips,
+         "marks": LEGEND_MARKS, "base": public_url or "", "runners": runners, "runner_states": STATES, "skips": skips,
          "skip_reasons": SKIP_REASONS, "windows": list(_WINDOWS), "window": window, "span": span, "filters": filters,
          **history},
     )  # fmt: skip

@@ -66,6 +66,15 @@ async def render(request: web.Request, template: str, values: Mapping[str, Any],
     return response
 
 
+def find_base(request: web.Request) -> str:
+    """Return where people reach the pages: server.public_url, else as the request named this server.
+
+    Behind a proxy a request names the tester's own address, which means nothing to who reads a feed elsewhere.
+    """
+    public_url = request.app[CONTEXT].settings().server.public_url
+    return str(public_url).rstrip("/") if public_url else f"{request.scheme}://{request.host}"
+
+
 async def render_missing(request: web.Request, problem: str, advice: str) -> web.Response:
     """Return a 404 page. It does not repeat what was asked for, which anybody can put into a link."""
     return await render(request, "missing.html", {"problem": problem, "advice": advice}, status=404)

@@ -17,7 +17,7 @@ from jobtester.store.full_results import FullResult
 from jobtester.web.access import is_restricted
 from jobtester.web.context import CONTEXT
 from jobtester.web.curl import InputChangedError, find_input, rebuild_body
-from jobtester.web.rendering import MISSING_ADVICE, render, render_missing
+from jobtester.web.rendering import MISSING_ADVICE, find_base, render, render_missing
 from jobtester.web.schemas import FullResultSchema, explain_reason
 
 routes = web.RouteTableDef()
@@ -91,7 +91,7 @@ async def send_body(request: web.Request) -> web.Response:
 def describe(request: web.Request, full: FullResult) -> FullResultSchema:
     """Return the schema of a result, for who asks for it in this request."""
     needs_token = is_restricted(request.app[CONTEXT].settings().server)
-    return FullResultSchema.from_full_result(full, f"{request.scheme}://{request.host}", needs_token=needs_token)
+    return FullResultSchema.from_full_result(full, find_base(request), needs_token=needs_token)
 
 
 async def _find(request: web.Request) -> FullResult:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 from markupsafe import Markup
 
-from jobtester.domain.units import format_duration, format_runner_price
+from jobtester.domain.units import format_duration, format_measure, format_runner_price
 from jobtester.web.charts import draw_sparkline
 
 _MAX_SHORT_TEXT = 120
@@ -68,8 +69,8 @@ def abbreviate(text: str) -> str:
 
 
 def allow_breaks(code: str) -> Markup:
-    """Return a code in which a narrow place may break the line after each of its words, and only there."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_:])", abbreviate(code).translate(_VISIBLE)))
+    """Return a code or name in which a narrow place breaks the line after one of its words first."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_:/])", abbreviate(code).translate(_VISIBLE)))
 
 
 def indent_json(text: str) -> str:
@@ -85,12 +86,17 @@ def format_bytes(count: int) -> str:
     return f"{count} B" if count < 1024 else f"{count / 1024:.0f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
 
 
+def format_measures(measures: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return what was measured of a job as names and values with their units."""
+    return [format_measure(name, value) for name, value in measures.items()]
+
+
 def write_document(value: object) -> str:
     """Return a value as indented JSON."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
-FILTERS: Mapping[str, Callable[..., str]] = {
+FILTERS: Mapping[str, Callable[..., Any]] = {
     "instant": format_instant,
     "iso": format_iso,
     "seconds": format_seconds,
@@ -103,5 +109,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "pretty": indent_json,
     "bytes": format_bytes,
     "document": write_document,
+    "measures": format_measures,
     "runner_price": format_runner_price,
 }

@@ -113,3 +113,19 @@ async def test_curl_calls_a_live_runner_again(tmp_path: Path) -> None:
             assert node.requests[-1] in before
             assert len(node.requests) == len(before) + 1
             assert printed
+
+
+async def test_the_test_command_of_a_hostile_name_runs_nothing_else(tmp_path: Path) -> None:
+    """Whoever copies the command that tests a capability again passes its name as one word, whatever is in it."""
+    async with (
+        Network(network()) as remote,
+        open_daemon(Configuration.from_tables(config_tables(remote, tmp_path), origin="test")) as daemon,
+    ):
+        connect_gateways(remote, daemon)
+        await daemon.run_once("test")
+        rows = await Queries(daemon.database).page(ResultFilters(pipeline="llm"))
+        result = await get_json(f"http://127.0.0.1:{daemon.port}/api/results/{rows[0].id}")
+        command = result["test_command"]
+        assert command.startswith("jobtester run --no-post --orchestrator 0x1111")
+        printed = await run_shell(command.replace("jobtester run", "printf '%s\\n'", 1))
+        assert printed.decode().splitlines()[-2:] == ["--model", "it's/llm"]

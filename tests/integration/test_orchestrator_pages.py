@@ -193,4 +193,22 @@ async def test_all_ticks_are_listed_page_by_page(tmp_path: Path) -> None:
         some = re.findall(r'<td><a href="/t/(\w+)"', await pages.get("/ticks?since=10h&until=5h"))
         assert some == list(reversed(history.ticks))[5:10]
         tick = await pages.get(f"/t/{history.ticks[-1]}")
-        assert re.search(r"<dt>discovery</dt><dd>1\.5s</dd>", tick)
+        assert re.search(r"<dt>discovery took</dt><dd>1\.5s</dd>", tick)
+
+
+async def test_links_that_leave_the_pages_name_the_public_address(tmp_path: Path) -> None:
+    """Feed, badge and the links in the feed lead where server.public_url says, also behind a proxy."""
+    scenario = generate(seed=1, orchestrators=1, pipelines=("llm",))
+    async with (
+        simulated_tester(scenario, tmp_path, server={"public_url": "https://tester.example/jobs"}) as tester,
+        aiohttp.ClientSession() as session,
+    ):
+        history = await write_long_history(tester.daemon.database, orchestrators=2, ticks=30)
+        pages, address = Pages(session, f"http://127.0.0.1:{tester.daemon.port}"), history.failing["timeout"]
+        feed = ET.fromstring(await pages.get(f"/o/{address}.atom"))
+        links = [link.attrib["href"] for link in feed.iter(f"{ATOM}link")]
+        assert len(links) > 2
+        assert all(link.startswith("https://tester.example/jobs/") for link in links)
+        page = await pages.get(f"/o/{address}")
+        for suffix in (".atom", ".svg"):
+            assert f'href="https://tester.example/jobs/o/{address}{suffix}"' in page

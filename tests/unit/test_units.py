@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from jobtester.domain.units import format_duration, format_wei, parse_duration, parse_size, parse_wei
+from jobtester.domain.units import (
+    format_duration,
+    format_measure,
+    format_wei,
+    parse_duration,
+    parse_size,
+    parse_wei,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +84,17 @@ def test_an_unknown_amount_stays_unknown() -> None:
     """A text of an earlier version's report stays as it is."""
     assert format_wei(None) is None
     assert format_wei("12") == "12"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("first_frame_s", 3.336, ("first frame", "3.34s")), ("session_seconds", 0.00219, ("session", "2.19ms")),
+        ("input_late_share", 0.00358, ("input late share", "0.358 %")),
+        ("output_fps", 25.2, ("output frames", "25.2 per second")),
+        ("tokens_per_s", 12.04, ("tokens", "12 per second")), ("stalls_over_1s", 0.0, ("stalls over 1s", "0")),
+    ],
+)  # fmt: skip
+def test_a_measure_is_shown_with_its_unit(name: str, value: float, shown: tuple[str, str]) -> None:
+    """The unit that a name ends in moves to the value, in the form that people read everywhere."""
+    assert format_measure(name, value) == shown

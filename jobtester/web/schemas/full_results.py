@@ -9,7 +9,7 @@ from pydantic import Field
 from jobtester.checks.advice import advise
 from jobtester.store.full_results import FullResult
 from jobtester.web.comparison import compare_answer
-from jobtester.web.curl import write_command
+from jobtester.web.curl import write_command, write_test_command
 from jobtester.web.schemas.base import Count, Instant, Schema, Seconds
 from jobtester.web.schemas.outbox import OutboxEntrySchema
 from jobtester.web.schemas.results import ResultDetailSchema
@@ -104,6 +104,7 @@ class FullResultSchema(ResultDetailSchema):
         description="id of a pass whose received file shows what a failure should have brought; empty if none"
     )
     stat: StatEntrySchema | None
+    test_command: str = Field(description="a command that tests the capability again; stop the daemon first")
 
     @classmethod
     def from_full_result(cls, full: FullResult, base_url: str, *, needs_token: bool = False) -> Self:
@@ -122,6 +123,7 @@ class FullResultSchema(ResultDetailSchema):
             "received": _describe_received(full),
             "reference": full.reference,
             "stat": StatEntrySchema.from_entry(full.stat) if full.stat is not None else None,
+            "test_command": write_test_command(full),
         }
         own_advice = next((check.advice for check in checks if check.problem and check.advice), "")
         if row.reason.startswith("check:") and own_advice:
