@@ -19,7 +19,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.plan import SKIP_REASONS
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.units import format_duration
-from jobtester.errors import ConfigError, JobTesterError
+from jobtester.errors import ConfigError, JobTesterError, PortInUseError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.targeting import WebhookTargeting
 from jobtester.live_runner.signer import RemoteSigner
@@ -161,10 +161,14 @@ async def _check_live_video(daemon: Daemon) -> str:
     if live_video is None:
         return f"not tested: {SKIP_REASONS['no_callback']}"
     settings = live_video.settings
+    try:
+        async with live_video.listener.listening():
+            pass
+    except PortInUseError as error:
+        raise JobTesterError(f"{error}; only a running tester of yours may, while it tests live video") from error
     if settings.port not in (0, CALLBACK_PORT):
         return f"gateways are told port {settings.port}; a real one asks at {CALLBACK_PORT} and nowhere else"
-    async with live_video.listener.listening():
-        return f"{settings.listen}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
+    return f"{settings.listen}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
 
 
 async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:

@@ -112,7 +112,7 @@ async def open_daemon(
                 collect_garbage()  # now, while no job is being timed
 
         live_runner = await open_live_runner(settings.live_runner, journal, metrics)
-        live_video = make_live_video(settings.live_video)
+        live_video = make_live_video(settings.live_video, metrics)
         inputs = TickInputs(settings, configuration.catalogue, configuration.assets, gateways, live_runner, live_video)
         planner = TickPlanner(inputs, results, LiveRunners(database), Skips(database), selection or Selection())
         coordinator = TickCoordinator(

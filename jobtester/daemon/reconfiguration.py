@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from jobtester.configuration import Configuration
-from jobtester.errors import StoreError
+from jobtester.errors import CrashBoundary, StoreError
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions
@@ -80,7 +80,7 @@ class Reconfiguration:
                 runner_after = await open_live_runner(changed.settings.live_runner, self.sessions, metrics)
             live_video = self.coordinator.planner.inputs.live_video
             if self.in_force.settings.live_video != changed.settings.live_video:
-                live_video = make_live_video(changed.settings.live_video)
+                live_video = make_live_video(changed.settings.live_video, self.coordinator.metrics)
             self.in_force.current = changed
             self.coordinator.reconfigure(
                 TickInputs(changed.settings, changed.catalogue, changed.assets, after, runner_after, live_video)
@@ -113,9 +113,10 @@ async def open_live_runner(
     return peer
 
 
-def make_live_video(settings: LiveVideoSettings) -> LiveVideo | None:
+def make_live_video(settings: LiveVideoSettings, metrics: Metrics) -> LiveVideo | None:
     """Build what runs live video; None where no gateway can reach the tester."""
-    return LiveVideo.from_settings(settings) if settings.callback_host else None
+    crashes = CrashBoundary(metrics.count_internal_error)
+    return LiveVideo.from_settings(settings, crashes) if settings.callback_host else None
 
 
 async def stop_sessions_left_over(

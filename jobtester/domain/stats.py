@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
@@ -81,12 +81,14 @@ def success_payload(result: Result) -> str:
 
 def failure_payload(result: Result) -> str:
     """Return what people see of a failure, as JSON text: the reason first, then the beginning of the answer."""
-    payload = {
+    payload: dict[str, Any] = {
         "outcome": result.verdict.outcome,
         "reason": result.verdict.code,
         "message": _clean(result.verdict.message)[:1000],
         "job": result.id,
     }
+    if result.job.capability.is_live_video:  # of a stream the measures say what came; a pass posts them as its answer
+        payload |= result.measures
     if result.response:
         payload["answer"] = _clean(result.response)[:2000]
     return orjson.dumps(payload).decode()

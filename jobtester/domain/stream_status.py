@@ -84,7 +84,7 @@ class StreamTrace:
     `orchestrator_urls` are all that were named, in their order, each change once. `ready_s` is when the first event of
     a runner was seen, `found_nobody_s` when the gateway first said that it found no orchestrator, `applied_s` when the
     hash of the changed parameters was first reported. `unknown_s` is how long the gateway has known nothing of the
-    stream, at its beginning.
+    stream, at its beginning; `is_forgotten` means that it knew the stream and then no longer did.
     """
 
     orchestrator_urls: tuple[str, ...] = ()
@@ -94,6 +94,7 @@ class StreamTrace:
     found_nobody_s: float | None = None
     applied_s: float | None = None
     unknown_s: float = 0.0
+    is_forgotten: bool = False
     runner_starts: int = 0
     restarts: int = 0
     inference_fps: float | None = None
@@ -117,7 +118,8 @@ class StreamTrace:
 
     def add_unknown(self, at_s: float) -> StreamTrace:
         """Return the trace after an answer that says that there is no such stream."""
-        return self if self.orchestrator_urls or self.ready_s is not None else replace(self, unknown_s=at_s)
+        is_known = bool(self.orchestrator_urls) or self.ready_s is not None
+        return replace(self, is_forgotten=True) if is_known else replace(self, unknown_s=at_s)
 
     @property
     def swaps(self) -> int:

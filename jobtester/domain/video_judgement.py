@@ -36,8 +36,8 @@ class VideoBar:
 class StreamRun:
     """How a stream through a gateway went, beside its frames; seconds count from the start call.
 
-    `was_asked` means that the gateway asked the tester for the input's state, `was_input_taken` that it took the
-    input. `ended_early_s` is when the output ended although the input went on. `seconds_since_failure` is the age of
+    `was_asked` means that the gateway called the tester back, `intake_problem` is why it did not take the whole input.
+    `ended_early_s` is when the output ended although the input went on. `seconds_since_failure` is the age of
     an earlier failure of the orchestrator on this gateway, None if its pool has been renewed since. `output_problem` is
     why the output is no video that can be judged, `tester_problem` what failed in the tester itself.
     """
@@ -47,7 +47,7 @@ class StreamRun:
     start_status: int | None = None
     detail: str = ""
     was_asked: bool = False
-    was_input_taken: bool = False
+    intake_problem: str = ""
     ended_early_s: float | None = None
     output_problem: str = ""
     candidates: int = 0
@@ -97,6 +97,9 @@ def judge_video(
     output, picture = video.output, video.picture
     if output_problem:
         return Verdict.from_code("check:video", f"The output is no video that can be judged: {output_problem}.")
+    if output.first_frame_s is None and ended_early_s is not None:
+        line = f"The stream ended after {ended_early_s:.1f} s, and no frame had come."
+        return Verdict.from_code("no_frames", line)
     if output.first_frame_s is None:
         return Verdict.from_code("no_frames", f"No frame came within {bar.start_limit_s:g} s.")
     if output.first_frame_s > bar.start_limit_s:
@@ -162,7 +165,7 @@ def _judge_nobody(run: StreamRun) -> Verdict:
         return Verdict.from_code(
             "gateway_fault", f"The gateway knew nothing of the stream for {run.trace.unknown_s:.0f} s."
         )
-    if not (run.was_asked or run.was_input_taken):
+    if not run.was_asked:
         return Verdict.from_code(
             "tester_fault", "The gateway never called the tester back; see live_video.callback_host."
         )
@@ -173,8 +176,10 @@ def _judge_nobody(run: StreamRun) -> Verdict:
 
 def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
     """Return the verdict where the tester or the gateway spoiled the stream; None if neither did."""
-    if not run.was_input_taken:
-        return Verdict.from_code("gateway_fault", "The gateway did not take the input.")
+    if run.trace.is_forgotten:
+        return Verdict.from_code("gateway_lost", "The gateway forgot the stream, as one does that was started anew.")
+    if run.intake_problem:
+        return Verdict.from_code("gateway_fault", run.intake_problem)
     return judge_own_frames(video.input)
 
 

@@ -96,14 +96,22 @@ class Gateway(JobPeer):
         """Whether a job waits for the lease already; taking another one would only bind it too early."""
         return self.is_overlapping and self.waiting_to_send > 0
 
-    def accepts(self, job: Job) -> bool:
-        """Return True if this job may go through this gateway now; the same for all jobs of its pipeline and model."""
+    def serves(self, job: Job) -> bool:
+        """Return True if jobs like this one may go through this gateway at all."""
         if job.capability.runner is not None:  # the orchestrator serves it without any gateway
             return False
         if job.capability.byoc:
             return True
         if self.targeting.kind == "byoc":
             return False
+        return self.settings.live_video > 0 if job.capability.is_live_video else True
+
+    def accepts(self, job: Job) -> bool:
+        """Return True if this job may go through this gateway now; the same for all jobs of its pipeline and model."""
+        if not self.serves(job):
+            return False
+        if job.capability.byoc:
+            return True
         if job.capability.is_live_video:  # each stream's own status proves who serves it
             return self.streams_in_flight < self.settings.live_video
         is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned

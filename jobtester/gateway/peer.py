@@ -97,6 +97,10 @@ class JobPeer(Protocol):
     async def begin_tick(self, orchestrators: Sequence[Orchestrator]) -> None:
         """Begin a tick in which these orchestrators may be named."""
 
+    def serves(self, job: Job) -> bool:
+        """Return True if jobs like this one may go this way at all, whatever its state is now."""
+        return self.accepts(job)
+
     @property
     def is_direct(self) -> bool:
         """Whether jobs go to the orchestrators themselves, so that no gateway's state matters to them."""

@@ -11,8 +11,8 @@ import binascii
 import contextlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import StreamReader, web
@@ -21,6 +21,7 @@ from jobtester.errors import CrashBoundary, PortInUseError
 
 _USER = "admin"  # fixed in the gateway
 _MAX_OUTPUTS = 50  # connections of one stream; a gateway opens another every 5 s where one breaks
+_MAX_INPUTS = 20  # of one stream; a gateway reads an input that broke a few times more
 _READ_BYTES = 65_536
 
 Chunks = AsyncIterator[tuple[float, bytes]]
@@ -32,7 +33,7 @@ class StreamPorts:
 
     `open_input` begins the input, a Matroska file that ends with the stream; a gateway may ask for it more than once.
     `take_output` reads one connection's output: each chunk with its time of arrival. A second connection comes where
-    one breaks.
+    one breaks. `longest_write_s` is how long the gateway let a piece of the input wait before it took it.
     """
 
     source_id: str
@@ -44,7 +45,10 @@ class StreamPorts:
     kicked_at: float | None = None
     output_closed_at: float | None = None
     outputs: int = 0
+    inputs: int = 0
+    longest_write_s: float = 0.0
     _connections: set[asyncio.Transport] = field(default_factory=set)
+    _readers: set[asyncio.Transport] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -63,8 +67,30 @@ class StreamPorts:
             self.is_alive, self.kicked_at = False, time.monotonic()
             self._changed.set()
 
+    @contextmanager
+    def reading_input(self, connection: asyncio.Transport) -> Iterator[None]:
+        """Know a connection that takes the input; the newest takes the place of one that may be half dead."""
+        _abort(self._readers)
+        self.inputs += 1
+        self.input_taken_at = self.input_taken_at or time.monotonic()
+        self._readers.add(connection)
+        try:
+            yield
+        finally:
+            self._readers.discard(connection)
+
+    @contextmanager
+    def writing_input(self) -> Iterator[None]:
+        """Measure how long one piece of the input waits to be taken."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.longest_write_s = max(self.longest_write_s, time.monotonic() - began)
+
     def on_output_opened(self, connection: asyncio.Transport) -> None:
-        """Count one more connection that brings output."""
+        """Count one more connection that brings output, in the place of one that may be half dead."""
+        _abort(self._connections)
         self.outputs += 1
         self._connections.add(connection)
         self._changed.set()
@@ -75,10 +101,10 @@ class StreamPorts:
         self.output_closed_at = time.monotonic()
         self._changed.set()
 
-    def cut_outputs(self) -> None:
-        """Break the connections that still bring output."""
-        for connection in self._connections:
-            connection.abort()
+    def cut(self) -> None:
+        """Break the connections that still bring output or take input."""
+        _abort(self._connections)
+        _abort(self._readers)
 
 
 @dataclass(slots=True)
@@ -107,18 +133,19 @@ class CallbackListener:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listen as long as anybody is in the block. Raises PortInUseError."""
-        async with self._changing:
-            if self._runner is None:
-                self._runner = await self._open()
-            self._users += 1
+        self._users += 1
         try:
+            async with self._changing:
+                if self._runner is None:
+                    self._runner = await self._open()
             yield
         finally:
+            self._users -= 1
             async with self._changing:
-                self._users -= 1
-                if self._users == 0:
-                    await self._runner.cleanup()
-                    self._runner = None
+                if self._users == 0 and self._runner is not None:
+                    # Forgotten first: whoever comes while it closes, or after it failed to, opens a new one.
+                    runner, self._runner = self._runner, None
+                    await runner.cleanup()
 
     async def _open(self) -> web.AppRunner:
         app = web.Application()
@@ -143,7 +170,7 @@ class CallbackListener:
     def remove(self, stream: StreamPorts) -> None:
         """Serve a stream no longer."""
         stream.is_alive = False
-        stream.cut_outputs()
+        stream.cut()
         self._streams.pop(stream.source_id, None)
 
     async def _answer_get(self, request: web.Request) -> web.Response:
@@ -171,17 +198,22 @@ class CallbackListener:
         """Serve a stream's input for as long as it lives."""
         name = request.match_info["name"]
         stream = self._streams.get(name.removesuffix(".mkv"))
-        if stream is None or not stream.is_alive:
+        connection = request.transport
+        if stream is None or not stream.is_alive or stream.inputs >= _MAX_INPUTS or connection is None:
             return web.Response(status=404)
-        stream.input_taken_at = stream.input_taken_at or time.monotonic()
         response = web.StreamResponse(headers={"Content-Type": "video/x-matroska"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
         # A gateway that leaves is no fault of the tester's; what it did not take shows in the output.
-        with self.crashes.unit("video", expected=(ConnectionError,)), contextlib.suppress(ConnectionError):
+        with (
+            contextlib.suppress(ConnectionError),
+            self.crashes.unit("video", expected=(ConnectionError,)),
+            stream.reading_input(connection),
+        ):
+            await response.prepare(request)
             async with contextlib.aclosing(stream.open_input()) as chunks:
                 async for chunk in chunks:
-                    await response.write(chunk)
+                    with stream.writing_input():
+                        await response.write(chunk)
         return response
 
     async def _take_output(self, request: web.Request) -> web.Response:
@@ -207,6 +239,11 @@ class CallbackListener:
         except binascii.Error:
             return False
         return hmac.compare_digest(credentials, f"{_USER}:{self.password}".encode())
+
+
+def _abort(connections: Iterable[asyncio.Transport]) -> None:
+    for connection in tuple(connections):
+        connection.abort()
 
 
 async def _read_chunks(content: StreamReader) -> Chunks:

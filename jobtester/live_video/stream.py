@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from jobtester.domain.exchanges import Ending
 from jobtester.domain.stream_status import StreamTrace, UnusableStatusError
@@ -21,11 +21,14 @@ from jobtester.video.frame_schedule import SentFrames
 from jobtester.video.pattern import SCENE_S, VideoFormat
 from jobtester.video.video_input import VideoInput
 
+T = TypeVar("T")
+
 _POLL_S = 1.0
 _REOPEN_S = 6.0  # a gateway opens a broken output again after 5 s
 _CLOSE_S = 5.0  # an output ends so soon after its input at the latest
 _START_CALL_S = 30.0  # a gateway looks for an orchestrator before it answers
 _MAX_FAILED_POLLS = 5
+_MAX_WRITE_S = 2.0  # how long a piece of the input may wait to be taken
 _STILLS = 6
 _MIN_BEFORE_UPDATE_S = 2 * SCENE_S + 0.5  # a reaction is seen by comparing with a dark and a bright scene before it
 
@@ -55,7 +58,8 @@ class StreamPlan:
 class StreamRecording:
     """All that was seen of a stream. `started_at` is in Unix seconds, every other time in monotonic ones.
 
-    `ended_early_at` is when the output ended for good although its input went on, None if it did not.
+    `was_asked` means that the gateway called the tester back at all, `intake_problem` why it did not take the whole
+    input. `ended_early_at` is when the output ended for good although its input went on, None if it did not.
     """
 
     started_at: float
@@ -68,11 +72,11 @@ class StreamRecording:
     start_status: int | None = None
     detail: str = ""
     was_asked: bool = False
-    was_input_taken: bool = False
+    intake_problem: str = ""
     ended_early_at: float | None = None
     updated_at: float | None = None
     is_gateway_alive: bool = True
-    input_problem: str = ""
+    tester_problem: str = ""
 
     @property
     def first_frame_at(self) -> float | None:
@@ -84,7 +88,7 @@ class StreamRecording:
         """Return the recording of a stream that the tester itself could not begin."""
         now = time.monotonic()
         nothing = SentFrames(form, now, {}, 0, 0)
-        return cls(started_at, now, now, Ending.REFUSED, StreamTrace(), nothing, input_problem=problem)
+        return cls(started_at, now, now, Ending.REFUSED, StreamTrace(), nothing, tester_problem=problem)
 
 
 class LiveStream:
@@ -106,15 +110,15 @@ class LiveStream:
         self._first_frame_at: float | None = None
         self._first_frame = asyncio.Event()
         self._over = asyncio.Event()
-        self._is_aborted = False
+        self._aborted = asyncio.Event()
         self._is_gateway_alive = True
         self._updated_at: float | None = None
         self._ended_early_at: float | None = None
-        self._detail = self._input_problem = ""
+        self._detail = self._tester_problem = ""
 
     def abort(self) -> None:
         """End the stream now, because the tester stops."""
-        self._is_aborted = True
+        self._aborted.set()
         self._over.set()
 
     async def run(self) -> StreamRecording:
@@ -123,7 +127,9 @@ class LiveStream:
         self._listener.add(self._ports)
         status, ending = None, Ending.ANSWERED
         try:
-            status, self._detail = await self._api.start(self._plan.start, timeout_s=_START_CALL_S)
+            answer = await self._unless_aborted(self._api.start(self._plan.start, timeout_s=_START_CALL_S))
+            if answer is not None:
+                status, self._detail = answer
             if status == 200:
                 await self._watch()
         except GatewayError as error:
@@ -135,19 +141,25 @@ class LiveStream:
             started_at=started_at,
             started=self._started,
             watched_until=self._watched_until,
-            ending=Ending.ABORTED if self._is_aborted else ending,
+            ending=Ending.ABORTED if self._aborted.is_set() else ending,
             trace=self._trace,
             sent=self._inputs[-1].sent if self._inputs else SentFrames(self._plan.form, self._started, {}, 0, 0),
             outputs=tuple(self._outputs),
             start_status=status,
             detail=self._detail,
-            was_asked=self._ports.asked_at is not None,
-            was_input_taken=self._ports.input_taken_at is not None,
+            was_asked=self._ports.asked_at is not None or self._ports.input_taken_at is not None,
+            intake_problem=self._find_intake_problem(),
             ended_early_at=self._ended_early_at,
             updated_at=self._updated_at,
             is_gateway_alive=self._is_gateway_alive,
-            input_problem=self._input_problem,
+            tester_problem=self._tester_problem,
         )
+
+    def _find_intake_problem(self) -> str:
+        if self._ports.input_taken_at is None:
+            return "The gateway did not take the input."
+        is_slow = self._ports.longest_write_s > _MAX_WRITE_S or any(video.was_reader_too_slow for video in self._inputs)
+        return "The gateway took the input more slowly than it was made." if is_slow else ""
 
     async def _watch(self) -> None:
         """Watch the stream until its time is over, or until it ends by itself."""
@@ -229,28 +241,45 @@ class LiveStream:
         if self._plan.update is None or self._over.is_set():
             return
         with contextlib.suppress(GatewayError):  # a gateway that is gone is seen by the status
-            if await self._api.update(self._plan.start.stream_id, self._plan.update) == 200:
+            call = self._api.update(self._plan.start.stream_id, self._plan.update)
+            if await self._unless_aborted(call) == 200:
                 self._updated_at = time.monotonic()
 
     async def _end(self) -> None:
         """End the input, and wait until the output has ended; there is no other way to end a stream."""
-        if self._is_gateway_alive and not self._is_aborted:
-            with contextlib.suppress(GatewayError):
-                await self._read_status()  # before its end, which the gateway calls an error too
-        self._over.set()
-        self._watched_until = time.monotonic()
-        self._ports.is_alive = False
-        for video in self._inputs:
-            video.stop()
-        await self._wait_for_outputs(0.5 if self._is_aborted else _CLOSE_S)
-        self._listener.remove(self._ports)
-        await self._wait_for_outputs(_CLOSE_S)  # what is cut is decoded as far as it came
+        try:
+            if self._is_gateway_alive and not self._aborted.is_set():
+                with contextlib.suppress(GatewayError):
+                    await self._unless_aborted(self._read_status())  # before its end, which the gateway calls an error
+            self._over.set()
+            self._watched_until = time.monotonic()
+            self._ports.is_alive = False
+            for video in self._inputs:
+                video.stop()
+            await self._wait_for_outputs()
+        finally:
+            self._listener.remove(self._ports)
+        await self._wait_for_outputs()  # what is cut is decoded as far as it came
+        if self._ports.has_open_output:
+            self._tester_problem = self._tester_problem or "the tester's decoder came to no end"
 
-    async def _wait_for_outputs(self, timeout_s: float) -> None:
+    async def _wait_for_outputs(self) -> None:
+        """Wait until no output comes any more: for some seconds, or for a moment where the tester stops."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self._ports.has_open_output:
-                    await self._ports.wait_for_change()
+            async with asyncio.timeout(_CLOSE_S):
+                while self._ports.has_open_output and not self._aborted.is_set():
+                    await self._unless_aborted(self._ports.wait_for_change())
+
+    async def _unless_aborted(self, call: Coroutine[Any, Any, T]) -> T | None:
+        """Return what a call returns; None if the tester stops before, which ends the call."""
+        task, stop = asyncio.ensure_future(call), asyncio.ensure_future(self._aborted.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _make_input(self) -> AsyncGenerator[bytes]:
         """Make the video from now on, for one reader."""
@@ -260,23 +289,29 @@ class LiveStream:
                 async for data in video.output:
                     yield data
             except VideoInputError as error:
-                self._input_problem = str(error)
+                self._tester_problem = str(error)
             except ReceiverTooSlowError:
-                self._detail = "the gateway took the input more slowly than it was made"
+                pass  # the video remembers it, also where its reader waits for a gateway that takes nothing
 
     async def _take_output(self, chunks: Chunks) -> None:
         """Decode one connection's output, and see when the very first frame has come."""
         limits = DecoderLimits.for_video(self._plan.form, self._plan.longest_s)
         options = DecoderOptions(self._plan.form, "flv", _STILLS, limits)
-        async with VideoDecoder(options) as decoder:
-            waiting = asyncio.create_task(self._see_first_frame(decoder), name="first frame")
-            try:
-                async for arrived, data in chunks:
-                    await decoder.feed(data, arrived)
-                self._outputs.append(await decoder.finish())
-            finally:
-                waiting.cancel()
-                await asyncio.wait([waiting])
+        is_whole = False
+        try:
+            async with VideoDecoder(options) as decoder:
+                waiting = asyncio.create_task(self._see_first_frame(decoder), name="first frame")
+                try:
+                    async for arrived, data in chunks:
+                        await decoder.feed(data, arrived)
+                    self._outputs.append(await decoder.finish())
+                    is_whole = True
+                finally:
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
+        finally:
+            if not is_whole:  # frames that nobody counted are no fault of the orchestrator's
+                self._tester_problem = self._tester_problem or "the output could not be taken in"
 
     async def _see_first_frame(self, decoder: VideoDecoder) -> None:
         if await decoder.wait_for_frames(1) and self._first_frame_at is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from jobtester.domain.orchestrators import Target
-from jobtester.errors import PortInUseError
+from jobtester.errors import CrashBoundary, PortInUseError
 from jobtester.live_video.listener import CallbackListener
 from jobtester.live_video.stream import LiveStream, StreamPlan, StreamRecording
 from jobtester.live_video.stream_api import StreamApi
@@ -36,10 +36,10 @@ class LiveVideo:
     _failed_at: dict[tuple[str, Target], float] = field(default_factory=dict)
 
     @classmethod
-    def from_settings(cls, settings: LiveVideoSettings) -> Self:
+    def from_settings(cls, settings: LiveVideoSettings, crashes: CrashBoundary) -> Self:
         """Build what [live_video] describes; nothing listens before a stream runs."""
         password = settings.password.get_secret_value() if settings.password is not None else ""
-        return cls(settings, CallbackListener(settings.listen, settings.port, password))
+        return cls(settings, CallbackListener(settings.listen, settings.port, password, crashes))
 
     @asynccontextmanager
     async def take_turn(self, target: Target) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import structlog
@@ -18,6 +19,7 @@ from jobtester.errors import CrashBoundary, StoreError
 from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.settings.model import Settings
 from jobtester.tick.attempt import JobAttempt, JudgedJob, SentJob
+from jobtester.tick.gateway_watch import GatewayWatch
 from jobtester.tick.job_queue import Broadcast, JobQueue
 from jobtester.tick.progress import TickObserver
 from jobtester.tick.recorder import Recorder
@@ -274,20 +276,15 @@ class JobRunner:
     async def _watch_gateways(self) -> None:
         """Bring back gateways that answer again; give up the jobs that no gateway can take any more."""
         gateways = [gateway for gateway in self._gateways if not gateway.is_direct]
-        unusable_since: float | None = None
+        watch = GatewayWatch(gateways, self._limits.down_patience_s, self._limits.probe_s)
         while not self._queue.is_finished:
-            down = [gateway for gateway in gateways if gateway.is_down]
-            for gateway in down:
-                await self._probe(gateway)
-            if any(gateway.is_usable for gateway in gateways):
-                unusable_since = None
-            elif unusable_since is None:
-                unusable_since = _now()
-            if unusable_since is not None and not any(gateway.is_down for gateway in gateways):
-                self._skip_rest("not_targeted", _needs_gateway)
-            elif unusable_since is not None and _now() - unusable_since >= self._limits.down_patience_s:
-                self._skip_rest("gateway_lost", _needs_gateway)
-            await self._broadcast.wait(self._limits.probe_s if down else None)
+            for gateway in gateways:
+                if gateway.is_down:
+                    await self._probe(gateway)
+            if watch.update(_now()):
+                for reason in ("gateway_lost", "not_targeted"):
+                    self._skip_rest(reason, partial(watch.is_skipped, reason))
+            await self._broadcast.wait(self._limits.probe_s if watch.is_any_unusable else None)
 
     async def _probe(self, gateway: JobPeer) -> None:
         is_alive = False
@@ -306,10 +303,6 @@ class JobRunner:
                 self._observer.on_skipped(Skip(*job.target, job.pipeline, job.model, reason, job.capability))
         if jobs or self._queue.is_finished:
             self._broadcast.notify()
-
-
-def _needs_gateway(job: Job) -> bool:
-    return job.capability.runner is None
 
 
 @asynccontextmanager

@@ -87,18 +87,19 @@ class VideoAttempt:
             start_status=recording.start_status,
             detail=recording.detail,
             was_asked=recording.was_asked,
-            was_input_taken=recording.was_input_taken,
+            intake_problem=recording.intake_problem,
             ended_early_s=_since(recording.started, recording.ended_early_at),
             output_problem=received.find_problem(),
             is_advertised_busy=job.capability.is_busy,
             candidates=self.candidates.get(job.pipeline_model, 0),
             seconds_since_failure=sent.failure_age_s,
             is_gateway_alive=is_alive,
-            tester_problem=recording.input_problem or received.find_decoder_problem(),
+            tester_problem=recording.tester_problem or received.find_decoder_problem(),
         )
         bar = make_bar(sent.rules, job.timeout_s, _since(recording.updated_at, recording.watched_until))
         verdict = judge_stream(run, job.target.service_uri, video, bar)
-        if verdict.outcome is not Outcome.PASSED:
+        # One that was left out has not failed again: it must not be left out for ever.
+        if verdict.outcome is not Outcome.PASSED and verdict.code != "out_of_pool":
             self.live_video.on_failed(peer.name, job.target)
         sent = replace(sent, exchange=as_answer(sent.exchange, video, trace, way=_WAY))
         result = self.tools.make_result(

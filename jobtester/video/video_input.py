@@ -50,14 +50,15 @@ _DEFAULTS = InputOptions()
 class VideoInput(Generic[OutputT]):
     """A video that is made in real time while the context is entered, until `stop` or its longest time.
 
-    Readers iterate over `output` on the event loop. If they are too slow for the buffer, the video ends, and they get
-    ReceiverTooSlowError; after a defect, VideoInputError.
+    Readers iterate over `output` on the event loop. If they are too slow for the buffer, the video ends, they get
+    ReceiverTooSlowError, and `was_reader_too_slow` is set; after a defect, VideoInputError.
     """
 
     def __init__(
         self, form: VideoFormat, container: str, output: OutputT, buffer: Buffer, options: InputOptions
     ) -> None:
         self.output = output
+        self.was_reader_too_slow = False
         self._form = form
         self._container = container
         self._buffer = buffer
@@ -148,5 +149,6 @@ class VideoInput(Generic[OutputT]):
     def _accept(self, data: bytes, starts_segment: bool) -> None:
         self.output.put(data, starts_segment=starts_segment)
         if self._buffer.is_full:
+            self.was_reader_too_slow = True
             self.stop()
             self.output.close(ReceiverTooSlowError())

@@ -29,8 +29,7 @@ GOOD = VideoMeasures(OUTPUT, INPUT, Delay(DelayMethod.SCENE_CUTS, 0.4, 0.6, 14),
 NOTHING = VideoMeasures(OutputTiming(0, None, 0.0, 0.0, 60.0, 1, 1, None), INPUT, Delay(), PICTURE, (None,))
 TRACE = StreamTrace(orchestrator_urls=(TARGET,), states=((11.0, "ONLINE"),), ready_s=11.0, runner_starts=1)
 NOBODY = StreamTrace(found_nobody_s=0.4, gateway_errors=("no orchestrators available",))
-RUN = StreamRun(Ending.ANSWERED, TRACE, start_status=200, was_asked=True, was_input_taken=True, candidates=5)
-UNASKED = replace(RUN, was_asked=False, was_input_taken=False)
+RUN = StreamRun(Ending.ANSWERED, TRACE, start_status=200, was_asked=True, candidates=5)
 
 
 def output(**changes: Any) -> VideoMeasures:
@@ -74,12 +73,13 @@ UNSCORED = [
     ("nobody is named", replace(RUN, trace=StreamTrace()), GOOD, "unproven"),
     (
         "never called back",
-        replace(RUN, trace=StreamTrace(), was_asked=False, was_input_taken=False),
+        replace(RUN, trace=StreamTrace(), was_asked=False),
         NOTHING,
         "tester_fault",
     ),
     ("the gateway knows nothing", replace(RUN, trace=StreamTrace(unknown_s=11.0)), NOTHING, "gateway_fault"),
-    ("input not taken", replace(RUN, was_input_taken=False), NOTHING, "gateway_fault"),
+    ("input not taken", replace(RUN, intake_problem="The gateway did not take it."), NOTHING, "gateway_fault"),
+    ("a gateway that was started anew", trace(is_forgotten=True), NOTHING, "gateway_lost"),
     ("own frames late", RUN, replace(NOTHING, input=replace(INPUT, late=100)), "tester_fault"),
     ("input degraded", trace(states=((11.0, "DEGRADED_INPUT"),)), NOTHING, "tester_fault"),
     ("start refused", replace(RUN, start_status=400, detail="Invalid model params"), NOTHING, "tester_fault"),
