@@ -41,8 +41,8 @@ browser-test: $(VENV)/.dev  ## test the pages in a real browser (chromium and ch
 bench: $(VENV)/.dev  ## run the benchmarks, print one table, write benchmarks/latest.json (PARTS="targeting": one part)
 	@$(BIN)/python -m benchmarks $(PARTS)
 
-MINUTES ?= 10
-soak: $(VENV)/.dev  ## run ticks back to back, with faults, for MINUTES; then check for leaks
+MINUTES ?= 30
+soak: $(VENV)/.dev  ## run jobs of every kind, with faults, for MINUTES; then check for leaks and that each counts once
 	@SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s tests/integration/test_soak.py $(ARGS)
 
 container-test: $(VENV)/.dev  ## build the image and test docker-compose.yml (needs a Docker engine)

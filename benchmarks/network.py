@@ -8,11 +8,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobtester.simulator.generated_scenario import generate
-from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec
+from jobtester.simulator.leaderboard.faults import Faults
+from jobtester.simulator.network import Network, Ports
+from jobtester.simulator.scenario import GatewaySpec, Scenario
 
 
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class Remote:
     process: asyncio.subprocess.Process
     gateways: list[dict[str, str]]
     leaderboard: str
+    signer: str = ""
 
     async def send_command(self, **command: Any) -> Any:
         """Send one command and return its response."""
@@ -39,7 +42,10 @@ class Remote:
 
 @asynccontextmanager
 async def network(*modes: str, **scenario: Any) -> AsyncIterator[Remote]:
-    """Start a generated network with one gateway per mode."""
+    """Start a generated network with one gateway per mode.
+
+    With `file` it is the network of a scenario file, whose gateways call clients of live video at `live_callback`.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.network", json.dumps({"modes": modes, **scenario}),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**30,
@@ -47,7 +53,7 @@ async def network(*modes: str, **scenario: Any) -> AsyncIterator[Remote]:
     assert process.stdout is not None
     try:
         addresses = json.loads(await process.stdout.readline())
-        yield Remote(process, addresses["gateways"], addresses["leaderboard"])
+        yield Remote(process, addresses["gateways"], addresses["leaderboard"], addresses["signer"])
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -55,22 +61,30 @@ async def network(*modes: str, **scenario: Any) -> AsyncIterator[Remote]:
 
 
 async def _serve(scenario: dict[str, Any]) -> None:
+    async with _create_network(scenario) as running:
+        gateway_addresses = [
+            {"name": name, "url": gateway.url, "cli_url": gateway.cli_url, "mode": gateway.spec.mode}
+            for name, gateway in running.gateways.items()
+        ]
+        urls = {"leaderboard": running.leaderboard.url, "signer": running.signer.url}
+        print(json.dumps({"gateways": gateway_addresses, **urls}), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            command = json.loads(line)
+            print(json.dumps(_run_command(running, command)), flush=True)
+
+
+def _create_network(scenario: dict[str, Any]) -> Network:
     modes = scenario.pop("modes")
+    if "file" in scenario:
+        ports = Ports({}, live_callback=scenario["live_callback"])
+        return Network(Scenario.load(Path(scenario["file"])), ports=ports)
     gateways = tuple(
         GatewaySpec(f"g{index}", mode=mode, stray_delay=0.005, retry_window=0.05) for index, mode in enumerate(modes)
     )
     for key in ("latency_s", "info_s", "pipelines"):
         if key in scenario:
             scenario[key] = tuple(scenario[key])
-    async with Network(generate(gateways=gateways, **scenario)) as running:
-        gateway_addresses = [
-            {"name": name, "url": gateway.url, "cli_url": gateway.cli_url, "mode": gateway.spec.mode}
-            for name, gateway in running.gateways.items()
-        ]
-        print(json.dumps({"gateways": gateway_addresses, "leaderboard": running.leaderboard.url}), flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            command = json.loads(line)
-            print(json.dumps(_run_command(running, command)), flush=True)
+    return Network(generate(gateways=gateways, **scenario))
 
 
 def _run_command(running: Network, command: dict[str, Any]) -> Any:
@@ -79,6 +93,10 @@ def _run_command(running: Network, command: dict[str, Any]) -> Any:
             for name, url in command["urls"].items():
                 running.gateways[name].webhook_url = url
             return True
+        case "leaderboard":
+            running.leaderboard.faults = Faults(**command["faults"])
+            rows = running.leaderboard.rows
+            return {"rows": len(rows), "distinct": len({row.body for row in rows})}
         case _:
             return running.job_log.entries_after(0)
 

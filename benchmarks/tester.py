@@ -78,10 +78,12 @@ async def tester(remote: Remote, **options: Any) -> AsyncIterator[Tester]:
     """Open a tester for a network.
 
     `options` are keys of [limits]; `gateway` holds those of every gateway, `server` those of [server], `pipelines`
-    those of [pipelines]; `gateways` are tables of gateways besides the network's. `post` False posts nothing.
+    those of [pipelines]; `gateways` are tables of gateways besides the network's, `sections` further tables. `post`
+    False posts nothing.
     """
     gateway, post, server = options.pop("gateway", {}), options.pop("post", True), options.pop("server", {})
     pipelines, extra_gateways = options.pop("pipelines", {}), options.pop("gateways", [])
+    sections = options.pop("sections", {})
     gateways = [
         {
             "name": gateway_spec["name"],
@@ -103,6 +105,7 @@ async def tester(remote: Remote, **options: Any) -> AsyncIterator[Tester]:
             "leaderboard": {"url": remote.leaderboard, "secret": "demo-secret", "post": post},
             "pipelines": pipelines,
             "store": {"path": str(Path(folder) / "bench.db")},
+            **sections,
         }
         configuration = Configuration.from_tables(content, origin="benchmark")
         async with open_daemon(configuration, post=post) as running:

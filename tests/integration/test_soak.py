@@ -1,6 +1,6 @@
-"""A soak: ticks back to back with faults leave memory, open files, threads and tasks where they were.
+"""A soak: ticks back to back with faults leave memory, open files, threads, tasks and processes where they were.
 
-`make soak MINUTES=10` runs it for longer than the suite does.
+`make soak MINUTES=30` runs it for longer than the suite does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,25 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from benchmarks import every_kind
 from benchmarks import tester as bench
-from benchmarks.network import network
+from benchmarks.network import Remote, network
 
 pytestmark = pytest.mark.slow
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0.25"))
-_WARM_TICKS = 4
+_WARM_ROUNDS = 4
 _POOLS = 12  # kept connections, readers of the store and workers: bounded pools that fill when they are first needed
+_MAX_MEMORY_GROWTH = 1.1
+_BATCH = ["llm", "text-to-image", "image-to-text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class HeldResources:
     files: int
     threads: int
     tasks: int
+    processes: int
 
 
 def measure_resources() -> HeldResources:
@@ -43,45 +50,98 @@ def measure_resources() -> HeldResources:
         len(list(Path("/proc/self/fd").iterdir())),
         threading.active_count(),
         len(asyncio.all_tasks()),
+        count_children(),
     )
 
 
-async def run_ticks(running: bench.Tester, count: int, until: float) -> list[HeldResources]:
-    """Run at least `count` ticks, and more until an instant; return the resources held after each."""
-    samples: list[HeldResources] = []
-    failed = 0  # the network draws its faults: a single tick may meet none that counts against a node
-    while len(samples) < count or time.monotonic() < until:
-        report = (await running.run_tick()).report
-        assert report.settled == report.planned > 0, report.as_json()
-        failed += report.outcomes["failed"]
-        assert running.daemon.delivery is not None
-        async with asyncio.timeout(100):
-            await running.daemon.delivery.drain()
-        samples.append(measure_resources())
-    assert failed > 0, "the network has faults, and none was met"
-    return samples
+def count_children() -> int:
+    """Count the processes that this one has started: checkers, decoders, and the simulated network."""
+    children = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        children += fields[1] == str(os.getpid())
+    return children
 
 
-@pytest.mark.timeout(int(MINUTES * 60) + 240)
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which Linux alone has")
-async def test_ticks_back_to_back_leave_nothing_behind() -> None:
-    """With a webhook and a query gateway, faults of every kind, pictures to look at, and stats delivered."""
+@dataclass(slots=True)
+class Soak:
+    """A tester that runs rounds of ticks, and what all its ticks made."""
+
+    remote: Remote
+    running: bench.Tester
+    ticks_per_round: int
+    ticks: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    async def run_rounds(self, count: int, until: float) -> list[HeldResources]:
+        """Run at least `count` rounds, and more until an instant; return the resources held after each."""
+        samples: list[HeldResources] = []
+        while len(samples) < count or time.monotonic() < until:
+            for _ in range(self.ticks_per_round):
+                report = (await self.running.run_tick()).report
+                assert report.settled == report.planned > 0, report.as_json()
+                self.outcomes.update(report.outcomes)
+                self.ticks += 1
+            assert self.running.daemon.delivery is not None
+            async with asyncio.timeout(100):
+                await self.running.daemon.delivery.drain()
+            samples.append(measure_resources())
+        return samples
+
+    async def check_exactly_once(self) -> None:
+        """Compare results, outbox and the Leaderboard's rows: each scored result has one stat, each stat one row."""
+        results = Counter(result.outcome for result in await self.running.results())
+        assert +self.outcomes == results
+        scored = results["passed"] + results["failed"]
+        states = {state: count for state, count in (await self.running.daemon.outbox.counts()).items() if count}
+        assert states == {"delivered": scored}
+        rows = await self.remote.send_command(do="leaderboard", faults={})
+        assert rows == {"rows": scored, "distinct": scored}
+        assert results["failed"] > 0, "the network has faults, and none was met"
+
+
+@asynccontextmanager
+async def batch_soak() -> AsyncIterator[Soak]:
+    """Run many batch jobs through a webhook and a query gateway, with faults of every kind and pictures to look at."""
     async with (
         network(
-            "tester", "query", seed=5, orchestrators=16, pipelines=["llm", "text-to-image", "image-to-text"],
-            latency_s=[0.0, 0.05], fault_share=0.5,
+            "tester", "query", seed=5, orchestrators=16, pipelines=_BATCH, latency_s=[0.0, 0.05], fault_share=0.5
         ) as remote,
         bench.tester(
             remote, busy_backoff="20ms", busy_retries=1, jobs=32,
-            pipelines={name: {"timeout": "60s"} for name in ("llm", "text-to-image", "image-to-text")},
+            pipelines={name: {"timeout": "60s"} for name in _BATCH},
         ) as running,
     ):  # fmt: skip
-        warm = await run_ticks(running, _WARM_TICKS, 0.0)
-        later = await run_ticks(running, _WARM_TICKS, time.monotonic() + MINUTES * 60)
-    sys.stdout.write(f"{len(later)} ticks after {len(warm)}: {warm[-1]} -> {later[-1]}\n")
+        yield Soak(remote, running, ticks_per_round=1)
+
+
+@asynccontextmanager
+async def every_kind_soak() -> AsyncIterator[Soak]:
+    """Run jobs of every kind, with a Leaderboard that fails a tenth of the posts."""
+    async with every_kind.tester() as (remote, running):
+        await remote.send_command(do="leaderboard", faults={"post_errors": 0.05, "drop_after_store": 0.05})
+        yield Soak(remote, running, ticks_per_round=2)
+
+
+@pytest.mark.timeout(int(MINUTES * 60) + 400)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which Linux alone has")
+@pytest.mark.parametrize(("open_soak", "share"), [(batch_soak, 0.25), (every_kind_soak, 0.75)], ids=["batch", "every"])
+async def test_ticks_back_to_back_leave_nothing_behind(
+    open_soak: Callable[[], AbstractAsyncContextManager[Soak]], share: float
+) -> None:
+    """And each result is counted exactly once, whatever failed on the way."""
+    async with open_soak() as soak:
+        warm = await soak.run_rounds(_WARM_ROUNDS, 0.0)
+        later = await soak.run_rounds(_WARM_ROUNDS, time.monotonic() + MINUTES * 60 * share)
+        await soak.check_exactly_once()
     most = HeldResources(*(max(getattr(sample, name) for sample in warm) for name in HeldResources.__slots__))
     last = later[-1]
+    sys.stdout.write(f"{soak.ticks} ticks, {dict(soak.outcomes)}: {warm[-1]} -> {last}\n")
     assert last.files <= most.files + _POOLS
     assert last.threads <= most.threads + _POOLS
     assert last.tasks <= most.tasks
-    assert last.memory_mb <= most.memory_mb * 1.1
+    assert last.processes <= most.processes + _POOLS
+    assert last.memory_mb <= most.memory_mb * _MAX_MEMORY_GROWTH
