@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks import runner_video
 from benchmarks.rows import Row
 from jobtester.domain.video_measures import VideoMeasures
 from jobtester.logs import configure_logs
@@ -49,7 +50,7 @@ class Figures:
 
 
 async def measure() -> list[Row]:
-    """Measure one stream, four streams, and first frames whose time is known."""
+    """Measure one stream, four streams, first frames whose time is known, and a stream through a live runner."""
     one, four = await _run(1), await _run(4)
     error_s = await _measure_first_frames()
     return [
@@ -63,6 +64,7 @@ async def measure() -> list[Row]:
         Row.with_bar("video frames late or skipped, four streams", four.late / four.sent, "share", at_most=0.01),
         Row.with_bar("processor for four video streams, decoders included", four.cores, "cores", at_most=2),
         Row.with_bar("error of the first video frame's time, largest", error_s * 1e3, "ms", at_most=20),
+        *await runner_video.measure(),
     ]
 
 

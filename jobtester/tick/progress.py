@@ -81,7 +81,7 @@ class TickProgress:
         self.report.add_result(result)
         metrics.jobs.labels(job.definition, verdict.outcome.value, warm).inc()
         metrics.attribution.labels(result.attribution.kind.value).inc()
-        if job.capability.is_live_video and verdict.scored:
+        if job.is_video and verdict.scored:
             for name, gauge in metrics.live_video.items():
                 if name in result.measures:
                     gauge.labels(*capability_labels(job)).set(result.measures[name])

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from jobtester.store.results import ResultRow
 from jobtester.store.runner_sessions import RunnerSessions
+from tests.harness.metrics import without_region
 from tests.harness.runner_video import FPS, OWN_FRAMES_LATE, video_node, video_tester
 from tests.harness.simulated import SimulatedTester
 from tests.harness.waiting import until
@@ -114,6 +116,11 @@ async def test_the_result_is_what_the_frames_say(tmp_path: Path) -> None:
             answer = json.loads(row.response)
             assert (answer["way"], answer["frames"]) == ("trickle in, trickle out", row.measures["frames"])
             assert row.targeting == "direct"
+        shown = without_region(generate_latest(tester.daemon.coordinator.metrics.registry).decode())
+        for row in results.values():
+            labels = f'app="x/echo",model="1",orchestrator="{row.orchestrator}",pipeline="runner-video-echo"'
+            has_frames = row.outcome != "unscored" and "first_frame_s" in row.measures
+            assert (f"jobtester_live_first_frame_seconds{{{labels}}}" in shown) == has_frames
 
 
 async def test_a_stream_that_is_aborted_is_shutdown_and_its_session_is_stopped(tmp_path: Path) -> None:
