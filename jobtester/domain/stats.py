@@ -87,7 +87,7 @@ def failure_payload(result: Result) -> str:
         "message": _clean(result.verdict.message)[:1000],
         "job": result.id,
     }
-    if result.job.capability.is_live_video:  # of a stream the measures say what came; a pass posts them as its answer
+    if result.job.is_video:  # of a stream the measures say what came; a pass posts them as its answer
         payload |= result.measures
     if result.response:
         payload["answer"] = _clean(result.response)[:2000]
