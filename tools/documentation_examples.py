@@ -93,7 +93,7 @@ def _indented(value: object) -> str:
 
 def join_alike(items: Sequence[tuple[str, str]]) -> list[tuple[list[str], str]]:
     """Return each text with all names that have it, in the order of the first."""
-    found: dict[str, list[str]] = {}
+    examples: dict[str, list[str]] = {}
     for name, text in items:
-        found.setdefault(text, []).append(name)
-    return [(names, text) for text, names in found.items()]
+        examples.setdefault(text, []).append(name)
+    return [(names, text) for text, names in examples.items()]

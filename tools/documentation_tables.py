@@ -120,8 +120,8 @@ def settings_tables() -> str:
         if inner is None:
             continue
         head = f"[[{name}]]" if _is_list(info) else f"[{name}]"
-        own = {key: field for key, field in inner.model_fields.items() if _inner(field) is None or _is_list(field)}
-        parts.append(f"### `{head}`\n\n{_first(inner)}\n\n" + _keys(f"{name}.", own))
+        fields = {key: field for key, field in inner.model_fields.items() if _inner(field) is None or _is_list(field)}
+        parts.append(f"### `{head}`\n\n{_first(inner)}\n\n" + _keys(f"{name}.", fields))
     for head, prefix, model in (
         ("[live_runner.payment]", "live_runner.payment.", LiveRunnerPaymentSettings),
         ("[[discovery.orchestrators]]", "discovery.orchestrators.", StaticOrchestrator),
@@ -133,8 +133,8 @@ def settings_tables() -> str:
 
 def pipeline_keys() -> str:
     """Return every key of a [pipelines.*] table."""
-    known = {name: info for name, info in PipelineDefinition.model_fields.items() if name not in _NOT_WRITTEN}
-    return _keys("pipelines.", known)
+    fields = {name: info for name, info in PipelineDefinition.model_fields.items() if name not in _NOT_WRITTEN}
+    return _keys("pipelines.", fields)
 
 
 def override_keys() -> str:
@@ -147,9 +147,9 @@ def video_keys() -> str:
     return _keys("video.", VideoRules.model_fields)
 
 
-def _keys(prefix: str, found: Mapping[str, FieldInfo]) -> str:
+def _keys(prefix: str, fields: Mapping[str, FieldInfo]) -> str:
     rows = []
-    for name, info in found.items():
+    for name, info in fields.items():
         kind, default = _type(info.annotation, info), _default(info)
         rows.append(
             (f"`{name}`", kind, default, _example(prefix + name, kind, default), _sentence(info.description or ""))
@@ -250,7 +250,7 @@ _READERS: Mapping[Any, str] = {
 
 def _alias(info: FieldInfo) -> str:
     """Return the name of the kind of value, where one of `values` is the field's own type."""
-    return next((_READERS[one] for one in info.metadata if one in _READERS), "")
+    return next((_READERS[annotation] for annotation in info.metadata if annotation in _READERS), "")
 
 
 def _plural(word: str) -> str:
@@ -288,13 +288,13 @@ def _toml_key(key: str) -> str:
 def reasons() -> str:
     """Return the table of reason codes, the outcomes in order."""
     parts = []
-    for one in Outcome:
+    for outcome in Outcome:
         rows = [
             (f"`{row.code}`", row.fault.value, row.meaning, row.advice or "–")
             for row in all_reasons()
-            if row.outcome is one
+            if row.outcome is outcome
         ]
-        parts.append(f"### `{one.value}`\n\n" + table(("code", "fault", "what happened", "what to do"), rows))
+        parts.append(f"### `{outcome.value}`\n\n" + table(("code", "fault", "what happened", "what to do"), rows))
     return "\n".join(parts)
 
 
@@ -306,47 +306,49 @@ def skips() -> str:
 def pipelines() -> str:
     """Return the built-in pipelines: where they go, what they send, within which time."""
     rows = []
-    for slug, one in _builtin().items():
+    for slug, definition in _builtin().items():
         rows.append(
             (
                 f"`{slug}`",
-                one.name,
-                f"`{one.uri}`",
-                _request_kind(one),
-                ", ".join(f"`{field}` = `{file}`" for field, file in one.files.items()) or "–",
-                f"{format_duration(one.timeout_s)} / {format_duration(one.cold_timeout_s)}",
-                ", ".join(f"`{check['check']}`" for check in one.checks) or "any answer",
+                definition.name,
+                f"`{definition.uri}`",
+                _request_kind(definition),
+                ", ".join(f"`{field}` = `{file}`" for field, file in definition.files.items()) or "–",
+                f"{format_duration(definition.timeout_s)} / {format_duration(definition.cold_timeout_s)}",
+                ", ".join(f"`{check['check']}`" for check in definition.checks) or "any answer",
             )
         )
     return table(("slug", "name at the Leaderboard", "path", "request", "assets", "limit warm / cold", "checks"), rows)
 
 
-def _request_kind(one: PipelineDefinition) -> str:
-    form = "form data" if one.is_multipart else "JSON" if one.method == "POST" else one.method
-    return f"live runner, {form}" if one.runner else f"BYOC, {form}" if one.byoc else form
+def _request_kind(definition: PipelineDefinition) -> str:
+    form = "form data" if definition.is_multipart else "JSON" if definition.method == "POST" else definition.method
+    return f"live runner, {form}" if definition.runner else f"BYOC, {form}" if definition.byoc else form
 
 
 def pipeline_inputs() -> str:
     """Return what each built-in pipeline sends and expects, in full."""
     parts = []
-    for slug, one in _builtin().items():
-        sent = [] if one.runner or one.video else [(f"`{one.model_field}`", "the model under test")]
-        if one.stream is not None:
-            sent.append(("`stream`", f"`{written(one.stream)}`"))
-        sent += [(f"`{key}`", _value(value)) for key, value in one.parameters.items()]
-        sent += [(f"`{field}`", f"the file `{file}`") for field, file in one.files.items()]
-        if one.video is not None:
-            sent += [(f"`{key}`, changed to", _value(value)) for key, value in one.video.update.items()]
-        for key in dict.fromkeys(key for variant in one.variants for key in variant.parameters):
-            sent.append((f"`{key}`", f"one of {len(one.variants)} variants, {_variant(one, key)}"))
+    for slug, definition in _builtin().items():
+        has_model_field = not definition.runner and not definition.video
+        sent = [(f"`{definition.model_field}`", "the model under test")] if has_model_field else []
+        if definition.stream is not None:
+            sent.append(("`stream`", f"`{written(definition.stream)}`"))
+        sent += [(f"`{key}`", _value(value)) for key, value in definition.parameters.items()]
+        sent += [(f"`{field}`", f"the file `{file}`") for field, file in definition.files.items()]
+        if definition.video is not None:
+            sent += [(f"`{key}`, changed to", _value(value)) for key, value in definition.video.update.items()]
+        for key in dict.fromkeys(key for variant in definition.variants for key in variant.parameters):
+            sent.append((f"`{key}`", f"one of {len(definition.variants)} variants, {_variant(definition, key)}"))
         lines = [f"### `{slug}`\n"]
-        if one.runner:
-            lines.append(f"For apps that match {', '.join(f'`{pattern}`' for pattern in one.apps)}.\n")
+        if definition.runner:
+            lines.append(f"For apps that match {', '.join(f'`{pattern}`' for pattern in definition.apps)}.\n")
         if sent:
             lines.append(table(("field", "value"), sent))
-        for patterns, changes in join_alike([(f"`{key}`", _overrides(other)) for key, other in one.per_model.items()]):
+        overrides = [(f"`{pattern}`", _overrides(model)) for pattern, model in definition.per_model.items()]
+        for patterns, changes in join_alike(overrides):
             lines.append(f"Models that match {', '.join(patterns)}: {changes}.\n")
-        for check in one.checks:
+        for check in definition.checks:
             told = [f"`{key}` = `{written(value)}`" for key, value in check.items() if key != "check"]
             lines.append(f"Check `{check['check']}`" + (f" with {', '.join(told)}" if told else "") + ".\n")
         parts.append("\n".join(lines))
@@ -355,15 +357,15 @@ def pipeline_inputs() -> str:
 
 def _overrides(other: Override) -> str:
     """Return what differs for some models, in one line."""
-    told = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
-    told += [f"`{field}` = the file `{file}`" for field, file in other.files.items()]
-    told += [f"`video.{key}` = `{written(value)}`" for key, value in other.video.items()]
-    told += [
+    parts = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
+    parts += [f"`{field}` = the file `{file}`" for field, file in other.files.items()]
+    parts += [f"`video.{key}` = `{written(value)}`" for key, value in other.video.items()]
+    parts += [
         f"check `{name}` with `{key}` = `{written(value)}`"
         for name, expected in other.expect.items()
         for key, value in expected.items()
     ]
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def modules() -> str:
@@ -392,8 +394,8 @@ def _value(value: object) -> str:
     return f"`{written(value)}`"
 
 
-def _variant(one: PipelineDefinition, key: str) -> str:
-    return f"such as `{written(one.variants[0].parameters[key])}`"
+def _variant(definition: PipelineDefinition, key: str) -> str:
+    return f"such as `{written(definition.variants[0].parameters[key])}`"
 
 
 def checks() -> str:
@@ -470,7 +472,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     """Return a page with its tables as the program has them now. Raises KeyError for a table that nobody makes."""
-    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+    return _BLOCK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", text)
 
 
 def main() -> None:

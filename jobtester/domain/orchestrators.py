@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 BYOC = "byoc"
 LIVE_VIDEO = "live-video-to-video"  # the pipeline whose jobs are streams
 SINGLE_SHOT = "single-shot"  # a live runner's mode: each request is a job of its own
+_MAX_URL_CHARS = 1_000
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -161,6 +162,17 @@ def is_same_origin(url: str, service_uri: str) -> bool:
     except ValueError:
         return False
     return has_same_scheme and parse_endpoint(url) is not None and parse_endpoint(url) == parse_endpoint(base)
+
+
+def is_usable_url(url: str) -> bool:
+    """Return True if requests can be sent below a URL that an orchestrator gave: whole, and without user or query."""
+    if not url.isascii() or set(url) & set(' ?#\\"<>') or ".." in url or len(url) > _MAX_URL_CHARS:
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not match
+        return False
+    return parts.scheme in ("http", "https") and "@" not in parts.netloc and parse_endpoint(url) is not None
 
 
 def _normalize_host(host: str) -> str:

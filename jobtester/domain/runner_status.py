@@ -68,20 +68,20 @@ def follow_runners(
     Runners of orchestrators that are not among `orchestrators` were not asked for, so they stay as they were. So do all
     if no orchestrator answers with a list: then the fault may be in the tester's own network.
     """
-    known = {status.key: status for status in before}
+    previous = {status.key: status for status in before}
     after: dict[RunnerKey, RunnerStatus] = {}
     for orchestrator in orchestrators:
         for capability in orchestrator.capabilities:
             if capability.runner is not None and orchestrator.address:
                 key = RunnerKey(*orchestrator.target, capability.pipeline, capability.model)
-                after[key] = _listed_status(key, capability, known.get(key), now)
+                after[key] = _listed_status(key, capability, previous.get(key), now)
     missing_state = {
         orchestrator.target: "gone" if orchestrator.has_runner_list else "no_list" for orchestrator in orchestrators
     }
     if "gone" not in missing_state.values():
         missing_state.clear()
     gone: dict[Target, list[RunnerStatus]] = {}
-    for key, status in known.items():
+    for key, status in previous.items():
         if key in after:
             continue
         target = Target(key.orchestrator, key.service_uri)

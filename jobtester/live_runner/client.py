@@ -14,7 +14,6 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from jobtester.domain.exchanges import Exchange
-from jobtester.domain.orchestrators import parse_endpoint
 from jobtester.gateway.address_guard import LocalAddressBlockingResolver
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -22,7 +21,6 @@ from jobtester.http import Proxies, read_bounded
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _NO_GATEWAY = URL()
-_MAX_URL_CHARS = 1_000
 
 
 class IncompleteAnswerError(ValueError):
@@ -203,9 +201,3 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # a few bytes of it may stand for gigabytes
     )
-
-
-def is_usable_url(url: str) -> bool:
-    """Return True if requests can be sent below a URL that an orchestrator gave."""
-    is_plain = url.isascii() and not set(url) & set(' ?#\\"<>') and ".." not in url
-    return is_plain and len(url) <= _MAX_URL_CHARS and parse_endpoint(url) is not None

@@ -46,26 +46,26 @@ class RunnerDiscovery:
 
         Those of `urls` that are not among them come last, with the address that `configured` has for their service URI,
         else with none. Never raises for what the network does. An orchestrator that does not answer, or has no such
-        list, simply serves none.
+        list, serves none.
         """
-        everybody = [*orchestrators, *self._further(orchestrators, configured)]
+        candidates = [*orchestrators, *self._list_further(orchestrators, configured)]
         slots = asyncio.Semaphore(self.parallel)
-        service_uris = {orchestrator.service_uri for orchestrator in everybody if orchestrator.service_uri}
+        service_uris = {orchestrator.service_uri for orchestrator in candidates if orchestrator.service_uri}
 
         async def ask(service_uri: str) -> tuple[str, RunnerListing]:
             async with slots:
                 return service_uri, await self.list_runners(service_uri)
 
-        answers, elsewhere = await asyncio.gather(
+        answers, by_directory = await asyncio.gather(
             asyncio.gather(*map(ask, service_uris)), self._read_directories(service_uris)
         )
         # What an orchestrator says itself is newer than any directory.
-        listings = {uri: listing if listing.is_answered else elsewhere.get(uri, listing) for uri, listing in answers}
+        listings = {uri: listing if listing.is_answered else by_directory.get(uri, listing) for uri, listing in answers}
         count = sum(len(listing.capabilities) for listing in listings.values())
         log.info("live_runners_discovered", orchestrators=len(service_uris), runners=count)
-        found = [_add_listing(orchestrator, listings.get(orchestrator.service_uri)) for orchestrator in everybody]
-        # A service URI of nobody known is of no interest unless it has something to show.
-        return [orchestrator for orchestrator in found if orchestrator.address or orchestrator.capabilities]
+        extended = [_add_listing(orchestrator, listings.get(orchestrator.service_uri)) for orchestrator in candidates]
+        # A configured URL without an address and without runners would be a row of nothing on every page.
+        return [orchestrator for orchestrator in extended if orchestrator.address or orchestrator.capabilities]
 
     async def list_runners(self, service_uri: str) -> RunnerListing:
         """Return what one orchestrator lists; nothing where it does not answer, or has no such list."""
@@ -94,16 +94,16 @@ class RunnerDiscovery:
 
     async def _read_directories(self, service_uris: set[str]) -> dict[str, RunnerListing]:
         """Return what the directories list, by service URI; the first that lists an orchestrator counts."""
-        known: dict[Hashable, str] = {
+        by_endpoint: dict[Hashable, str] = {
             endpoint: uri for uri in service_uris if (endpoint := parse_endpoint(uri)) is not None
         }
-        directories = await asyncio.gather(*(self._read_directory(url, known) for url in self.directories))
+        directories = await asyncio.gather(*(self._read_directory(url, by_endpoint) for url in self.directories))
         merged: dict[str, RunnerListing] = {}
         for listings in directories:
             merged = {**listings, **merged}
         return merged
 
-    async def _read_directory(self, url: str, known: Mapping[Hashable, str]) -> dict[str, RunnerListing]:
+    async def _read_directory(self, url: str, service_uris: Mapping[Hashable, str]) -> dict[str, RunnerListing]:
         listings: dict[str, RunnerListing] = {}
         try:
             status, body = await self.client.get_configured(url, timeout_s=self.timeout_s, max_bytes=_MAX_BYTES)
@@ -112,7 +112,7 @@ class RunnerDiscovery:
         else:
             problem = f"HTTP status {status}"
             if status == 200:
-                listings, problem = await _parse(body, lambda: parse_directory(body, known, self.max_runners))
+                listings, problem = await _parse(body, lambda: parse_directory(body, service_uris, self.max_runners))
         if problem:
             log.warning("live_runner_directory_unusable", url=url, problem=problem)
         for service_uri, listing in listings.items():
@@ -120,7 +120,9 @@ class RunnerDiscovery:
                 _log_problems(service_uri, listing, directory=url)
         return listings
 
-    def _further(self, orchestrators: Sequence[Orchestrator], configured: Sequence[Orchestrator]) -> list[Orchestrator]:
+    def _list_further(
+        self, orchestrators: Sequence[Orchestrator], configured: Sequence[Orchestrator]
+    ) -> list[Orchestrator]:
         """Return the orchestrators of `urls` that discovery did not name, each once."""
         seen = {parse_endpoint(orchestrator.service_uri) for orchestrator in orchestrators}
         addresses = {parse_endpoint(orchestrator.service_uri): orchestrator.address for orchestrator in configured}

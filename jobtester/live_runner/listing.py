@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from jobtester.domain.orchestrators import SINGLE_SHOT, Capability, Price, RunnerOffer, parse_endpoint
+from jobtester.domain.orchestrators import (
+    SINGLE_SHOT,
+    Capability,
+    Price,
+    RunnerOffer,
+    is_same_origin,
+    is_usable_url,
+    parse_endpoint,
+)
 from jobtester.domain.untrusted_text import clean_label, clean_name
 
 DEFAULT_VERSION = "default"  # a job needs a model to be counted under, also where the app names no version
 _MAX_APP_CHARS = 200
-_MAX_URL_CHARS = 1_000
 _MAX_METADATA_CHARS = 4_096
 _MAX_COUNT = 2**31 - 1
 _MAX_WEI = 2**64 - 1
@@ -105,12 +111,12 @@ def _parse_entries(hosts: Iterable[dict[str, Any]], service_uri: str, max_runner
 
 
 def _mark_as_listed_elsewhere(listing: RunnerListing) -> RunnerListing:
-    marked = tuple(
+    capabilities = tuple(
         replace(capability, runner=replace(capability.runner, is_listed_elsewhere=True))
         for capability in listing.capabilities
         if capability.runner is not None
     )
-    return replace(listing, capabilities=marked)
+    return replace(listing, capabilities=capabilities)
 
 
 def parse_runner(entry: object, service_uri: str) -> Capability:
@@ -144,28 +150,16 @@ def parse_runner(entry: object, service_uri: str) -> Capability:
             unit=unit,
             gpu=clean_name(gpu.get("name")) if isinstance(gpu, dict) else "",
             schema_url=schema_url,
-            is_foreign=not _is_same_origin(url, service_uri),
+            is_foreign=not is_same_origin(url, service_uri),
         ),
     )
 
 
 def _parse_url(value: object, app: str) -> str:
     url = clean_name(value)
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
-    except ValueError:  # a port that is none, or brackets that do not match
-        is_usable = False
-    is_plain = url.isascii() and not set(url) & set(' ?#\\"<>') and ".." not in url
-    if not is_usable or not is_plain or len(url) > _MAX_URL_CHARS or parse_endpoint(url) is None:
+    if not is_usable_url(url):
         raise UnusableRunnerError(f"{app}: the URL is not one that a job can be sent to")
     return url.rstrip("/")
-
-
-def _is_same_origin(url: str, service_uri: str) -> bool:
-    return urlsplit(url).scheme == urlsplit(service_uri).scheme.lower() and (
-        parse_endpoint(url) == parse_endpoint(service_uri)
-    )
 
 
 def _parse_price(value: object, app: str) -> tuple[Price | None, str]:

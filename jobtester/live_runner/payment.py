@@ -14,10 +14,10 @@ import structlog
 
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import is_same_origin
+from jobtester.domain.orchestrators import is_same_origin, is_usable_url
 from jobtester.domain.runner_prices import PREPAID_S
 from jobtester.domain.untrusted_text import clean_name
-from jobtester.live_runner.client import LiveRunnerClient, is_usable_url
+from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.signer import Challenge, RemoteSigner, SignedPayment, SignerError, is_known_unit
 
 log = structlog.get_logger()

@@ -18,10 +18,10 @@ import structlog
 
 from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import is_same_origin, parse_endpoint
+from jobtester.domain.orchestrators import is_same_origin, is_usable_url, parse_endpoint
 from jobtester.domain.untrusted_text import clean_name
 from jobtester.errors import CrashBoundary, StoreError
-from jobtester.live_runner.client import LiveRunnerClient, is_usable_url
+from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.payment import JobPayment
 from jobtester.live_runner.signer import Challenge
 from jobtester.metrics import Metrics
@@ -188,8 +188,8 @@ class SessionKeeper:
         except StoreError as error:
             session.app_url, session.problem = "", str(error)
 
-    def _read_answer(self, session: RunnerSession, url: str) -> None:
-        """Take the URLs from the reservation's answer, if it is one and they are at the orchestrator's own origin."""
+    def _read_answer(self, session: RunnerSession, runner_url: str) -> None:
+        """Set the session's URLs from the reservation's answer, where they are at the orchestrator's own origin."""
         exchange = session.reserve
         if exchange is None or not exchange.gateway_reports_success:
             return
@@ -201,13 +201,13 @@ class SessionKeeper:
             return
         service_uri = session.job.target.service_uri
         app_url, control_url = (clean_name(values.get(name)) for name in ("app_url", "control_url"))
-        for shown in (app_url, control_url):
-            if shown and not is_same_origin(shown, service_uri):
-                session.refuted = f"direct: the session's URL {shown[:200]} is not at {service_uri}; nothing was sent"
+        for url in filter(None, (app_url, control_url)):
+            if not is_same_origin(url, service_uri):
+                session.refuted = f"direct: the session's URL {url[:200]} is not at {service_uri}; nothing was sent"
         if is_usable_url(control_url) and is_same_origin(control_url, service_uri):
             session.control_url = control_url.rstrip("/")
         elif _SESSION_ID.fullmatch(str(values.get("session_id"))):
-            session.control_url = f"{url}/{values['session_id']}"  # the orchestrator's own place for it
+            session.control_url = f"{runner_url}/{values['session_id']}"  # the orchestrator's own place for it
         if not session.refuted and session.control_url and is_usable_url(app_url):
             session.app_url = app_url.rstrip("/")
 

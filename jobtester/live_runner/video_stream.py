@@ -9,10 +9,9 @@ from typing import Self
 
 import orjson
 
-from jobtester.domain.orchestrators import is_same_origin
+from jobtester.domain.orchestrators import is_same_origin, is_usable_url
 from jobtester.domain.untrusted_text import clean_name
 from jobtester.errors import JobTesterError
-from jobtester.live_runner.client import is_usable_url
 from jobtester.pipelines.video_rules import STREAM_END_S
 from jobtester.video.byte_stream import ReceiverTooSlowError, VideoInputError
 from jobtester.video.decoder import DecodedVideo, VideoDecoder

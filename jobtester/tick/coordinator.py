@@ -156,7 +156,7 @@ class TickCoordinator:
             self.checker,
             SizeLimits(limits.max_response, limits.max_artifact, store.max_file_size if store.keep_files else 0),
             planner.token_limits,
-            ConnectionProbe(known.service_uri for known in planner.orchestrators if known.service_uri),
+            ConnectionProbe(filter(None, (orchestrator.service_uri for orchestrator in planner.orchestrators))),
         )
         attempts: dict[Walk, JobAttempt[Any]] = {Walk.GATEWAY: GatewayAttempt(tools)}
         if inputs.live_runner is not None:

@@ -35,16 +35,16 @@ def make_details(request: Request, exchange: Exchange, checked: CheckedAnswer) -
 
 def _describe_checks(checks: tuple[Check, ...], findings: tuple[Finding, ...]) -> tuple[Mapping[str, Any], ...]:
     """Return each check with its parameters, and the problem that it found; `body` stands for an unreadable answer."""
-    described: list[dict[str, Any]] = [{"check": check.name, "parameters": _parameters(check)} for check in checks]
+    entries: list[dict[str, Any]] = [{"check": check.name, "parameters": _parameters(check)} for check in checks]
     if any(finding.check == "body" and not finding.passed for finding in findings):
-        described.insert(0, {"check": "body", "parameters": {}})
+        entries.insert(0, {"check": "body", "parameters": {}})
     failed = {finding.check: finding for finding in findings if not finding.passed}
-    for entry in described:
+    for entry in entries:
         finding = failed.pop(entry["check"], None)
         if finding is not None:
             message = clean_prose(finding.message, _MAX_MESSAGE_CHARS)
             entry |= {"problem": finding.problem, "message": message}
-    return tuple(described)
+    return tuple(entries)
 
 
 def _parameters(check: Check) -> dict[str, Any]:

@@ -125,18 +125,18 @@ class VideoInput(Generic[OutputT]):
                 if wait_s > 0:
                     self._stop.wait(wait_s)
                     continue
-                data, starts_segment = encoder.encode(number)
+                piece, starts_segment = encoder.encode(number)
                 now = self._clock()
                 schedule.count_encoded(number, now)
                 unsent.append(number)
                 for complete in unsent[: len(unsent) - encoder.held_frames]:
                     schedule.count_sent(complete, now)
                     unsent.remove(complete)
-                self._call(self._accept, data, starts_segment)
-            data = encoder.finish()
+                self._call(self._accept, piece, starts_segment)
+            piece = encoder.finish()
             for number in unsent:
                 schedule.count_sent(number, self._clock())
-            self._call(self._accept, data, False)
+            self._call(self._accept, piece, False)
         finally:
             encoder.close()
 

@@ -60,15 +60,15 @@ def compare_answer(response: str, details: Mapping[str, Any]) -> Comparison | No
     return None
 
 
-def compare_transcripts(heard: str, spoken: str) -> Comparison:
+def compare_transcripts(transcript: str, spoken: str) -> Comparison:
     """Return both texts word by word, and the word error rate."""
-    expected, received = split_words(spoken)[:_MAX_WORDS], split_words(heard)[:_MAX_WORDS]
+    expected, received = split_words(spoken)[:_MAX_WORDS], split_words(transcript)[:_MAX_WORDS]
     in_expected, in_received = set[int](), set[int]()
     for block in SequenceMatcher(None, expected, received, autojunk=False).get_matching_blocks():
         in_expected.update(range(block.a, block.a + block.size))
         in_received.update(range(block.b, block.b + block.size))
     return Comparison(
-        _mark(expected, in_expected), _mark(received, in_received), heard, word_error_rate(received, expected)
+        _mark(expected, in_expected), _mark(received, in_received), transcript, word_error_rate(received, expected)
     )
 
 

@@ -53,6 +53,7 @@ def test_a_whole_challenge_is_read() -> None:
         ({"payment_url": "https://node.example:8935@evil.example/payment"}, "refuted"),
         ({"orchestrator": "https://other.example:8935"}, "refuted"),
         ({"payment_url": f"{URI}/a b"}, "payment_required"),
+        ({"payment_url": "https://user:secret@node.example:8935/payment"}, "payment_required"),
         ({"payment_url": ""}, "payment_required"),
         ({"payment_url": None}, "payment_required"),
         ({"payment_params": None}, "payment_required"),
