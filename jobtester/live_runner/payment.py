@@ -44,8 +44,8 @@ class JobPayment:
     """Pays for one job, inside `async with`: at its end nothing more is paid.
 
     `problem_code` and `problem` say why the tester did not pay, or not go on paying; both are empty while all is well.
-    Every request is paid for once at most. What the payments are worth is opaque to the tester, so `paid_wei` is what
-    they should be by the listed price.
+    Every request is paid for once at most, and no job with more than the plan has estimated for it. What the payments
+    are worth is opaque to the tester, so `paid_wei` is what they should be by the listed price.
     """
 
     def __init__(
@@ -76,12 +76,7 @@ class JobPayment:
     @property
     def paid_wei(self) -> int:
         """Return what has been paid, by the listed price; 0 if nothing was."""
-        price = self._job.capability.price
-        if not self._has_paid or price is None:
-            return 0
-        if self._is_fixed:
-            return price.wei_per_unit
-        return math.ceil(price.wei_per_unit * (self._paid_until - self._paid_from + PREPAID_S))
+        return self._price_until(self._paid_until) if self._has_paid else 0
 
     async def send(self, send: Send, on_challenge: OnChallenge | None = None) -> Exchange:
         """Send a request, and once more with a payment if it is answered with 402; return the exchange that counts.
@@ -120,6 +115,14 @@ class JobPayment:
             return await send(signed.headers)
         return exchange
 
+    def _price_until(self, moment: float) -> int:
+        """Return what the job costs in wei, by the listed price, if it is paid until then."""
+        price = self._job.capability.price
+        assert price is not None
+        if self._is_fixed:
+            return price.wei_per_unit
+        return math.ceil(price.wei_per_unit * (moment - self._paid_from + PREPAID_S))
+
     @property
     def _is_fixed(self) -> bool:
         runner = self._job.capability.runner
@@ -140,6 +143,11 @@ class JobPayment:
         """Pay every few seconds until the job ends; the orchestrator ends what is not paid for."""
         while True:
             await asyncio.sleep(self._interval_s)
+            paid_until, most_wei = time.monotonic(), self._job.price_wei
+            if most_wei is not None and self._price_until(paid_until) > most_wei:
+                # The plan has counted the longest time that the job may take: what is beyond it, such as a file that
+                # comes slowly, is not worth more than the limit on prices.
+                return
             try:
                 signed = await self._sign(signer, challenge, state)
             except SignerError as error:
@@ -164,7 +172,7 @@ class JobPayment:
                 self.problem_code = "signer_fault"
                 self.problem = f"The orchestrator does not take a further payment: {status} {text}"
                 return
-            self._paid_until = time.monotonic()
+            self._paid_until = paid_until
 
     def _set_problem(self, error: SignerError) -> None:
         self.problem_code = "price_refused" if error.refuses_price else "signer_fault"

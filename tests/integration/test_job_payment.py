@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class Payee:
 
 @asynccontextmanager
 async def payee(
-    signer_codes: Sequence[int] = (), payment_codes: Sequence[int] = ()
+    signer_codes: Sequence[int] = (), payment_codes: Sequence[int] = (), price_wei: int | None = None
 ) -> AsyncIterator[tuple[Payee, JobPayment]]:
     """Run both, and yield them with the payment of a job."""
     server, port = Payee(signer_codes=list(signer_codes), payment_codes=list(payment_codes)), free_port()
@@ -108,7 +108,8 @@ async def payee(
     await client.open()
     await signer.open()
     try:
-        async with JobPayment(server.job, client, signer, interval_s=INTERVAL_S) as payment:
+        job = replace(server.job, price_wei=price_wei)
+        async with JobPayment(job, client, signer, interval_s=INTERVAL_S) as payment:
             yield server, payment
     finally:
         await client.close()
@@ -133,6 +134,16 @@ async def test_the_state_goes_from_payment_to_payment() -> None:
     assert payment.paid_wei >= 70
 
 
+async def test_no_more_is_paid_than_the_plan_counted() -> None:
+    """A job that lasts longer than it may ends unpaid, so that the limit on prices holds."""
+    async with payee(price_wei=71) as (server, payment):
+        await payment.send(server.ask)
+        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "payment"], "the last one")
+        assert server.paid, "it was paid as long as it might be"
+        assert payment.paid_wei == 71
+        assert payment.problem_code == ""
+
+
 async def test_nothing_due_is_asked_again() -> None:
     """482 means that the last payment still lasts; the state stays as it was."""
     async with payee(signer_codes=[200, 482, 482]) as (server, payment):
@@ -151,7 +162,7 @@ async def test_nothing_due_is_asked_again() -> None:
         ({"payment_codes": [409]}, "signer_fault"),
     ],
 )
-async def test_what_stands_against_a_further_payment_is_kept(codes: dict[str, list[int]], problem: str) -> None:
+async def test_what_stands_against_a_further_payment_is_kept(codes: dict[str, Any], problem: str) -> None:
     """The job then ends without a payment; whoever judges it knows that the orchestrator is not at fault."""
     async with payee(**codes) as (server, payment):
         await payment.send(server.ask)
