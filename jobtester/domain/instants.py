@@ -30,7 +30,7 @@ def _read(text: str, now: float) -> float | None:
             return float(text)
         if text[-1] in "smhd":
             return now - parse_duration(text.removeprefix("-"))
-        parsed = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text.removesuffix(" UTC"))  # as pages and commands print it
         return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

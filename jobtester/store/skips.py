@@ -42,6 +42,12 @@ _SELECT_NEWEST_TICK = (
     "SELECT max(started_at) FROM ticks WHERE started_at < ? AND state IN ('running', 'finished', 'suspect')"
 )
 _SELECT_CURRENT = f"{_SELECT} WHERE until >= ? {_ORDER}"
+_CURRENT_AFTER = """
+    WHERE until >= :newest AND orchestrator IN (
+        SELECT DISTINCT orchestrator FROM skips
+        WHERE until >= :newest AND orchestrator > :after AND :pipeline IN ('', pipeline) ORDER BY 1 LIMIT :limit
+    ) AND :pipeline IN ('', pipeline) ORDER BY orchestrator, service_uri, pipeline, model, kind, reason
+"""
 _SELECT_CURRENT_OF_ONE = f"{_SELECT} WHERE orchestrator = ? AND until >= ? {_ORDER}"
 _EXTEND = """
     UPDATE skips SET until = ?, note = ?
@@ -85,6 +91,16 @@ class Skips:
             else:
                 rows = db.execute(_SELECT_CURRENT, (newest, limit))
             return [SkipRow(*row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def current_after(self, after: str, limit: int, pipeline: str = "") -> list[SkipRow]:
+        """Return what the newest tick skipped of at most `limit` orchestrators with addresses after one, by address."""
+
+        def work(db: sqlite3.Connection) -> list[SkipRow]:
+            newest = db.execute(_SELECT_NEWEST_TICK, (1e18,)).fetchone()[0]
+            values = {"newest": newest, "after": after, "limit": limit, "pipeline": pipeline}
+            return [] if newest is None else [SkipRow(*row) for row in db.execute(_SELECT + _CURRENT_AFTER, values)]
 
         return await self._database.read(work)
 

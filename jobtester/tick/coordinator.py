@@ -15,7 +15,7 @@ import structlog
 from jobtester.checks.checker import AnswerChecker
 from jobtester.domain.jobs import PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
-from jobtester.domain.plan import Plan
+from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
 from jobtester.gateway.connection_probe import ConnectionProbe
@@ -108,7 +108,8 @@ class TickCoordinator:
             finally:
                 finished_at = self.clock()
             with crashes.unit("tick", tick=tick):
-                await self._record_end(replace(report, state=state, problem=problem, finished_at=finished_at))
+                ended = replace(report, state=state, problem=problem, finished_at=finished_at)
+                await self._record_end(ended, self.progress.late_skips)
         finally:
             # Only now does the tick count as over: by then its end is recorded.
             report.state, report.problem, report.finished_at = state, problem, finished_at
@@ -245,9 +246,11 @@ class TickCoordinator:
             return "aborted"
         return "suspect" if is_suspect else "finished"
 
-    async def _record_end(self, report: TickReport) -> None:
+    async def _record_end(self, report: TickReport, late_skips: Sequence[Skip]) -> None:
         assert report.finished_at is not None
         try:
+            if late_skips:
+                await self.planner.skips.record(late_skips, report.started_at)
             await self.ticks.finish(report.tick, report.state, report.finished_at, report.as_json())
         except StoreError as error:
             log.error("tick_end_not_recorded", tick=report.tick, problem=str(error))

@@ -48,6 +48,7 @@ class TickProgress:
     observers: tuple[TickObserver, ...] = ()
     in_flight: dict[str, tuple[Job, str, float]] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
+    late_skips: list[Skip] = field(default_factory=list)  # of planned jobs
 
     def on_planned(self, plan: Plan) -> None:
         """Count what is planned and what is skipped."""
@@ -101,6 +102,7 @@ class TickProgress:
     def on_skipped(self, skip: Skip) -> None:
         """Count a planned job that will not be sent."""
         self.report.add_skips([skip])
+        self.late_skips.append(skip)
         self.metrics.skipped.labels(skip.reason).inc()
         for observer in self.observers:
             observer.on_skipped(skip)

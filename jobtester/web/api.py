@@ -90,13 +90,14 @@ async def get_status(request: web.Request) -> web.Response:
 
 @api.get_list("/api/orchestrators", OrchestratorPageSchema, OrchestratorPageParams)
 async def list_orchestrators(request: web.Request, params: OrchestratorPageParams) -> web.Response:
-    """Return orchestrators with their capabilities and newest results, by address."""
-    # One more than asked for: whether it is there tells `_page` whether another page follows.
-    rows = await request.app[CONTEXT].stores.queries.capabilities(
-        after=params.cursor, limit=params.limit + 1, pipeline=params.pipeline, recent=_RECENT
-    )
-    runners = await request.app[CONTEXT].stores.live_runners.read()
-    items = OrchestratorSchema.read_groups(rows, runners)
+    """Return orchestrators with their capabilities and newest results, and what is not tested, by address."""
+    stores = request.app[CONTEXT].stores
+    # One more than asked for: whether it is there tells `_build_page` whether another page follows. Each list has the
+    # first addresses of its kind, so the first of both together are complete.
+    limit = params.limit + 1
+    rows = await stores.queries.capabilities(after=params.cursor, limit=limit, pipeline=params.pipeline, recent=_RECENT)
+    skips = await stores.skips.current_after(params.cursor, limit, params.pipeline)
+    items = OrchestratorSchema.read_groups(rows, await stores.live_runners.read(), skips)[:limit]
     return await _build_page(items, params.limit, lambda item: str(item["orchestrator"]), lambda item: item)
 
 
@@ -104,7 +105,7 @@ async def list_orchestrators(request: web.Request, params: OrchestratorPageParam
     "/api/orchestrators/{address}",
     OrchestratorSchema,
     path_parameter="Ethereum address, in any case",
-    missing="the orchestrator has no recorded result and no live runner",
+    missing="the orchestrator has no recorded result and no live runner, and was not skipped",
 )
 async def get_orchestrator(request: web.Request) -> web.Response:
     """Return one orchestrator with the history of each capability."""
@@ -114,9 +115,10 @@ async def get_orchestrator(request: web.Request) -> web.Response:
         raise QueryError(f"address: {error}") from error
     stores = request.app[CONTEXT].stores
     rows, runners = await stores.queries.matrix(address, recent=_MAX_RECENT), await stores.live_runners.read(address)
-    if not rows and not runners:
-        raise web.HTTPNotFound(text="this orchestrator has no recorded result and no live runner")
-    return _build_response(orjson.dumps(OrchestratorSchema.read_one(address, rows, runners)))
+    skips = await stores.skips.current(address)
+    if not rows and not runners and not skips:
+        raise web.HTTPNotFound(text="this orchestrator has no recorded result and no live runner, and was not skipped")
+    return _build_response(orjson.dumps(OrchestratorSchema.read_one(address, rows, runners, skips)))
 
 
 @api.get_list("/api/results", ResultPageSchema, ResultPageParams)

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from jobtester import __version__
+from jobtester.web.access import Access, find_access
 from jobtester.web.query_params import QueryParams
 from jobtester.web.schemas import AcceptedSchema, ErrorSchema, Schema
 
@@ -91,9 +92,7 @@ class ApiRoutes:
             },
             "paths": paths,
             "components": {
-                "securitySchemes": {
-                    "admin": {"type": "http", "scheme": "bearer", "description": "server.admin_token of config.toml"}
-                },
+                "securitySchemes": _SECURITY,
                 "schemas": schemas["$defs"],
             },
         }
@@ -117,12 +116,17 @@ def _describe_get(name: str, summary: str, operation: Operation) -> dict[str, An
         "200": _describe_response("the requested data", operation.response),
         "400": _describe_response("a parameter cannot be used", ErrorSchema),
     }
+    is_for_readers = find_access("GET", operation.path) is Access.READER
+    if is_for_readers:
+        responses["401"] = _describe_response("the read token is missing or wrong, where one is set", ErrorSchema)
     if operation.missing:
         responses["404"] = _describe_response(operation.missing, ErrorSchema)
     return {
         "operationId": name,
         "summary": summary,
         "parameters": parameters,
+        # The empty one: without server.read_token everybody may read.
+        "security": [{}, {"reader": []}, {"password": []}] if is_for_readers else [],
         "responses": responses,
     }
 
@@ -132,6 +136,15 @@ def _describe_response(description: str, model: type[Schema]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": reference}}}
 
 
+_SECURITY = {
+    "admin": {"type": "http", "scheme": "bearer", "description": "server.admin_token of config.toml"},
+    "reader": {"type": "http", "scheme": "bearer", "description": "server.read_token of config.toml, if it is set"},
+    "password": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "server.read_token as the password of any user name",
+    },
+}
 # The two POST routes are described by hand: their bodies are not ours to model. What another tester posts is checked
 # as the Leaderboard does, and starting a tick takes no body.
 _START_TICK = {

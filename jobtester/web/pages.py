@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -71,6 +72,7 @@ async def show_overview(request: web.Request) -> web.Response:
         "overview.html",
         {"progress": live.progress or stored, "next_tick_at": live.next_tick_at, "peers": context.health.peers(),
          "overview": overview, "rows": overview.rows[first : first + _ROWS], "first": first, "query": query,
+         "pauses": [pause for pause in context.settings().pause if pause.is_active(datetime.now(UTC))],
          "skip_reasons": SKIP_REASONS, "states": STATES, "ticks": ticks, "is_empty": not capabilities and not skips,
          "more": f"?{urlencode({name: value for name, value in more.items() if value})}#matrix"
          if len(overview.rows) > first + _ROWS else ""},

@@ -17,6 +17,7 @@ from jobtester.errors import ConfigError
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.scenario import GatewaySpec
 from jobtester.web.access import ROUTES
+from jobtester.web.api import api as api_routes
 from jobtester.web.app import build_app
 from jobtester.web.context import WebContext
 from tests.harness.simulated import SimulatedTester, simulated_tester
@@ -74,6 +75,15 @@ async def test_every_route_but_those_that_others_need_asks_for_the_token(tmp_pat
         # POST /api/ticks refuses for want of its own token, which the read token is not.
         assert await status(tester, "/api/ticks", "POST", Authorization=f"Bearer {TOKEN}") == 401
         assert await status(tester, "/api/ticks", "POST", Authorization="Bearer admin") == 202
+
+
+def test_the_document_says_where_a_token_is_needed() -> None:
+    """Each route for readers has its 401 and both ways to pass the token; nothing else asks for that token."""
+    for path, methods in api_routes.document()["paths"].items():
+        for method, operation in methods.items():
+            is_for_readers = (method.upper(), path) not in ROUTES
+            assert ("401" in operation["responses"]) is (is_for_readers or path == "/api/ticks"), path
+            assert ({"reader": []} in operation.get("security", [])) is is_for_readers, path
 
 
 async def test_the_token_is_taken_as_a_bearer_and_as_a_password(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 
+from jobtester.domain.orchestrators import Capability
+from jobtester.domain.plan import Skip
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.scenario import GatewaySpec
 from jobtester.store.database import Database
@@ -185,6 +187,33 @@ async def test_filters_select_by_each_field(tmp_path: Any) -> None:
         capabilities = [row for orchestrator in filtered["items"] for row in orchestrator["capabilities"]]
         assert {row["pipeline"] for row in capabilities} == {"llm"}
         assert (await api.ask("/api/orchestrators?pipeline=none"))["items"] == []
+
+
+async def test_what_is_only_skipped_is_listed_with_the_reason(tmp_path: Any) -> None:
+    """Orchestrators without a result stand among the others, by address and page by page, as each alone shows them."""
+    async with api_client(tmp_path) as (tester, api):
+        tested = {item["orchestrator"] for item in (await api.ask("/api/orchestrators"))["items"]}
+        addresses = [f"0x{number:040x}" for number in (0, 1)] + ["0x" + "f" * 40]
+        capability = Capability("upscale", "m")
+        skips = [
+            Skip(addresses[0], "https://a.example:8935", "", "", "excluded"),
+            Skip(addresses[1], "https://b.example:8935", "upscale", "m", "paused", capability, note="moved"),
+            Skip(addresses[2], "https://c.example:8935", "upscale", "m", "disabled", capability),
+        ]
+        await tester.daemon.coordinator.planner.skips.record(skips, tester.daemon.coordinator.reports[-1].started_at)
+        items = (await api.ask("/api/orchestrators"))["items"]
+        assert [item["orchestrator"] for item in items] == sorted({*tested, *addresses})
+        only = {item["orchestrator"]: item for item in items if not item["capabilities"]}
+        assert {address: item["skipped"][0]["reason"] for address, item in only.items()} == dict(
+            zip(addresses, ("excluded", "paused", "disabled"), strict=True)
+        )
+        assert only[addresses[1]]["skipped"][0]["note"] == "moved"
+        for limit in (1, 2, 500):
+            pages = await api.pages(f"/api/orchestrators?limit={limit}")
+            assert [item for page in pages for item in page] == items
+        assert await api.ask(f"/api/orchestrators/{addresses[0]}") == only[addresses[0]]
+        of_pipeline = (await api.ask("/api/orchestrators?pipeline=upscale"))["items"]
+        assert [item["orchestrator"] for item in of_pipeline] == addresses[1:]
 
 
 REFUSED = [

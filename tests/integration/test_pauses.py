@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,23 @@ from jobtester.simulator.scenario import GatewaySpec
 from tests.harness.simulated import config_tables, simulated_tester
 
 SCENARIO = generate(seed=1, orchestrators=3, pipelines=("llm",), latency_s=(0.0, 0.01), gateways=(GatewaySpec("one"),))
+
+
+async def test_the_overview_says_what_is_paused(tmp_path: Path) -> None:
+    """While a window is open, with how many orchestrators, until when and why; other windows are not shown."""
+    windows = [
+        {"from": "2020-01-01", "until": "2120-01-01", "orchestrators": [SCENARIO.orchestrators[0].address],
+         "reason": "moved <to> Oslo"},
+        {"from": "2020-01-01", "reason": "the gateway is replaced"},
+        {"until": "2020-01-01", "reason": "long ago"},
+    ]  # fmt: skip
+    async with simulated_tester(SCENARIO, tmp_path, pause=windows) as tester, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{tester.daemon.port}/") as answer:
+            banners = re.findall(r'<p class="banner" role="note">(Paused.*?)</p>', await answer.text())
+        assert [re.sub("<.*?>", "", banner) for banner in banners] == [
+            "Paused, 1 orchestrator, until 2120-01-01 00:00:00 UTC: moved &lt;to&gt; Oslo",
+            "Paused, all orchestrators: the gateway is replaced",
+        ]
 
 
 async def test_a_paused_orchestrator_gets_no_job_until_the_window_is_removed(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ async def test_a_job_that_waits_for_its_lease_is_skipped(tmp_path: Path) -> None
         assert took_s < 30, "it waited for the lease"
         assert len(await tester.results()) == 1
         assert (report.state, dict(report.skipped)) == ("aborted", {"stopped": 2})
+        stored = await tester.daemon.coordinator.planner.skips.at(report.started_at)
+        assert [(skip.model, skip.reason) for skip in stored] == [("m", "stopped")] * 2, "the pages show who"
         assert len(tester.network.logged_jobs) <= 1
 
 

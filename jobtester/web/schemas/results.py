@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import groupby
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import Field
 
@@ -15,6 +14,7 @@ from jobtester.domain.runner_status import STATES, RunnerStatus
 from jobtester.domain.units import format_wei
 from jobtester.store.queries import CapabilityRow
 from jobtester.store.results import ResultRow
+from jobtester.store.skips import SkipRow
 from jobtester.web.schemas.base import (
     Address,
     Count,
@@ -32,6 +32,14 @@ ReasonText = Annotated[
     str,
     Field(description=f"one of {', '.join(REASONS)}; check:* stands for check:<name>, and any HTTP status"),
 ]
+
+
+class _HasOrchestrator(Protocol):
+    @property
+    def orchestrator(self) -> str: ...
+
+
+_RowT = TypeVar("_RowT", bound=_HasOrchestrator)
 
 
 class NoteSchema(Schema):
@@ -161,31 +169,52 @@ class LiveRunnerSchema(RunnerSchema):
         return super().read_fields(row) | {"price_wei": format_wei(row.price_wei)}
 
 
+class LastingSkipSchema(Schema):
+    """A capability that the newest tick skipped; `pipeline` and `model` are empty for the whole orchestrator."""
+
+    service_uri: str
+    pipeline: str
+    model: str
+    kind: KindText
+    reason: str
+    note: str = Field(description="the reason of the [[pause]] table, for `paused`")
+    since: Instant = Field(description="the start of the first tick in a row that skipped it")
+
+
 class OrchestratorSchema(Schema):
-    """An orchestrator with its capabilities that have results, and the live runners that it has listed."""
+    """An orchestrator with its capabilities that have results, its listed live runners, and what is not tested."""
 
     orchestrator: Address
     capabilities: list[CapabilitySchema]
     live_runners: list[LiveRunnerSchema]
+    skipped: list[LastingSkipSchema]
 
     @classmethod
-    def read_groups(cls, rows: Iterable[CapabilityRow], runners: Iterable[RunnerStatus] = ()) -> list[dict[str, Any]]:
-        """Return one orchestrator's fields after the other, of capabilities that are sorted by orchestrator."""
-        listed: dict[str, list[RunnerStatus]] = {}
-        for status in runners:
-            listed.setdefault(status.orchestrator, []).append(status)
+    def read_groups(
+        cls, rows: Iterable[CapabilityRow], runners: Iterable[RunnerStatus] = (), skips: Iterable[SkipRow] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the fields of each orchestrator that has a result or is skipped, by address."""
+        tested, listed = _group_by_orchestrator(rows), _group_by_orchestrator(runners)
+        skipped = _group_by_orchestrator(skips)
         return [
-            cls.read_one(address, group, listed.get(address, ()))
-            for address, group in groupby(rows, key=lambda row: row.orchestrator)
+            cls.read_one(address, tested.get(address, ()), listed.get(address, ()), skipped.get(address, ()))
+            for address in sorted(tested.keys() | skipped.keys())
         ]
 
     @classmethod
-    def read_one(cls, address: str, rows: Iterable[CapabilityRow], runners: Iterable[RunnerStatus]) -> dict[str, Any]:
+    def read_one(
+        cls,
+        address: str,
+        rows: Iterable[CapabilityRow],
+        runners: Iterable[RunnerStatus],
+        skips: Iterable[SkipRow] = (),
+    ) -> dict[str, Any]:
         """Return the fields of one orchestrator."""
         return {
             "orchestrator": address,
             "capabilities": [CapabilitySchema.read_fields(row) for row in rows],
             "live_runners": [LiveRunnerSchema.read_fields(status) for status in runners],
+            "skipped": [LastingSkipSchema.read_fields(row) for row in skips],
         }
 
     @classmethod
@@ -196,6 +225,13 @@ class OrchestratorSchema(Schema):
 
 class OrchestratorPageSchema(PageSchema[OrchestratorSchema]):
     """A page of orchestrators."""
+
+
+def _group_by_orchestrator(rows: Iterable[_RowT]) -> dict[str, list[_RowT]]:
+    groups: dict[str, list[_RowT]] = {}
+    for row in rows:
+        groups.setdefault(row.orchestrator, []).append(row)
+    return groups
 
 
 def explain_reason(code: str, outcome: str) -> Reason:
