@@ -10,6 +10,8 @@ from jobtester.domain.video_judgement import VideoBar, judge_own_frames, judge_v
 from jobtester.domain.video_measures import VideoMeasures
 
 _MAY_BE_OWN_LINE = ("no_frames", "stream_ended", "timeout", "check:gap")
+_MAY_BE_OWN_DECODER = ("no_frames", "timeout", "check:gap", "check:frame_rate", "check:frozen")
+_MAX_BEHIND_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class RunnerStreamRun:
     `ended_early_s` is when one of its channels ended although the input went on, in seconds from the call of the app;
     `end_message` says how. `output_problem` is why the output is no video that can be judged, `tester_problem` what
     failed in the tester itself. `payment_problem` stands where the tester did not go on paying, None if it did.
+    `decoder_behind_s` is how long the tester's decoder kept the output waiting at most.
     """
 
     ended_early_s: float | None = None
@@ -26,6 +29,7 @@ class RunnerStreamRun:
     output_problem: str = ""
     tester_problem: str = ""
     payment_problem: Verdict | None = None
+    decoder_behind_s: float = 0.0
 
 
 def judge_runner_stream(
@@ -48,6 +52,9 @@ def judge_runner_stream(
         return verdict
     if run.payment_problem is not None:  # an orchestrator ends what is not paid for
         return run.payment_problem
+    if run.decoder_behind_s > _MAX_BEHIND_S and verdict.code in _MAY_BE_OWN_DECODER:
+        line = f"The tester's own decoder was {run.decoder_behind_s:.1f} s behind. {verdict.message}"
+        return Verdict.from_code("tester_fault", line)
     if run.ended_early_s is not None and run.end_message:
         verdict = replace(verdict, message=f"{verdict.message} {run.end_message}")
     if connection is not None and connection.state is ConnectionState.UNKNOWN:

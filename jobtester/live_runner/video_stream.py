@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -84,11 +85,25 @@ class RunnerStreamPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputChannel:
+    """What was read of the output's channel. `end` says why it came to its end, None if the tester ended it.
+
+    `longest_feed_s` is how long the tester's own decoder kept it waiting at most.
+    """
+
+    end: ChannelEnd | None = None
+    received_bytes: int = 0
+    empty_segments: int = 0
+    gaps: Sequence[Gap] = ()
+    longest_feed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerStreamRecording:
     """All that was seen of a stream; times are monotonic.
 
-    `written` and `read` say why the two channels came to their ends, None if the tester ended them.
-    `ended_early_at` is when one of them ended before its time. `input_problem` is what failed in the tester itself.
+    `written` says why the input's channel came to its end, None if the tester ended it. `ended_early_at` is when one of
+    the two ended before its time. `input_problem` is what failed in the tester itself.
     """
 
     started: float
@@ -96,10 +111,7 @@ class RunnerStreamRecording:
     sent: SentFrames
     decoded: DecodedVideo
     written: ChannelEnd | None
-    read: ChannelEnd | None
-    gaps: Sequence[Gap] = ()
-    received_bytes: int = 0
-    empty_segments: int = 0
+    output: OutputChannel
     dropped_segments: Sequence[int] = ()
     ended_early_at: float | None = None
     input_problem: str = ""
@@ -120,6 +132,7 @@ class RunnerStream:
         # The output has no segment before its input has one: nothing is missed by starting with the very first.
         self._reader = ChannelReader(open_request, channels.output_url, 0, ReaderLimits(max_s=plan.longest_s))
         self._problem = ""
+        self._longest_feed_s = 0.0
 
     async def run(self) -> RunnerStreamRecording:
         """Run the stream to its end. Never raises for what the network does."""
@@ -151,10 +164,13 @@ class RunnerStream:
                 sent=sent,
                 decoded=await decoder.finish(),
                 written=self._writer.end,
-                read=self._reader.end,
-                gaps=tuple(self._reader.gaps),
-                received_bytes=self._reader.received,
-                empty_segments=self._reader.empty,
+                output=OutputChannel(
+                    end=self._reader.end,
+                    received_bytes=self._reader.received,
+                    empty_segments=self._reader.empty,
+                    gaps=tuple(self._reader.gaps),
+                    longest_feed_s=self._longest_feed_s,
+                ),
                 dropped_segments=tuple(self._writer.dropped),
                 ended_early_at=ended_early_at,
                 input_problem=self._problem,
@@ -195,4 +211,6 @@ class RunnerStream:
     async def _read(self, decoder: VideoDecoder) -> None:
         async with self._reader as reader:
             async for piece in reader:
+                began = time.monotonic()
                 await decoder.feed(piece.data, piece.arrived)
+                self._longest_feed_s = max(self._longest_feed_s, time.monotonic() - began)

@@ -62,9 +62,10 @@ class RunnerVideo:
             ended_early_s=ended_early_s,
             end_message=_describe_end(recording),
             # Of a stream without a byte there is nothing to say but that no frame came.
-            output_problem=received.find_problem() if recording.received_bytes else "",
+            output_problem=received.find_problem() if recording.output.received_bytes else "",
             tester_problem=recording.input_problem or received.find_decoder_problem(),
             payment_problem=payment_problem,
+            decoder_behind_s=recording.output.longest_feed_s,
         )
         bar = make_bar(self.rules, job.timeout_s)
         verdict, line = judge_runner_stream(run, video, bar), ""
@@ -91,6 +92,6 @@ def has_answer(call: Exchange) -> bool:
 
 def _describe_end(recording: RunnerStreamRecording) -> str:
     """Return how the channels ended, by the other side or by a broken connection."""
-    ends = (("input", recording.written), ("output", recording.read))
+    ends = (("input", recording.written), ("output", recording.output.end))
     lines = [f"{name}: {end.message}" for name, end in ends if end is not None and end.code != "finished"]
     return f"Channels: {'; '.join(lines)}." if lines else ""

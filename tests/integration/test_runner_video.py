@@ -42,9 +42,9 @@ async def test_a_stream_that_passes() -> None:
     recording = await _run()
     assert [frame.mark for frame in recording.decoded.frames] == sorted(recording.sent.times)
     assert recording.written is not None
-    assert recording.read is not None
-    assert (recording.written.code, recording.read.code) == ("finished", "closed")
-    assert (recording.ended_early_at, recording.gaps, recording.dropped_segments) == (None, (), ())
+    assert recording.output.end is not None
+    assert (recording.written.code, recording.output.end.code) == ("finished", "closed")
+    assert (recording.ended_early_at, recording.output.gaps, recording.dropped_segments) == (None, (), ())
     assert recording.first_frame_at is not None
     watched_s = recording.watched_until - recording.first_frame_at
     assert PLAN.duration_s <= watched_s < PLAN.duration_s + 0.5
@@ -58,7 +58,7 @@ async def test_a_stream_without_output(fault: str) -> None:
     assert recording.first_frame_at is None
     assert recording.ended_early_at is None
     assert PLAN.start_limit_s <= recording.watched_until - recording.started < PLAN.start_limit_s + 0.5
-    assert (recording.empty_segments >= 2) == (fault == "video_empty_segments")
+    assert (recording.output.empty_segments >= 2) == (fault == "video_empty_segments")
 
 
 async def test_a_stream_that_stalls() -> None:
@@ -66,7 +66,7 @@ async def test_a_stream_that_stalls() -> None:
     recording = await _run("video_dies")
     assert recording.decoded.frames[-1].arrived < recording.watched_until - 1.0
     assert recording.ended_early_at is None
-    assert recording.read is None or recording.read.code == "limit"
+    assert recording.output.end is None or recording.output.end.code == "limit"
 
 
 async def test_a_stream_that_ends_early() -> None:
@@ -75,7 +75,7 @@ async def test_a_stream_that_ends_early() -> None:
     assert recording.ended_early_at is not None
     assert recording.first_frame_at is not None
     assert recording.ended_early_at < recording.first_frame_at + PLAN.duration_s - 1.0
-    assert "closed" in {end.code for end in (recording.written, recording.read) if end is not None}
+    assert "closed" in {end.code for end in (recording.written, recording.output.end) if end is not None}
 
 
 @pytest.mark.parametrize("fault", ["", "video_black", "video_empty_segments"])

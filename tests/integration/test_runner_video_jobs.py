@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,9 @@ FAULTS = {
     "session_lost": ("app_gone", "failed"),
     "session_conflict": ("session_conflict", "failed"),
 }
+# How a stream, or the call of its app, ends with its session or its orchestrator.
+BREAKS = {"stream_ended", "no_frames", "app_gone", "app_cut_short", "unreachable", "check:gap"}
+STREAM_TASKS = {"video to a live runner", "video of a live runner", "payment", "first frame"}
 MAX_ATTEMPTS = 4
 # What a machine that is busy with other tests may add; the honest figure is in `make bench`.
 FIRST_FRAME_ERROR_S = 0.15
@@ -97,8 +101,7 @@ async def assert_nothing_left(tester: SimulatedTester) -> None:
             assert not runner.sessions
             assert not runner.in_flight
     assert await RunnerSessions(tester.daemon.database).open_sessions() == []
-    names = {task.get_name() for task in asyncio.all_tasks()}
-    assert not names & {"video to a live runner", "video of a live runner", "payment", "first frame"}
+    assert not {task.get_name() for task in asyncio.all_tasks()} & STREAM_TASKS
 
 
 async def test_the_result_is_what_the_frames_say(tmp_path: Path) -> None:
@@ -180,3 +183,41 @@ async def test_a_session_that_is_too_short_for_the_stream_is_the_testers_fault(t
         assert (row.reason, row.outcome) == ("tester_fault", "unscored")
         assert "live_runner.max_session" in row.message
         await assert_nothing_left(tester)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_breaks_at_random_moments_are_charged_to_the_right_side(tmp_path: Path) -> None:
+    """Sessions are lost, and orchestrators go down or start anew: the stream says so, and nothing is left of it."""
+    moments = random.Random(23)
+    nodes = [video_node(number) for number in range(1, 13)]
+    async with video_tester(*nodes, folder=tmp_path, live_runner={"streams": 3}, video={"duration": "3s"}) as tester:
+        running = asyncio.create_task(tester.tick())
+        ports = tester.network.service_ports
+        broken: dict[str, str] = {}
+
+        async def break_off(place: int, way: str) -> None:
+            port = ports[place]
+            await until(lambda: running.done() or port.runners[0].sessions, "its session is reserved", timeout_s=100)
+            await asyncio.wait([running], timeout=moments.uniform(0, 2))
+            broken[port.node.spec.address] = way
+            match way:
+                case "lose":
+                    port.runners[0].set_healthy(False)
+                case "down" | "restart":
+                    port.node.restart(down=way == "down")
+
+        ways = ("nothing", "lose", "down", "restart") * 3
+        await asyncio.gather(*(break_off(place, way) for place, way in enumerate(ways)), running)
+        rows = await tester.results()
+        assert len(rows) == len(nodes)
+        for row in rows:
+            if OWN_FRAMES_LATE in row.message:
+                continue
+            if broken[row.orchestrator] == "nothing":
+                assert row.reason == "ok", row.message
+            else:
+                assert row.reason in BREAKS, row.message
+                assert row.outcome == "failed"
+        assert not {task.get_name() for task in asyncio.all_tasks()} & STREAM_TASKS
+        assert not [runner for port in ports for runner in port.runners if runner.sessions]

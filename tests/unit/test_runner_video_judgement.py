@@ -59,6 +59,10 @@ UNPAID = Verdict.from_code("signer_fault", "The signer is gone.")
         (replace(RUN, tester_problem="the encoder failed"), NOTHING, THERE, "tester_fault"),
         (replace(ENDED, payment_problem=UNPAID), GOOD, THERE, "signer_fault"),
         (replace(RUN, payment_problem=UNPAID), GOOD, None, "ok"),
+        (replace(RUN, decoder_behind_s=1.1), NOTHING, THERE, "tester_fault"),
+        (replace(RUN, decoder_behind_s=0.9), NOTHING, THERE, "no_frames"),
+        (replace(RUN, decoder_behind_s=1.1), GOOD, None, "ok"),
+        (replace(ENDED, decoder_behind_s=1.1), GOOD, THERE, "stream_ended"),
     ],
 )
 def test_each_stream_has_one_reason(
