@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import get_args, get_origin
 
-import orjson
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobtester.checks.registry import CHECK_TYPES
 from jobtester.domain.plan import SKIP_REASONS
 from jobtester.domain.reasons import Outcome, all_reasons
-from jobtester.domain.units import format_duration
-from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import load_catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.pipelines.video_rules import VideoRules
-from jobtester.settings import types
 from jobtester.settings.live_sections import LiveRunnerPaymentSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import StaticCapability, StaticOrchestrator
-from tools.documentation_examples import example_requests, example_stats, join_alike
+from tools.documentation_examples import example_requests, example_stats
+from tools.documentation_pipelines import checks, pipeline_inputs, pipelines
+from tools.documentation_values import default_text, join_lines, table, type_name, written
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
@@ -150,7 +144,7 @@ def video_keys() -> str:
 def _keys(prefix: str, fields: Mapping[str, FieldInfo]) -> str:
     rows = []
     for name, info in fields.items():
-        kind, default = _type(info.annotation, info), _default(info)
+        kind, default = type_name(info.annotation, info), default_text(info)
         rows.append(
             (f"`{name}`", kind, default, _example(prefix + name, kind, default), _sentence(info.description or ""))
         )
@@ -190,101 +184,6 @@ def _is_list(info: FieldInfo) -> bool:
     return get_origin(info.annotation) is list
 
 
-_KINDS: Mapping[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text", Any: "anything"}
-
-
-def _type(annotation: Any, info: FieldInfo | None = None) -> str:
-    """Return in plain words what may be written."""
-    alias = _alias(info) if info is not None else ""
-    if alias:
-        return alias
-    named = next((name for name, known in _ALIASES.items() if annotation == known), "")
-    if named:
-        return _NAMES[named]
-    origin, inner = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
-    if annotation is SecretStr:
-        return "secret"
-    if origin is Literal:
-        return " or ".join(f"`{part}`" for part in inner)
-    if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_type(part) for part in inner))
-    if origin is list or origin is tuple:
-        inside = _type(inner[0])
-        return "list of tables" if inside == "table" else f"list of {_plural(inside)}"
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return "table"
-    if hasattr(annotation, "__metadata__"):
-        return _type(annotation.__origin__)
-    return _KINDS.get(annotation, str(annotation))
-
-
-_ALIASES = {
-    name: getattr(types, name)
-    for name in (
-        "Duration",
-        "PositiveDuration",
-        "Size",
-        "Wei",
-        "WebAddress",
-        "SecretAddress",
-        "Cron",
-        "Timezone",
-        "Instant",
-    )
-}
-_NAMES = {
-    "Instant": "date and time",
-    "Duration": "duration",
-    "PositiveDuration": "duration",
-    "Size": "size",
-    "Wei": "amount",
-    "WebAddress": "address",
-    "SecretAddress": "secret address",
-    "Cron": "cron expression",
-    "Timezone": "timezone",
-}
-_READERS: Mapping[Any, str] = {
-    alias.__metadata__[0]: _NAMES[name] for name, alias in _ALIASES.items() if name != "PositiveDuration"
-}
-
-
-def _alias(info: FieldInfo) -> str:
-    """Return the name of the kind of value, where one of `values` is the field's own type."""
-    return next((_READERS[annotation] for annotation in info.metadata if annotation in _READERS), "")
-
-
-def _plural(word: str) -> str:
-    return {"text": "texts", "table": "tables", "integer": "integers"}.get(word, word)
-
-
-def _default(info: FieldInfo) -> str:
-    """Return the default as it would be written, a dash for none."""
-    if info.is_required():
-        return "required"
-    value = info.get_default(call_default_factory=True)
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, float) and _type(info.annotation, info) != "number":
-        value = format_duration(value)
-    return f"`{written(value)}`"
-
-
-def written(value: object) -> str:
-    """Write a value as TOML does, in one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{_toml_key(str(key))} = {written(item)}" for key, item in value.items())
-        return f"{{ {inside} }}" if inside else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(written(item) for item in value)}]"
-    return orjson.dumps(value).decode()
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else written(key)
-
-
 def reasons() -> str:
     """Return the table of reason codes, the outcomes in order."""
     parts = []
@@ -301,71 +200,6 @@ def reasons() -> str:
 def skips() -> str:
     """Return the reasons for which a capability is not tested."""
     return table(("reason", "why"), [(f"`{code}`", _sentence(text)) for code, text in SKIP_REASONS.items()])
-
-
-def pipelines() -> str:
-    """Return the built-in pipelines: where they go, what they send, within which time."""
-    rows = []
-    for slug, definition in _builtin().items():
-        rows.append(
-            (
-                f"`{slug}`",
-                definition.name,
-                f"`{definition.uri}`",
-                _request_kind(definition),
-                ", ".join(f"`{field}` = `{file}`" for field, file in definition.files.items()) or "–",
-                f"{format_duration(definition.timeout_s)} / {format_duration(definition.cold_timeout_s)}",
-                ", ".join(f"`{check['check']}`" for check in definition.checks) or "any answer",
-            )
-        )
-    return table(("slug", "name at the Leaderboard", "path", "request", "assets", "limit warm / cold", "checks"), rows)
-
-
-def _request_kind(definition: PipelineDefinition) -> str:
-    form = "form data" if definition.is_multipart else "JSON" if definition.method == "POST" else definition.method
-    return f"live runner, {form}" if definition.runner else f"BYOC, {form}" if definition.byoc else form
-
-
-def pipeline_inputs() -> str:
-    """Return what each built-in pipeline sends and expects, in full."""
-    parts = []
-    for slug, definition in _builtin().items():
-        has_model_field = not definition.runner and not definition.video
-        sent = [(f"`{definition.model_field}`", "the model under test")] if has_model_field else []
-        if definition.stream is not None:
-            sent.append(("`stream`", f"`{written(definition.stream)}`"))
-        sent += [(f"`{key}`", _value(value)) for key, value in definition.parameters.items()]
-        sent += [(f"`{field}`", f"the file `{file}`") for field, file in definition.files.items()]
-        if definition.video is not None:
-            sent += [(f"`{key}`, changed to", _value(value)) for key, value in definition.video.update.items()]
-        for key in dict.fromkeys(key for variant in definition.variants for key in variant.parameters):
-            sent.append((f"`{key}`", f"one of {len(definition.variants)} variants, {_variant(definition, key)}"))
-        lines = [f"### `{slug}`\n"]
-        if definition.runner:
-            lines.append(f"For apps that match {', '.join(f'`{pattern}`' for pattern in definition.apps)}.\n")
-        if sent:
-            lines.append(table(("field", "value"), sent))
-        overrides = [(f"`{pattern}`", _overrides(model)) for pattern, model in definition.per_model.items()]
-        for patterns, changes in join_alike(overrides):
-            lines.append(f"Models that match {', '.join(patterns)}: {changes}.\n")
-        for check in definition.checks:
-            told = [f"`{key}` = `{written(value)}`" for key, value in check.items() if key != "check"]
-            lines.append(f"Check `{check['check']}`" + (f" with {', '.join(told)}" if told else "") + ".\n")
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
-
-
-def _overrides(other: Override) -> str:
-    """Return what differs for some models, in one line."""
-    parts = [f"`{key}` = `{written(value)}`" for key, value in other.parameters.items()]
-    parts += [f"`{field}` = the file `{file}`" for field, file in other.files.items()]
-    parts += [f"`video.{key}` = `{written(value)}`" for key, value in other.video.items()]
-    parts += [
-        f"check `{name}` with `{key}` = `{written(value)}`"
-        for name, expected in other.expect.items()
-        for key, value in expected.items()
-    ]
-    return ", ".join(parts)
 
 
 def modules() -> str:
@@ -388,70 +222,14 @@ def _first_line(path: Path) -> str:
     return lines[0] if lines else ""
 
 
-def _value(value: object) -> str:
-    if isinstance(value, list) and not isinstance(value[0], dict):
-        return f"one of {len(value)}, such as `{written(value[0])}`"
-    return f"`{written(value)}`"
-
-
-def _variant(definition: PipelineDefinition, key: str) -> str:
-    return f"such as `{written(definition.variants[0].parameters[key])}`"
-
-
-def checks() -> str:
-    """Return every check with its parameters, from what its module says of them."""
-    parts = []
-    for name, kind in CHECK_TYPES.items():
-        module = __import__(kind.params.__module__, fromlist=["__doc__"])
-        about = _flowing((module.__doc__ or "").split(": ", 1)[1])
-        rows = [
-            (
-                f"`{each.name.rstrip('_')}`",
-                _worth(each.default),
-            )
-            for each in fields(kind.params)
-        ]
-        parts.append(
-            f"### `{name}`\n\n{about[:1].upper()}{about[1:]}\n\n{_flowing(kind.params.__doc__ or '')}\n\n"
-            + table(("parameter", "default"), rows)
-        )
-    return "\n".join(parts)
-
-
-def _worth(default: object) -> str:
-    if default is MISSING:
-        return "required"
-    return "–" if default in (None, "", ()) else f"`{written(default)}`"
-
-
-def _builtin() -> Mapping[str, PipelineDefinition]:
-    return load_catalogue({}, Assets())
-
-
-def _flowing(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _first(model: type[BaseModel]) -> str:
-    return _flowing((model.__doc__ or "").split("\n\n")[0])
+    return join_lines((model.__doc__ or "").split("\n\n")[0])
 
 
 def _sentence(text: str) -> str:
     text = text.strip()
     text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else text + "."
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    parts = text.replace("|", "\\|").replace("\n", " ").split("`")
-    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
-    return "`".join(parts) or " "
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

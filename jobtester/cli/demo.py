@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.orchestrators import LIVE_VIDEO
 from jobtester.logs import configure_logs
-from jobtester.simulator.network import Network
+from jobtester.simulator.network import Network, Ports
 
 _BANNER = "This network is SIMULATED: every orchestrator, answer and score below is made up."
 _STAY_PORT = 7934
@@ -55,7 +56,9 @@ def demo(options: argparse.Namespace) -> int:
 
 async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
     console = make_console(stderr=options.json)
-    async with Network(load_scenario(options)) as network:
+    # A free port for what gateways ask during live video, so that two demos, or a demo and a daemon, do not meet.
+    ports = Ports({}, live_callback=_find_free_port())
+    async with Network(load_scenario(options), ports=ports) as network:
         shown = make_console(stderr=options.json, quiet=options.verbosity == "quiet")
         display = ProgressDisplay(shown, is_stopping=lambda: daemon.is_stopping)
         configuration = Configuration.from_tables(_config_tables(network, folder), origin="demo", simulated=True)
@@ -80,6 +83,11 @@ async def _run_demo(options: argparse.Namespace, folder: Path) -> int:
     console.print(f"{stored} stats stored at the simulated Leaderboard", markup=False)
     was_completed = report.state in ("finished", "suspect")
     return 0 if was_completed and report.settled + sum(report.skipped.values()) > 0 else 1
+
+
+def _find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _config_tables(network: Network, folder: Path) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "jobtester"]
 WIDTH = 100
+LIVE = """
+description = "live video, and nothing else"
+
+[[gateways]]
+name = "gateway"
+
+[[orchestrators]]
+address = "0x1000000000000000000000000000000000000001"
+service_uri = "https://127.0.0.1:0"
+models = [{ pipeline = "live-video-to-video", model = "streamdiffusion" }]
+"""
 _CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 SLOW = """
 description = "a quick orchestrator, and one whose job takes longer than anybody waits"
@@ -195,3 +207,20 @@ def test_json_is_alone_on_standard_output(slow: str) -> None:
     assert len(document["results"]) == 2
     assert "SIMULATED" not in out
     assert "stored at the simulated Leaderboard" in err
+
+
+def test_a_demo_does_not_need_the_usual_port_of_live_video(tmp_path: Path) -> None:
+    """Two demos run side by side, and a demo beside a daemon: each has a port that gateways call back."""
+    scenario = tmp_path / "live.toml"
+    scenario.write_text(LIVE, encoding="utf-8")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # where another program has it, that does as well
+            taken.bind(("127.0.0.1", 9997))
+            taken.listen()
+        command = [*COMMAND, "demo", "--json", "--scenario", str(scenario)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["pipeline"] == "live-video-to-video"
+    assert "cannot listen" not in result["message"]
+    assert result["measures"]["frames"] > 0
