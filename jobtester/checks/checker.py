@@ -14,7 +14,7 @@ from jobtester.checks.evaluation import CheckReport, CheckTask, evaluate_inline
 from jobtester.checks.preview import has_media
 from jobtester.checks.worker import Worker, WorkerLostError
 from jobtester.domain.reasons import Fault, Finding, Note
-from jobtester.domain.result_details import ReceivedFile
+from jobtester.domain.result_details import ReceivedFile, StreamDetails
 
 _MAX_INLINE_BYTES = 16 * 1024  # up to here, parsing and checking take less time than sending the answer to a worker
 # An answer with its files that is larger is not checked. It is far more than any right answer has, and bounds what
@@ -49,13 +49,14 @@ Fetch = Callable[[str], Coroutine[Any, Any, RetrievedFile]]
 class CheckedAnswer:
     """The findings on one answer. `artifact_s` is how long fetching took, None if there was nothing to fetch.
 
-    `received` is the answer's file made small, None where nothing is kept.
+    `received` is the answer's file made small, None where nothing is kept; `stream` what a live video did over time.
     """
 
     findings: tuple[Finding, ...] = ()
     artifact_s: float | None = None
     tokens: int | None = None
     received: ReceivedFile | None = None
+    stream: StreamDetails | None = None
 
     @property
     def notes(self) -> tuple[Note, ...]:

@@ -133,6 +133,8 @@ def _expectation(result: FullResultSchema) -> Iterator[Section]:
         if result.comparison.error_rate is not None:
             facts.append(("word error rate", f"{result.comparison.error_rate:.2f}"))
         yield "Words", facts, ""
+    if result.stream is not None and result.stream.states:
+        yield "Reported by the runner", [(format_duration(at_s), state) for at_s, state in result.stream.states], ""
     if result.received is not None:
         file = result.received
         facts = [("kept", f"{file.content_type}, {file.size} of {file.original_size} bytes, at {file.url}")]

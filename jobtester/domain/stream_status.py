@@ -14,7 +14,14 @@ from jobtester.domain.untrusted_text import clean_address, clean_label, clean_na
 NOBODY_AVAILABLE = "no orchestrators available"
 DEGRADED_INPUT = "DEGRADED_INPUT"
 ERROR = "ERROR"
-_STATES = ("LOADING", "OFFLINE", "ONLINE", DEGRADED_INPUT, "DEGRADED_INFERENCE", ERROR)
+STATE_WORDS = {
+    "LOADING": "it loads the model",
+    "OFFLINE": "it does not run",
+    "ONLINE": "it runs",
+    DEGRADED_INPUT: "it receives fewer than 15 frames per second",
+    "DEGRADED_INFERENCE": "it returns too few frames",
+    ERROR: "it has failed",
+}
 _MAX_CHANGES = 100  # of states and of orchestrators; a stream has a handful
 _MAX_MESSAGE_CHARS = 300
 # What the gateway calls an error at the regular end of an input, and one that comes in good streams too.
@@ -59,7 +66,7 @@ class StreamStatus:
         state = values.get("state")
         return cls(
             has_runner_event="state" in values or "inference_status" in values,
-            state=state if state in _STATES else clean_name(state)[:40],
+            state=state if isinstance(state, str) and state in STATE_WORDS else clean_name(state)[:40],
             orchestrator_url=clean_name(orchestrator.get("url")),
             orchestrator_address=clean_address(orchestrator.get("address")),
             request_id=clean_name(values.get("request_id"))[:100],

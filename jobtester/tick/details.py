@@ -30,6 +30,7 @@ def make_details(request: Request, exchange: Exchange, checked: CheckedAnswer) -
         connect_s=exchange.connect_s,
         first_byte_s=exchange.first_byte_s,
         received=checked.received,
+        stream=checked.stream,
     )
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import orjson
 
 from jobtester.domain.exchanges import Exchange
+from jobtester.domain.result_details import ReceivedFile, StreamDetails
 from jobtester.domain.stream_status import StreamTrace
 from jobtester.domain.video_judgement import VideoBar
 from jobtester.domain.video_measures import VideoMeasures
 from jobtester.domain.video_report import make_response
 from jobtester.pipelines.video_rules import VideoRules
 from jobtester.video.decoder import STREAM_PROBLEMS, DecodedVideo
+from jobtester.video.delay import delays_over_time
 from jobtester.video.frame_schedule import SentFrames
 from jobtester.video.meter import Measurement, measure_video
+from jobtester.video.stills import strip_size
 
 _EXCESSES = ("unsupported", "too_large", "too_many_frames", "too_heavy")
 
@@ -41,6 +45,23 @@ class ReceivedVideo:
             if problem is not None and problem.code in (_EXCESSES if has_frames else STREAM_PROBLEMS):
                 return problem.message
         return ""
+
+    def make_strip(self, max_bytes: int) -> ReceivedFile | None:
+        """Return a few of the received frames as one picture to keep; None without any, or if it is too large."""
+        longest = max(self.outputs, key=lambda output: len(output.frames), default=None)
+        strip = next((still for still in longest.stills if still.why == "strip"), None) if longest is not None else None
+        if longest is None or strip is None or len(strip.jpeg) > max_bytes:
+            return None
+        count = sum(still.why == "evenly" for still in longest.stills)
+        width, height = strip_size(count, longest.frames[0].width, longest.frames[0].height)
+        digest = hashlib.sha256(strip.jpeg).hexdigest()
+        return ReceivedFile("image/jpeg", strip.jpeg, digest, len(strip.jpeg), width, height)
+
+    def describe(self, started: float, trace: StreamTrace | None = None) -> StreamDetails:
+        """Return what the stream did over time, from a start in monotonic seconds."""
+        frames = [frame for output in self.outputs for frame in output.frames]
+        delays = tuple((arrived - started, delay_s) for arrived, delay_s in delays_over_time(frames, self.sent))
+        return StreamDetails(delays, trace.states if trace is not None else ())
 
     def find_decoder_problem(self) -> str:
         """Return how the tester's own decoder failed, empty if it did not."""

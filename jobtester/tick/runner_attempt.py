@@ -120,6 +120,10 @@ class RunnerAttempt:
             judged = await sent.video.judge(sent.job, self.tools.connection_probe, sent.problem)
             verdict = excuse_unlisted(judged.verdict) if is_listed_elsewhere else judged.verdict
             attribution = with_line(attribution, judged.line)
+            checked = CheckedAnswer(
+                received=judged.received.make_strip(self.tools.limits.max_kept),
+                stream=judged.received.describe(sent.video.call.sent_monotonic),
+            )
             sent = replace(sent, exchange=judged.exchange, measures={**sent.measures, **judged.measures})
         elif sent.problem is not None and exchange.ending is not Ending.ABORTED:
             verdict = excuse_unlisted(sent.problem) if is_listed_elsewhere else sent.problem

@@ -72,17 +72,18 @@ class RunnerVideo:
         if needs_own_line(verdict):
             connection = await probe.probe(job.target.service_uri, needs_tls=True)
             verdict, line = judge_runner_stream(run, video, bar, connection), connection.summary
-        return JudgedVideo(verdict, as_answer(self.exchange, video, way=_WAY), make_measures(video), line)
+        return JudgedVideo(verdict, as_answer(self.exchange, video, way=_WAY), make_measures(video), line, received)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedVideo:
-    """A verdict with what it rests on: the measures as an answer and as numbers, and a line of evidence, if any."""
+    """A verdict with what it rests on: the measures as an answer and as numbers, a line of evidence, and the frames."""
 
     verdict: Verdict
     exchange: Exchange
     measures: Mapping[str, float]
     line: str
+    received: ReceivedVideo
 
 
 def has_answer(call: Exchange) -> bool:

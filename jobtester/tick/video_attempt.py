@@ -102,8 +102,11 @@ class VideoAttempt:
         if verdict.outcome is not Outcome.PASSED and verdict.code != "out_of_pool":
             self.live_video.on_failed(peer.name, job.target)
         sent = replace(sent, exchange=as_answer(sent.exchange, video, trace, way=_WAY))
+        checked = CheckedAnswer(
+            received=received.make_strip(self.tools.limits.max_kept), stream=received.describe(recording.started, trace)
+        )
         result = self.tools.make_result(
-            sent, sent.request, peer, CheckedAnswer(), verdict, _attribute(trace, job), busy_retries=busy_retries,
+            sent, sent.request, peer, checked, verdict, _attribute(trace, job), busy_retries=busy_retries,
             measures=make_measures(video, trace),
         )  # fmt: skip
         return JudgedJob(result, is_unattributed=False, is_gateway_alive=is_alive, was_never_sent=False)

@@ -18,7 +18,7 @@ from jobtester.video.arriving_stream import ArrivingStream
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.decoder_protocol import send_line
 from jobtester.video.frame_reader import FrameReader, StreamError
-from jobtester.video.stills import StillCollector
+from jobtester.video.stills import StillCollector, make_strip
 
 _NICENESS = 5  # of 19: the event loop, which measures times, goes first
 
@@ -34,7 +34,10 @@ def main() -> None:
     reader = FrameReader(ArrivingStream(sys.stdin.buffer), options)
     with contextlib.suppress(BrokenPipeError):
         problem = _decode(reader, collector)
-        for still in collector.stills():
+        stills = collector.stills()
+        # The strip is made here, where a hostile picture can do no harm.
+        strip = make_strip(stills)
+        for still in [*stills, strip] if strip is not None else stills:
             jpeg = base64.b64encode(still.jpeg).decode()
             send_line(sys.stdout.buffer, {"still": [still.index, still.arrived, still.why, jpeg]})
         send_line(sys.stdout.buffer, {"end": problem, "damaged": reader.damaged})

@@ -181,7 +181,7 @@ class VideoDecoder:
             case {"frame": record} if len(self._frames) < self._options.limits.max_frames:
                 self._frames.append(FrameRecord.from_message(record))
                 return False
-            case {"still": still} if len(self._stills) < 2 * self._options.stills:
+            case {"still": still} if len(self._stills) < 2 * self._options.stills + bool(self._options.stills):
                 self._stills.append(Still.from_message(still))
                 return False
             case {"end": None, "damaged": int(damaged)}:

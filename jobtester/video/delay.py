@@ -14,6 +14,7 @@ from jobtester.video.pattern import SCENE_S
 _MIN_MARKED_SHARE = 0.1  # a model's picture shows a valid mark by chance once in 65,536 frames
 _MIN_SCENE_CONTRAST = 25  # of 255, between bright and dark scenes; below, there is nothing to see
 _EDGE_SHARE = 0.1
+_MAX_SHOWN = 120
 _MAX_CUT_DELAY_S = 2 * SCENE_S
 
 
@@ -26,6 +27,17 @@ def measure_delay(frames: Sequence[FrameRecord], sent: SentFrames) -> Delay:
     return _summarize(DelayMethod.SCENE_CUTS, delays) if delays else Delay()
 
 
+def delays_over_time(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
+    """Return when frames arrived and how long after they were sent, both in seconds, by marks or else by cuts.
+
+    Never more than some hundred, evenly chosen.
+    """
+    marked = _marked(frames, sent)
+    delays = marked if marked and len(marked) >= _MIN_MARKED_SHARE * len(frames) else _cut(frames, sent)
+    step = -(-len(delays) // _MAX_SHOWN) or 1
+    return delays[::step]
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least a `share` of the values does not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -36,17 +48,25 @@ def _summarize(method: DelayMethod, delays: Sequence[float]) -> Delay:
 
 
 def _delays_by_marks(frames: Sequence[FrameRecord], sent: SentFrames) -> list[float]:
+    return [delay for _, delay in _marked(frames, sent)]
+
+
+def _marked(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
     # Only the first time that a frame is shown counts: a picture that stands still is not a slow one.
     first_arrivals: dict[int, float] = {}
     for frame in frames:
         if frame.mark is not None:
             first_arrivals.setdefault(frame.mark, frame.arrived)
-    delays = (arrived - sent.times.get(mark, math.inf) for mark, arrived in first_arrivals.items())
+    delays = ((arrived, arrived - sent.times.get(mark, math.inf)) for mark, arrived in first_arrivals.items())
     # A mark that arrives before it was sent is somebody's invention.
-    return [delay for delay in delays if delay >= 0]
+    return [(arrived, delay) for arrived, delay in delays if delay >= 0]
 
 
 def _delays_by_cuts(frames: Sequence[FrameRecord], sent: SentFrames) -> list[float]:
+    return [delay for _, delay in _cut(frames, sent)]
+
+
+def _cut(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
     """Return the delay of each visible cut since the last one in the same direction that was sent."""
     cuts = sent.form.cuts(max(sent.times, default=-1) + 1)
     # Of a cut whose frame was skipped, nobody knows when it would have been visible.
@@ -61,7 +81,7 @@ def _delays_by_cuts(frames: Sequence[FrameRecord], sent: SentFrames) -> list[flo
         times = sent_cuts[direction]
         place = bisect.bisect_right(times, arrived)
         if place and arrived - times[place - 1] <= _MAX_CUT_DELAY_S:
-            delays.append(arrived - times[place - 1])
+            delays.append((arrived, arrived - times[place - 1]))
     return delays
 
 

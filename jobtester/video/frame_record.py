@@ -86,7 +86,10 @@ class FrameRecord:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A received frame as a small JPEG. `why` is `evenly`, or the fault next to it: `gap`, `black` or `frozen`."""
+    """A received frame as a small JPEG. `why` is `evenly`, or the fault next to it: `gap`, `black` or `frozen`.
+
+    The `strip` is a picture of all that were chosen evenly.
+    """
 
     index: int
     arrived: float
@@ -104,6 +107,6 @@ class Still:
         # Browsers show it, so it is at least what it claims to be, and the reason is one of ours.
         if not still.jpeg.startswith(_JPEG_START) or len(still.jpeg) > MAX_STILL_BYTES:
             raise ValueError("not a small JPEG")
-        if still.why not in ("evenly", "gap", "black", "frozen") or not math.isfinite(still.arrived):
+        if still.why not in ("evenly", "gap", "black", "frozen", "strip") or not math.isfinite(still.arrived):
             raise ValueError("not a plausible still")
         return still

@@ -107,6 +107,34 @@ def draw_latency(points: Sequence[ResultPoint], width: int = 600, height: int = 
     )
 
 
+def draw_delays(delays: Sequence[tuple[float, float]], width: int = 600, height: int = 140) -> Markup:
+    """Draw the delay of a live video over its time, both in seconds from its start."""
+    if not delays:
+        return Markup("")
+    first, last = delays[0][0], delays[-1][0]
+    highest, bottom = _round_up(max(delay for _, delay in delays)), height - _BOTTOM
+    places = [
+        (
+            _LEFT + 8 + ((at - first) / (last - first) if last > first else 0.5) * (width - _LEFT - 16),
+            bottom - (bottom - _TOP) * min(1.0, delay / highest),
+        )
+        for at, delay in delays
+    ]
+    lines = "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
+        for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
+    )
+    ends = _draw_axis_ends(f"{first:.1f} s", f"{last:.1f} s", _LEFT, width, height)
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    label = f"delay from input to output, {format_duration(min(delay for _, delay in delays))} to "
+    label += f"{format_duration(max(delay for _, delay in delays))}"
+    return Markup(
+        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<title>{escape(label)}</title>{lines}{ends}<polyline class="delay" points="{line}"/></svg>'
+    )
+
+
 def draw_timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width: int = 1320) -> Markup:
     """Draw a tick's jobs over time, in a block of parallel tracks per gateway.
 

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
+from jobtester.domain.stream_status import STATE_WORDS
 from jobtester.domain.units import format_duration, format_measure, format_runner_price
-from jobtester.web.charts import draw_sparkline
+from jobtester.web.charts import draw_delays, draw_sparkline
 
 _MAX_SHORT_TEXT = 120
 # Unicode has a picture for each control character; tab and line feed keep their meaning.
@@ -91,6 +92,11 @@ def format_measures(measures: Mapping[str, float]) -> list[tuple[str, str]]:
     return [format_measure(name, value) for name, value in measures.items()]
 
 
+def explain_state(state: str) -> str:
+    """Return what a runner's state means, empty for one that is not known."""
+    return STATE_WORDS.get(state, "")
+
+
 def write_document(value: object) -> str:
     """Return a value as indented JSON."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
@@ -103,6 +109,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "share": format_share,
     "wei": format_wei,
     "sparkline": draw_sparkline,
+    "delays": draw_delays,
+    "state_words": explain_state,
     "short": shorten_address,
     "brief": abbreviate,
     "breakable": allow_breaks,

@@ -75,6 +75,8 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
         tester.daemon.coordinator.metrics.answer_notes.labels(
             "chat", "usage"
         ).inc()  # the simulated runner answers without oddities
+        for gauge in tester.daemon.coordinator.metrics.live_video.values():
+            gauge.labels("0x1", "live-video-to-video", "", "m").set(1)  # no stream runs here
         async with session.get(f"http://127.0.0.1:{tester.daemon.port}/metrics") as answer:
             text = await answer.text()
     series: dict[str, list[dict[str, str]]] = {}

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from jobtester.video.decoder import STREAM_PROBLEMS, DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
 from jobtester.video.pattern import VideoFormat
+from jobtester.video.stills import strip_size
 from tests.harness.video import SMALL, add_sound, encode, repack, split_flv
 
 
@@ -242,7 +244,12 @@ async def test_stills_show_faults() -> None:
         for number, part in enumerate(parts):
             await decoder.feed(part, number / 24 + (5 if number >= 30 else 0))
         decoded = await decoder.finish()
-    assert [(still.index, still.why) for still in decoded.stills if still.why != "evenly"] == [(29, "gap"), (30, "gap")]
+    assert [(still.index, still.why) for still in decoded.stills if still.why not in ("evenly", "strip")] == [
+        (29, "gap"),
+        (30, "gap"),
+    ]
+    (strip,) = [still for still in decoded.stills if still.why == "strip"]
+    assert Image.open(io.BytesIO(strip.jpeg)).size == strip_size(6, SMALL.width, SMALL.height)
     evenly = [still.index for still in decoded.stills if still.why == "evenly"]
     assert len(evenly) == 6
     assert evenly[0] == 0

@@ -85,6 +85,13 @@ class ReceivedFileSchema(Schema):
     seconds: Seconds
 
 
+class StreamSchema(Schema):
+    """What a live video did over time; every time is in seconds from its start."""
+
+    delays: list[tuple[Seconds, Seconds]] = Field(description="when frames arrived, and how long after they were sent")
+    states: list[tuple[Seconds, str]] = Field(description="when the runner first reported each state")
+
+
 class StatEntrySchema(OutboxEntrySchema):
     """The stat of a result, and its way to the Leaderboard."""
 
@@ -100,6 +107,7 @@ class FullResultSchema(ResultDetailSchema):
     checks: list[CheckSchema]
     comparison: ComparisonSchema | None
     received: ReceivedFileSchema | None
+    stream: StreamSchema | None = Field(description="of live video; null for any other job")
     reference: str = Field(
         description="id of a pass whose received file shows what a failure should have brought; empty if none"
     )
@@ -121,6 +129,7 @@ class FullResultSchema(ResultDetailSchema):
             "checks": checks,
             "comparison": ComparisonSchema.model_validate(comparison) if comparison is not None else None,
             "received": _describe_received(full),
+            "stream": full.details.get("stream"),
             "reference": full.reference,
             "stat": StatEntrySchema.from_entry(full.stat) if full.stat is not None else None,
             "test_command": write_test_command(full),
