@@ -32,7 +32,7 @@ _RUNNER_VIDEO_PIPELINE = {
     "apps": ["*/video-echo"],
     "timeout": "8s",
     "cold_timeout": "8s",
-    "video": {"width": 192, "height": 192, "fps": 20, "duration": "8s", "max_gap": "2s"},
+    "video": {"width": 192, "height": 192, "fps": 15, "duration": "8s", "max_gap": "2s"},
 }
 _BATCH_PIPELINES = (
     "text-to-image", "image-to-image", "image-to-video", "upscale", "audio-to-text", "segment-anything-2", "llm",

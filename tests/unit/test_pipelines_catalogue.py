@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobtester.configuration import Configuration
 from jobtester.domain.orchestrators import Capability, Price, RunnerOffer
 from jobtester.domain.plan import find_definition
 from jobtester.errors import ConfigError
@@ -418,3 +419,17 @@ def test_a_video_app_is_priced_for_the_whole_session() -> None:
     assert definition.longest_session_s == 10 + 60 + 30 + 15
     runner = RunnerOffer("https://o.example/session", "persistent", "seconds")
     assert definition.estimate_price_wei(Capability("x/echo", "1", price=Price(7), runner=runner)) == 7 * (115 + 10)
+
+
+@pytest.mark.parametrize(("longest", "count"), [("2m", 0), ("115s", 0), ("114s", 1)])
+def test_a_session_that_is_too_short_for_a_stream_is_warned_of(longest: str, count: int) -> None:
+    """The warning names the key, the pipeline and both times."""
+    tables = {
+        "region": "FRA",
+        "leaderboard": {"post": False},
+        "gateways": [{"name": "a", "url": "http://gateway.example:8935"}],
+        "live_runner": {"enabled": True, "max_session": longest},
+    }
+    warnings = Configuration.from_tables(tables, origin="test").warnings
+    assert len(warnings) == count
+    assert all("live_runner.max_session: a stream of pipelines.runner-video-echo" in line for line in warnings)
