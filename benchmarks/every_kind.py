@@ -41,7 +41,7 @@ async def tester(**options: Any) -> AsyncIterator[tuple[Remote, bench.Tester]]:
                 "payment": {"signer_url": remote.signer, "max_price_per_job": "0.001 ETH"},
             },
             "live_video": {
-                "callback_host": "127.0.0.1", "listen": "127.0.0.1", "port": port, "spacing": "1s",
+                "callback_host": "127.0.0.1", "host": "127.0.0.1", "port": port, "spacing": "1s",
                 "pool_refresh": "36s",
             },
         }  # fmt: skip

@@ -168,7 +168,7 @@ async def _check_live_video(daemon: Daemon) -> str:
         raise JobTesterError(f"{error}; only a running tester of yours may, while it tests live video") from error
     if settings.port not in (0, CALLBACK_PORT):
         return f"gateways are told port {settings.port}; a real one asks at {CALLBACK_PORT} and nowhere else"
-    return f"{settings.listen}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
+    return f"{settings.host}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
 
 
 async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:

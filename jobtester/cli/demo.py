@@ -106,7 +106,7 @@ def _config_tables(network: Network, folder: Path) -> dict[str, Any]:
                 "overlap": gateway.spec.mode == "tester" and network.scenario.name == "overlap",
                 "after_disconnect": "1s",
                 "first_ask": "3s",
-                "live_video": 4,
+                "streams": 4,
             }
             for name, gateway in network.gateways.items()
         ],
@@ -139,4 +139,4 @@ def _live_video_table(network: Network) -> dict[str, Any]:
     if not any(model.pipeline == LIVE_VIDEO for node in nodes for model in node.models):
         return {}
     port = network.scenario.gateways[0].live.callback_port
-    return {"callback_host": "127.0.0.1", "listen": "127.0.0.1", "port": port, "spacing": "1s", "pool_refresh": "36s"}
+    return {"callback_host": "127.0.0.1", "host": "127.0.0.1", "port": port, "spacing": "1s", "pool_refresh": "36s"}

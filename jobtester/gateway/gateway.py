@@ -104,7 +104,7 @@ class Gateway(JobPeer):
             return True
         if self.targeting.kind == "byoc":
             return False
-        return self.settings.live_video > 0 if job.capability.is_live_video else True
+        return self.settings.streams > 0 if job.capability.is_live_video else True
 
     def accepts(self, job: Job) -> bool:
         """Return True if this job may go through this gateway now; the same for all jobs of its pipeline and model."""
@@ -113,7 +113,7 @@ class Gateway(JobPeer):
         if job.capability.byoc:
             return True
         if job.capability.is_live_video:  # each stream's own status proves who serves it
-            return self.streams_in_flight < self.settings.live_video
+            return self.streams_in_flight < self.settings.streams
         is_new_query = self.targeting.kind == "query" and self.evidence.is_available and not self.trust.is_earned
         if not (self.is_overlapping or is_new_query):
             return True

@@ -94,7 +94,7 @@ class LiveRunnerPeer(JobPeer):
             settings.max_runners,
             settings.parallel,
             urls=settings.urls,
-            directories=settings.raw_urls,
+            directories=settings.directories,
         )
         sessions = SessionKeeper(client, journal, metrics, settings.max_session)
         signer_url = settings.payment.signer_url

@@ -39,7 +39,7 @@ class LiveVideo:
     def from_settings(cls, settings: LiveVideoSettings, crashes: CrashBoundary) -> Self:
         """Build what [live_video] describes; nothing listens before a stream runs."""
         password = settings.password.get_secret_value() if settings.password is not None else ""
-        return cls(settings, CallbackListener(settings.listen, settings.port, password, crashes))
+        return cls(settings, CallbackListener(settings.host, settings.port, password, crashes))
 
     @asynccontextmanager
     async def take_turn(self, target: Target) -> AsyncIterator[None]:

@@ -27,7 +27,7 @@ class LiveRunnerSettings(Section):
 
     enabled: bool = Field(False, description="find live runners, and test those that have a definition")
     timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
-    max_runners: int = Field(200, ge=1, le=10_000, description="runners of one orchestrator that are read")
+    max_runners: int = Field(200, ge=1, le=10_000, description="most runners of one orchestrator that are read")
     parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
     urls: list[WebAddress] = Field(
         [],
@@ -35,11 +35,11 @@ class LiveRunnerSettings(Section):
         description="further service URIs to ask; one that discovery does not name needs an address in "
         "`discovery.orchestrators` to be tested",
     )
-    raw_urls: list[WebAddress] = Field(
+    directories: list[WebAddress] = Field(
         [],
         max_length=20,
-        description="addresses of directories, complete with `/v1/discovery/raw`, for orchestrators that do not answer "
-        "themselves",
+        description="addresses that list the runners of several orchestrators, complete with `/v1/discovery/raw`; used "
+        "for orchestrators that do not answer themselves",
     )
     networks: list[NetworkRange] = Field(
         [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
@@ -49,7 +49,7 @@ class LiveRunnerSettings(Section):
         description="what tests a persistent app without a definition: `reserve` reserves a session and stops it",
     )
     max_session: PositiveDuration = Field(
-        "5m", le=86_400, description="longest time that a session stays reserved; it ends a job that takes longer"
+        "5m", le=86_400, description="longest time that a session stays reserved; a job that takes longer ends with it"
     )  # type: ignore[assignment]
     streams: int = Field(
         2, ge=1, le=64, description="video streams at a time; each takes about a third of a core and 150 MB"

@@ -72,8 +72,8 @@ class GatewaySettings(Section):
     artifact_networks: list[NetworkRange] = Field(
         [], description="private networks that result files may come from, as CIDR; public ones are always allowed"
     )
-    live_video: int = Field(
-        2, ge=0, le=16, description="live video streams at a time through this gateway; needs its -httpIngest"
+    streams: int = Field(
+        2, ge=0, le=16, description="live video streams at a time through this gateway, which needs -httpIngest"
     )
     retry_window: Duration = Field("2s", description="the gateway's -aiProcessingRetryTimeout")  # type: ignore[assignment]
     settle: Duration = Field("500ms", description="overlap: silence before the lease moves on")  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The table [live_video]: how gateways reach the tester while a stream runs, and how many run at once."""
+"""The table [live_video]: how gateways reach the tester while a stream runs, and how far apart streams are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LiveVideoSettings(Section):
         pattern=r"^[A-Za-z0-9.:_-]*$",
         description="name or address by which gateways reach the tester; unset, live video is not tested",
     )
-    listen: str = Field("0.0.0.0", description="address to listen on while live video is tested")  # noqa: S104 - gateways must reach it
+    host: str = Field("0.0.0.0", description="address to listen on while live video is tested")  # noqa: S104 - gateways must reach it
     port: int = Field(
         CALLBACK_PORT, ge=0, le=65535, description="port to listen on; a real gateway asks at 9997 and nowhere else"
     )

@@ -45,7 +45,7 @@ def live_tables(port: int, *, per_model: dict[str, Any] | None = None, **live_vi
     The parameters change so late that no reaction is waited for; `per_model` overrides that for some models.
     """
     table = {
-        "callback_host": "127.0.0.1", "listen": "127.0.0.1", "port": port, "spacing": "100ms", "pool_refresh": "36s",
+        "callback_host": "127.0.0.1", "host": "127.0.0.1", "port": port, "spacing": "100ms", "pool_refresh": "36s",
         **live_video,
     }  # fmt: skip
     rules = {"timeout": "6s", "cold_timeout": "6s", "video": SHORT_VIDEO, "per_model": per_model or {}}
@@ -69,7 +69,7 @@ async def live_tester(
         dataclasses.replace(spec, live=dataclasses.replace(spec.live, callback_port=port)) for spec in scenario.gateways
     ]
     scenario = dataclasses.replace(scenario, gateways=tuple(specs))
-    added = list(gateways) or [{"live_video": streams} for _ in specs]
+    added = list(gateways) or [{"streams": streams} for _ in specs]
     tables = live_tables(port, per_model=per_model, **(live_video or {}))
     async with simulated_tester(scenario, folder, gateways=added, **{**tables, **sections}) as tester:
         yield tester
@@ -215,7 +215,7 @@ def hostile_tables(gateway: HostileGateway, folder: Path, port: int | None = Non
         "region": "FRA",
         "schedule": {"interval": "1h", "run_at_start": False, "offset": f"{(time.time() + 1800) % 3600:.0f}s"},
         "server": {"host": "127.0.0.1", "port": 0},
-        "gateways": [{"name": "g", "url": url, "targeting": "query", "live_video": 1}],
+        "gateways": [{"name": "g", "url": url, "targeting": "query", "streams": 1}],
         "limits": {"grace": f"{GRACE_S:g}s"},
         "leaderboard": {"url": url, "post": False},
         "store": {"path": str(folder / "jobtester.db")},

@@ -82,7 +82,7 @@ async def test_a_directory_speaks_for_those_that_do_not_answer(tmp_path: Path) -
             entry("https://unknown.example:8935"),
         )
         async with directory(content) as url:
-            live_runner = {"enabled": True, "networks": ["127.0.0.0/8"], "raw_urls": [url]}
+            live_runner = {"enabled": True, "networks": ["127.0.0.0/8"], "directories": [url]}
             results, skipped = await run_tick(config(tmp_path, orchestrators, live_runner=live_runner))
     assert {(row.orchestrator, name): row.reason for name, row in results.items()} == {
         (orchestrators[0]["address"], "someone/hello-world"): "ok"
@@ -94,7 +94,7 @@ async def test_a_directory_costs_nobody_a_score(tmp_path: Path) -> None:
     """A directory may be out of date, so a failure of what it alone lists is not scored."""
     silent = FakeOrchestrator({"hello-world": answers(lambda: own_error(404, "runner not found"))}, discovery=hang_up)
     async with fake_orchestrators(silent, FakeOrchestrator()) as tables, directory(lists(entry(silent.uri))) as url:
-        live_runner = {"enabled": True, "networks": ["127.0.0.0/8"], "raw_urls": [url]}
+        live_runner = {"enabled": True, "networks": ["127.0.0.0/8"], "directories": [url]}
         results, _ = await run_tick(config(tmp_path, tables, live_runner=live_runner))
     result = results["someone/hello-world"]
     assert (result.outcome, result.reason) == ("unscored", "unlisted")

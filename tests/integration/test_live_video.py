@@ -123,7 +123,7 @@ def assert_figures_of_log(job: LoggedLiveJob, row: ResultRow) -> None:
 
 async def test_a_webhook_gateway_is_told_by_the_lease_too(tmp_path: Path) -> None:
     """Streams are named by the lease and by the pin, and served by their own orchestrators."""
-    gateway = {"live_video": 1, "retry_window": "300ms", "settle": "100ms"}
+    gateway = {"streams": 1, "retry_window": "300ms", "settle": "100ms"}
     async with live_tester(network(node(1), node(2), mode="tester"), tmp_path, gateways=[gateway]) as tester:
         assert tester.daemon.coordinator.gateways[0].targeting.kind == "webhook"
         await tester.tick()
@@ -180,7 +180,7 @@ async def test_live_jobs_do_not_wait_for_a_gateway_that_is_gone(tmp_path: Path) 
     batch = OrchestratorSpec(
         f"0x{9:040x}", service_uri="https://node.example:8935", models=(ModelSpec("llm", "m", latency_s=(0.1, 0.1)),)
     )
-    gateways = [{"live_video": 1}, {"live_video": 0}]
+    gateways = [{"streams": 1}, {"streams": 0}]
     scenario = network(node(1), node(2), node(3), batch, gateways=2)
     async with live_tester(scenario, tmp_path, gateways=gateways) as tester:
         running = asyncio.ensure_future(tester.tick())
