@@ -12,9 +12,8 @@ from jobtester.cli.tables import (
     describe_warmth,
     format_price,
     make_table,
-    shorten_address,
 )
-from jobtester.domain.orchestrators import Capability
+from jobtester.domain.orchestrators import Capability, shorten_address
 from jobtester.domain.plan import Plan
 from jobtester.domain.runner_status import STATES, RunnerStatus
 from jobtester.domain.units import format_duration, format_runner_price

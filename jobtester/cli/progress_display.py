@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jobtester.cli.tables import shorten_address
 from jobtester.domain.jobs import Job
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result

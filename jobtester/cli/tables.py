@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.results import Result
 from jobtester.domain.tick_report import TickReport
@@ -76,11 +77,6 @@ def print_json(document: Schema) -> None:
     """Print a document on stdout in the shape that the API has too."""
     sys.stdout.buffer.write(document.to_json(indent=True) + b"\n")
     sys.stdout.flush()
-
-
-def shorten_address(address: str) -> str:
-    """Shorten an Ethereum address to what tells it apart."""
-    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
 
 
 def printable_text(text: str) -> Text:

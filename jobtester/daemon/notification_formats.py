@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from jobtester.daemon.notification import Notification
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.tick_changes import CapabilityChange
 from jobtester.domain.units import format_duration
@@ -64,7 +65,7 @@ def _make_slack(notification: Notification) -> dict[str, Any]:
 
     def line(change: CapabilityChange) -> str:
         names = " ".join(f"`{_escape_slack(name)}`" for name in _names(change))
-        orchestrator = link(notification.orchestrator_url(change), _shorten(change.key.orchestrator))
+        orchestrator = link(notification.orchestrator_url(change), shorten_address(change.key.orchestrator))
         return f"• {orchestrator} {names} {link(notification.result_url(change), change.reason or 'passed')}"
 
     summary = link(notification.tick_url, _escape_slack(notification.summary))
@@ -87,7 +88,7 @@ def _make_discord(notification: Notification) -> dict[str, Any]:
 
     def line(change: CapabilityChange) -> str:
         names = " ".join(f"`{name}`" for name in _names(change))
-        orchestrator = link(notification.orchestrator_url(change), _shorten(change.key.orchestrator))
+        orchestrator = link(notification.orchestrator_url(change), shorten_address(change.key.orchestrator))
         return f"- {orchestrator} {names} {link(notification.result_url(change), change.reason or 'passed')}"
 
     parts = [notification.summary]
@@ -131,7 +132,7 @@ def _make_fields(notification: Notification) -> Mapping[str, str]:
 
 def _write_plain(change: CapabilityChange) -> str:
     names = " ".join(_defang(name) for name in _names(change))
-    return f"{_shorten(change.key.orchestrator)} {names}{': ' if change.reason else ''}{change.reason}"
+    return f"{shorten_address(change.key.orchestrator)} {names}{': ' if change.reason else ''}{change.reason}"
 
 
 def _lists(notification: Notification) -> Sequence[tuple[str, Sequence[CapabilityChange]]]:
@@ -170,10 +171,6 @@ def _escape_slack(text: str) -> str:
 def _defang(text: str) -> str:
     """Return a text in which no receiver, whichever it is, finds a mention, markup or an address."""
     return _DOMAIN_DOT.sub("[.]", _MARKUP.sub("\ufffd", text).replace("://", ":/ /"))
-
-
-def _shorten(address: str) -> str:
-    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
 
 
 def _cut(text: str, max_chars: int) -> str:

@@ -136,6 +136,11 @@ def normalize_address(text: str) -> str:
 
 
 @lru_cache(maxsize=16_384)
+def shorten_address(address: str) -> str:
+    """Return the beginning and the end of an address, which are enough to recognize it."""
+    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
+
+
 def parse_endpoint(uri: str) -> tuple[str, int] | None:
     """Return (host, port) of a service URI, lower-case and with the scheme's default port; None if it has no host.
 

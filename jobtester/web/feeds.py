@@ -10,9 +10,10 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup, escape
 
 from jobtester.domain.history import Summary
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.units import format_duration
 from jobtester.store.history import EventRow
-from jobtester.web.template_filters import abbreviate, format_iso, format_share, shorten_address
+from jobtester.web.template_filters import abbreviate, format_iso, format_share
 
 _ATOM = "http://www.w3.org/2005/Atom"
 # What XML 1.0 cannot hold, however it is written.

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.stream_status import STATE_WORDS
 from jobtester.domain.units import format_duration, format_measure, format_runner_price
 from jobtester.web.charts import draw_delays, draw_sparkline
@@ -57,11 +58,6 @@ def format_share(value: float | None) -> str:
 def format_wei(value: int | str) -> str:
     """Return an amount of wei with its digits in groups of three."""
     return f"{int(value):,} wei".replace(",", "\u202f")
-
-
-def shorten_address(address: str) -> str:
-    """Return the beginning and the end of an address, which are enough to recognize it."""
-    return f"{address[:8]}…{address[-4:]}" if len(address) > 14 else address
 
 
 def abbreviate(text: str) -> str:

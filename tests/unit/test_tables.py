@@ -15,12 +15,11 @@ from jobtester.cli.tables import (
     format_price,
     printable_text,
     report_lines,
-    shorten_address,
     tick_results_table,
 )
 from jobtester.domain.attribution import Attribution, AttributionKind
 from jobtester.domain.jobs import Job
-from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer
+from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer, shorten_address
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.results import Result

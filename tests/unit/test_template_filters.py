@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from markupsafe import Markup
 
+from jobtester.domain.orchestrators import shorten_address
 from jobtester.web import template_filters as filters
 
 
@@ -33,8 +34,8 @@ def test_instants_are_utc() -> None:
 
 def test_long_texts_are_cut() -> None:
     """Addresses keep both ends, other texts their beginning; short ones are whole."""
-    assert filters.shorten_address("0x" + "ab" * 20) == "0xababab…abab"
-    assert filters.shorten_address("0xab") == "0xab"
+    assert shorten_address("0x" + "ab" * 20) == "0xababab…abab"
+    assert shorten_address("0xab") == "0xab"
     assert filters.abbreviate("x" * 121) == "x" * 120 + "…"
 
 
