@@ -1,3 +1,3 @@
 """A tester for the Livepeer AI network: one job per orchestrator, pipeline and model, judged and posted."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -72,6 +72,18 @@ def test_an_earlier_config_toml_means_the_same(name: str, tmp_path: Path) -> Non
         assert set(written) <= set(in_force)
 
 
+def test_the_one_renamed_key_is_named(tmp_path: Path) -> None:
+    """What has to change in an earlier config.toml is said in one line, with the new name."""
+    earlier = (EARLIER / "config.toml").read_text("utf-8")
+    content = earlier.replace("[limits]\n", '[limits]\nmax_artefact = "1MiB"\n')
+    assert content != earlier
+    (tmp_path / "config.toml").write_text(content, "utf-8")
+    shown = run_command("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="secret-of-the-test")
+    assert shown.returncode == 2
+    (line,) = [line for line in shown.stderr.splitlines() if "max_artefact" in line]
+    assert "did you mean max_artifact?" in line
+
+
 async def test_an_earlier_store_goes_on(tmp_path: Path) -> None:
     """Each result is shown as before, a stat that waited is posted once, and a tick adds to the same history."""
     write_earlier_store(tmp_path / "jobtester.db")
