@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,7 +15,7 @@ import jinja2
 from aiohttp import web
 
 from jobtester.domain.plan import SKIP_REASONS
-from jobtester.errors import CrashBoundary
+from jobtester.errors import CrashBoundary, StoreError
 from jobtester.web import orchestrator_pages, tick_pages
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.overview import STATES, Query, arrange
@@ -50,6 +52,27 @@ def add_pages(app: web.Application) -> None:
         app.router.add_routes(table)
     app.router.add_static("/static/", _HERE / "static", append_version=True)
     app[aiohttp_jinja2.static_root_key] = "/static/"
+    app.cleanup_ctx.append(_prepare_in_background)
+
+
+async def _prepare_in_background(app: web.Application) -> AsyncIterator[None]:
+    """Do at the start what the first visitor would wait for: compile the templates, and read the overview's points."""
+    context = app[CONTEXT]
+
+    async def prepare() -> None:
+        with (
+            contextlib.suppress(StoreError),  # a page says so when it is asked for
+            CrashBoundary(context.metrics.count_internal_error).unit("pages", expected=(StoreError,)),
+        ):
+            environment = aiohttp_jinja2.get_env(app)
+            for name in environment.list_templates():
+                await asyncio.to_thread(environment.get_template, name)
+            await context.stores.queries.matrix()
+
+    task = asyncio.create_task(prepare(), name="prepare-pages")
+    yield
+    task.cancel()
+    await asyncio.wait({task})
 
 
 @routes.get("/")
