@@ -32,6 +32,7 @@ def build_app(context: WebContext) -> web.Application:
     app[CLOSING] = asyncio.Event()
     app[webhooks.RATE_LIMITER] = webhooks.RateLimiter()
     app[pages.KEEPALIVE_S] = 15.0
+    app[pages.PREPARE_AFTER_S] = 1.0
     for routes in (health_routes.routes, webhooks.routes, api.routes, result_pages.routes):
         app.router.add_routes(routes)
     pages.add_pages(app)

@@ -33,6 +33,7 @@ _MAX_SKIPS = 5_000
 _MAX_QUERY = 200
 _MAX_SHOWN_IN_FLIGHT = 4  # what fits into the box on the overview
 KEEPALIVE_S = web.AppKey("keepalive_s", float)
+PREPARE_AFTER_S = web.AppKey("prepare_after_s", float)  # the daemon starts first
 
 
 def add_pages(app: web.Application) -> None:
@@ -60,6 +61,7 @@ async def _prepare_in_background(app: web.Application) -> AsyncIterator[None]:
     context = app[CONTEXT]
 
     async def prepare() -> None:
+        await asyncio.sleep(app[PREPARE_AFTER_S])
         with (
             contextlib.suppress(StoreError),  # a page says so when it is asked for
             CrashBoundary(context.metrics.count_internal_error).unit("pages", expected=(StoreError,)),
