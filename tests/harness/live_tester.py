@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -247,3 +249,25 @@ async def run_one(daemon: Daemon) -> ResultRow:
     rows = await Queries(daemon.database).page(ResultFilters(tick=report.tick), limit=10)
     assert len(rows) == 1, report
     return rows[0]
+
+
+def assert_nothing_is_left() -> None:
+    """Assert that no thread, no child process and no task of a stream runs."""
+    threads = [thread.name for thread in threading.enumerate() if "video" in thread.name]
+    tasks = [
+        task.get_name() for task in asyncio.all_tasks() if "video" in task.get_name() or "frame" in task.get_name()
+    ]
+    assert (threads, tasks, find_decoders(os.getpid())) == ([], [], [])
+
+
+def find_decoders(pid: int) -> list[int]:
+    """Return the decoder processes among the children of a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if is_decoder(int(child))]
+
+
+def is_decoder(pid: int) -> bool:
+    """Return True while a decoder process runs under this id."""
+    with contextlib.suppress(OSError):
+        return b"jobtester.video" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from tests.harness.live_tester import (
     GRACE_S,
     HostileGateway,
     StartedStream,
+    assert_nothing_is_left,
     good_status,
     hostile_tables,
     hostile_tester,
@@ -266,21 +265,3 @@ async def run_check(tables: dict[str, Any], command: str = "check") -> tuple[int
     )
     text, _ = await process.communicate()
     return process.returncode, text.decode()
-
-
-def assert_nothing_is_left() -> None:
-    """Assert that no thread, no child process and no task of a stream runs."""
-    threads = [thread.name for thread in threading.enumerate() if "video" in thread.name]
-    tasks = [
-        task.get_name() for task in asyncio.all_tasks() if "video" in task.get_name() or "frame" in task.get_name()
-    ]
-    children = [line for line in _children() if "jobtester.video" in line]
-    assert (threads, tasks, children) == ([], [], [])
-
-
-def _children() -> list[str]:
-    lines = []
-    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        with contextlib.suppress(OSError):
-            lines.append(Path(f"/proc/{child}/cmdline").read_text().replace("\0", " "))
-    return lines
