@@ -52,6 +52,6 @@ class LiveRunnerSettings(Section):
         "5m", le=86_400, description="longest time that a session stays reserved; a job that takes longer ends with it"
     )  # type: ignore[assignment]
     streams: int = Field(
-        2, ge=1, le=64, description="video streams at a time; each takes about a third of a core and 150 MB"
+        2, ge=1, le=64, description="video streams at a time; each takes about a tenth of a core and 100 MB"
     )
     payment: LiveRunnerPaymentSettings = LiveRunnerPaymentSettings()

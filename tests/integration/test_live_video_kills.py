@@ -36,11 +36,9 @@ ORCHESTRATOR_FAULTS = {"no_frames", "stream_ended", "stream_error", "check:gap",
 def short_network(port: int = 0) -> Scenario:
     """Return a network of one orchestrator, which is never left out of the pool; `port` is what its gateway calls."""
     scenario = network(node(1))
-    gateways = tuple(
-        dataclasses.replace(spec, live=dataclasses.replace(spec.live, pool_refresh_s=0.001))
-        for spec in scenario.gateways
-    )
-    return dataclasses.replace(scenario, gateways=gateways)
+    (gateway,) = scenario.gateways
+    live = dataclasses.replace(gateway.live, pool_refresh_s=0.001, callback_port=port)
+    return dataclasses.replace(scenario, gateways=(dataclasses.replace(gateway, live=live),))
 
 
 @pytest.mark.slow
