@@ -39,7 +39,7 @@ _SELECT_SOME_ORCHESTRATORS = """
 """
 _SELECT_POINTS = """
     SELECT id, started_at, round_trip_s, outcome, reason FROM results
-    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? AND kind = ?
+    WHERE orchestrator = ? AND service_uri = ? AND pipeline = ? AND model = ? AND kind = ? AND seq >= ?
     ORDER BY seq DESC LIMIT ?
 """
 _SELECT_POINT = "SELECT id, started_at, round_trip_s, outcome, reason FROM results WHERE seq = ?"
@@ -219,7 +219,11 @@ class Queries:
             newest = db.execute(_SELECT_POINT, (seq,)).fetchone()
             if newest is not None and cached[1][-1] == ResultPoint(*newest):
                 return cached[1]
-        points = tuple(ResultPoint(*point) for point in db.execute(_SELECT_POINTS, (*key, recent)))[::-1]
+        # After a tick every capability has a newer result: only that is read, and again what was the newest.
+        since, known = cached if cached is not None else (0, ())
+        newer = [ResultPoint(*point) for point in db.execute(_SELECT_POINTS, (*key, since, recent))][::-1]
+        ids = {point.id for point in newer}
+        points = (*(point for point in known if point.id not in ids), *newer)[-recent:]
         if recent == _RECENT and points:
             if len(self._points) >= _MAX_CACHED:
                 self._points.clear()

@@ -143,6 +143,25 @@ async def test_capabilities_are_paged_by_orchestrator(tmp_path: Path) -> None:
         assert {row.orchestrator for row in await queries.matrix(address(2))} == {address(2)}
 
 
+async def test_points_that_are_remembered_are_those_of_the_store(tmp_path: Path) -> None:
+    """Who reads after every tick sees what a first reader sees, also when late evidence has changed the newest."""
+    async with open_database(tmp_path / "a.db") as database:
+        remembering = Queries(database)
+        for tick in range(16):
+            for number in (1, 2) if tick % 3 else (1, 1, 2):
+                await record_results(database, NOW + tick, make_result("ok" if tick % 2 else "503", number=number))
+            if tick in (4, 13):
+                await remembering.matrix()
+                await database.write(
+                    lambda db: db.execute(
+                        "UPDATE results SET outcome = 'unscored' WHERE seq IN (SELECT seq FROM latest)"
+                    )
+                )
+            rows = await remembering.matrix()
+            assert rows == await Queries(database).matrix(), tick
+        assert [len(row.recent) for row in rows] == [12, 12]
+
+
 async def test_a_tick_has_its_slowest_jobs_and_its_timeline(tmp_path: Path) -> None:
     """The slowest come first; the timeline follows the start of the jobs. Other ticks have no part in them."""
     async with open_database(tmp_path / "a.db") as database:
