@@ -39,6 +39,7 @@ SKIP_REASONS: Mapping[str, str] = {
     "requests",
     "unpaid": "the live runner has a price, and no live_runner.payment.signer_url pays it",
     "no_callback": "live video needs an address by which gateways reach the tester; set live_video.callback_host",
+    "no_streams": "no gateway may have a live video stream; set gateways.streams to 1 or more for one of them",
     "no_targeting": "no configured gateway can send a job of this pipeline to a named orchestrator",
     "price": "the job would cost more than budget.max_price_per_job or live_runner.payment.max_price_per_job, or its "
     "price is for an unknown unit",

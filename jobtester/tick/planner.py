@@ -56,7 +56,7 @@ class TickInputs:
         if capability.is_live_video and self.live_video is None:
             return "no_callback"
         if capability.is_live_video:
-            able = [gateway for gateway in able if gateway.settings.streams]
+            return "" if any(gateway.settings.streams for gateway in able) else "no_streams"
         return "" if able else "no_targeting"
 
 

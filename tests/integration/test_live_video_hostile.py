@@ -15,6 +15,8 @@ import tomli_w
 from aiohttp import web
 
 from jobtester.configuration import Configuration
+from jobtester.daemon.bootstrap import open_daemon
+from jobtester.domain.plan import SKIP_REASONS
 from jobtester.store.queries import Queries, ResultFilters
 from jobtester.video.pattern import VideoFormat
 from tests.harness.live_tester import (
@@ -205,6 +207,18 @@ async def test_without_an_address_to_call_back_nothing_is_tested_and_it_is_said(
         code, text = await run_check(tables, "plan")
         assert code == 0
         assert "live_video.callback_host" in " ".join(text.split())
+
+
+async def test_where_no_gateway_may_have_a_stream_it_is_said(tmp_path: Path) -> None:
+    """The tick ends at once, and the reason names the key."""
+    gateway = HostileGateway(serve_well)
+    async with gateway.listening():
+        tables = hostile_tables(gateway, tmp_path)
+        tables["gateways"][0]["streams"] = 0
+        async with open_daemon(Configuration.from_tables(tables, origin="test")) as daemon:
+            report = await daemon.run_once("test")
+    assert (dict(report.skipped), report.planned) == ({"no_streams": 1}, 0)
+    assert "gateways.streams" in SKIP_REASONS["no_streams"]
 
 
 async def test_only_the_gateway_with_the_password_is_answered(tmp_path: Path) -> None:
