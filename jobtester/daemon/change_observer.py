@@ -44,7 +44,7 @@ class ChangeObserver:
         """Do nothing: what is not tested does not change."""
 
     def on_recorded(self, result: Result) -> None:
-        """Take in a result."""
+        """Remember what a result says of its capability."""
         self.tracker.add(result)
         if result.verdict.outcome is not Outcome.UNSCORED:
             labels = capability_labels(result.job)

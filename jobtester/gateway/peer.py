@@ -66,7 +66,7 @@ class PeerClient(Protocol):
         ...
 
 
-class JobPeer(Protocol):
+class JobPeer:
     """Takes jobs of a tick: a gateway, or the orchestrators themselves.
 
     What has a body here holds for a peer whose jobs go side by side without knowing of each other. A gateway that names

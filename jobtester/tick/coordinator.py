@@ -161,7 +161,7 @@ class TickCoordinator:
         )
         attempts: dict[Walk, JobAttempt[Any]] = {Walk.GATEWAY: GatewayAttempt(tools)}
         if inputs.live_runner is not None:
-            attempts[Walk.LIVE_RUNNER] = RunnerAttempt(tools, inputs.live_runner)
+            attempts[Walk.LIVE_RUNNER] = RunnerAttempt(tools, inputs.live_runner, self.metrics)
         if inputs.live_video is not None:
             apis = {gateway.name: StreamApi(gateway.client) for gateway in inputs.gateways}
             attempts[Walk.LIVE_VIDEO] = VideoAttempt(

@@ -21,6 +21,7 @@ from jobtester.gateway.peer import JobPeer
 from jobtester.live_runner.payment import JobPayment
 from jobtester.live_runner.peer import LiveRunnerPeer, join_url
 from jobtester.live_runner.video_stream import ForeignChannelsError, UnusableChannelsError
+from jobtester.metrics import Metrics
 from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 from jobtester.tick.runner_video import RunnerVideo, has_answer
@@ -67,6 +68,7 @@ class RunnerAttempt:
 
     tools: AttemptTools
     live_runner: LiveRunnerPeer
+    metrics: Metrics
     _running: set[asyncio.Timeout] = field(default_factory=set)
     _is_aborted: bool = False
 
@@ -104,7 +106,7 @@ class RunnerAttempt:
             work.problem = Verdict.from_code(payment.problem_code, payment.problem)
         if work.problem is not None and ended.status is None:  # nothing was sent
             attribution = Attribution(AttributionKind.MISSING)
-        self.live_runner.sessions.metrics.runner_paid.inc(payment.paid_wei)
+        self.metrics.runner_paid.inc(payment.paid_wei)
         return SentRunnerJob(
             job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked,
             work.video,
