@@ -102,15 +102,15 @@ class SessionWatch:
 
 async def kill_in_the_middle(folder: Path, watch: SessionWatch, statistics: KillStatistics, rng: random.Random) -> None:
     """Start the daemon, which stops what the one before has left, and kill it at a random moment."""
-    left = watch.open_sessions()
+    open_sessions = watch.open_sessions()
     journal = read_journal(folder)
-    known = {control.rsplit("/", 1)[-1] for _, control in journal.values() if control}
+    journaled = {control.rsplit("/", 1)[-1] for _, control in journal.values() if control}
     # Whoever is killed before the answer of an unpaid reservation has come never learns of its session.
-    lost = {session: runner for session, runner in left.items() if session not in known}
+    lost = {session: runner for session, runner in open_sessions.items() if session not in journaled}
     assert all(not runner.spec.price for runner in lost.values()), "what is paid for is always known"
     assert len(lost) <= sum(not control for _, control in journal.values()), "each has a row from before"
-    statistics.with_open_sessions += bool(left)
-    statistics.sessions_left += len(left)
+    statistics.with_open_sessions += bool(open_sessions)
+    statistics.sessions_left += len(open_sessions)
     statistics.answers_lost += len(lost)
     for session, runner in lost.items():
         runner.stop_session(session)
@@ -119,7 +119,7 @@ async def kill_in_the_middle(folder: Path, watch: SessionWatch, statistics: Kill
         async with asyncio.timeout(60):
             await daemon.next_event("serving")
             started = time.monotonic()
-            remaining = set(left) - set(lost)
+            remaining = set(open_sessions) - set(lost)
             await until(lambda: not remaining & set(watch.open_sessions()), "what was left open is stopped")
             took_s = time.monotonic() - started
             statistics.longest_stop_s = max(statistics.longest_stop_s, took_s)
@@ -159,10 +159,10 @@ async def test_whatever_moment_it_dies_at_no_session_stays_open(tmp_path: Path, 
             await until(lambda: not read_journal(tmp_path), "the journal is empty", pause_s=0.2)
         finally:
             await daemon.stop()
-        left = watch.open_sessions()
+        open_sessions = watch.open_sessions()
         print(statistics)  # noqa: T201
-        assert set(left) <= set(lost), "only unpaid sessions whose answer was lost may be left"
-        assert len(left) <= 2 * len(scenario().orchestrators)
+        assert set(open_sessions) <= set(lost), "only unpaid sessions whose answer was lost may be left"
+        assert len(open_sessions) <= 2 * len(scenario().orchestrators)
         assert {job: count for job, count in watch.charges().items() if count > 1} == {}, "paid twice"
         fixed = Counter(
             payment.challenge.manifest_id for payment in network.service_ports[0]._ledger.payments.values()

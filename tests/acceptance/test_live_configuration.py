@@ -208,9 +208,9 @@ async def test_live_runners_are_switched_on_and_off(tmp_path: Path) -> None:
                 assert done["outcomes"]["passed"] == 1
                 while done["planned"]:  # of one that began before the second
                     done = await running.next_event("tick_done")
-                asked, sent = node.asked, len(node.requests)
+                discoveries, sent = node.asked, len(node.requests)
                 assert (await running.next_event("tick_done"))["planned"] == 0
-                assert (node.asked, len(node.requests)) == (asked, sent)
+                assert (node.asked, len(node.requests)) == (discoveries, sent)
                 is_released.clear()
                 node.requests.clear()
         finally:

@@ -45,8 +45,8 @@ async def test_a_failure_is_printed_with_everything_behind_it(tmp_path: Path) ->
     for part in ("check:transcript", "sample rate", "connect", "wait", "missing", "elephants", "delivered", '"region"'):
         assert part in printed, part
     assert f"http://127.0.0.1:7934/r/{row.id}/body |\ncurl --request POST" in printed
-    shown = await asyncio.to_thread(run_on_terminal, tmp_path, 80, "result", row.id)
-    facts = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines() if line.startswith("  ")]
+    output = await asyncio.to_thread(run_on_terminal, tmp_path, 80, "result", row.id)
+    facts = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines() if line.startswith("  ")]
     assert any(line.startswith("  expected  ") for line in facts)
     assert all(len(line.rstrip()) <= 80 for line in facts if not line.startswith(("  --", '  "', "    ")))
     code, printed, _ = await run(tmp_path, "result", row.id, "--json")

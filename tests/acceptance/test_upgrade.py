@@ -45,15 +45,15 @@ def write_earlier_store(path: Path) -> None:
 
 def values(tables: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Return each value by its key path; a list of tables by number."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tables.items():
         children = (
             enumerate(value) if isinstance(value, list) and value and isinstance(value[0], dict) else [("", value)]
         )
         for number, child in children:
             where = f"{path}{key}{number}"
-            found |= values(child, f"{where}.") if isinstance(child, dict) else {where: child}
-    return found
+            leaves |= values(child, f"{where}.") if isinstance(child, dict) else {where: child}
+    return leaves
 
 
 @pytest.mark.parametrize("name", ["config.toml", "every_key.toml"])
@@ -61,10 +61,10 @@ def test_an_earlier_config_toml_means_the_same(name: str, tmp_path: Path) -> Non
     """The file that was shipped, and one with every key: no problem, and each value is in force as it was written."""
     earlier = (EARLIER / name).read_text("utf-8")
     (tmp_path / "config.toml").write_text(earlier, "utf-8")
-    shown = run_command("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="secret-of-the-test")
-    assert shown.returncode == 0, shown.stderr
-    assert not shown.stderr
-    written, in_force = values(tomllib.loads(earlier)), values(tomllib.loads(shown.stdout))
+    config_show = run_command("config", "show", folder=tmp_path, JOBTESTER_LEADERBOARD__SECRET="secret-of-the-test")
+    assert config_show.returncode == 0, config_show.stderr
+    assert not config_show.stderr
+    written, in_force = values(tomllib.loads(earlier)), values(tomllib.loads(config_show.stdout))
     assert len(written) > 15
     if name == "every_key.toml":  # the other one writes durations as people do
         assert {key: in_force.get(key) for key in written} == written
@@ -108,16 +108,16 @@ async def test_an_earlier_store_goes_on(tmp_path: Path) -> None:
         assert [stat for stat in posted if stat in waiting] == waiting
         assert len(posted) == len(waiting) + 2
 
-        kept = {row.id: row for row in await tester.results() if row.id in before}
+        migrated = {row.id: row for row in await tester.results() if row.id in before}
         assert {
-            row.id: (row.id, row.outcome, row.reason, row.round_trip_s, row.request) for row in kept.values()
+            row.id: (row.id, row.outcome, row.reason, row.round_trip_s, row.request) for row in migrated.values()
         } == before
         assert len(await tester.results()) == len(before) + 2
         latest = {row.orchestrator for row, *_ in await Queries(tester.daemon.database).latest()}
-        assert {row.orchestrator for row in kept.values()} <= latest
+        assert {row.orchestrator for row in migrated.values()} <= latest
         base = f"http://127.0.0.1:{tester.daemon.port}"
         async with aiohttp.ClientSession(base, raise_for_status=True) as session:
-            for row in kept.values():
+            for row in migrated.values():
                 for path in (f"/r/{row.id}", f"/api/results/{row.id}", f"/o/{row.orchestrator}", f"/t/{row.tick}"):
                     async with session.get(path) as answer:
                         assert row.orchestrator in await answer.text(), path

@@ -28,20 +28,20 @@ def problems_for_slack(body: Any) -> list[str]:
         elif not 1 <= len(text.get("text", "")) <= limit:
             problems.append(f"invalid_blocks: text of {len(text.get('text', ''))} characters")
         if kind == "mrkdwn":
-            problems += [f"mrkdwn: {found}" for found in problems_in_mrkdwn(text["text"])]
+            problems += [f"mrkdwn: {problem}" for problem in problems_in_mrkdwn(text["text"])]
     return problems
 
 
 def problems_in_mrkdwn(text: str) -> list[str]:
     """Return what is no escaped text and no plain link: stray brackets, mentions, unescaped ampersands."""
-    own = r"https://tester\.example/[\w./%-]+\|[^<>|]+"
-    problems = [entity for entity in _SLACK_ENTITY.findall(text) if not re.fullmatch(own, entity)]
-    rest = _SLACK_ENTITY.sub("", text)
-    if "<" in rest or ">" in rest:
+    expected_link = r"https://tester\.example/[\w./%-]+\|[^<>|]+"
+    problems = [entity for entity in _SLACK_ENTITY.findall(text) if not re.fullmatch(expected_link, entity)]
+    plain = _SLACK_ENTITY.sub("", text)
+    if "<" in plain or ">" in plain:
         problems.append("stray bracket")
-    if re.search(r"&(?!amp;|lt;|gt;)", rest):
+    if re.search(r"&(?!amp;|lt;|gt;)", plain):
         problems.append("unescaped &")
-    if any(line.count("`") % 2 for line in rest.split("\n")):
+    if any(line.count("`") % 2 for line in plain.split("\n")):
         problems.append("code that is not closed")
     return problems
 

@@ -34,14 +34,14 @@ def every_command(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> It
 def routes() -> set[tuple[str, str]]:
     """Return the method and path of each route."""
     app = build_app(cast(WebContext, None))
-    found = set()
+    declared = set()
     for route in app.router.routes():
         where = route.resource.canonical if route.resource is not None else ""
         if where.startswith("/static"):
             where = "/static/…"
         if route.method != "HEAD":
-            found.add((route.method, where))
-    return found
+            declared.add((route.method, where))
+    return declared
 
 
 def fits(route: str, path: str) -> bool:

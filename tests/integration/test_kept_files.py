@@ -90,15 +90,15 @@ async def test_a_result_of_an_earlier_version_has_no_details(tmp_path: Path) -> 
         await database.write(lambda db: db.execute("UPDATE results SET details = '{}'"))
         full = await FullResults(database).get(result.id)
         assert full is not None
-        shown = FullResultSchema.from_full_result(full, "http://127.0.0.1")
-        assert (shown.sent, shown.timing, shown.checks, shown.comparison, shown.received) == (
+        schema = FullResultSchema.from_full_result(full, "http://127.0.0.1")
+        assert (schema.sent, schema.timing, schema.checks, schema.comparison, schema.received) == (
             None,
             None,
             [],
             None,
             None,
         )
-        assert shown.reference == ""
-        assert shown.stat is not None
-        assert shown.stat.state == "delivered"
+        assert schema.reference == ""
+        assert schema.stat is not None
+        assert schema.stat.state == "delivered"
         assert await FullResults(database).get("nothing") is None

@@ -79,8 +79,8 @@ async def test_each_error_has_its_reason(tmp_path: Path) -> None:
     pipelines = {"any": {"runner": True, "apps": ["someone/*"], "uri": "/run", "timeout": "20s"}}
     async with fake_orchestrators(node, FakeOrchestrator()) as tables:
         results, _ = await run_tick(config(tmp_path, tables, pipelines=pipelines))
-    found = {name.removeprefix("someone/"): (row.reason, row.outcome) for name, row in results.items()}
-    assert found == {app: (reason, outcome) for app, (_, reason, outcome) in ERRORS.items()}
+    verdicts = {name.removeprefix("someone/"): (row.reason, row.outcome) for name, row in results.items()}
+    assert verdicts == {app: (reason, outcome) for app, (_, reason, outcome) in ERRORS.items()}
     assert results["someone/elsewhere"].attribution == "refuted"
     assert results["someone/full"].deferred == 2
     assert len(node.requests) == len(ERRORS) + 2
@@ -163,15 +163,15 @@ async def test_a_dead_gateways_jobs_are_given_up_beside_live_runners(tmp_path: P
 
 async def test_not_enabled_asks_nobody(tmp_path: Path) -> None:
     """Without [live_runner] no orchestrator hears of the tester."""
-    asked = []
+    discoveries = []
 
     async def discover(_: web.Request) -> web.Response:
-        asked.append(1)
+        discoveries.append(1)
         return web.json_response([])
 
     async with fake_orchestrators(FakeOrchestrator(discovery=discover)) as tables:
         results, _ = await run_tick(config(tmp_path, tables, live_runner={"networks": list(LOOPBACK)}))
-    assert not asked
+    assert not discoveries
     assert not results
 
 
@@ -226,13 +226,13 @@ async def test_the_simulated_network(tmp_path: Path) -> None:
         paid = Counter(request.request_id for request in network.runner_requests if request.paid_wei)
         assert paid
         assert max(paid.values()) == 1
-        asked = {(request.address, request.app) for request in network.runner_requests}
+        called = {(request.address, request.app) for request in network.runner_requests}
     results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in faults}
     assert {key: row.reason for key, row in results.items()} == {key: FAULTS[faults[key]] for key in results}
     assert {faults[key] for key in results} == set(FAULTS)
     assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
     assert {"price", "foreign_url"} <= set(report.skipped)
-    assert asked <= set(results)
+    assert called <= set(results)
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:
@@ -277,10 +277,10 @@ async def test_hostile_lists_cost_little(handler: Handler, problems: int) -> Non
 
 async def test_the_testers_own_addresses_are_not_asked() -> None:
     """A service URI on the chain may name the tester's own machine; without `networks` nothing is sent there."""
-    asked = []
+    discoveries = []
 
     async def discover(_: web.Request) -> web.Response:
-        asked.append(1)
+        discoveries.append(1)
         return web.json_response([])
 
     async with (
@@ -290,19 +290,19 @@ async def test_the_testers_own_addresses_are_not_asked() -> None:
         port = table["service_uri"].rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
             await discovery.list_runners(f"https://{host}:{port}")
-        assert not asked
+        assert not discoveries
 
 
 async def test_orchestrators_keep_their_order_and_capabilities() -> None:
     """Runners are added to what is known; those that do not answer stay as they were."""
     node = FakeOrchestrator({"hello-world": answers(lambda: web.Response(text="x"))})
     async with fake_orchestrators(node) as (table,), runner_discovery() as discovery:
-        known = [
+        orchestrators = [
             Orchestrator("0xa", f"https://127.0.0.1:{free_port()}"),
             Orchestrator("0xb", table["service_uri"]),
             Orchestrator("0xc", ""),
             Orchestrator("0xd", "https://[broken"),
         ]
-        found = await discovery.add_runners(known)
-    assert [orchestrator.address for orchestrator in found] == ["0xa", "0xb", "0xc", "0xd"]
-    assert [len(orchestrator.capabilities) for orchestrator in found] == [0, 1, 0, 0]
+        extended = await discovery.add_runners(orchestrators)
+    assert [orchestrator.address for orchestrator in extended] == ["0xa", "0xb", "0xc", "0xd"]
+    assert [len(orchestrator.capabilities) for orchestrator in extended] == [0, 1, 0, 0]

@@ -49,7 +49,7 @@ async def test_each_list_has_one_reason_and_costs_nobody_else(tmp_path: Path) ->
         async with runner_discovery(timeout_s=2.0) as discovery:
             listings = {kind: await discovery.list_runners(nodes[kind].service_uri) for kind in KINDS}
         problems = {kind: listing.problems for kind, listing in listings.items() if listing.problems}
-        assert {kind: len(found) for kind, found in problems.items()} == dict.fromkeys(PROBLEMS, 1)
+        assert {kind: len(lines) for kind, lines in problems.items()} == dict.fromkeys(PROBLEMS, 1)
         for kind, expected in PROBLEMS.items():
             assert problems[kind][0].startswith(expected), kind
         tables = [{"address": node.address, "service_uri": node.service_uri} for node in nodes.values()]

@@ -56,17 +56,17 @@ def lists(*entries: object) -> Handler:
 
 async def test_a_further_url_needs_an_address(tmp_path: Path) -> None:
     """Its apps are found; they are tested under the address that the configuration has for it, else skipped."""
-    known, further = FakeOrchestrator({"known": OK}), FakeOrchestrator({"hello-world": OK})
+    discovered, configured_node = FakeOrchestrator({"known": OK}), FakeOrchestrator({"hello-world": OK})
     tables = {"enabled": True, "networks": ["127.0.0.0/8"]}
-    async with fake_orchestrators(known, further) as (first, second):
-        tables["urls"] = [further.uri + "/", known.uri, further.uri]
+    async with fake_orchestrators(discovered, configured_node) as (first, second):
+        tables["urls"] = [configured_node.uri + "/", discovered.uri, configured_node.uri]
         results, skipped = await run_tick(config(tmp_path, [first], live_runner=tables))
         assert not results
         assert skipped == {"no_definition": 1, "no_address": 1}
         async with runner_discovery(urls=tables["urls"]) as discovery:
-            configured = [Orchestrator(second["address"], further.uri)]
-            found = await discovery.add_runners([Orchestrator(first["address"], known.uri)], configured)
-    assert [(orchestrator.address, len(orchestrator.capabilities)) for orchestrator in found] == [
+            configured = [Orchestrator(second["address"], configured_node.uri)]
+            extended = await discovery.add_runners([Orchestrator(first["address"], discovered.uri)], configured)
+    assert [(orchestrator.address, len(orchestrator.capabilities)) for orchestrator in extended] == [
         (first["address"], 1), (second["address"], 1)
     ]  # fmt: skip
 
@@ -114,10 +114,10 @@ async def test_a_directory_that_is_of_no_use_hides_nothing() -> None:
         hang_up,
     ]
     async with fake_orchestrators(silent, speaking) as tables:
-        known = [Orchestrator(table["address"], table["service_uri"]) for table in tables]
+        orchestrators = [Orchestrator(table["address"], table["service_uri"]) for table in tables]
         for handler in handlers:
             async with directory(handler) as useless, directory(lists(entry(silent.uri, "b"))) as useful:
                 for urls in ([useless], [useless, useful]):
                     async with runner_discovery(directories=urls, timeout_s=TIMEOUT_S) as discovery:
-                        found = await discovery.add_runners(known)
-                    assert [len(orchestrator.capabilities) for orchestrator in found] == [len(urls) - 1, 1]
+                        extended = await discovery.add_runners(orchestrators)
+                    assert [len(orchestrator.capabilities) for orchestrator in extended] == [len(urls) - 1, 1]

@@ -140,11 +140,11 @@ async def test_one_app_in_two_ways_stands_side_by_side(tmp_path: Path) -> None:
             capabilities = (await response.json())["capabilities"]
         async with session.get(f"/o/{node.address}") as response:
             page = await response.text()
-    found = {
+    states = {
         entry["kind"]: (entry["pipeline"], entry["model"], [point["reason"] for point in entry["recent"]])
         for entry in capabilities
     }
-    assert found == {
+    assert states == {
         "byoc": (name, model, ["ok", "ok"]),
         "live-runner": (name, model, ["app_error", "app_error"]),
     }

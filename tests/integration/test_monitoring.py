@@ -83,12 +83,12 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             series.setdefault(sample.name, []).append(sample.labels)
-    asked = set()
+    queried = set()
     for where, expression in expressions():
         names = set(_NAME.findall(re.sub(r'"[^"]*"|' + _GROUPING.pattern, "", expression)))
         assert names, where
         assert names <= series.keys() | _OTHERS, (where, names - series.keys())
-        asked |= names
+        queried |= names
         labels = {label for name in names - _OTHERS for labeled in series[name] for label in labeled} | {
             "job",
             "instance",
@@ -101,9 +101,14 @@ async def test_every_metric_label_and_value_that_is_asked_for_is_exported(tmp_pa
                 if label in ("job", "instance") or "$" in value:
                     continue
                 values = value.split("|") if operator.endswith("~") else [value]
-                for wanted in values:
-                    assert any(sample.get(label) == wanted for sample in series[name]), (where, name, label, wanted)
-    unused = {name for name in series if name.startswith("jobtester_")} - asked
+                for expected_labels in values:
+                    assert any(sample.get(label) == expected_labels for sample in series[name]), (
+                        where,
+                        name,
+                        label,
+                        expected_labels,
+                    )
+    unused = {name for name in series if name.startswith("jobtester_")} - queried
     assert {re.sub("_(count|sum|bucket)$", "", name) for name in unused} <= {
         "jobtester_round_trip_seconds", "jobtester_tick_running",
     }  # fmt: skip
@@ -219,7 +224,7 @@ def test_the_dashboard_is_sound() -> None:
     document = dashboard()
     ids = [panel["id"] for panel in document["panels"]]
     assert len(ids) == len(set(ids))
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in document["panels"]:
         place = panel["gridPos"]
         cells = {
@@ -227,9 +232,9 @@ def test_the_dashboard_is_sound() -> None:
             for x in range(place["x"], place["x"] + place["w"])
             for y in range(place["y"], place["y"] + place["h"])
         }
-        assert not cells & taken, panel["title"]
+        assert not cells & occupied, panel["title"]
         assert place["x"] + place["w"] <= 24
-        taken |= cells
+        occupied |= cells
         for target in panel.get("targets", ()):
             assert target["datasource"]["uid"] == "${datasource}"
     assert "uid: prometheus" in (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text("utf-8")

@@ -42,18 +42,18 @@ def find_testers(services: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_region_has_its_own_network_store_port_and_time(services: dict[str, Any]) -> None:
     """A gateway asks one tester only, and no orchestrator is tested by two regions at once."""
-    found = find_testers(services)
-    regions = [tester["environment"]["JOBTESTER_REGION"] for tester in found.values()]
+    testers = find_testers(services)
+    regions = [tester["environment"]["JOBTESTER_REGION"] for tester in testers.values()]
     assert len(set(regions)) == 3
     assert set(regions) <= {name for name, _, kind in SEEDED_REGIONS if kind == "ai"}
     for key in ("JOBTESTER_SCHEDULE__OFFSET", "JOBTESTER_GATEWAYS__0__URL", "JOBTESTER_GATEWAYS__0__CLI_URL"):
-        assert len({tester["environment"][key] for tester in found.values()}) == 3, key
-    assert len({tester["ports"][0]["published"] for tester in found.values()}) == 3
-    assert len({volume["source"] for tester in found.values() for volume in tester["volumes"]}) == 4
-    assert {tester["environment"]["JOBTESTER_LEADERBOARD__URL"] for tester in found.values()} == {
+        assert len({tester["environment"][key] for tester in testers.values()}) == 3, key
+    assert len({tester["ports"][0]["published"] for tester in testers.values()}) == 3
+    assert len({volume["source"] for tester in testers.values() for volume in tester["volumes"]}) == 4
+    assert {tester["environment"]["JOBTESTER_LEADERBOARD__URL"] for tester in testers.values()} == {
         "http://network-fra:8080"
     }
-    for name, tester in found.items():
+    for name, tester in testers.items():
         region = name.removeprefix("tester-")
         assert tester["environment"]["JOBTESTER_REGION"] == region.upper()
         network = services[f"network-{region}"]

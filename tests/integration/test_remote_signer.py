@@ -58,14 +58,14 @@ async def test_values_go_through_as_they_are() -> None:
         "Livepeer-Payment": "cGF5", "Livepeer-Segment": "Y3JlZHM=", "Livepeer-Payer-Address": PAYER,
     }  # fmt: skip
     assert second.state == {"any": ["thing"]}
-    wanted = {
+    expected = {
         "orchestrator": "eA==", "type": "live", "ManifestID": "session_1", "app": "x/app",
         "maxPrice": {"price": 7, "currency": "wei", "unit": "seconds"},
     }  # fmt: skip
     assert bodies == [
         ("/secret/sign-orchestrator-info", {}),
-        ("/secret/generate-live-payment", wanted),
-        ("/secret/generate-live-payment", {**wanted, "state": {"any": ["thing"]}}),
+        ("/secret/generate-live-payment", expected),
+        ("/secret/generate-live-payment", {**expected, "state": {"any": ["thing"]}}),
     ]
 
 

@@ -255,10 +255,10 @@ async def test_what_an_earlier_process_left_open_is_stopped_at_the_start(tmp_pat
     """A row of the journal with its control URL is enough; one without is logged and forgotten."""
     async with session_tester(tmp_path, runner(capacity=3)) as tester:
         node = tester.network.orchestrators[0].spec
-        left = tester.runners[0].open_session("session_left")
+        open_session = tester.runners[0].open_session("session_left")
         url = f"{node.service_uri}/apps/{tester.runners[0].url_name}/session"
         journal = RunnerSessions(tester.daemon.database)
-        await journal.begin(SessionRow("a", node.service_uri, url, f"{url}/{left.session_id}", 1e12))
+        await journal.begin(SessionRow("a", node.service_uri, url, f"{url}/{open_session.session_id}", 1e12))
         await journal.begin(SessionRow("b", node.service_uri, url, "", 1e12))
         await journal.begin(SessionRow("c", node.service_uri, url, f"{url}/session_never_was", 1e12))
         await tester.daemon.coordinator.planner.inputs.live_runner.sessions.stop_left_over()  # type: ignore[union-attr]
@@ -283,7 +283,7 @@ async def test_a_session_that_cannot_be_stopped_stays_in_the_journal_for_a_limit
 async def test_a_runner_never_has_two_sessions(tmp_path: Path) -> None:
     """Two reservations of one runner wait for each other, whatever the limits of the tick are."""
     async with session_tester(tmp_path, runner(capacity=9, latency_s=(0.2, 0.2))) as tester:
-        most = 0
+        most_open = 0
         planner = tester.daemon.coordinator.planner
         plan = await planner.plan("t", await planner.discover())
         attempts = await tester.daemon.coordinator.make_attempts(1)
@@ -292,17 +292,17 @@ async def test_a_runner_never_has_two_sessions(tmp_path: Path) -> None:
         (job,) = plan.jobs
 
         async def watch() -> None:
-            nonlocal most
+            nonlocal most_open
             while True:
-                most = max(most, len(tester.runners[0].sessions))
+                most_open = max(most_open, len(tester.runners[0].sessions))
                 await asyncio.sleep(0.01)
 
         watching = asyncio.ensure_future(watch())
         jobs = [replace(job, id=f"job-{number}") for number in range(3)]
         sent = await asyncio.gather(*(attempts[peer.walk(job)].send(job, peer, lambda: None) for job in jobs))
         watching.cancel()
-        assert [one.exchange.status for one in sent] == [200, 200, 200]
-        assert most == 1
+        assert [sent_job.exchange.status for sent_job in sent] == [200, 200, 200]
+        assert most_open == 1
         tester.assert_all_stopped()
 
 
@@ -340,11 +340,11 @@ async def test_sessions_are_stopped_although_live_runners_are_switched_off(tmp_p
     """What an earlier process has left is stopped even if [live_runner] is no longer enabled."""
     async with session_tester(tmp_path, runner()) as tester:
         node = tester.network.orchestrators[0].spec
-        left = tester.runners[0].open_session("session_left")
+        open_session = tester.runners[0].open_session("session_left")
         url = f"{node.service_uri}/apps/{tester.runners[0].url_name}/session"
         network = tester.network
         await RunnerSessions(tester.daemon.database).begin(
-            SessionRow("a", node.service_uri, url, f"{url}/{left.session_id}", 1e12)
+            SessionRow("a", node.service_uri, url, f"{url}/{open_session.session_id}", 1e12)
         )
         await tester.daemon.database.close()
         async with start_tester(network, tmp_path, enabled=False) as later:

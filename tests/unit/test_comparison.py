@@ -26,7 +26,7 @@ def test_missing_and_extra_words_are_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "found"),
+    ("response", "is_contained"),
     [
         (orjson.dumps({"choices": [{"message": {"role": "assistant", "content": "It is 42."}}]}).decode(), True),
         (orjson.dumps({"choices": [{"message": {"role": "assistant", "content": "It is 421."}}]}).decode(), False),
@@ -40,11 +40,11 @@ def test_missing_and_extra_words_are_marked() -> None:
     ],
     ids=["right", "another number", "a stream"],
 )  # fmt: skip
-def test_an_expected_word_is_looked_for(response: str, found: bool) -> None:
+def test_an_expected_word_is_looked_for(response: str, is_contained: bool) -> None:
     """By the check's own rules, in completions of JSON and in streams of which the beginning is kept."""
     compared = compare_answer(response, details("chat", contains="42"))
     assert compared is not None
-    assert [(word.word, word.matches) for word in compared.expected] == [("42", found)]
+    assert [(word.word, word.matches) for word in compared.expected] == [("42", is_contained)]
     assert compared.error_rate is None
 
 

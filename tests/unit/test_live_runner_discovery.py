@@ -38,9 +38,9 @@ def listing(*entries: object, uri: str = URI, max_runners: int = 200) -> RunnerL
 
 def test_a_runner_is_a_capability() -> None:
     """App, version, slots, price, mode, GPU and schema are what the orchestrator lists."""
-    found = listing(entry())
-    assert not found.problems
-    (capability,) = found.capabilities
+    result = listing(entry())
+    assert not result.problems
+    (capability,) = result.capabilities
     assert (capability.pipeline, capability.model) == ("someone/echo", "1.2.0")
     assert (capability.capacity, capability.in_use, capability.price) == (3, 1, Price(7))
     assert capability.runner is not None
@@ -158,18 +158,18 @@ def test_the_same_host_in_another_spelling_is_not_foreign() -> None:
 )
 def test_an_unusable_entry_gives_one_problem(change: dict[str, object], problem: str) -> None:
     """The others of the same orchestrator stay."""
-    found = listing(entry(app="sound"), entry(**change))
-    assert [capability.pipeline for capability in found.capabilities] == ["sound"]
-    assert len(found.problems) == 1
-    assert problem in found.problems[0]
+    result = listing(entry(app="sound"), entry(**change))
+    assert [capability.pipeline for capability in result.capabilities] == ["sound"]
+    assert len(result.problems) == 1
+    assert problem in result.problems[0]
 
 
 def test_a_price_beyond_64_bits_is_a_problem() -> None:
     """It is no whole number any more once it is parsed."""
     body = orjson.dumps([{"runners": [entry()]}]).replace(b'"price":7', b'"price":' + b"9" * 30)
-    found = parse_listing(body, URI)
-    assert not found.capabilities
-    assert len(found.problems) == 1
+    result = parse_listing(body, URI)
+    assert not result.capabilities
+    assert len(result.problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_a_price_beyond_64_bits_is_a_problem() -> None:
 )
 def test_what_is_no_listing_gives_one_problem(body: bytes) -> None:
     """Whatever it is."""
-    found = parse_listing(body, URI)
-    assert not found.capabilities
-    assert len(found.problems) == 1
+    result = parse_listing(body, URI)
+    assert not result.capabilities
+    assert len(result.problems) == 1
 
 
 @pytest.mark.parametrize("body", [b"[]", b"[{}]", b'[{"runners": null}]', b'[{"address":"https://x"}]'])
@@ -191,10 +191,10 @@ def test_no_runner_is_no_problem(body: bytes) -> None:
 
 def test_too_many_runners_give_one_problem() -> None:
     """The first ones are read, the rest is not even looked at."""
-    found = listing(*(entry(app=f"app-{number}") for number in range(10_000)), max_runners=200)
-    assert len(found.capabilities) == 200
-    assert len(found.problems) == 1
-    assert "10000" in found.problems[0]
+    result = listing(*(entry(app=f"app-{number}") for number in range(10_000)), max_runners=200)
+    assert len(result.capabilities) == 200
+    assert len(result.problems) == 1
+    assert "10000" in result.problems[0]
 
 
 def test_one_runner_stands_for_all_of_its_app_and_version() -> None:
@@ -227,10 +227,10 @@ def test_every_entry_is_usable_or_a_problem(entries: list[object]) -> None:
         body = orjson.dumps([{"runners": entries}])
     except TypeError:  # lone surrogates
         return
-    found = parse_listing(body, URI)
-    assert len(found.capabilities) + len(found.problems) <= len(entries)
-    assert bool(entries) == bool(found.capabilities or found.problems)
-    for capability in found.capabilities:
+    result = parse_listing(body, URI)
+    assert len(result.capabilities) + len(result.problems) <= len(entries)
+    assert bool(entries) == bool(result.capabilities or result.problems)
+    for capability in result.capabilities:
         assert capability.pipeline
         assert capability.model
         assert capability.capacity >= 0

@@ -48,25 +48,25 @@ async def test_a_picture_becomes_a_small_jpeg(checker: AnswerChecker, content: b
     """A picture is kept as a JPEG of at most 320 pixels, also where its size is what is wrong with it."""
     answer = await check(checker, Check("image", image.Params(size="512x256")), content)
     assert [finding.problem for finding in answer.findings] == [problem]
-    kept = answer.received
-    assert kept is not None
-    picture = Image.open(io.BytesIO(kept.content))
-    assert (kept.content_type, picture.format, picture.size) == ("image/jpeg", "JPEG", (320, 160))
-    assert kept.original_size == len(content)
-    assert kept.width == 2 * kept.height
-    assert content not in kept.content
+    preview = answer.received
+    assert preview is not None
+    picture = Image.open(io.BytesIO(preview.content))
+    assert (preview.content_type, picture.format, picture.size) == ("image/jpeg", "JPEG", (320, 160))
+    assert preview.original_size == len(content)
+    assert preview.width == 2 * preview.height
+    assert content not in preview.content
 
 
 async def test_a_sound_becomes_a_short_clip(checker: AnswerChecker) -> None:
     """Of a sound the first six seconds are kept, at 8 kHz; how long it lasts is known."""
     answer = await check(checker, Check("audio", audio.Params()), make.sound(9.0))
-    kept = answer.received
-    assert kept is not None
-    with wave.open(io.BytesIO(kept.content)) as clip:
+    preview = answer.received
+    assert preview is not None
+    with wave.open(io.BytesIO(preview.content)) as clip:
         assert (clip.getframerate(), clip.getsampwidth(), clip.getnframes()) == (8000, 1, 48_000)
         samples = clip.readframes(48_000)
     assert max(samples) - min(samples) > 60  # it is the tone, not silence
-    assert kept.seconds == pytest.approx(9.0, abs=0.1)
+    assert preview.seconds == pytest.approx(9.0, abs=0.1)
 
 
 async def test_of_a_video_its_first_frame_is_kept(checker: AnswerChecker) -> None:
@@ -93,11 +93,11 @@ async def test_what_cannot_be_decoded_is_not_kept(checker: AnswerChecker, conten
 async def test_nothing_is_larger_than_allowed(checker: AnswerChecker) -> None:
     """What does not fit is made smaller or left out, and without a size nothing is kept."""
     for max_bytes in (3000, 200, 0):
-        kept = (
+        preview = (
             await check(checker, Check("image", image.Params(size="any")), make.picture(512, 512), max_bytes=max_bytes)
         ).received
-        assert kept is None or len(kept.content) <= max_bytes
-        assert kept is not None or max_bytes < 3000
+        assert preview is None or len(preview.content) <= max_bytes
+        assert preview is not None or max_bytes < 3000
     clip = (await check(checker, Check("audio", audio.Params()), make.sound(3.0), max_bytes=8044)).received
     assert clip is not None
     assert len(clip.content) == 8044

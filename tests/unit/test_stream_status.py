@@ -33,11 +33,11 @@ def running(start_time: int = 1, **inference: Any) -> StreamStatus:
 
 def test_a_whole_status_is_read() -> None:
     """Every value that decides something comes out of an answer."""
-    seen = running(7, fps=23.5, last_params_hash="abc", restart_count=2, last_error="out of memory")
-    assert seen.has_runner_event
-    assert (seen.state, seen.orchestrator_url, seen.request_id) == ("ONLINE", ORCHESTRATOR, "4586d6b2")
-    assert (seen.inference_fps, seen.params_hash, seen.restarts) == (23.5, "abc", 2)
-    assert (seen.runner_started_ms, seen.runner_error) == (7, "out of memory")
+    parsed = running(7, fps=23.5, last_params_hash="abc", restart_count=2, last_error="out of memory")
+    assert parsed.has_runner_event
+    assert (parsed.state, parsed.orchestrator_url, parsed.request_id) == ("ONLINE", ORCHESTRATOR, "4586d6b2")
+    assert (parsed.inference_fps, parsed.params_hash, parsed.restarts) == (23.5, "abc", 2)
+    assert (parsed.runner_started_ms, parsed.runner_error) == (7, "out of memory")
 
 
 def test_the_gateway_alone_is_no_event_of_a_runner() -> None:
@@ -73,10 +73,10 @@ def test_any_object_is_read_without_harm(values: dict[str, Any]) -> None:
         body = orjson.dumps(values)
     except TypeError:  # lone surrogates, which no answer can have either
         return
-    seen = StreamStatus.from_json(body)
-    shown = seen.state + seen.orchestrator_url + seen.gateway_error + seen.runner_error
+    parsed = StreamStatus.from_json(body)
+    shown = parsed.state + parsed.orchestrator_url + parsed.gateway_error + parsed.runner_error
     assert all(character.isprintable() or character in "\u00a0\u3000 " or ord(character) > 159 for character in shown)
-    StreamTrace().add(seen, 1.0)
+    StreamTrace().add(parsed, 1.0)
 
 
 def test_a_trace_names_each_orchestrator_once_for_each_change() -> None:
