@@ -25,7 +25,8 @@ from benchmarks.network import Remote, network
 pytestmark = pytest.mark.slow
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0.25"))
-_WARM_ROUNDS = 4
+_ROUNDS = 4
+_WARM_SHARE = 0.25  # of the time: until caches of the store, pools and arenas of threads are full
 _POOLS = 12  # kept connections, readers of the store and workers: bounded pools that fill when they are first needed
 _MAX_MEMORY_GROWTH = 1.1
 _BATCH = ["llm", "text-to-image", "image-to-text"]
@@ -134,12 +135,15 @@ async def test_ticks_back_to_back_leave_nothing_behind(
 ) -> None:
     """And each result is counted exactly once, whatever failed on the way."""
     async with open_soak() as soak:
-        warm = await soak.run_rounds(_WARM_ROUNDS, 0.0)
-        later = await soak.run_rounds(_WARM_ROUNDS, time.monotonic() + MINUTES * 60 * share)
+        began, duration_s = time.monotonic(), MINUTES * 60 * share
+        warm = await soak.run_rounds(_ROUNDS, began + _WARM_SHARE * duration_s)
+        later = await soak.run_rounds(_ROUNDS, began + duration_s)
         await soak.check_exactly_once()
     most = HeldResources(*(max(getattr(sample, name) for sample in warm) for name in HeldResources.__slots__))
     last = later[-1]
     sys.stdout.write(f"{soak.ticks} ticks, {dict(soak.outcomes)}: {warm[-1]} -> {last}\n")
+    memory_mb = [round(sample.memory_mb) for sample in warm + later]
+    sys.stdout.write(f"memory in MB, ten times in all: {memory_mb[:: max(1, len(memory_mb) // 10)]}\n")
     assert last.files <= most.files + _POOLS
     assert last.threads <= most.threads + _POOLS
     assert last.tasks <= most.tasks
