@@ -13,7 +13,18 @@ from rich.console import Console
 from benchmarks import rows
 from jobtester.logs import configure_logs
 
-PARTS = ("targeting", "throughput", "scaling", "recording", "delivery", "planning", "startup", "pages", "video")
+PARTS = (
+    "targeting",
+    "throughput",
+    "live_runner",
+    "scaling",
+    "recording",
+    "delivery",
+    "planning",
+    "startup",
+    "pages",
+    "video",
+)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.network import Network, Ports
-from jobtester.simulator.scenario import GatewaySpec, Scenario
+from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario, SecondsRange
 
 
 @dataclass(slots=True)
@@ -44,7 +44,8 @@ class Remote:
 async def network(*modes: str, **scenario: Any) -> AsyncIterator[Remote]:
     """Start a generated network with one gateway per mode.
 
-    With `file` it is the network of a scenario file, whose gateways call clients of live video at `live_callback`.
+    With `file` it is the network of a scenario file, whose gateways call clients of live video at `live_callback`; with
+    `live_runners` so many orchestrators, each with an unpaid, a paid and a persistent live runner.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.network", json.dumps({"modes": modes, **scenario}),
@@ -78,6 +79,8 @@ def _create_network(scenario: dict[str, Any]) -> Network:
     if "file" in scenario:
         ports = Ports({}, live_callback=scenario["live_callback"])
         return Network(Scenario.load(Path(scenario["file"])), ports=ports)
+    if "live_runners" in scenario:
+        return Network(_live_runners(scenario["live_runners"], tuple(scenario["latency_s"])))
     gateways = tuple(
         GatewaySpec(f"g{index}", mode=mode, stray_delay=0.005, retry_window=0.05) for index, mode in enumerate(modes)
     )
@@ -85,6 +88,19 @@ def _create_network(scenario: dict[str, Any]) -> Network:
         if key in scenario:
             scenario[key] = tuple(scenario[key])
     return Network(generate(gateways=gateways, **scenario))
+
+
+def _live_runners(count: int, latency_s: SecondsRange) -> Scenario:
+    runners = (
+        RunnerSpec("bench/hello-world", latency_s=latency_s),
+        RunnerSpec("bench/openai-chat", app_kind="openai-chat", latency_s=latency_s, price=123_456),
+        RunnerSpec("bench/echo", app_kind="echo", mode="persistent", latency_s=latency_s),
+    )
+    nodes = tuple(
+        OrchestratorSpec(f"0x{number:040x}", service_uri="https://127.0.0.1:0", runners=runners)
+        for number in range(1, count + 1)
+    )
+    return Scenario("live-runners", 1, (GatewaySpec("g", mode="stock"),), nodes)
 
 
 def _run_command(running: Network, command: dict[str, Any]) -> Any:
@@ -97,6 +113,8 @@ def _run_command(running: Network, command: dict[str, Any]) -> Any:
             running.leaderboard.faults = Faults(**command["faults"])
             rows = running.leaderboard.rows
             return {"rows": len(rows), "distinct": len({row.body for row in rows})}
+        case "runner requests":
+            return running.job_log.runner_requests_after(0)
         case _:
             return running.job_log.entries_after(0)
 

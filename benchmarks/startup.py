@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -10,11 +11,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.rows import Row
 
 _RUNS = 5
+_SETTLED_S = 3.0
+_IDLE_S = 20.0
+_MB = 2**20
 _PORT = 7_935
 _CONFIG = f"""
 [server]
@@ -40,9 +46,14 @@ async def measure() -> list[Row]:
 def _measure() -> list[Row]:
     helps = [_time_help() for _ in range(_RUNS)]
     serves = [_time_serve() for _ in range(_RUNS)]
+    with _serve() as process:
+        _wait_until_healthy()
+        memory_mb, cores = _measure_idle(process)
     return [
         Row.with_bar("jobtester --help, median", statistics.median(helps), "s", at_most=0.3),
         Row.with_bar("serve to the first /healthz, median", statistics.median(serves), "s", at_most=1.0),
+        Row.with_bar("memory of an idle serve", memory_mb, "MiB", at_most=45),
+        Row.with_bar("processor of an idle serve", cores * 100, "% of a core", at_most=0.5),
     ]
 
 
@@ -53,24 +64,51 @@ def _time_help() -> float:
 
 
 def _time_serve() -> float:
+    began = time.perf_counter()
+    with _serve():
+        _wait_until_healthy()
+        return time.perf_counter() - began
+
+
+@contextmanager
+def _serve() -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.toml"
         path.write_text(_CONFIG)
-        began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "jobtester", "serve", "-c", str(path)],
             cwd=folder, stderr=subprocess.DEVNULL, env={"PYTHONPATH": str(Path(__file__).parents[1])},
         )  # fmt: skip
         try:
-            # As a container's health check sees it, which polls and knows nothing of what goes on inside.
-            while time.perf_counter() - began < 30:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/healthz", timeout=1) as response:
-                        if response.status == 200:
-                            return time.perf_counter() - began
-                except (urllib.error.URLError, OSError):
-                    time.sleep(0.01)
-            raise RuntimeError("the daemon did not become healthy")
+            yield process
         finally:
             process.terminate()
             process.wait()
+
+
+def _wait_until_healthy() -> None:
+    """Poll as a container's health check does, which knows nothing of what goes on inside."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < 30:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/healthz", timeout=1) as response:
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.01)
+    raise RuntimeError("the daemon did not become healthy")
+
+
+def _measure_idle(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Return the memory in MiB and the cores that a process needs while nothing is to be done."""
+    time.sleep(_SETTLED_S)
+    before_s = _read_cpu_s(process.pid)
+    time.sleep(_IDLE_S)
+    cores = (_read_cpu_s(process.pid) - before_s) / _IDLE_S
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) * 1024 / _MB, cores
+
+
+def _read_cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

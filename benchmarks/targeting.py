@@ -29,16 +29,19 @@ async def measure() -> list[Row]:
         gateways = await _measure_tick("tester", "tester", "tester", "tester", few, warm_up=True)
     exclusive = alone.result()
     overlap = await _measure_tick("tester", few, gateway={"overlap": True})
-    query = await _measure_tick("query", many)
+    query = await _measure_tick("query", many, warm_up=True)
     webhook_p99_s = await _measure_webhook(many)
     sequential_s = _total_s(query)
     return [
         Row.with_bar(
             "sequential tester, 60 orchestrators × 10 jobs: all round trips one after the other", sequential_s, "s"
         ),
-        Row.with_bar("query, 64 in flight: wall time", query.wall_s, "s"),
+        Row.with_bar("query, 64 in flight, in a second tick: wall time", query.wall_s, "s"),
         Row.with_bar(
-            "query, 64 in flight: wall time ÷ lower bound", query.wall_s / _lower_bound_s(query, 60), "×", at_most=1.10
+            "query, 64 in flight, in a second tick: wall time ÷ lower bound",
+            query.wall_s / _lower_bound_s(query, 60),
+            "×",
+            at_most=1.05,
         ),
         Row.with_bar(
             "query, 64 in flight: times faster than sequential", sequential_s / query.wall_s, "×", at_least=25
@@ -62,7 +65,7 @@ async def measure() -> list[Row]:
             "4 webhook gateways, in a second tick: wall time ÷ lower bound",
             gateways.wall_s / _lower_bound_s(gateways, 4),
             "×",
-            at_most=1.10,
+            at_most=1.05,
         ),
     ]
 

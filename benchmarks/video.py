@@ -29,6 +29,7 @@ from jobtester.video.video_input import InputOptions, VideoInput
 
 _FORM = VideoFormat(512, 512, 24)
 _SECONDS = 10.0
+_BESIDE_S = 120.0
 _FIRST_FRAMES = 5
 _FIRST_FRAME_S = 0.7
 _READ_BYTES = 64 * 1024
@@ -80,7 +81,7 @@ async def _measure_streams(count: int) -> Figures:
     before = _read_memory()
     began, cpu_began = time.perf_counter(), _read_cpu()
     async with _echo_server() as port:
-        measured = await asyncio.gather(*(_stream(port) for _ in range(count)))
+        measured = await asyncio.gather(*(_stream(port, _SECONDS) for _ in range(count)))
     wall_s = time.perf_counter() - began
     delays = [measures.delay for measures in measured]
     return Figures(
@@ -95,9 +96,22 @@ async def _measure_streams(count: int) -> Figures:
     )
 
 
-async def _stream(port: int) -> VideoMeasures:
+@asynccontextmanager
+async def stream_beside() -> AsyncIterator[None]:
+    """Send a video through an echo and decode it, in this process, until the block ends."""
+    async with _echo_server() as port:
+        streaming = asyncio.create_task(_stream(port, _BESIDE_S))
+        try:
+            yield
+            assert not streaming.done(), "the stream ended too early"
+        finally:
+            streaming.cancel()
+            await asyncio.wait({streaming})
+
+
+async def _stream(port: int, seconds: float) -> VideoMeasures:
     loop = asyncio.get_running_loop()
-    options = DecoderOptions(_FORM, "mpegts", stills=6, limits=DecoderLimits.for_video(_FORM, _SECONDS))
+    options = DecoderOptions(_FORM, "mpegts", stills=6, limits=DecoderLimits.for_video(_FORM, seconds))
     async with VideoDecoder(options) as decoder:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         started = loop.time()
@@ -106,17 +120,22 @@ async def _stream(port: int) -> VideoMeasures:
             while data := await reader.read(_READ_BYTES):
                 await decoder.feed(data, loop.time())
 
-        async with VideoInput.as_segments(_FORM, InputOptions(max_s=_SECONDS)) as video, asyncio.TaskGroup() as group:
-            group.create_task(receive())
-            async for segment in video.output:
-                async for data in segment.content:
-                    writer.write(data)
-                    await writer.drain()
-            writer.write_eof()
-        ended = loop.time()
-        decoded = await decoder.finish()
-        writer.close()
-        await writer.wait_closed()
+        try:
+            async with (
+                VideoInput.as_segments(_FORM, InputOptions(max_s=seconds)) as video,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(receive())
+                async for segment in video.output:
+                    async for data in segment.content:
+                        writer.write(data)
+                        await writer.drain()
+                writer.write_eof()
+            ended = loop.time()
+            decoded = await decoder.finish()
+        finally:
+            writer.close()
+            await writer.wait_closed()
     assert decoded.problem is None, decoded.problem
     return await asyncio.to_thread(measure_video, decoded.frames, video.sent, Measurement(started, ended))
 
