@@ -100,13 +100,13 @@ def _wait_until_healthy() -> None:
 
 
 def _measure_idle(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """Return the memory in MiB and the cores that a process needs while nothing is to be done."""
+    """Return the memory in MiB, without files that are mapped, and the cores of a process that has nothing to do."""
     time.sleep(_SETTLED_S)
     before_s = _read_cpu_s(process.pid)
     time.sleep(_IDLE_S)
     cores = (_read_cpu_s(process.pid) - before_s) / _IDLE_S
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-    return int(status["VmRSS"].split()[0]) * 1024 / _MB, cores
+    return int(status["RssAnon"].split()[0]) * 1024 / _MB, cores
 
 
 def _read_cpu_s(pid: int) -> float:

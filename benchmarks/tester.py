@@ -15,6 +15,7 @@ from benchmarks.network import Remote
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.daemon.daemon import Daemon
+from jobtester.daemon.runtime import configure_runtime
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import Queries, ResultFilters
 from jobtester.store.results import ResultRow
@@ -108,6 +109,7 @@ async def tester(remote: Remote, **options: Any) -> AsyncIterator[Tester]:
             **sections,
         }
         configuration = Configuration.from_tables(content, origin="benchmark")
+        configure_runtime()  # as `serve` does
         async with open_daemon(configuration, post=post) as running:
             are_several = sum(gateway_spec["targeting"] == "webhook" for gateway_spec in gateways) > 1
             base = f"http://127.0.0.1:{running.port}/orchestrators"

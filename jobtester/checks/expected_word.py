@@ -43,7 +43,10 @@ def normalize_text(text: str) -> str:
 
     Digits of other scripts become the usual ones, and white space that was escaped twice becomes a space.
     """
-    whole = unicodedata.normalize("NFKC", _ESCAPED_BLANK.sub(" ", text).replace("№", "№ "))
+    text = _ESCAPED_BLANK.sub(" ", text)
+    if text.isascii():  # nothing else can change, and most answers are
+        return text
+    whole = unicodedata.normalize("NFKC", text.replace("№", "№ "))
     return "".join(
         str(unicodedata.decimal(char)) if char.isdecimal() else char
         for char in whole

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from urllib.parse import quote
 
 import aiohttp
@@ -27,7 +26,6 @@ from jobtester.http import (
 
 _LIVENESS_TIMEOUT_S = 5.0
 _MAX_CLI_BYTES = 64 * 2**20
-_quote = lru_cache(4096)(partial(quote, safe=""))  # the same service URIs again and again
 
 
 @dataclass(slots=True)
@@ -99,7 +97,7 @@ class GatewayClient:
         if self.token:
             request_headers["Authorization"] = f"Bearer {self.token}"
         # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.
-        encoded_query = "&".join(f"{key}={_quote(value)}" for key, value in (query or {}).items())
+        encoded_query = "&".join(f"{key}={quote(value, safe='')}" for key, value in (query or {}).items())
         return await self.sender.send(
             self.url,
             f"{path}?{encoded_query}" if encoded_query else path,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class SeriesKey(NamedTuple):
         for name, value in _LABEL.findall(match["labels"] or ""):
             if "\\" in value:
                 value = re.sub(r"\\.", lambda escape: _ESCAPES.get(escape[0], escape[0]), value)
-            labels[name] = sys.intern(value)  # thousands of series share a few values
+            labels[name] = value
         return cls(
             match["name"] == _SUCCESS,
             PipelineModel(labels.get("pipeline", ""), labels.get("model_name", "")),
