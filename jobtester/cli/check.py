@@ -23,8 +23,9 @@ from jobtester.errors import ConfigError, JobTesterError, PortInUseError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.targeting import WebhookTargeting
 from jobtester.live_runner.signer import RemoteSigner
-from jobtester.settings.video_sections import CALLBACK_PORT
+from jobtester.settings.live_sections import CALLBACK_PORT
 from jobtester.tick.attempt import JobAttempt
+from jobtester.tick.attempt_builder import make_attempts
 
 _PEER_TIMEOUT_S = 4.5  # all peers are asked at the same time
 _REQUEST_TIMEOUT_S = _PEER_TIMEOUT_S - 0.5  # shorter, so that a peer's own message comes before the general one
@@ -178,7 +179,7 @@ async def _probe_gateways(daemon: Daemon) -> list[CheckLine]:
     if not orchestrators:
         return [CheckLine(False, "probe", "no orchestrator was discovered, so there is no job to send")]
     plan = await coordinator.planner.plan("check", orchestrators)
-    attempts = await coordinator.make_attempts(plan.seed)
+    attempts = await make_attempts(coordinator.planner, coordinator.checker, coordinator.metrics, seed=plan.seed)
     lines: list[CheckLine] = []
     port = daemon.configuration.settings.server.port
     for gateway in coordinator.gateways:

@@ -14,10 +14,9 @@ from jobtester.leaderboard.options import DeliveryOptions
 from jobtester.live_runner.peer import LiveRunnerPeer
 from jobtester.live_video.streams import LiveVideo
 from jobtester.metrics import Metrics
-from jobtester.settings.live_sections import LiveRunnerSettings
+from jobtester.settings.live_sections import LiveRunnerSettings, LiveVideoSettings
 from jobtester.settings.model import Settings
 from jobtester.settings.sections import GatewaySettings
-from jobtester.settings.video_sections import LiveVideoSettings
 from jobtester.store.runner_sessions import RunnerSessions
 from jobtester.tick.coordinator import TickCoordinator
 from jobtester.tick.planner import TickInputs

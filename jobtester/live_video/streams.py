@@ -15,7 +15,7 @@ from jobtester.errors import CrashBoundary, PortInUseError
 from jobtester.live_video.listener import CallbackListener
 from jobtester.live_video.stream import LiveStream, StreamPlan, StreamRecording
 from jobtester.live_video.stream_api import StreamApi
-from jobtester.settings.video_sections import LiveVideoSettings
+from jobtester.settings.live_sections import LiveVideoSettings
 from jobtester.video.pattern import VideoFormat
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from jobtester.domain.orchestrators import parse_endpoint
-from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings
+from jobtester.settings.live_sections import LIVE_RUNNER, LiveRunnerSettings, LiveVideoSettings
 from jobtester.settings.operator_sections import MetricsSettings, NotifySettings, PauseSettings, ServerSettings
 from jobtester.settings.types import (
     Cron,
@@ -22,7 +22,6 @@ from jobtester.settings.types import (
     WebAddress,
     Wei,
 )
-from jobtester.settings.video_sections import LiveVideoSettings
 
 _MAX_INTERVAL_S = 366 * 86_400
 

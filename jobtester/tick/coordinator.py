@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -13,29 +13,22 @@ from typing import Any, TypeVar
 import structlog
 
 from jobtester.checks.checker import AnswerChecker
-from jobtester.domain.jobs import PipelineModel
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.tick_report import TickReport
 from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
-from jobtester.gateway.connection_probe import ConnectionProbe
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
-from jobtester.gateway.peer import JobPeer, Walk
-from jobtester.live_video.stream_api import StreamApi
+from jobtester.gateway.peer import JobPeer
 from jobtester.metrics import Metrics
 from jobtester.pipelines.catalogue import streaming_pipelines
-from jobtester.pipelines.request import Requests
 from jobtester.store.results import Results
 from jobtester.store.ticks import Ticks
-from jobtester.tick.attempt import AttemptTools, JobAttempt, SizeLimits
-from jobtester.tick.gateway_attempt import GatewayAttempt
+from jobtester.tick.attempt_builder import make_attempts
 from jobtester.tick.job_runner import JobLimits, JobRunner
 from jobtester.tick.planner import TickInputs, TickPlanner
 from jobtester.tick.progress import TickObserver, TickProgress
 from jobtester.tick.recorder import PostingRules, ResultRecorder, add_late_evidence
-from jobtester.tick.runner_attempt import RunnerAttempt
-from jobtester.tick.video_attempt import VideoAttempt
 
 log = structlog.get_logger()
 
@@ -145,30 +138,6 @@ class TickCoordinator:
         late = gateway.evidence.weigh_late_event(event)
         return late is not None and await add_late_evidence(self._recorder, gateway, *late)
 
-    async def make_attempts(self, seed: int) -> Mapping[Walk, JobAttempt[Any]]:
-        """Return what sends and judges the jobs of a tick with this seed, for each way that they go."""
-        inputs, planner = self.planner.inputs, self.planner
-        limits, store = inputs.settings.limits, inputs.settings.store
-        catalogue = planner.effective_catalogue()
-        requests = await asyncio.to_thread(Requests, catalogue, inputs.assets, seed)
-        tools = AttemptTools(
-            catalogue,
-            requests,
-            self.checker,
-            SizeLimits(limits.max_response, limits.max_artifact, store.max_file_size if store.keep_files else 0),
-            planner.token_limits,
-            ConnectionProbe(filter(None, (orchestrator.service_uri for orchestrator in planner.orchestrators))),
-        )
-        attempts: dict[Walk, JobAttempt[Any]] = {Walk.GATEWAY: GatewayAttempt(tools)}
-        if inputs.live_runner is not None:
-            attempts[Walk.LIVE_RUNNER] = RunnerAttempt(tools, inputs.live_runner, self.metrics)
-        if inputs.live_video is not None:
-            apis = {gateway.name: StreamApi(gateway.client) for gateway in inputs.gateways}
-            attempts[Walk.LIVE_VIDEO] = VideoAttempt(
-                tools, inputs.live_video, apis, _count_candidates(planner.orchestrators)
-            )
-        return attempts
-
     async def _run_guarded(self, report: TickReport, progress: TickProgress, crashes: CrashBoundary) -> tuple[str, str]:
         """Run the tick; return its state and what went wrong, also if that was unexpected."""
         try:
@@ -227,7 +196,7 @@ class TickCoordinator:
         rules = PostingRules.from_settings(settings, is_posting=self.is_posting)
         recorder = ResultRecorder(self.results, rules, plan.tick, self.on_recorded, self.clock)
         crashes = CrashBoundary(self.metrics.count_internal_error)
-        attempts = await self.make_attempts(plan.seed)
+        attempts = await make_attempts(self.planner, self.checker, self.metrics, seed=plan.seed)
         self._recorder = recorder
         limits = JobLimits.from_settings(settings)
         self._runner = JobRunner(plan, peers, attempts, recorder, progress, limits, crashes)
@@ -298,13 +267,3 @@ def _cause_of(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _count_candidates(orchestrators: Sequence[Orchestrator]) -> Mapping[PipelineModel, int]:
-    """Return how many orchestrators offer each model for live video."""
-    return Counter(
-        PipelineModel(capability.pipeline, capability.model)
-        for orchestrator in orchestrators
-        for capability in orchestrator.capabilities
-        if capability.is_live_video
-    )

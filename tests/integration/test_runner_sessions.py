@@ -21,6 +21,7 @@ from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.store.results import ResultRow
 from jobtester.store.runner_sessions import RunnerSessions, SessionRow
+from jobtester.tick.attempt_builder import make_attempts
 from tests.harness.ports import free_port
 from tests.harness.process import run_command_in_thread, write_config
 from tests.harness.simulated import SimulatedTester, config_tables
@@ -286,7 +287,8 @@ async def test_a_runner_never_has_two_sessions(tmp_path: Path) -> None:
         most_open = 0
         planner = tester.daemon.coordinator.planner
         plan = await planner.plan("t", await planner.discover())
-        attempts = await tester.daemon.coordinator.make_attempts(1)
+        coordinator = tester.daemon.coordinator
+        attempts = await make_attempts(coordinator.planner, coordinator.checker, coordinator.metrics, seed=1)
         peer = planner.inputs.live_runner
         assert peer is not None
         (job,) = plan.jobs
