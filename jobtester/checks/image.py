@@ -158,7 +158,7 @@ def decode_image(content: bytes, size: tuple[int, int] | None = None, *, larger:
         for name in _match_signatures(content, _UNSUPPORTED):
             message = f"the tester cannot decode {name.strip()}, so the picture is not judged"
             raise CheckFailedError("unsupported", message, Fault.TESTER)
-        message = f"the file is not PNG, JPEG, WebP, GIF or any other picture: it begins with {content[:12]!r}"
+        message = f"the file is not PNG, JPEG, WebP, GIF or any other picture: it begins with {repr(content[:12])[1:]}"
         raise CheckFailedError("not_an_image", message)
     with decoding("picture", content), warnings.catch_warnings():
         # A warning about size becomes an error, so that Pillow's own limit holds as well.

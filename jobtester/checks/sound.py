@@ -117,7 +117,8 @@ def _detect_form(content: bytes) -> str:
     form = next((name for name, matches in _SIGNATURES if matches(content[:12])), None)
     if form is None:
         raise CheckFailedError(
-            "not_audio", f"the file is not WAV, MP3, FLAC, Ogg or any other sound: it begins with {content[:12]!r}"
+            "not_audio",
+            f"the file is not WAV, MP3, FLAC, Ogg or any other sound: it begins with {repr(content[:12])[1:]}",
         )
     return form
 

@@ -150,7 +150,7 @@ def _detect_form(content: bytes) -> str:
             raise CheckFailedError("not_a_video", f"the file is a picture, not a video: its brand is {content[8:12]!r}")
         if box != bytes(4) or content[:_HEADER_BYTES].lstrip(b"\0")[1:5] == b"ftyp":
             return "mp4"
-    raise CheckFailedError("not_a_video", f"the file is not an MP4: it begins with {content[:12]!r}")
+    raise CheckFailedError("not_a_video", f"the file is not an MP4: it begins with {repr(content[:12])[1:]}")
 
 
 def _decode(content: bytes, form: str, limit: int, size: tuple[int, int] | None) -> DecodedVideo:

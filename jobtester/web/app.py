@@ -15,6 +15,7 @@ from jobtester.web import api, health_routes, pages, result_pages, webhooks
 from jobtester.web.access import check_access
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.query_params import QueryError
+from jobtester.web.rendering import render_missing
 from jobtester.web.requests import PEER_ERRORS
 
 log = structlog.get_logger()
@@ -79,11 +80,14 @@ async def _answer_errors(
     except QueryError as error:
         response = api.build_error(400, str(error))
     except web.HTTPException as error:
-        if not is_api or error.status < 400:
+        if not is_api and error.status == 404 and _is_from_browser(request) and _is_unexplained(error):
+            response = await render_missing(request, "This page does not exist.", "The address may be mistyped.")
+        elif not is_api or error.status < 400:
             error.headers.update(_HEADERS)
             error.headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
             raise
-        response = _convert_to_json(error)
+        else:
+            response = _convert_to_json(error)
     except ConnectionError:
         raise  # the peer is gone, and the server releases the connection
     except StoreError as error:
@@ -105,13 +109,22 @@ async def _answer_errors(
 
 def _convert_to_json(error: web.HTTPException) -> web.Response:
     text = (error.text or "").strip()
-    if text == f"{error.status}: {error.reason}":  # aiohttp's own words: no handler has said more
+    if _is_unexplained(error):
         text = _ROUTING_ERRORS.get(error.status, error.reason)
     response = api.build_error(error.status, text)
     for name in ("Allow", "WWW-Authenticate"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response
+
+
+def _is_unexplained(error: web.HTTPException) -> bool:
+    """Return True if the text is aiohttp's own: no handler has said more."""
+    return (error.text or "").strip() == f"{error.status}: {error.reason}"
+
+
+def _is_from_browser(request: web.Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def _build_failure(status: int, message: str, is_api: bool) -> web.Response:

@@ -125,7 +125,7 @@ def draw_delays(delays: Sequence[tuple[float, float]], width: int = 600, height:
         f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
         for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
     )
-    ends = _draw_axis_ends(f"{first:.1f} s", f"{last:.1f} s", _LEFT, width, height)
+    ends = _draw_axis_ends(format_duration(first), format_duration(last), _LEFT, width, height)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     label = f"delay from input to output, {format_duration(min(delay for _, delay in delays))} to "
     label += f"{format_duration(max(delay for _, delay in delays))}"

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -43,6 +44,17 @@ _TAB_STOPS = """
 return [...document.querySelectorAll("svg.plot[role=group]")]
   .map((plot) => [...plot.querySelectorAll("a")].filter((link) => link.tabIndex >= 0).length);
 """
+_FOCUS = """
+const focused = document.activeElement;
+if (!focused || focused === document.body || focused.dataset.seen) return null;
+focused.dataset.seen = "yes";
+const style = getComputedStyle(focused), box = focused.getBoundingClientRect();
+return {
+  html: focused.outerHTML.slice(0, 120),
+  is_marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0,
+  is_visible: box.width > 0 && box.bottom > 0 && box.top < innerHeight,
+};
+"""
 _LOST_COLUMNS = """
 return [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth + 1)
   .map((box) => box.getAttribute("aria-label"));
@@ -52,7 +64,8 @@ return [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth
 @asynccontextmanager
 async def long_history(folder: Path) -> AsyncIterator[tuple[str, LongHistory]]:
     """Start a tester with a failing orchestrator of each kind among 60, and 500 ticks."""
-    async with simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder) as tester:
+    pause = {"from": "2020-01-01", "orchestrators": [f"0x{1:040x}"], "reason": "moved to another data center"}
+    async with simulated_tester(generate(seed=1, orchestrators=1, pipelines=("llm",)), folder, pause=[pause]) as tester:
         yield f"http://127.0.0.1:{tester.daemon.port}", await write_long_history(tester.daemon.database)
 
 
@@ -66,7 +79,15 @@ def list_paths(history: LongHistory) -> list[str]:
         f"/o/{history.skipped}",
         "/ticks",
         f"/t/{history.ticks[-1]}",
+        "/outbox",
+        *(f"/r/{number:04x}0000" for number in (2, 3, 4, 7)),  # failed: batch, live runner, BYOC; a pipeline's pass
     ]
+
+
+def press_tab(browser: webdriver.Chrome) -> dict[str, Any] | None:
+    """Press Tab and return what has the focus now, None if it has left the page."""
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    return cast(dict[str, Any] | None, browser.execute_script(_FOCUS))
 
 
 async def test_yesterdays_failure_takes_two_clicks_or_one_filter(browser: webdriver.Chrome, tmp_path: Path) -> None:
@@ -136,13 +157,35 @@ async def test_keys_reach_the_content_and_each_mark(browser: webdriver.Chrome, t
         await asyncio.to_thread(press)
 
 
+async def test_every_page_can_be_walked_by_keyboard(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """Tab goes from stop to stop, each of them visible and marked, until it leaves the page; nothing holds it."""
+    async with long_history(tmp_path) as (base, history):
+
+        def walk() -> None:
+            for path in list_paths(history):
+                if path == "/":
+                    continue  # the same as with a filter, which leaves fewer stops
+                set_window(browser, 1440)
+                browser.get(base + path)
+                stops = 0
+                while (stop := press_tab(browser)) is not None:
+                    assert stop["is_marked"], (path, stop)
+                    assert stop["is_visible"], (path, stop)
+                    stops += 1
+                    assert stops < 400, f"{path} holds the focus at {stop}"
+                assert stops > 5, path
+
+        await asyncio.to_thread(walk)
+
+
 async def test_pages_with_a_long_history_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no violation on any of them, light or dark, on a phone or a desk."""
     async with long_history(tmp_path) as (base, history):
 
         def check() -> list[str]:
             problems: list[str] = []
-            for page, _ in visit(browser, base, list_paths(history)):
+            missing = ["/r/missing", "/missing", f"/o/{history.skipped[:-1]}0", "/?q=matches+nothing"]
+            for page, _ in visit(browser, base, [*list_paths(history), *missing]):
                 browser.execute_script(axe)
                 answer: dict[str, Any] = browser.execute_async_script(
                     "const done = arguments[0]; axe.run().then(done, (error) => done({problem: String(error)}));"

@@ -140,3 +140,17 @@ async def test_a_stream_without_news_sends_keepalives() -> None:
             writer.close()
     assert b"X-Accel-Buffering: no" in head
     assert first.partition(b"data: ")[2] == second.partition(b"data: ")[2]
+
+
+async def test_an_address_that_does_not_exist_has_a_page_for_browsers(tmp_path: Path) -> None:
+    """With the way back; programs get their line of text, and the address itself is not repeated."""
+    async with simulated_tester(scenario(1), tmp_path) as tester, aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{tester.daemon.port}"
+        for path in ("/nothing", "/r/", "/o/a/b"):
+            async with session.get(base + path, headers={"Accept": "text/html,*/*"}) as answer:
+                text = await answer.text()
+                assert (answer.status, "<h1>Not found</h1>" in text) == (404, True), path
+                assert "nothing" not in text.partition("<main")[2]
+                assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+            async with session.get(base + path) as answer:
+                assert (answer.status, await answer.text()) == (404, "404: Not Found"), path
