@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from jobtester.domain.percentiles import percentile
 
 
 class Observation(NamedTuple):
@@ -74,17 +76,8 @@ def summarize(observations: Iterable[Observation]) -> Summary:
         counts[outcome] = counts.get(outcome, 0) + 1
         if outcome == "passed":
             durations.append(observation.round_trip_s)
-    durations.sort()
-    return Summary(
-        counts["passed"], counts["failed"], counts["unscored"], percentile(durations, 0.5), percentile(durations, 0.95)
-    )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that at least a share of the ordered values does not exceed; None of none."""
-    if not ordered:
-        return None
-    return ordered[max(0, -(-len(ordered) * round(share * 100) // 100) - 1)]
+    p50_s, p95_s = (percentile(durations, share) if durations else None for share in (0.5, 0.95))
+    return Summary(counts["passed"], counts["failed"], counts["unscored"], p50_s, p95_s)
 
 
 def group_by_time(observations: Iterable[Observation], *, since: float, until: float, step_s: float) -> list[Bucket]:

@@ -6,6 +6,7 @@ import bisect
 import math
 from collections.abc import Sequence
 
+from jobtester.domain.percentiles import percentile
 from jobtester.domain.video_measures import Delay, DelayMethod
 from jobtester.video.frame_record import FrameRecord
 from jobtester.video.frame_schedule import SentFrames
@@ -20,11 +21,9 @@ _MAX_CUT_DELAY_S = 2 * SCENE_S
 
 def measure_delay(frames: Sequence[FrameRecord], sent: SentFrames) -> Delay:
     """Return the delay of a video, from frames in the order in which they arrived."""
-    delays = _delays_by_marks(frames, sent)
-    if delays and len(delays) >= _MIN_MARKED_SHARE * len(frames):
-        return _summarize(DelayMethod.MARKS, delays)
-    delays = _delays_by_cuts(frames, sent)
-    return _summarize(DelayMethod.SCENE_CUTS, delays) if delays else Delay()
+    method, delays_by_arrival = _find_delays(frames, sent)
+    delays = [delay for _, delay in delays_by_arrival]
+    return Delay(method, percentile(delays, 0.5), percentile(delays, 0.95), len(delays)) if delays else Delay()
 
 
 def delays_over_time(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
@@ -32,26 +31,20 @@ def delays_over_time(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tu
 
     Never more than some hundred, evenly chosen.
     """
-    marked = _marked(frames, sent)
-    delays = marked if marked and len(marked) >= _MIN_MARKED_SHARE * len(frames) else _cut(frames, sent)
+    _, delays = _find_delays(frames, sent)
     step = -(-len(delays) // _MAX_SHOWN) or 1
     return delays[::step]
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least a `share` of the values does not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+def _find_delays(frames: Sequence[FrameRecord], sent: SentFrames) -> tuple[DelayMethod, list[tuple[float, float]]]:
+    """Return how delays can be seen in this video, and each as (arrival, delay)."""
+    by_marks = _delays_by_marks(frames, sent)
+    if by_marks and len(by_marks) >= _MIN_MARKED_SHARE * len(frames):
+        return DelayMethod.MARKS, by_marks
+    return DelayMethod.SCENE_CUTS, _delays_by_cuts(frames, sent)
 
 
-def _summarize(method: DelayMethod, delays: Sequence[float]) -> Delay:
-    return Delay(method, percentile(delays, 0.5), percentile(delays, 0.95), len(delays))
-
-
-def _delays_by_marks(frames: Sequence[FrameRecord], sent: SentFrames) -> list[float]:
-    return [delay for _, delay in _marked(frames, sent)]
-
-
-def _marked(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
+def _delays_by_marks(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
     # Only the first time that a frame is shown counts: a picture that stands still is not a slow one.
     first_arrivals: dict[int, float] = {}
     for frame in frames:
@@ -62,11 +55,7 @@ def _marked(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float
     return [(arrived, delay) for arrived, delay in delays if delay >= 0]
 
 
-def _delays_by_cuts(frames: Sequence[FrameRecord], sent: SentFrames) -> list[float]:
-    return [delay for _, delay in _cut(frames, sent)]
-
-
-def _cut(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
+def _delays_by_cuts(frames: Sequence[FrameRecord], sent: SentFrames) -> list[tuple[float, float]]:
     """Return the delay of each visible cut since the last one in the same direction that was sent."""
     cuts = sent.form.cuts(max(sent.times, default=-1) + 1)
     # Of a cut whose frame was skipped, nobody knows when it would have been visible.

@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence
 from itertools import pairwise
 
-from jobtester.video.delay import percentile
+from jobtester.domain.percentiles import percentile
 from jobtester.video.fingerprints import distance
 from jobtester.video.frame_record import FrameRecord
 from jobtester.video.pattern import SCENE_S

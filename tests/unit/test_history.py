@@ -7,9 +7,9 @@ from jobtester.domain.history import (
     find_events,
     find_price_changes,
     group_by_time,
-    percentile,
     summarize,
 )
+from jobtester.domain.percentiles import percentile
 
 
 def observe(
