@@ -23,6 +23,28 @@ from tests.harness.ports import free_port
 from tests.harness.waiting import TIMEOUT_S
 
 LOOPBACK = ("127.0.0.0/8",)
+# What a job deserves by the fault of the simulated runner or orchestrator that it met; others are never sent.
+REASON_BY_FAULT = {
+    "": "ok",
+    "runner_slow": "ok",
+    "runner_down": "app_down",
+    "runner_busy": "busy",
+    "runner_hangs": "timeout",
+    "runner_wrong": "check:chat",
+    "runner_fails": "app_error",
+    "runner_resets": "app_cut_short",
+    "runner_endless": "too_large",
+    "runner_gone": "app_gone",
+    "runner_redirects": "refuted",
+    "runner_says_busy": "app_error",
+    "runner_says_missing": "app_refused",
+    "tls_breaks": "unreachable",
+    "runner_price_unavailable": "app_price_unavailable",
+    "runner_repeats_402": "payment_required",
+    "runner_asks_more": "price_refused",
+    "session_lost": "app_gone",
+    "session_conflict": "session_conflict",
+}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

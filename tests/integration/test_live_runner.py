@@ -17,6 +17,7 @@ from jobtester.simulator.network import Network
 from jobtester.simulator.scenario import Scenario
 from tests.harness.live_runners import (
     LOOPBACK,
+    REASON_BY_FAULT,
     FakeOrchestrator,
     Handler,
     answers,
@@ -175,30 +176,6 @@ async def test_not_enabled_asks_nobody(tmp_path: Path) -> None:
     assert not results
 
 
-# What becomes of each app of the scenario with a fault, by the fault; those that are skipped have no result.
-FAULTS = {
-    "": "ok",
-    "runner_slow": "ok",
-    "runner_down": "app_down",
-    "runner_busy": "busy",
-    "runner_hangs": "timeout",
-    "runner_wrong": "check:chat",
-    "runner_fails": "app_error",
-    "runner_resets": "app_cut_short",
-    "runner_endless": "too_large",
-    "runner_gone": "app_gone",
-    "runner_redirects": "refuted",
-    "runner_says_busy": "app_error",
-    "runner_says_missing": "app_refused",
-    "tls_breaks": "unreachable",
-    "runner_price_unavailable": "app_price_unavailable",
-    "runner_repeats_402": "payment_required",
-    "runner_asks_more": "price_refused",
-    "session_lost": "app_gone",
-    "session_conflict": "session_conflict",
-}
-
-
 @pytest.mark.slow
 async def test_the_simulated_network(tmp_path: Path) -> None:
     """Every app is judged as its fault deserves, no session stays open, and nobody is paid twice for a request."""
@@ -228,8 +205,8 @@ async def test_the_simulated_network(tmp_path: Path) -> None:
         assert max(paid.values()) == 1
         called = {(request.address, request.app) for request in network.runner_requests}
     results = {(row.orchestrator, row.pipeline): row for row in rows if (row.orchestrator, row.pipeline) in faults}
-    assert {key: row.reason for key, row in results.items()} == {key: FAULTS[faults[key]] for key in results}
-    assert {faults[key] for key in results} == set(FAULTS)
+    assert {key: row.reason for key, row in results.items()} == {key: REASON_BY_FAULT[faults[key]] for key in results}
+    assert {faults[key] for key in results} == set(REASON_BY_FAULT)
     assert {row.attribution for row in results.values() if row.reason != "refuted"} == {"proven"}
     assert {"price", "foreign_url"} <= set(report.skipped)
     assert called <= set(results)

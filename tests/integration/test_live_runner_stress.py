@@ -12,7 +12,7 @@ import pytest
 from jobtester.simulator.job_log import LoggedRunnerRequest
 from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.store.results import ResultRow
-from tests.harness.live_runners import LOOPBACK
+from tests.harness.live_runners import LOOPBACK, REASON_BY_FAULT
 from tests.harness.simulated import simulated_tester
 from tests.harness.waiting import until
 
@@ -28,21 +28,11 @@ APPS = (
     ("livepeer-example/fal-flux-schnell", "fal-text-to-image"),
 )
 DEFINITIONS = ("hello-world", "runner-chat-completions", "runner-text-embeddings", "runner-text-to-image")
-# What each fault deserves. Nothing checks what hello-world says, so there a wrong answer is as good as any.
+PAYMENT_FAULTS = ("runner_price_unavailable", "runner_repeats_402", "runner_asks_more")
 REASONS = {
-    "": "ok",
-    "runner_slow": "ok",
-    "runner_down": "app_down",
-    "runner_busy": "busy",
-    "runner_hangs": "timeout",
-    "runner_wrong": "check",
-    "runner_fails": "app_error",
-    "runner_resets": "app_cut_short",
-    "runner_endless": "too_large",
-    "runner_gone": "app_gone",
-    "runner_redirects": "refuted",
-    "runner_says_busy": "app_error",
-    "runner_says_missing": "app_refused",
+    fault: reason.partition(":")[0]
+    for fault, reason in REASON_BY_FAULT.items()
+    if fault not in PAYMENT_FAULTS and (not fault or fault.startswith("runner_"))
 }
 NEVER_SENT = ("runner_unhealthy", "runner_other_host", "runner_other_port")
 # These lists are answered with an error, cannot be read, or come last before TLS breaks.
@@ -80,6 +70,7 @@ def make_scenario(seed: int) -> Scenario:
 
 def expected_reason(request: LoggedRunnerRequest) -> str:
     """Return what a request deserves by the simulator's log."""
+    # Nothing checks what hello-world says, so there a wrong answer is as good as any.
     if request.fault == "runner_wrong" and request.app.endswith("hello-world"):
         return "ok"
     return REASONS[request.fault]
