@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
+from weakref import WeakValueDictionary
 
 from jobtester.domain.orchestrators import Target
 from jobtester.errors import CrashBoundary, PortInUseError
@@ -31,7 +31,7 @@ class LiveVideo:
     listener: CallbackListener
     clock: Callable[[], float] = time.monotonic
     _running: set[LiveStream] = field(default_factory=set)
-    _turns: defaultdict[Target, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _turns: WeakValueDictionary[Target, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _ended_at: dict[Target, float] = field(default_factory=dict)
     _failed_at: dict[tuple[str, Target], float] = field(default_factory=dict)
 
@@ -44,13 +44,18 @@ class LiveVideo:
     @asynccontextmanager
     async def take_turn(self, target: Target) -> AsyncIterator[None]:
         """Wait until no other stream runs on the orchestrator and the last one is over for long enough."""
-        async with self._turns[target]:
+        turn = self._turns.get(target) or asyncio.Lock()
+        self._turns[target] = turn
+        async with turn:
             if target in self._ended_at:
                 await asyncio.sleep(max(0.0, self._ended_at[target] + self.settings.spacing - self.clock()))
             try:
                 yield
             finally:
-                self._ended_at[target] = self.clock()
+                # Orchestrators come and go, and anybody may be one: what matters no longer is forgotten.
+                self._ended_at[target] = now = self.clock()
+                for other in [key for key, at in self._ended_at.items() if now - at > self.settings.spacing]:
+                    del self._ended_at[other]
 
     async def run(self, make_plan: Callable[[str], StreamPlan], form: VideoFormat, api: StreamApi) -> StreamRecording:
         """Run one stream to its end, inside its turn; `make_plan` is called with the tester's own address."""
@@ -73,7 +78,9 @@ class LiveVideo:
 
     def on_failed(self, gateway: str, target: Target) -> None:
         """Remember that a stream failed, so that the gateway may leave the orchestrator out for a while."""
-        self._failed_at[gateway, target] = self.clock()
+        self._failed_at[gateway, target] = now = self.clock()
+        for other in [key for key, at in self._failed_at.items() if now - at >= self.settings.pool_refresh]:
+            del self._failed_at[other]
 
     def seconds_since_failure(self, gateway: str, target: Target) -> float | None:
         """Return the age of a failure after which the gateway may still leave the orchestrator out; else None."""
