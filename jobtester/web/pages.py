@@ -45,6 +45,7 @@ def add_pages(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,  # an update of the files must not change half of a running program
         filters=FILTERS,
         # Texts from outside may hold control characters; this is the one place that every value passes.
         finalize=show_control_characters,
