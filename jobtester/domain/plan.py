@@ -34,7 +34,7 @@ SKIP_REASONS: Mapping[str, str] = {
     "model_filtered": "pipelines.<name>.models does not name the model",
     "foreign_url": "the live runner's URL is on another host or port than the orchestrator's service URI, so nothing "
     "proves who would serve the job",
-    "live_video": "the live runner starts a video stream for each job; such apps are not tested",
+    "stream_per_job": "the live runner starts a video stream for each job; such apps are not tested",
     "video_single_shot": "the pipeline is a video stream, which needs a session, and the live runner takes single "
     "requests",
     "unpaid": "the live runner has a price, and no live_runner.payment.signer_url pays it",
@@ -299,7 +299,7 @@ def _reason_to_skip_capability(
     if runner is not None and runner.is_foreign:
         return "foreign_url"
     if runner is not None and runner.url.endswith("/scope"):
-        return "live_video"
+        return "stream_per_job"
     if rule is None:
         return "no_definition"
     if not rule.enabled:

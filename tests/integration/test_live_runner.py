@@ -134,7 +134,7 @@ async def test_what_is_not_tested_says_why(tmp_path: Path) -> None:
         results, skipped = await run_tick(config(tmp_path, tables, pipelines=pipelines))
     assert not results
     assert not node.requests
-    assert skipped == {"unpaid": 1, "live_video": 1, "foreign_url": 1, "no_definition": 1, "disabled": 1}
+    assert skipped == {"unpaid": 1, "stream_per_job": 1, "foreign_url": 1, "no_definition": 1, "disabled": 1}
 
 
 async def test_orchestrators_are_tested_side_by_side(tmp_path: Path) -> None:

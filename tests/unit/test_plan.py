@@ -144,7 +144,7 @@ PAYS = Selection(pays_runners=True)
         ("known", "persistent", f"{URL}/session", FREE, 0, Selection(), "known"),
         ("other", "persistent", f"{URL}/session", FREE, 0, Selection(), RESERVE_PROBE),
         ("other", "single-shot", f"{URL}/app", FREE, 0, Selection(), "no_definition"),
-        ("other", "persistent", f"{URL}/scope", FREE, 0, Selection(), "live_video"),
+        ("other", "persistent", f"{URL}/scope", FREE, 0, Selection(), "stream_per_job"),
         ("known", "single-shot", f"{URL}/app", DEAR, 100, Selection(), "unpaid"),
         ("other", "persistent", f"{URL}/session", DEAR, 100, Selection(), "unpaid"),
         ("known", "single-shot", f"{URL}/app", DEAR, 100, PAYS, "known"),
