@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-import structlog
-
 
 class JobTesterError(Exception):
     """Something is wrong with the tester."""
@@ -71,8 +69,6 @@ class DiskFullError(StoreError):
     """The disk of the result store is full."""
 
 
-log = structlog.get_logger()
-
 COMPONENTS = (
     "cleanup", "clock", "delivery", "event", "job", "lookup", "loop", "notification", "post", "probe", "reload",
     "request", "store", "tick", "video",
@@ -126,7 +122,10 @@ class CrashBoundary:
         crash.error = error
         if self.count is not None:
             self.count(component)
-        log.exception(f"{component}_crashed", **keys)
+        # Imported only here: loading it takes longer than all that `--help` and completion in shells need.
+        import structlog
+
+        structlog.get_logger().exception(f"{component}_crashed", **keys)
 
 
 def _is_cancelled() -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 from jobtester.cli.parser import make_parser
 from jobtester.errors import JobTesterError
-from jobtester.logs import set_verbosity
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -29,6 +28,9 @@ def run(arguments: Sequence[str]) -> int:
         if not hasattr(options, "handler"):
             parser.print_help()
             return USAGE_ERROR
+        # Imported only here: loading it takes longer than all that `--help` and completion in shells need.
+        from jobtester.logs import set_verbosity
+
         set_verbosity(options.verbosity)
         with _interruptible():
             code: int = options.handler(options)
