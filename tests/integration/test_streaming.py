@@ -69,7 +69,7 @@ async def test_first_token_and_rate_are_recorded_and_exported(tmp_path: Path) ->
             async with session.get(f"{base}/api/results/{row.id}") as answer:
                 assert (await answer.json())["measures"] == row.measures
             async with session.get(f"{base}/r/{row.id}") as page:
-                assert "first_token_s" in await page.text()
+                assert "first token" in await page.text()
             assert exported["jobtester_first_token_seconds_count", row.pipeline] == 1
             assert exported["jobtester_first_token_seconds_sum", row.pipeline] == pytest.approx(first)
             assert exported["jobtester_tokens_per_second_sum", row.pipeline] == pytest.approx(rate)
