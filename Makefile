@@ -72,6 +72,7 @@ readme-pictures: $(VENV)/.dev  ## make the picture and the cut of the demo in RE
 	@$(BIN)/python -m tools.readme_pictures
 
 format: $(VENV)/.dev  ## format the code and apply safe fixes
+	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

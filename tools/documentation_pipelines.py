@@ -26,10 +26,19 @@ def pipelines() -> str:
                 _request_kind(definition),
                 ", ".join(f"`{field}` = `{file}`" for field, file in definition.files.items()) or "–",
                 f"{format_duration(definition.timeout_s)} / {format_duration(definition.cold_timeout_s)}",
-                ", ".join(f"`{check['check']}`" for check in definition.checks) or "any answer",
+                _bar(definition),
             )
         )
     return table(("slug", "name at the Leaderboard", "path", "request", "assets", "limit warm / cold", "checks"), rows)
+
+
+def _bar(definition: PipelineDefinition) -> str:
+    """Return what an answer has to pass: the checks, and for a video stream the limits of its output."""
+    names = [f"`{check['check']}`" for check in definition.checks]
+    if (video := definition.video) is not None:
+        names += [f"`video.{key}` = {getattr(video, key):g}" for key in ("min_fps", "max_gap")]
+        names += [f"`video.max_reaction` = {video.max_reaction:g}"] if video.update else []
+    return ", ".join(names) or "any answer"
 
 
 def _request_kind(definition: PipelineDefinition) -> str:

@@ -39,10 +39,14 @@ def _describe_checks(checks: tuple[Check, ...], findings: tuple[Finding, ...]) -
     entries: list[dict[str, Any]] = [{"check": check.name, "parameters": _parameters(check)} for check in checks]
     if any(finding.check == "body" and not finding.passed for finding in findings):
         entries.insert(0, {"check": "body", "parameters": {}})
-    failed = {finding.check: finding for finding in findings if not finding.passed}
+    # A pipeline may use one check several times: the findings of a name come in the order of its checks.
+    remaining = list(findings)
     for entry in entries:
-        finding = failed.pop(entry["check"], None)
-        if finding is not None:
+        finding = next((finding for finding in remaining if finding.check == entry["check"]), None)
+        if finding is None:
+            continue
+        remaining.remove(finding)
+        if not finding.passed:
             message = clean_prose(finding.message, _MAX_MESSAGE_CHARS)
             entry |= {"problem": finding.problem, "message": message}
     return tuple(entries)
