@@ -67,6 +67,11 @@ def test_the_wheel_contains_types_and_assets(tmp_path: Path) -> None:
     assert {"jobtester/py.typed", "jobtester/assets/truth.toml", "jobtester/web/static/style.css"} <= names
 
 
+def test_config_init_writes_the_file_of_the_repository() -> None:
+    """What an installed program writes is the commented config.toml that the pages speak of."""
+    assert (ROOT / "jobtester/starter.toml").read_text("utf-8") == (ROOT / "config.toml").read_text("utf-8")
+
+
 def test_fixtures_are_those_of_their_script() -> None:
     """`python -m tools.make_fixtures` would change nothing."""
     assert {path.name: path.read_text("utf-8") for path in make_fixtures.FIXTURES.iterdir()} == make_fixtures.contents()
