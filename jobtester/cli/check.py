@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from jobtester.cli.healthcheck import local_url
+from jobtester.cli.unmatched import explain_absence
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.daemon.daemon import Daemon
@@ -39,9 +40,11 @@ class CheckLine:
     is_ok: bool
     subject: str
     text: str
+    is_note: bool = False
 
     def __str__(self) -> str:
-        return f"{'ok    ' if self.is_ok else 'FAILED'}  {self.subject}: {self.text}"
+        state = "note  " if self.is_note else "ok    " if self.is_ok else "FAILED"
+        return f"{state}  {self.subject}: {self.text}"
 
 
 def check(options: argparse.Namespace) -> int:
@@ -94,7 +97,7 @@ async def _check_peers(configuration: Configuration, *, probe: bool) -> list[Che
         if daemon.delivery is not None:
             checks.append(("leaderboard", daemon.delivery.check()))
         lines = await asyncio.gather(*(_run_check(subject, pending) for subject, pending in checks))
-        return [*lines, *(await _probe_gateways(daemon) if probe else ())]
+        return [*lines, *_find_absent_pipelines(daemon), *(await _probe_gateways(daemon) if probe else ())]
 
 
 async def _run_check(subject: str, pending: Awaitable[str]) -> CheckLine:
@@ -154,6 +157,20 @@ async def _check_discovery(daemon: Daemon) -> str:
         raise JobTesterError("the gateway answers, but knows no orchestrators; one that has just started needs a while")
     plan = await planner.plan("check", orchestrators)
     return f"{len(orchestrators)} orchestrators, {len(plan.jobs)} jobs to send"
+
+
+def _find_absent_pipelines(daemon: Daemon) -> list[CheckLine]:
+    """Return a note for each pipeline that config.toml defines or changes and that nobody advertises."""
+    planner = daemon.coordinator.planner
+    catalogue = planner.effective_catalogue()
+    if not planner.orchestrators:  # then that is the problem, and has a line of its own
+        return []
+    absences = {
+        slug: explain_absence(slug, planner.orchestrators, catalogue)
+        for slug in daemon.configuration.settings.pipelines
+        if catalogue[slug].enabled
+    }
+    return [CheckLine(True, f"pipelines.{slug}", text, is_note=True) for slug, text in absences.items() if text]
 
 
 async def _check_live_video(daemon: Daemon) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from jobtester.cli.plan_tables import plan_tables
 from jobtester.cli.run import make_selection
 from jobtester.cli.tables import format_price, make_console, print_json
+from jobtester.cli.unmatched import find_unmatched
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Plan, Selection
@@ -19,7 +21,9 @@ def print_plan(options: argparse.Namespace) -> int:
     # A plan posts nothing, so it has to work without the Leaderboard's secret.
     configuration = Configuration.load(options.config, {"leaderboard": {"post": False}})
     configuration.apply_log_settings(quiet=True)
-    plan = asyncio.run(_make_plan(configuration, make_selection(options)))
+    plan, unmatched = asyncio.run(_make_plan(configuration, make_selection(options)))
+    for line in unmatched:
+        print(line, file=sys.stderr)  # noqa: T201
     if options.json:
         print_json(PlanSchema.from_plan(plan))
         return 0
@@ -34,7 +38,10 @@ def print_plan(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _make_plan(configuration: Configuration, selection: Selection) -> Plan:
+async def _make_plan(configuration: Configuration, selection: Selection) -> tuple[Plan, list[str]]:
+    """Return the plan of a tick, and which filters match nothing."""
     async with open_daemon(configuration, owner=False, selection=selection) as daemon:
         planner = daemon.coordinator.planner
-        return await planner.plan("plan", await planner.discover())
+        orchestrators = await planner.discover()
+        unmatched = find_unmatched(selection, orchestrators, planner.effective_catalogue())
+        return await planner.plan("plan", orchestrators), unmatched

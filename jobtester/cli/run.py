@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from jobtester.cli.progress_display import ProgressDisplay
 from jobtester.cli.tables import format_counts, make_console, print_json, report_lines, tick_results_table
+from jobtester.cli.unmatched import find_unmatched
 from jobtester.configuration import Configuration
 from jobtester.daemon.bootstrap import open_daemon
 from jobtester.domain.plan import Selection
@@ -41,17 +42,17 @@ def run(options: argparse.Namespace) -> int:
     configuration = Configuration.load(options.config)
     configuration.apply_log_settings(quiet=True)
     selection = make_selection(options)
-    report, results, undelivered = asyncio.run(_run_tick(configuration, selection, options))
+    report, results, undelivered, unmatched = asyncio.run(_run_tick(configuration, selection, options))
     print_tick(report, results, as_json=options.json)
-    for line in closing_remarks(report, undelivered, selection):
+    for line in closing_remarks(report, undelivered, selection, unmatched):
         print(line, file=sys.stderr)  # noqa: T201
     return exit_code(report, results, undelivered, strict=options.fail_on_failed)
 
 
 async def _run_tick(
     configuration: Configuration, selection: Selection, options: argparse.Namespace
-) -> tuple[TickReport, Sequence[Result], dict[str, int]]:
-    """Run a tick; return its report, its results, and the number of its undelivered stats by state."""
+) -> tuple[TickReport, Sequence[Result], dict[str, int], list[str]]:
+    """Run a tick; return its report, its results, the number of its undelivered stats by state, and idle filters."""
     console = make_console(stderr=options.json, quiet=options.verbosity == "quiet")
     display = ProgressDisplay(console, is_stopping=lambda: daemon.is_stopping)
     async with open_daemon(
@@ -61,7 +62,10 @@ async def _run_tick(
             report = await daemon.run_once("run")
         # After run_once() has drained delivery, so that a stat counts that is neither posted nor refused by then.
         counts = await daemon.outbox.counts(report.tick)
-    return report, display.results, {state: counts[state] for state in _UNDELIVERED_STATES if counts[state]}
+        planner = daemon.coordinator.planner
+        unmatched = find_unmatched(selection, planner.orchestrators, planner.effective_catalogue())
+    undelivered = {state: counts[state] for state in _UNDELIVERED_STATES if counts[state]}
+    return report, display.results, undelivered, unmatched
 
 
 def print_tick(report: TickReport, results: Sequence[Result], *, as_json: bool, simulated: bool = False) -> None:
@@ -76,8 +80,10 @@ def print_tick(report: TickReport, results: Sequence[Result], *, as_json: bool, 
         console.print(line, markup=False)
 
 
-def closing_remarks(report: TickReport, undelivered: dict[str, int], selection: Selection) -> list[str]:
-    """Return why nothing was tested, if so, and how many stats were not delivered."""
+def closing_remarks(
+    report: TickReport, undelivered: dict[str, int], selection: Selection, unmatched: Sequence[str] = ()
+) -> list[str]:
+    """Return why nothing was tested, if so, which filters match nothing, and how many stats were not delivered."""
     lines = []
     was_completed = report.state in ("finished", "suspect")  # otherwise the report has the problem
     if was_completed and not _scored_count(report):
@@ -90,13 +96,17 @@ def closing_remarks(report: TickReport, undelivered: dict[str, int], selection: 
             )
             for value in values
         ]
-        if not report.planned and report.orchestrators and filters:
+        if not report.planned and unmatched:
+            why = "; ".join(unmatched)
+        elif not report.planned and report.orchestrators and filters:
             why = f"no job of the {report.orchestrators} orchestrators matches {' '.join(filters)}; see jobtester plan"
         elif not report.planned:
             why = f"no job was planned for {report.orchestrators} orchestrators; see jobtester plan"
         else:
             why = f"none of the {report.planned} jobs was scored; the reasons are above"
         lines.append(f"nothing was tested: {why}")
+    if report.planned:
+        lines += unmatched
     if undelivered:
         lines.append(f"not at the Leaderboard yet: {format_counts(undelivered)}; see jobtester outbox list")
     return lines

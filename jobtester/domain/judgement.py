@@ -165,6 +165,8 @@ def _judge_batch_status(exchange: Exchange, status: int) -> Verdict:
         if _RUNNER_ERROR.match(exchange.body):
             return Verdict.from_code("400", f"The runner refused the input: {text}")
         return Verdict.from_code("tester_fault", f"The gateway refused the request: {text}")
+    if status == 404 and text.startswith("404 page not found"):
+        return Verdict.from_code("404", f"The gateway has no such path: {text}")
     return Verdict.from_code(str(status), f"The gateway answered {status}: {text}")
 
 

@@ -204,10 +204,10 @@ def display_name(slug: str) -> str:
 
 def slug_from_capability(capability: int) -> str | None:
     """Return the slug for a go-livepeer capability number of the batch kind, None for any other."""
-    return _BATCH_SLUGS.get(capability)
+    return BATCH_SLUGS.get(capability)
 
 
-_BATCH_SLUGS = {
+BATCH_SLUGS = {
     27: "text-to-image",
     28: "image-to-image",
     29: "image-to-video",

@@ -276,14 +276,14 @@ def _reason_to_skip_orchestrator(orchestrator: Orchestrator, selection: Selectio
         return "no_service_uri", ""
     if not orchestrator.address:
         return "no_address", ""
-    if selection.include and not _is_listed(orchestrator, selection.include):
+    if selection.include and not is_listed(orchestrator, selection.include):
         return "excluded", ""
-    if _is_listed(orchestrator, selection.exclude):
+    if is_listed(orchestrator, selection.exclude):
         return "excluded", ""
     for pause in selection.pauses:
-        if not pause.orchestrators or _is_listed(orchestrator, pause.orchestrators):
+        if not pause.orchestrators or is_listed(orchestrator, pause.orchestrators):
             return "paused", pause.reason
-    if selection.orchestrators and not _is_listed(orchestrator, selection.orchestrators):
+    if selection.orchestrators and not is_listed(orchestrator, selection.orchestrators):
         return "filtered", ""
     return "", ""
 
@@ -330,7 +330,7 @@ def _is_too_expensive(capability: Capability, price_wei: int | None, selection: 
     return price_wei is not None and any(limit is not None and price_wei > limit for limit in limits)
 
 
-def _is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
+def is_listed(orchestrator: Orchestrator, names: Iterable[str]) -> bool:
     """Return True if a name is the orchestrator's address, or a way to write its service URI."""
     endpoint = parse_endpoint(orchestrator.service_uri)
     for name in names:

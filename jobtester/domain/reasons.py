@@ -235,6 +235,11 @@ REASONS: Mapping[str, Reason] = {
 }  # fmt: skip
 
 _MAX_MESSAGE_CHARS = 4_000
+# Apart from the others: for an external capability no such status has a row of its own.
+_NO_PATH = Reason(
+    "404", _U, _GATEWAY, "The gateway, or a proxy in front of it, has no such path.",
+    "Compare pipelines.<name>.uri with the gateway's paths; an external capability needs byoc = true, a live runner's app runner = true.",
+)  # fmt: skip
 _OTHER_STATUS = Reason(
     "4xx, 5xx", _U, _GATEWAY, "The gateway, or a proxy in front of it, returned this HTTP status.",
     "500 means that the gateway could not fetch or store the result; the others come from a proxy.",
@@ -250,6 +255,8 @@ def find_reason(code: str) -> Reason:
         return REASONS[code]
     if code.startswith("check:"):
         return REASONS["check:*"]
+    if code == _NO_PATH.code:
+        return _NO_PATH
     if len(code) == 3 and code.isdecimal():
         return _OTHER_STATUS
     raise KeyError(code)
@@ -257,7 +264,7 @@ def find_reason(code: str) -> Reason:
 
 def all_reasons() -> tuple[Reason, ...]:
     """Return every row, for documentation."""
-    return (*REASONS.values(), _OTHER_STATUS)
+    return (*REASONS.values(), _NO_PATH, _OTHER_STATUS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,12 @@ def test_closing_remarks_name_filters_and_undelivered_stats() -> None:
     assert closing_remarks(make_report(passed=1), {}, Selection()) == []
     (line,) = closing_remarks(make_report(planned=0), {}, Selection(models=("x",)))
     assert "no job of the 2 orchestrators matches --model x" in line
+    selection = Selection(pipelines=("weathr",))
+    (line,) = closing_remarks(make_report(planned=0), {}, selection, ["no pipeline weathr is defined"])
+    assert line == "nothing was tested: no pipeline weathr is defined"
+    assert closing_remarks(make_report(passed=1), {}, selection, ["no pipeline weathr is defined"]) == [
+        "no pipeline weathr is defined"
+    ]
     (line,) = closing_remarks(make_report(unscored=2), {}, Selection())
     assert "none of the 2 jobs was scored" in line
     (line,) = closing_remarks(make_report(passed=1), {"refused": 2, "pending": 1}, Selection())

@@ -284,3 +284,11 @@ def test_every_row_of_the_table_can_be_looked_up_and_reads_well() -> None:
     assert find_reason("418").fault is Fault.GATEWAY
     with pytest.raises(KeyError):
         find_reason("nonsense")
+
+
+def test_a_path_that_the_gateway_lacks_is_said_to_be_lacking() -> None:
+    """Proves that a slip in a pipeline's path is not blamed on a proxy."""
+    verdict = judge(answered_exchange(404, b"404 page not found\n", "text/plain"), (), PRESUMED)
+    assert verdict.message == "The gateway has no such path: 404 page not found"
+    assert "uri" in find_reason(verdict.code).advice
+    assert "proxy" not in find_reason(verdict.code).advice
