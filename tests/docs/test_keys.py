@@ -13,7 +13,7 @@ import pytest
 from jobtester.checks.registry import CHECK_TYPES
 from jobtester.configuration import Configuration
 from jobtester.pipelines.assets import Assets
-from jobtester.pipelines.catalogue import load_catalogue
+from jobtester.pipelines.catalogue import builtin_tables, load_catalogue
 from jobtester.pipelines.definition import Override, PipelineDefinition
 from jobtester.pipelines.parameter_choices import choose, has_empty_list
 from jobtester.pipelines.video_rules import VideoRules
@@ -125,6 +125,24 @@ def test_keys_in_generated_tables_exist() -> None:
     for name, kind in CHECK_TYPES.items():
         for key in (row[0].strip("`") for row in reference.table(f"`{name}`") if row[0].startswith("`")):
             assert key in {field.name.rstrip("_") for field in fields(kind.params)}, f"{name}.{key}"
+
+
+def test_built_in_questions_are_listed() -> None:
+    """The page has what each chat pipeline asks for, in the order of its variants, and leaves none of them out."""
+    heading = "How do I change parameters for some models, or ask different questions?"
+    listed = {
+        slug: re.findall(r"`([^`]+)`", row[1])
+        for row in pages.page_of("pipelines.md").table(heading)
+        for slug in re.findall(r"`([^`]+)`", row[0])
+    }
+    asked: dict[str, list[str]] = {}
+    for slug, table in builtin_tables().items():
+        for variant in table.get("variants", ()):
+            word = variant["expect"]["chat"]["contains"]
+            question = variant["parameters"]["messages"][0]["content"]
+            assert question in (f"Reply with only the number {word}", f"Reply with only the word {word}")
+            asked.setdefault(slug, []).append(word)
+    assert listed == asked
 
 
 @pytest.mark.parametrize("row", list(pages.page_of("pipelines.md").table("What does a list of values mean?")))
