@@ -94,7 +94,7 @@ class HealthMonitor:
         for gateway, problem in zip(gateways, problems, strict=True):
             if gateway.trust.is_lost or gateway.trust.missing:
                 problem = "it does not use the orchestrator that the tester names; none of its answers is scored"
-            checks[f"gateway {gateway.name}"] = _check(problem)
+            checks[gateway.label] = _check(problem)
         checks["discovery"] = self._check_discovery()
         if problem := self.config_problem():
             checks["configuration"] = _check(f"the changed file is rejected, the previous one is in force: {problem}")
@@ -113,7 +113,7 @@ class HealthMonitor:
             problem = self._gateway_problems.get(gateway.name)
             if gateway.is_down:
                 problem = problem or "it did not answer"
-            checks[f"gateway {gateway.name}"] = _NOT_CHECKED if problem is None else _check(problem)
+            checks[gateway.label] = _NOT_CHECKED if problem is None else _check(problem)
         checks["discovery"] = self._check_discovery()
         if self.delivery is not None:
             checks["Leaderboard"] = _check_leaderboard(self.delivery)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -111,6 +111,17 @@ def run_check(check: Check, sample: CheckInput) -> Finding:
         shown = f"{type(error).__name__}: {shorten(str(error))}"
         return Finding(check.name, "defect", f"the check {check.name} broke off: {shown}", Fault.TESTER)
     return Finding(check.name, notes=notes.for_check(check.name))
+
+
+def default_parameters(name: str) -> dict[str, Any]:
+    """Return the parameters of a check that have a default, as details write them; none for an unknown check."""
+    if name not in CHECK_TYPES:
+        return {}
+    return {
+        field.name.rstrip("_"): field.default
+        for field in fields(CHECK_TYPES[name].params)
+        if field.default is not MISSING
+    }
 
 
 def parameter_problems(table: Mapping[str, Any]) -> list[str]:

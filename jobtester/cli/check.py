@@ -82,9 +82,9 @@ async def _check_peers(configuration: Configuration, *, probe: bool) -> list[Che
     async with open_daemon(configuration, owner=False) as daemon:
         checks: list[tuple[str, Awaitable[str]]] = []
         for gateway in daemon.coordinator.gateways:
-            checks.append((f"gateway {gateway.name}", _check_gateway(gateway)))
+            checks.append((gateway.label, _check_gateway(gateway)))
             if gateway.client.cli_url:
-                checks.append((f"gateway {gateway.name}, CLI port", _check_cli_port(gateway)))
+                checks.append((f"{gateway.label}, CLI port", _check_cli_port(gateway)))
             if isinstance(gateway.targeting, WebhookTargeting):
                 checks.append((f"webhook for {gateway.name}", _check_webhook(daemon, gateway)))
             if gateway.settings.overlap:

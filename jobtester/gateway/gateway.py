@@ -72,6 +72,11 @@ class Gateway(JobPeer):
         return self.settings.name
 
     @property
+    def label(self) -> str:
+        """Return what it is called among other peers: the word is not said twice for one that is named so."""
+        return self.name if self.name == "gateway" else f"gateway {self.name}"
+
+    @property
     def lease(self) -> Lease | None:
         """The lease of a webhook gateway; None for any other."""
         return self.targeting.lease if isinstance(self.targeting, WebhookTargeting) else None

@@ -225,7 +225,8 @@ class WebhookLease:
             # The count is that of a job that was served: tries that reach nobody may ask only twice. What tells a
             # gateway that chose from what it remembered is then the pattern of its questions.
             has_asked = attempts.pattern is not AttemptPattern.NOT_FOLLOWING
-        return TargetingResult(self._attribution(has_asked or is_byoc), attempts, leased.was_overlapped)
+        attribution = self._attribution(has_asked or is_byoc, is_counted=exchange.tries_exhausted and not is_byoc)
+        return TargetingResult(attribution, attempts, leased.was_overlapped)
 
     def end(self, *, gateway_may_continue: bool = True) -> None:
         """Return the lease, once; a job without an exchange leaves a gateway behind that may still be asking."""
@@ -245,10 +246,15 @@ class WebhookLease:
             gateway_may_continue=exchange.gateway_may_continue,
         )
 
-    def _attribution(self, has_asked: bool) -> Attribution:
-        count = self._leased.questions
+    def _attribution(self, has_asked: bool, *, is_counted: bool) -> Attribution:
+        """Return what the questions show; `is_counted` means that the line on the attempts has their number."""
+        count, needed = self._leased.questions, self._lease.timing.min_asks
+        if has_asked and not count:
+            line = f"webhook: {self._job.target.service_uri} was named; an external capability needs no question"
+            return Attribution(AttributionKind.PRESUMED, (line,))
         if has_asked:
-            line = f"webhook: asked {count} times while {self._job.target.service_uri} was named"
+            times = "" if is_counted else f" {count} times ({needed} or more are expected)"
+            line = f"webhook: the gateway asked the tester{times} whom to use, and got {self._job.target.service_uri}"
             return Attribution(AttributionKind.PRESUMED, (line,))
         line = f"webhook: the gateway asked {count} times, so it chose from what it remembered"
         return Attribution(AttributionKind.MISSING, (line,))

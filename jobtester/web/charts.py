@@ -163,7 +163,11 @@ def draw_timeline(jobs: Sequence[tuple[str, str, str, float, float, str]], width
         elements.append(f'<text x="0" y="{top + 12}">{escape(gateway)}</text>')
         elements += [bar.draw(top + 20) for bar in bars[gateway]]
         top += 30 + _TRACK_HEIGHT * len(ends)
-    end = format_duration(span) if span >= whole else f"cut at {format_duration(span)} of {format_duration(whole)} ▶"
+    end = (
+        format_duration(span)
+        if span >= whole
+        else f"{format_duration(span)}; the last job ended at {format_duration(whole)}"
+    )
     elements.append(_draw_axis_ends("0s", end, 0, width, top + 18))
     return Markup(
         f'<svg class="plot wide" viewBox="0 0 {width} {top + 22}" role="group" aria-label="jobs over time">'

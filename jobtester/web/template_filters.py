@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from markupsafe import Markup
 
+from jobtester.checks.registry import default_parameters
 from jobtester.domain.orchestrators import shorten_address
 from jobtester.domain.stream_status import STATE_WORDS
 from jobtester.domain.units import format_duration, format_measure, format_runner_price
 from jobtester.web.charts import draw_delays, draw_sparkline
+from jobtester.web.schemas.full_results import CheckSchema
 
 _MAX_SHORT_TEXT = 120
 # Unicode has a picture for each control character; tab and line feed keep their meaning.
@@ -93,6 +95,18 @@ def explain_state(state: str) -> str:
     return STATE_WORDS.get(state, "")
 
 
+def leave_out_repeated(lines: Sequence[str], text: str) -> list[str]:
+    """Return the lines that a text does not contain, whatever their case."""
+    return [line for line in lines if line.lower() not in text.lower()]
+
+
+def choose_parameters(check: CheckSchema) -> dict[str, Any]:
+    """Return a check's parameters without those that have their default."""
+    defaults = default_parameters(check.check)
+    missing = object()
+    return {name: value for name, value in check.parameters.items() if defaults.get(name, missing) != value}
+
+
 def write_document(value: object) -> str:
     """Return a value as indented JSON."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
@@ -114,5 +128,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "bytes": format_bytes,
     "document": write_document,
     "measures": format_measures,
+    "new_to": leave_out_repeated,
+    "chosen_parameters": choose_parameters,
     "runner_price": format_runner_price,
 }

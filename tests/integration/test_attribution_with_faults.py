@@ -54,6 +54,6 @@ async def test_a_stock_gateway_is_noticed_and_nothing_false_is_posted(tmp_path) 
             assert report.skipped["not_targeted"] > 0
             assert "not_targeted" in {row.reason for row in results}
         ready = await tester.daemon.health.check_readiness()
-        assert not ready["gateway gateway"]["ok"]
+        assert not ready["gateway"]["ok"]
         posted = {row.stat["orchestrator"] for row in tester.network.leaderboard.rows}
         assert len(posted) <= 2

@@ -83,7 +83,9 @@ async def test_a_webhook_that_was_asked_is_presumed() -> None:
         assert [named.service_uri for _ in range(7) for named in targeting.answer_webhook()] == [URI] * 7
         targeted = lease.finish(exchange())
     assert targeted.attribution.kind is AttributionKind.PRESUMED
-    assert "asked 7 times" in targeted.attribution.evidence[0]
+    assert targeted.attribution.evidence == (
+        f"webhook: the gateway asked the tester 7 times (2 or more are expected) whom to use, and got {URI}",
+    )
     assert targeted.attempts.pattern is AttemptPattern.ANSWERED
 
 

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from jobtester.domain.orchestrators import shorten_address
 from jobtester.web import template_filters as filters
+from jobtester.web.schemas.full_results import CheckSchema
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,18 @@ def test_json_is_indented_and_other_text_is_not() -> None:
     """What is recorded of an answer may be any text."""
     assert filters.indent_json('{"a":1}') == '{\n  "a": 1\n}'
     assert filters.indent_json("{cut") == "{cut"
+
+
+def test_a_check_shows_only_parameters_that_were_chosen() -> None:
+    """Proves that defaults are left out, and that a check of another version keeps everything."""
+    chosen = CheckSchema(check="json", parameters={"path": "city", "equals": "Tokyo", "max_length": 10**9})
+    assert filters.choose_parameters(chosen) == {"path": "city", "equals": "Tokyo"}
+    unknown = CheckSchema(check="of-tomorrow", parameters={"path": "city"})
+    assert filters.choose_parameters(unknown) == {"path": "city"}
+
+
+def test_evidence_that_the_message_has_is_not_repeated() -> None:
+    """Proves that only what the message leaves out is listed below it."""
+    lines = ("the gateway asked 140 times: 20 attempts failed", "metric: nothing moved")
+    message = "No answer. The gateway asked 140 times: 20 attempts failed."
+    assert filters.leave_out_repeated(lines, message) == ["metric: nothing moved"]
