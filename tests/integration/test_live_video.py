@@ -204,7 +204,9 @@ async def test_a_gateway_that_was_started_anew_is_charged_to_nobody(tmp_path: Pa
         await gateway.start()
         await running
         (row,) = await tester.results()
-        assert (row.reason, row.outcome) == ("gateway_lost", "unscored")
+        assert row.outcome == "unscored"
+        # If it went before the tester had read a first status, nothing ever named the orchestrator.
+        assert row.reason in ("gateway_lost", "unproven")
 
 
 async def test_a_change_of_parameters_is_applied_and_reported(tmp_path: Path) -> None:
