@@ -1,10 +1,12 @@
-"""Exchanges: what was sent to a gateway and what came back, timed."""
+"""Exchanges: what is sent for a job and what came back, timed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import quote
 
 _PROXY_STATUSES = (502, 504)  # no gateway sends them: a proxy before it gave up waiting
 
@@ -20,6 +22,32 @@ class Ending(StrEnum):
     TOO_LARGE = "too_large"
     ABORTED = "aborted"  # the tester stops
     WITHDRAWN = "withdrawn"  # the tester took the job back before it was sent
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRequest:
+    """The request of one timed job: a POST of `body`, or a GET where that is None.
+
+    `url` is encoded: a whole URL, or a path below the URL of the gateway that it goes to. The exchange ends after
+    `timeout_s` seconds, or after `max_bytes` of the response. With `first_token`, for streamed responses, the exchange
+    also has the time until the first bytes that match it.
+    """
+
+    url: str
+    body: bytes | None
+    job_id: str
+    timeout_s: float
+    max_bytes: int
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    first_token: re.Pattern[bytes] | None = None
+
+    @property
+    def url_with_query(self) -> str:
+        """Return the URL with its query."""
+        # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in self.query.items())
+        return f"{self.url}?{query}" if query else self.url
 
 
 @dataclass(frozen=True, slots=True)

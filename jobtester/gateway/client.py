@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import quote
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from jobtester.domain.exchanges import Exchange
+from jobtester.domain.exchanges import Exchange, OutgoingRequest
 from jobtester.errors import GatewayError
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -75,39 +73,11 @@ class GatewayClient:
             if session is not None:
                 await session.close()
 
-    async def send(
-        self,
-        path: str,
-        body: bytes | None,
-        *,
-        job_id: str,
-        timeout_s: float,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_bytes: int,
-        first_token: re.Pattern[bytes] | None = None,
-    ) -> Exchange:
-        """Send one job and wait for the last byte of its response, for `timeout_s` seconds at most.
-
-        Never raises for what the network does: the exchange records how it ended. The clock runs from the moment at
-        which the request is handed to the socket of an open connection. With `first_token`, for streamed responses, the
-        exchange also has the time until the first bytes that match it.
-        """
-        request_headers = {"X-Request-ID": job_id, **(headers or {})}
+    async def send(self, request: OutgoingRequest) -> Exchange:
+        """Send one job to a path of the gateway, and wait for the last byte of its response, as the sender does."""
         if self.token:
-            request_headers["Authorization"] = f"Bearer {self.token}"
-        # Quoted here and passed as encoded: yarl would leave the slashes and colons of a service URI as they are.
-        encoded_query = "&".join(f"{key}={quote(value, safe='')}" for key, value in (query or {}).items())
-        return await self.sender.send(
-            self.url,
-            f"{path}?{encoded_query}" if encoded_query else path,
-            body,
-            job_id=job_id,
-            timeout_s=timeout_s,
-            headers=request_headers,
-            max_bytes=max_bytes,
-            first_token=first_token,
-        )
+            request = replace(request, headers={**request.headers, "Authorization": f"Bearer {self.token}"})
+        return await self.sender.send(request, base=self.url)
 
     async def is_alive(self, timeout_s: float = _LIVENESS_TIMEOUT_S) -> bool:
         """Return True if anything speaks HTTP at the gateway's job address."""

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from jobtester import __version__
-from jobtester.domain.exchanges import Ending, Exchange, SentRequest
+from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest, SentRequest
 from jobtester.gateway.request_timer import RequestTimer, TimedBody, open_timed_socket
 from jobtester.http import Proxies, explain_connection_error
 
@@ -70,50 +70,39 @@ class JobSender:
         if self._session is not None:
             await self._session.close()
 
-    async def send(
-        self,
-        base: str,
-        path: str,
-        body: bytes | None,
-        *,
-        job_id: str,
-        timeout_s: float,
-        headers: Mapping[str, str],
-        max_bytes: int,
-        first_token: re.Pattern[bytes] | None = None,
-    ) -> Exchange:
-        """Send one job to an encoded path below `base`, and wait for the last byte of its response.
+    async def send(self, outgoing: OutgoingRequest, base: str = "") -> Exchange:
+        """Send one job, below `base` where its URL is only a path, and wait for the last byte of its response.
 
-        Without a body it is a GET, else a POST. It ends after `timeout_s` seconds at most. Never raises for what the
-        network does: the exchange records how it ended. The clock runs from the moment at which the request is handed
-        to the socket of an open connection. With `first_token`, for streamed responses, the exchange also has the time
-        until the first bytes that match it.
+        Never raises for what the network does: the exchange records how it ended. The clock runs from the moment at
+        which the request is handed to the socket of an open connection.
         """
         assert self._session is not None, "open() comes first"
-        url = URL(base + path, encoded=True)
-        method = "POST" if body is not None else "GET"
+        url = URL(base + outgoing.url_with_query, encoded=True)
+        base = base or outgoing.url
+        method = "POST" if outgoing.body is not None else "GET"
+        headers = {"X-Request-ID": outgoing.job_id, **outgoing.headers}
         started_at, started = self.clock(), time.monotonic()
         # Until the request is written the scope limits the connecting; then the timer reschedules it to the job's own.
         scope = asyncio.timeout(CONNECT_S)
-        timer = RequestTimer(scope, timeout_s)
-        self._timers[job_id] = timer
-        reader = _ResponseReader(timer, max_bytes, first_token)
+        timer = RequestTimer(scope, outgoing.timeout_s)
+        self._timers[outgoing.job_id] = timer
+        reader = _ResponseReader(timer, outgoing.max_bytes, outgoing.first_token)
         ending, detail = Ending.ANSWERED, ""
         try:
             with timer:
                 async with scope:
                     request = self._session.request(
-                        method, url, data=TimedBody(body or b"", timer), headers=headers, allow_redirects=False,
-                        **self.proxies.request_arguments(base),
+                        method, url, data=TimedBody(outgoing.body or b"", timer), headers=headers,
+                        allow_redirects=False, **self.proxies.request_arguments(base),
                     )  # fmt: skip
                     async with request as response:
                         ending = await reader.read(response)
                     if ending is Ending.TOO_LARGE:
-                        detail = f"more than {max_bytes} bytes"
+                        detail = f"more than {outgoing.max_bytes} bytes"
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             ending, detail = self._classify_error(error, base, timer, reader)
         finally:
-            del self._timers[job_id]
+            del self._timers[outgoing.job_id]
         # A withdrawn request may end in an error before its scope does: the timer refuses to start, or the connection
         # fails just then. Nothing has left either way, so it is not the peer that refused it.
         if timer.ending is Ending.WITHDRAWN:

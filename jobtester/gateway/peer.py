@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from jobtester.domain.exchanges import Exchange
+from jobtester.domain.exchanges import Exchange, OutgoingRequest
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.gateway.evidence import EvidenceCollector
@@ -39,22 +38,8 @@ class PeerClient(Protocol):
         """Return what holds the requests of its jobs, and can end them."""
         ...
 
-    async def send(
-        self,
-        path: str,
-        body: bytes | None,
-        *,
-        job_id: str,
-        timeout_s: float,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_bytes: int,
-        first_token: re.Pattern[bytes] | None = None,
-    ) -> Exchange:
-        """Send one job, a GET where it has no body, and wait for the last byte of its response.
-
-        Never raises for what the network does.
-        """
+    async def send(self, request: OutgoingRequest) -> Exchange:
+        """Send one job, and wait for the last byte of its response; never raises for what the network does."""
         ...
 
     async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import aiohttp
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from jobtester.domain.exchanges import Exchange
+from jobtester.domain.exchanges import Exchange, OutgoingRequest
 from jobtester.gateway.address_guard import LocalAddressBlockingResolver
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -87,30 +86,9 @@ class LiveRunnerClient:
         assert self._configured_session is not None, "open() comes first"
         return await self._read(self._configured_session, url, timeout_s, max_bytes, is_trusted=True)
 
-    async def send(
-        self,
-        path: str,
-        body: bytes | None,
-        *,
-        job_id: str,
-        timeout_s: float,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        max_bytes: int,
-        first_token: re.Pattern[bytes] | None = None,
-    ) -> Exchange:
-        """Send one job to `path`, a whole URL, a GET where it has no body, and wait for its whole response."""
-        del query  # a direct lease has none
-        return await self.sender.send(
-            path,
-            "",
-            body,
-            job_id=job_id,
-            timeout_s=timeout_s,
-            headers={"X-Request-ID": job_id, **(headers or {})},
-            max_bytes=max_bytes,
-            first_token=first_token,
-        )
+    async def send(self, request: OutgoingRequest) -> Exchange:
+        """Send one job to the whole URL of its request, and wait for the last byte of its response."""
+        return await self.sender.send(request)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], timeout_s: float, max_bytes: int

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 import structlog
 
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import is_same_origin, is_usable_url, parse_endpoint
 from jobtester.domain.untrusted_text import clean_name
@@ -167,9 +167,8 @@ class SessionKeeper:
 
         async def send(headers: Any) -> Exchange:
             session.is_reserving = True  # stays so if this is canceled
-            session.reserve = await self.client.send(
-                url, b"", job_id=job.id, timeout_s=RESERVE_S, headers=headers, max_bytes=_MAX_RESERVE_BYTES
-            )
+            request = OutgoingRequest(url, b"", job.id, RESERVE_S, _MAX_RESERVE_BYTES, headers=headers)
+            session.reserve = await self.client.send(request)
             session.is_reserving = False
             return session.reserve
 

@@ -11,7 +11,7 @@ import orjson
 
 from jobtester.checks.checker import AnswerChecker, CheckedAnswer
 from jobtester.domain.attribution import Attribution
-from jobtester.domain.exchanges import Exchange
+from jobtester.domain.exchanges import Exchange, OutgoingRequest
 from jobtester.domain.jobs import Job
 from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.results import Result
@@ -107,6 +107,27 @@ class AttemptTools:
     def build_request(self, job: Job) -> Request:
         """Return what a job sends."""
         return self.requests.build(self.catalogue[job.definition], job.model)
+
+    def make_outgoing(
+        self,
+        job: Job,
+        request: Request,
+        url: str,
+        timeout_s: float,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
+    ) -> OutgoingRequest:
+        """Return a job's request as it goes to `url`, with the headers and the query of its way."""
+        return OutgoingRequest(
+            url,
+            request.body if request.method == "POST" else None,
+            job.id,
+            timeout_s,
+            self.limits.max_response,
+            query or {},
+            {"Content-Type": request.content_type, **headers},
+            request.first_token,
+        )
 
     async def check_answer(
         self, job: Job, request: Request, exchange: Exchange, peer: JobPeer, locate: Callable[[str], str] = str

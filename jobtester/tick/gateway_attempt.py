@@ -47,18 +47,11 @@ class GatewayAttempt:
         request = self.tools.build_request(job)
         async with gateway.targeting.acquire(job) as lease:
             on_leaving()
+            path, timeout_s = request_path(job, request.path), answer_timeout_s(job)
+            outgoing = self.tools.make_outgoing(job, request, path, timeout_s, lease.headers, lease.query)
             trace = gateway.evidence.on_sent(job, asyncio.get_running_loop().time())
             try:
-                exchange = await gateway.client.send(
-                    request_path(job, request.path),
-                    request.body if request.method == "POST" else None,
-                    job_id=job.id,
-                    timeout_s=answer_timeout_s(job),
-                    query=lease.query,
-                    headers={"Content-Type": request.content_type, **lease.headers},
-                    max_bytes=self.tools.limits.max_response,
-                    first_token=request.first_token,
-                )
+                exchange = await gateway.client.send(outgoing)
             except Exception:
                 gateway.evidence.forget(trace)
                 raise

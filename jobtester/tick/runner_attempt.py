@@ -206,15 +206,8 @@ class RunnerAttempt:
     async def _call(
         self, job: Job, request: Request, base: str, timeout_s: float, headers: Mapping[str, str]
     ) -> Exchange:
-        return await self.live_runner.client.send(
-            base + request.path,
-            request.body if request.method == "POST" else None,
-            job_id=job.id,
-            timeout_s=timeout_s,
-            headers={"Content-Type": request.content_type, **headers},
-            max_bytes=self.tools.limits.max_response,
-            first_token=request.first_token,
-        )
+        outgoing = self.tools.make_outgoing(job, request, base + request.path, timeout_s, headers)
+        return await self.live_runner.client.send(outgoing)
 
     async def _check(self, sent: SentRunnerJob, peer: JobPeer) -> CheckedAnswer:
         if sent.checked is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobtester.domain.exchanges import Ending
+from jobtester.domain.exchanges import Ending, OutgoingRequest
 from jobtester.gateway.client import GatewayClient
 
 _NO_LINGER = struct.pack("ii", 1, 0)  # on closing, the kernel sends a reset at once
@@ -53,6 +53,6 @@ async def test_a_gateway_may_continue_after_an_end_that_is_not_its_own(
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
-        exchange = await client.send("/llm", b'{"job": 1}', job_id="j", timeout_s=20, max_bytes=1000)
+        exchange = await client.send(OutgoingRequest("/llm", b'{"job": 1}', job_id="j", timeout_s=20, max_bytes=1000))
         await client.close()
     assert (exchange.ending, exchange.gateway_may_continue) == (ending, may_continue)

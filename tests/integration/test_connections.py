@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from jobtester.domain.exchanges import Ending
+from jobtester.domain.exchanges import Ending, OutgoingRequest
 from jobtester.errors import GatewayError, LeaderboardError
 from jobtester.gateway.client import GatewayClient
 from jobtester.http import Proxies
@@ -99,7 +99,7 @@ async def error_messages(url: str) -> list[str]:
         with pytest.raises(GatewayError) as gateway:
             await client.get_cli("/status", timeout_s=60)
         texts.append(str(gateway.value))
-        sent = await client.send("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000)
+        sent = await client.send(OutgoingRequest("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000))
         assert sent.ending is Ending.REFUSED
         texts.append(sent.detail)
     finally:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from jobtester.domain.exchanges import Ending
+from jobtester.domain.exchanges import Ending, OutgoingRequest
 from jobtester.gateway.client import GatewayClient
 
 _BODY = b'{"images": []}'
@@ -27,7 +27,9 @@ async def test_large_headers_are_read(size: int) -> None:
         client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await client.open()
         try:
-            exchange = await client.send("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20)
+            exchange = await client.send(
+                OutgoingRequest("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20)
+            )
         finally:
             await client.close()
     assert (exchange.ending, exchange.body) == (Ending.ANSWERED, _BODY), exchange.detail

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.live_runner.client import LiveRunnerClient
 from tests.harness.live_runners import LOOPBACK
 from tests.harness.waiting import TIMEOUT_S
@@ -54,7 +54,7 @@ async def send(server: BreakingServer, body: bytes | None) -> Exchange:
     await client.open()
     try:
         return await client.send(
-            f"{server.uri}/apps/a/app/", body, job_id="job", timeout_s=TIMEOUT_S, max_bytes=1_000_000
+            OutgoingRequest(f"{server.uri}/apps/a/app/", body, job_id="job", timeout_s=TIMEOUT_S, max_bytes=1_000_000)
         )
     finally:
         await client.close()

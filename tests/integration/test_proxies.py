@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from jobtester.domain.exchanges import Ending
+from jobtester.domain.exchanges import Ending, OutgoingRequest
 from jobtester.gateway.client import GatewayClient
 from jobtester.http import Proxies
 from jobtester.leaderboard.client import LeaderboardClient as Leaderboard
@@ -50,7 +50,7 @@ async def test_jobs_and_stats_go_through_the_proxy(proxy: Proxy, monkeypatch: py
     gateway = GatewayClient("g", "http://gateway.test:8935", "http://gateway.test:7935")
     await gateway.open()
     try:
-        sent = await gateway.send("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000)
+        sent = await gateway.send(OutgoingRequest("/llm", b"{}", job_id="1", timeout_s=60, max_bytes=1000))
         status, _ = await gateway.get_cli("/metrics", timeout_s=60)
         assert await gateway.is_alive()
     finally:

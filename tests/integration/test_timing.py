@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jobtester.domain.exchanges import Ending, Exchange
+from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.gateway.client import GatewayClient
 
 _TURN_S = 0.05  # how long the loop is kept busy in each of its turns
@@ -36,9 +36,10 @@ async def _send_job(response: bytes, *, first_token: re.Pattern[bytes] | None = 
         hog = asyncio.ensure_future(busy())
         try:
             exchange = await client.send(
-                "/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20,
-                first_token=first_token,
-            )  # fmt: skip
+                OutgoingRequest(
+                    "/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20, first_token=first_token
+                )
+            )
             return exchange, time.monotonic()
         finally:
             hog.cancel()
@@ -87,7 +88,7 @@ async def test_the_parts_of_a_round_trip_are_told_apart() -> None:
     async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
         client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", token="secret")
         await client.open()
-        exchange = await client.send("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20)
+        exchange = await client.send(OutgoingRequest("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20))
         await client.close()
     assert exchange.connect_s is not None
     assert exchange.first_byte_s is not None
@@ -103,7 +104,7 @@ async def test_without_an_answer_there_is_no_first_byte() -> None:
     """A refused connection has no parts: nothing was sent, and nothing came. A password in the URL is masked."""
     client = GatewayClient("g", "http://user:secret@127.0.0.1:1")
     await client.open()
-    exchange = await client.send("/llm", b"a job body", job_id="j", timeout_s=5, max_bytes=2**20)
+    exchange = await client.send(OutgoingRequest("/llm", b"a job body", job_id="j", timeout_s=5, max_bytes=2**20))
     await client.close()
     assert (exchange.ending, exchange.connect_s, exchange.first_byte_s) == (Ending.REFUSED, None, None)
     assert exchange.request is not None
