@@ -1,4 +1,4 @@
-"""The errors that people may see, and the boundary at which a crash of one unit of work is held back."""
+"""The errors that people may see, and the boundary that contains a crash of one unit of work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notification says of a tick, as values: the report, what changed, and links to the pages."""
+"""The content of a notification about a tick, as values: the report, what changed, and links to the pages."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from jobtester.domain.runner_status import RunnerStatus
 RESERVE_PROBE = "reserve-probe"  # the pipeline that tests a persistent app by reserving a session and stopping it
 SKIP_REASONS: Mapping[str, str] = {
     "no_service_uri": "the orchestrator advertises no service URI, so no gateway can send it a job",
-    "no_address": "the service URI is one of live_runner.urls, and nothing says which orchestrator it belongs to; name "
+    "no_address": "the service URI is one of live_runner.urls, and its orchestrator's address is not known; name "
     "the address in [[discovery.orchestrators]]",
     "excluded": "discovery.include or discovery.exclude excludes the orchestrator",
     "paused": "a [[pause]] table stops its tests for maintenance",

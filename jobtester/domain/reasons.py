@@ -101,34 +101,34 @@ REASONS: Mapping[str, Reason] = {
         ),
         Reason(
             "app_error", _F, _ORCH, "The live runner's app answered with a server error.",
-            "Look into the app's log at the time of the job; the message carries its answer.",
+            "Look into the app's log at the time of the job; the message contains its answer.",
         ),
         Reason(
             "app_cut_short", _F, _ORCH, "The orchestrator closed the connection before the whole answer of the live runner's app had come.",
             "Look into the orchestrator's and the app's log at the time of the job.",
         ),
         Reason(
-            "app_price_unavailable", _F, _ORCH, "The orchestrator could not tell the price of the live runner's app.",
+            "app_price_unavailable", _F, _ORCH, "The orchestrator had no price for the live runner's app.",
             "Check the orchestrator's price feed.",
         ),
         Reason(
-            "session_conflict", _F, _ORCH, "The orchestrator reserved a session, and the live runner's app says that another one is active.",
-            "Check the app's and the orchestrator's count of sessions: what is advertised as free can be used by nobody.",
+            "session_conflict", _F, _ORCH, "The orchestrator reserved a session, and the live runner's app reported that another one is active.",
+            "Check the app's and the orchestrator's count of sessions: a slot that is advertised as free cannot be used.",
         ),
         Reason(
             "app_refused", _U, _UNKNOWN, "The live runner's app refused the request, which may be one that it does not take.",
             "Compare the pipeline's definition with the app's own description; apps and uri choose what is sent to whom.",
         ),
         Reason(
-            "unlisted", _U, _UNKNOWN, "The job failed, and only a directory lists the live runner's app: the orchestrator did not answer with a list of its own.",
+            "unlisted", _U, _UNKNOWN, "The job failed, and only a directory lists the live runner's app: the orchestrator did not return a list of its own.",
             "Look at the orchestrator's /discovery; the directory may be out of date.",
         ),
         Reason(
-            "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price, or once more for a request that was paid, or does not say how.",
+            "payment_required", _U, _UNKNOWN, "The orchestrator wants payment for an app that it lists without a price, or once more for a request that was paid, or without the data that a payment needs.",
             "Advertise the price, and accept a payment that answers the challenge.",
         ),
         Reason(
-            "price_refused", _U, _UNKNOWN, "The signer pays no such price: the orchestrator asks for more than it lists, or the signer's own limit is lower.",
+            "price_refused", _U, _UNKNOWN, "The signer does not pay the price: the orchestrator asks for more than it lists, or the signer's own limit is lower.",
             "Advertise the price that is asked for; compare the signer's own limit with it.",
         ),
         Reason(
@@ -144,7 +144,7 @@ REASONS: Mapping[str, Reason] = {
             "Look into the orchestrator's and the container's log at the time of the job.",
         ),
         Reason(
-            "stream_error", _F, _ORCH, "The runner reported an error, or was started anew during the stream.",
+            "stream_error", _F, _ORCH, "The runner reported an error or restarted during the stream.",
             "Look into the container's log; the result has the states and errors that the gateway showed.",
         ),
         Reason(

@@ -1,4 +1,4 @@
-"""Stream status: what a gateway said of one live video stream, poll by poll, and what it adds up to."""
+"""Stream status: what a gateway reported about one live video stream, poll by poll, with a summary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StreamStatus:
     """One answer of a gateway's status route; what is missing there is empty or None here.
 
     `runner_started_ms` and `error_at_ms` are the sender's own Unix milliseconds: good for comparison only.
-    `has_runner_event` is False as long as the gateway alone has said something.
+    `has_runner_event` is False as long as only the gateway has reported something.
     """
 
     has_runner_event: bool = False
@@ -80,7 +80,7 @@ class StreamStatus:
 
     @property
     def has_found_nobody(self) -> bool:
-        """Return True if the gateway says that it found no orchestrator."""
+        """Return True if the gateway reports that it found no orchestrator."""
         return NOBODY_AVAILABLE in self.gateway_error.lower()
 
 
@@ -89,8 +89,8 @@ class StreamTrace:
     """What a whole stream's statuses add up to; seconds count from the call that started the stream.
 
     `orchestrator_urls` are all that were named, in their order, each change once. `ready_s` is when the first event of
-    a runner was seen, `found_nobody_s` when the gateway first said that it found no orchestrator, `applied_s` when the
-    hash of the changed parameters was first reported. `unknown_s` is how long the gateway has known nothing of the
+    a runner was seen, `found_nobody_s` when the gateway first reported that it found no orchestrator, `applied_s` when
+    the hash of the changed parameters was first reported. `unknown_s` is how long the gateway has known nothing of the
     stream, at its beginning; `is_forgotten` means that it knew the stream and then no longer did.
     """
 
@@ -124,13 +124,13 @@ class StreamTrace:
         return trace._with_event(status, at_s, awaited_hashes) if status.has_runner_event else trace
 
     def add_unknown(self, at_s: float) -> StreamTrace:
-        """Return the trace after an answer that says that there is no such stream."""
+        """Return the trace after an answer that there is no such stream."""
         is_known = bool(self.orchestrator_urls) or self.ready_s is not None
         return replace(self, is_forgotten=True) if is_known else replace(self, unknown_s=at_s)
 
     @property
     def swaps(self) -> int:
-        """Return how often the stream was given to a runner anew: to another orchestrator, or begun again."""
+        """Return how often the stream was passed to a runner again: to another orchestrator, or restarted."""
         return max(0, len(self.orchestrator_urls) - 1, self.runner_starts - 1)
 
     @property

@@ -109,7 +109,7 @@ def judge_video(
         line = f"The output ended after {output.frames} frames, {ended_early_s:.1f} s after the start."
         return Verdict.from_code("stream_ended", line)
     if output.longest_gap_s > bar.max_gap_s:
-        line = f"The output stood still for {output.longest_gap_s:.1f} s; at most {bar.max_gap_s:g} s are allowed."
+        line = f"No frame came for {output.longest_gap_s:.1f} s; at most {bar.max_gap_s:g} s are allowed."
         return Verdict.from_code("check:gap", line)
     if output.output_fps < bar.min_fps:
         line = f"{output.output_fps:.1f} frames came per second; at least {bar.min_fps:g} are needed."
@@ -125,7 +125,7 @@ def judge_video(
 
 
 def judge_own_frames(sent: InputTiming) -> Verdict | None:
-    """Return the verdict on a stream whose input came late, which says nothing of its output; None if it did not."""
+    """Return the verdict on a stream whose input came late, so that its output proves nothing; else None."""
     if sent.late_share <= _MAX_LATE_SHARE:
         return None
     line = f"{sent.late_share:.0%} of the tester's own frames were late; its machine has too much to do."
@@ -177,7 +177,7 @@ def _judge_nobody(run: StreamRun) -> Verdict:
 def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
     """Return the verdict where the tester or the gateway spoiled the stream; None if neither did."""
     if run.trace.is_forgotten:
-        return Verdict.from_code("gateway_lost", "The gateway forgot the stream, as one does that was started anew.")
+        return Verdict.from_code("gateway_lost", "The gateway does not know the stream any more, as after a restart.")
     if run.intake_problem:
         return Verdict.from_code("gateway_fault", run.intake_problem)
     return judge_own_frames(video.input)
@@ -192,7 +192,7 @@ def _judge_runner(run: StreamRun) -> Verdict | None:
         )
     if trace.restarts or trace.swaps:
         count = max(trace.restarts, trace.swaps)
-        return Verdict.from_code("stream_error", f"The runner was started anew {count} times during the stream.")
+        return Verdict.from_code("stream_error", f"The runner restarted {count} times during the stream.")
     return None
 
 

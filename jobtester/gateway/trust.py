@@ -1,4 +1,4 @@
-"""Count who served a tick's jobs on a gateway, which says whether the gateway uses the orchestrator it is told to."""
+"""Count who served a tick's jobs on a gateway, to detect a gateway that ignores the orchestrator that was named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIN_STRIKES = 3
 
 @dataclass(slots=True)
 class TrustCounter:
-    """Counts one tick's attributions on a gateway, which say whether it uses the orchestrator it is told to."""
+    """Counts one tick's attributions on a gateway, to detect one that ignores the orchestrator that was named."""
 
     proven: int = 0
     presumed: int = 0
@@ -33,6 +33,6 @@ class TrustCounter:
 
     @property
     def is_earned(self) -> bool:
-        """Whether jobs of one (pipeline, model) may run side by side: they were told apart well before."""
-        # A presumption says less than a proof, so four times as many are asked for.
+        """Whether jobs of one (pipeline, model) may run side by side: enough earlier jobs were attributed."""
+        # A presumption is weaker than a proof, so four times as many are needed.
         return self.proven >= _MIN_PROOFS or self.proven + self.presumed >= 4 * _MIN_PROOFS

@@ -1,4 +1,4 @@
-"""The orchestrators themselves as those who take a tick's jobs: each job goes straight to the runner that it tests."""
+"""The orchestrators themselves as the peer of a tick's jobs: each job goes straight to the runner that it tests."""
 
 from __future__ import annotations
 

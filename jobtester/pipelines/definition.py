@@ -1,4 +1,4 @@
-"""Definitions: what to send for a pipeline and what to expect, as data. The built-in ones stand in builtin.toml."""
+"""Definitions: what to send for a pipeline and what to expect, as data. The built-in ones are in builtin.toml."""
 
 from __future__ import annotations
 

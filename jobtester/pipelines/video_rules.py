@@ -42,7 +42,7 @@ class VideoRules(BaseModel):
     fps: int = Field(24, ge=5, le=60, description="frames per second of the input")
     duration: Seconds = Field(30.0, description="how long the output is watched, from its first frame on")
     min_fps: float = Field(8.0, gt=0, le=60, description="an output with fewer frames per second fails")
-    max_gap: Seconds = Field(5.0, description="an output that stands still for longer fails")
+    max_gap: Seconds = Field(5.0, description="an output without a frame for longer fails")
     max_reaction: Seconds = Field(
         12.0, description="an output that shows no change so long after `update` fails; runners report every 10 s"
     )

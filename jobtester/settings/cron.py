@@ -51,7 +51,7 @@ class CronSchedule:
                 f"not {len(fields)}; or use one of {', '.join(_ALIASES)}"
             )
         for index, (name, field) in enumerate(zip(_FIELDS, fields, strict=True)):
-            # cronsim does not say which field it refuses, so each is tried among fields that it accepts.
+            # cronsim does not report which field it refuses, so each is tried among fields that it accepts.
             alone = ["*"] * len(_FIELDS)
             alone[index] = field
             try:

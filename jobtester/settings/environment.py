@@ -120,7 +120,7 @@ def _split_name(name: str) -> list[str]:
 
 
 def _parse_path(parts: list[str], model: type[BaseModel]) -> Path:
-    # Numbers stand for places in lists. ValueError where there can be no key.
+    # Numbers are places in lists. ValueError where there can be no key.
     path: Path = ()
     annotation: Any = model
     for part in parts:
@@ -137,7 +137,7 @@ def _parse_path(parts: list[str], model: type[BaseModel]) -> Path:
 
 
 def _parse_value(text: str, kind: Any, path: Path) -> Any:
-    # A single value stays a text: the type of its key reads it, exactly as if it stood in the file.
+    # A single value stays a text: the type of its key reads it, exactly as if it were in the file.
     if is_free(kind):
         try:
             return orjson.loads(text)

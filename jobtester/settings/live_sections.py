@@ -29,7 +29,7 @@ class LiveRunnerSettings(Section):
     enabled: bool = Field(False, description="find live runners, and test those that have a definition")
     timeout: PositiveDuration = Field("5s", le=60, description="how long an orchestrator may take to list its runners")  # type: ignore[assignment]
     max_runners: int = Field(200, ge=1, le=10_000, description="most runners of one orchestrator that are read")
-    parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at a time")
+    parallel: int = Field(32, ge=1, le=256, description="orchestrators that are asked for their runners at once")
     urls: list[WebAddress] = Field(
         [],
         max_length=1_000,
@@ -43,7 +43,7 @@ class LiveRunnerSettings(Section):
         "for orchestrators that do not answer themselves",
     )
     networks: list[NetworkRange] = Field(
-        [], description="private networks that orchestrators may be in, as CIDR; public ones need no mention"
+        [], description="private networks that orchestrators may be in, as CIDR; public ones are always allowed"
     )
     probe: Literal["off", "reserve"] = Field(
         "off",
@@ -67,11 +67,9 @@ class LiveVideoSettings(Section):
         description="name or address by which gateways reach the tester; unset, live video is not tested",
     )
     host: str = Field("0.0.0.0", description="address to listen on while live video is tested")  # noqa: S104 - gateways must reach it
-    port: int = Field(
-        CALLBACK_PORT, ge=0, le=65535, description="port to listen on; a real gateway asks at 9997 and nowhere else"
-    )
+    port: int = Field(CALLBACK_PORT, ge=0, le=65535, description="port to listen on; a real gateway uses 9997 only")
     password: SecretStr | None = Field(
-        None, description="the gateways' -mediaMTXApiPassword; unset: whoever knows a running stream's id is answered"
+        None, description="the gateways' -mediaMTXApiPassword; unset: a running stream's id is enough to get an answer"
     )
     spacing: Duration = Field("10s", description="pause between two streams to one orchestrator")  # type: ignore[assignment]
     pool_refresh: Duration = Field(

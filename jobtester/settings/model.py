@@ -100,7 +100,7 @@ def check_tables(tables: dict[str, Any], sources: Mapping[Path, str]) -> tuple[d
     """
     # pydantic applies the rules that tie keys together only where all keys are well-formed, so one pass would hide
     # the rest. Each refused value is replaced by a usable one and everything is checked again, until the rules of
-    # the whole have been applied. A key is reported once: what is said of its placeholder concerns nobody.
+    # the whole have been applied. A key is reported once: problems of its placeholder are left out.
     lines: dict[str, None] = {}
     reported: set[str] = set()
     for _ in range(_MAX_ROUNDS):
@@ -122,7 +122,7 @@ def _format_error(error: Mapping[str, Any], sources: Mapping[Path, str]) -> list
     """Return lines for one of pydantic's errors, with the key path first and the variable it came from last."""
     location = error["loc"]
     path = format_path(location)
-    # A variable may hold a whole table, so a key's source may stand at any path above it.
+    # A variable may hold a whole table, so a key's source may be any path above it.
     paths = [location[:length] for length in range(len(location), 0, -1)]
     source = next((f" (in {sources[parent]})" for parent in paths if parent in sources), "")
     if error["type"] == "extra_forbidden":

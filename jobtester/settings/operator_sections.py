@@ -71,7 +71,7 @@ class NotifySettings(Section):
     )
     template: MessageTemplate = Field("", description="text with $fields, for format = template")
     template_type: Literal["text", "json"] = Field(
-        "text", description="what the template makes; in json, fields are escaped inside of quotes"
+        "text", description="what the template makes; in json, fields are escaped inside quotes"
     )
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class PauseSettings(_PauseStart):
     duration: PositiveDuration | None = Field(
         None, le=_MAX_PAUSE_S, description="how long a repeated window takes; needed with cron"
     )
-    timezone: Timezone = Field("UTC", description="timezone of cron, and of times that name none")
+    timezone: Timezone = Field("UTC", description="timezone of cron, and of times without one")
     orchestrators: list[str] = Field([], description="addresses or service URIs; empty means all")
     reason: str = Field(min_length=1, max_length=200, description="why, in your words; pages and API show it")
 
@@ -122,7 +122,7 @@ class PauseSettings(_PauseStart):
             raise ValueError("cron and duration go together: when a repeated window begins, and how long it takes")
         if self.start is None and self.until is None and self.cron is None:
             raise ValueError(
-                "say when: from, until or both, or cron and duration; discovery.exclude is for what is never tested"
+                "set from, until or both, or cron and duration; discovery.exclude is for what is never tested"
             )
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError("until has to be later than from")

@@ -73,7 +73,7 @@ def read_secret_files(first_keys: Collection[str]) -> tuple[dict[str, tuple[str,
 
 
 def list_secret_files() -> list[Path]:
-    """Return the files in /run/secrets, or where JOBTESTER_SECRETS_DIR says, that may be keys; none if unreadable."""
+    """Return the files in /run/secrets, or in JOBTESTER_SECRETS_DIR, that may be keys; none if unreadable."""
     try:
         return _list_files(_secrets_folder())
     except OSError:

@@ -1,4 +1,4 @@
-"""Read the history of one orchestrator from one index, so that a month of results is quickly at hand."""
+"""Read the history of one orchestrator from one index, so that a month of results is read quickly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define what carries one job from its peer to its verdict, and hold what every such way shares."""
+"""Define how one job is carried from its peer to its verdict, with what all ways share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn the frames of a stream, whichever way it went, into measures, a bar and an answer for its result."""
+"""Turn the frames of a stream, through a gateway or not, into measures, the limits to reach, and a stored answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arriving stream: a file for the decoder whose bytes remember when they arrived."""
+"""The arriving stream: a file for the decoder that records when its bytes arrived."""
 
 from __future__ import annotations
 

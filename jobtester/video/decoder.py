@@ -1,4 +1,4 @@
-"""Decode a stranger's video in a process of its own, within limits, and collect a record of each frame."""
+"""Decode an untrusted video in a process of its own, within limits, and collect a record of each frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoder options: what a decoder process has to know, and the limits that hold for a stranger's stream."""
+"""Decoder options: what a decoder process has to know, and the limits for an untrusted stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the frames of a stranger's stream, and make a record of each. Runs in a decoder process only."""
+"""Read the frames of an untrusted stream, and make a record of each. Runs in a decoder process only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule of a video's frames on the monotonic clock, and the account of how well it was kept. Pure."""
+"""The schedule of a video's frames on the monotonic clock, and how well it was kept. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What readers and writers of trickle channels share: how requests are sent, and why a channel came to its end."""
+"""What readers and writers of trickle channels share: how requests are sent, and why a channel ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide who may use which route: whoever is not on the list of open routes has to be a reader."""
+"""Decide who may use which route: only readers, unless the route is on the list of open ones."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Access(Enum):
     READER = "reader"  # server.read_token or a trusted proxy's user, if one of them is set
 
 
-# Gateways cannot send a token when they ask for orchestrators, and whoever restarts the daemon needs no password for
-# that. Every route that is not listed here is for readers, so that a new one is never open by mistake.
+# Gateways cannot send a token when they ask for orchestrators, and neither can Docker or Kubernetes when they check the
+# health. Every route that is not listed here is for readers, so that a new one is never open by mistake.
 ROUTES: Mapping[tuple[str, str], Access] = MappingProxyType(
     {
         ("GET", "/healthz"): Access.OPEN,
@@ -56,7 +56,7 @@ def find_access(method: str, path: str) -> Access:
 async def check_access(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Refuse with 401 whoever may not use the route. What no route answers is refused too: that tells nothing."""
+    """Refuse callers that may not use the route, with 401. Unknown paths are refused alike, to reveal nothing."""
     resource = request.match_info.route.resource
     access = find_access(request.method, resource.canonical if resource is not None else "")
     server = request.app[CONTEXT].settings().server

@@ -1,1 +1,1 @@
-"""Live video through a simulated gateway: real video from the client to a stand-in container and back."""
+"""Live video through a simulated gateway: real video from the client to a simulated container and back."""

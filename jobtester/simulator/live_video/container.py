@@ -1,4 +1,4 @@
-"""The stand-in for the container behind a live model: it takes a stream's video, and returns it as a fault has it."""
+"""The simulated container behind a live model: it takes a stream's video, and returns it, spoiled by a fault if any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a gateway finds the orchestrator of a stream: one pool per model, which those leave that failed once."""
+"""How a gateway finds the orchestrator of a stream: one pool per model, without those that failed once."""
 
 from __future__ import annotations
 

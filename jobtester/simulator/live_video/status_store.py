@@ -1,4 +1,4 @@
-"""The statuses that a gateway shows, by streamId. What an earlier job with the same id left stays until it is due."""
+"""The statuses that a gateway shows, by streamId. One of an earlier job with the same id stays until it expires."""
 
 from __future__ import annotations
 
