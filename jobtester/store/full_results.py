@@ -20,11 +20,11 @@ _SELECT_RESULT = select_statement(("details", *RESULT_COLUMNS), "results") + " W
 _SELECT_STAT = select_statement(_STAT_COLUMNS, "outbox") + " WHERE result = ?"
 _SELECT_FILE = select_statement(_FILE_COLUMNS, "kept_files") + " WHERE seq = ?"
 _SELECT_NEWEST_PASSED = """
-    SELECT r.id FROM kept_files k JOIN results r ON r.seq = k.seq WHERE k.capability = ? AND k.seq != ?
+    SELECT r.seq, r.id FROM kept_files k JOIN results r ON r.seq = k.seq WHERE k.capability = ? AND k.seq != ?
 """
 # A tick sends the same bytes to every orchestrator. Only so many of its results are searched: that takes a millisecond.
 _SELECT_SAME_REQUEST = """
-    SELECT r.id FROM (
+    SELECT r.seq, r.id FROM (
         SELECT seq, id, pipeline, model, kind, outcome FROM results WHERE tick = ? ORDER BY seq DESC LIMIT 3000
     ) r WHERE r.pipeline = ? AND r.model = ? AND r.kind = ? AND r.outcome = 'passed'
         AND EXISTS (SELECT 1 FROM kept_files k WHERE k.seq = r.seq) LIMIT 1
@@ -57,12 +57,14 @@ class FullResult:
 
     `reference` is the id of a pass whose received file shows what a failure should have brought: that of another
     orchestrator that got the same request, else the capability's newest; empty if there is none, and for a pass.
+    `reference_file` is that file.
     """
 
     result: ResultRow
     details: Mapping[str, Any]
     received: KeptFile | None
     reference: str
+    reference_file: KeptFile | None
     stat: OutboxEntry | None
 
 
@@ -80,12 +82,13 @@ class FullResults:
             if row is None:
                 return None
             result = ResultRow.from_sql(row[1:])
-            file = db.execute(_SELECT_FILE, (result.seq,)).fetchone()
+            seq, reference = _find_reference(db, result) if result.outcome == "failed" else (0, "")
             return FullResult(
                 result,
                 orjson.loads(row[0]),
-                KeptFile(*file) if file is not None else None,
-                _find_reference(db, result) if result.outcome == "failed" else "",
+                _read_file(db, result.seq),
+                reference,
+                _read_file(db, seq) if reference else None,
                 _read_stat(db, job_id),
             )
 
@@ -97,11 +100,16 @@ class FullResults:
         return rows[0] if rows else None
 
 
-def _find_reference(db: sqlite3.Connection, failed: ResultRow) -> str:
+def _find_reference(db: sqlite3.Connection, failed: ResultRow) -> tuple[int, str]:
     key = CapabilityKey(failed.orchestrator, failed.service_uri, failed.pipeline, failed.model, failed.kind)
     row = db.execute(_SELECT_SAME_REQUEST, (failed.tick, failed.pipeline, failed.model, failed.kind)).fetchone()
     row = row or db.execute(_SELECT_NEWEST_PASSED, (orjson.dumps(list(key)).decode(), failed.seq)).fetchone()
-    return str(row[0]) if row is not None else ""
+    return row if row is not None else (0, "")
+
+
+def _read_file(db: sqlite3.Connection, seq: int) -> KeptFile | None:
+    row = db.execute(_SELECT_FILE, (seq,)).fetchone()
+    return KeptFile(*row) if row is not None else None
 
 
 def _read_stat(db: sqlite3.Connection, job_id: str) -> OutboxEntry | None:

@@ -85,6 +85,16 @@ def format_bytes(count: int) -> str:
     return f"{count} B" if count < 1024 else f"{count / 1024:.0f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
 
 
+def fit_picture(size: tuple[int, int], limits: tuple[int, int] = (320, 320)) -> Markup:
+    """Return the attributes that reserve a picture's place before it is loaded; `size` and `limits` in pixels.
+
+    A larger picture is reduced to the limits. One of unknown size gets a square.
+    """
+    width, height = size if all(size) else limits
+    share = min(1.0, *(limit / side for limit, side in zip(limits, (width, height), strict=True)))
+    return Markup('width="{}" height="{}"').format(max(1, round(width * share)), max(1, round(height * share)))
+
+
 def format_measures(measures: Mapping[str, float]) -> list[tuple[str, str]]:
     """Return what was measured of a job as names and values with their units."""
     return [format_measure(name, value) for name, value in measures.items()]
@@ -126,6 +136,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "breakable": allow_breaks,
     "pretty": indent_json,
     "bytes": format_bytes,
+    "picture_size": fit_picture,
     "document": write_document,
     "measures": format_measures,
     "new_to": leave_out_repeated,

@@ -114,6 +114,39 @@ async def test_each_failure_is_shown_beside_what_was_expected(
         await asyncio.to_thread(check_elements)
 
 
+def measure_shifts(browser: webdriver.Chrome, base: str, rows: list[ResultRow]) -> list[tuple[str, str, int, float]]:
+    """Open the page of each result while the network is slow; return how far each page has moved."""
+    shifts = []
+    network = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    try:
+        for width in WIDTHS:
+            set_window(browser, width)
+            browser.execute_cdp_cmd("Network.enable", {})
+            browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
+            browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**network, "latency": 250})
+            for row in rows:
+                browser.get(f"{base}/r/{row.id}")
+                assert all(browser.execute_script(_LOADED)), (row.pipeline, row.outcome)
+                shifts.append((row.pipeline, row.outcome, width, sum(browser.execute_script("return window.shifts"))))
+    finally:
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**network, "latency": 0})
+        browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": False})
+        browser.execute_cdp_cmd("Network.disable", {})
+    return shifts
+
+
+@pytest.mark.slow
+async def test_pictures_have_their_place_before_they_arrive(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """Where pictures take a quarter of a second to load, nothing on the page moves when they come."""
+    async with simulated_tester(network(), tmp_path) as tester:
+        await tester.tick()
+        rows = [row for row in await tester.results() if "image" in row.pipeline]
+        base = f"http://127.0.0.1:{tester.daemon.port}"
+        shifts = await asyncio.to_thread(measure_shifts, browser, base, rows)
+        assert len(shifts) >= 3 * 8
+        assert [shift for shift in shifts if shift[-1] >= 0.01] == []
+
+
 async def test_the_copy_button_copies_the_command(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """One click puts the whole command into the clipboard, or selects it where a page may not write there."""
     async with simulated_tester(network(), tmp_path) as tester:

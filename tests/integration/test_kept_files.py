@@ -82,6 +82,23 @@ async def test_the_setting_decides(keeps: bool, tmp_path: Path) -> None:
         assert len(await kept(tester.daemon.database)) == int(keeps)
 
 
+async def test_a_failure_without_a_file_is_shown_with_what_a_pass_returned(tmp_path: Path) -> None:
+    """Type and size are those of the pass: its sound is no picture because nothing else came back."""
+    async with open_database(tmp_path / "t.db") as database:
+        file = ReceivedFile("audio/wav", b"x", "cd" * 32, 5000, seconds=2.5)
+        passed = replace(make_result("ok", number=2), details=ResultDetails(received=file))
+        failed = make_result("503", number=1)
+        for result in (passed, failed):
+            await record_results(database, NOW, result)
+        full = await FullResults(database).get(failed.id)
+        assert full is not None
+        schema = FullResultSchema.from_full_result(full, "http://127.0.0.1")
+        assert (schema.received, schema.reference) == (None, passed.id)
+        assert schema.reference_file is not None
+        shown = (schema.reference_file.content_type, schema.reference_file.seconds, schema.reference_file.url)
+        assert shown == ("audio/wav", 2.5, f"/r/{passed.id}/received")
+
+
 async def test_a_result_of_an_earlier_version_has_no_details(tmp_path: Path) -> None:
     """What an earlier version recorded is shown with what it has, and nothing is made up."""
     async with open_database(tmp_path / "t.db") as database:
@@ -98,7 +115,7 @@ async def test_a_result_of_an_earlier_version_has_no_details(tmp_path: Path) -> 
             None,
             None,
         )
-        assert schema.reference == ""
+        assert (schema.reference, schema.reference_file) == ("", None)
         assert schema.stat is not None
         assert schema.stat.state == "delivered"
         assert await FullResults(database).get("nothing") is None

@@ -33,6 +33,24 @@ def test_instants_are_utc() -> None:
     assert filters.format_iso(86_400) == "1970-01-02T00:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("size", "limits", "shown"),
+    [
+        ((256, 128), (320, 320), (256, 128)),
+        ((1024, 576), (320, 320), (320, 180)),
+        ((576, 1024), (320, 320), (180, 320)),
+        ((0, 0), (320, 320), (320, 320)),
+        ((960, 1200), (480, 2000), (480, 600)),
+        ((10_000, 1), (320, 320), (320, 1)),
+    ],
+)
+def test_a_picture_has_the_place_that_it_needs(
+    size: tuple[int, int], limits: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    """Its sides keep their ratio within the limits; one of unknown size gets a square."""
+    assert filters.fit_picture(size, limits) == 'width="{}" height="{}"'.format(*shown)
+
+
 def test_long_texts_are_cut() -> None:
     """Addresses keep both ends, other texts their beginning; short ones are whole."""
     assert shorten_address("0x" + "ab" * 20) == "0xababab…abab"

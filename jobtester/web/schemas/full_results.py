@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from jobtester.checks.advice import advise
-from jobtester.store.full_results import FullResult
+from jobtester.store.full_results import FullResult, KeptFile
 from jobtester.web.comparison import compare_answer
 from jobtester.web.curl import write_command, write_test_command
 from jobtester.web.schemas.base import Count, Instant, Schema, Seconds
@@ -111,6 +111,7 @@ class FullResultSchema(ResultDetailSchema):
     reference: str = Field(
         description="id of a pass whose received file shows what a failure should have brought; empty if none"
     )
+    reference_file: ReceivedFileSchema | None = Field(description="the received file of `reference`")
     stat: StatEntrySchema | None
     test_command: str = Field(description="a command that tests the capability again; stop the daemon first")
 
@@ -128,9 +129,10 @@ class FullResultSchema(ResultDetailSchema):
             "timing": _split_time(full),
             "checks": checks,
             "comparison": ComparisonSchema.model_validate(comparison) if comparison is not None else None,
-            "received": _describe_received(full),
+            "received": _describe_file(full.received, row.id),
             "stream": full.details.get("stream"),
             "reference": full.reference,
+            "reference_file": _describe_file(full.reference_file, full.reference),
             "stat": StatEntrySchema.from_entry(full.stat) if full.stat is not None else None,
             "test_command": write_test_command(full),
         }
@@ -173,8 +175,8 @@ def _split_time(full: FullResult) -> TimingSchema | None:
     )
 
 
-def _describe_received(full: FullResult) -> ReceivedFileSchema | None:
-    if full.received is None:
+def _describe_file(file: KeptFile | None, job_id: str) -> ReceivedFileSchema | None:
+    if file is None:
         return None
-    fields = ReceivedFileSchema.read_fields(full.received)
-    return ReceivedFileSchema.model_validate(fields | {"url": f"/r/{full.result.id}/received"})
+    fields = ReceivedFileSchema.read_fields(file)
+    return ReceivedFileSchema.model_validate(fields | {"url": f"/r/{job_id}/received"})
