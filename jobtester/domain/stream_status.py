@@ -91,7 +91,8 @@ class StreamTrace:
     `orchestrator_urls` are all that were named, in their order, each change once. `ready_s` is when the first event of
     a runner was seen, `found_nobody_s` when the gateway first reported that it found no orchestrator, `applied_s` when
     the hash of the changed parameters was first reported. `unknown_s` is how long the gateway has known nothing of the
-    stream, at its beginning; `is_forgotten` means that it knew the stream and then no longer did.
+    stream, at its beginning. `is_known` means that it has shown a status of the stream, which may name nobody yet;
+    `is_forgotten` that it knew the stream and then no longer did.
     """
 
     orchestrator_urls: tuple[str, ...] = ()
@@ -101,6 +102,7 @@ class StreamTrace:
     found_nobody_s: float | None = None
     applied_s: float | None = None
     unknown_s: float = 0.0
+    is_known: bool = False
     is_forgotten: bool = False
     runner_starts: int = 0
     restarts: int = 0
@@ -111,7 +113,7 @@ class StreamTrace:
 
     def add(self, status: StreamStatus, at_s: float, *, awaited_hashes: Collection[str] = ()) -> StreamTrace:
         """Return the trace with one more status, seen at `at_s`."""
-        trace = self
+        trace = replace(self, is_known=True)
         if status.orchestrator_url:
             trace = replace(trace, orchestrator_urls=_appended(trace.orchestrator_urls, status.orchestrator_url))
         if status.request_id:
@@ -123,10 +125,12 @@ class StreamTrace:
             trace = replace(trace, found_nobody_s=at_s)
         return trace._with_event(status, at_s, awaited_hashes) if status.has_runner_event else trace
 
-    def add_unknown(self, at_s: float) -> StreamTrace:
-        """Return the trace after an answer that there is no such stream."""
-        is_known = bool(self.orchestrator_urls) or self.ready_s is not None
-        return replace(self, is_forgotten=True) if is_known else replace(self, unknown_s=at_s)
+    def add_unknown(self, at_s: float, *, is_taken: bool = False) -> StreamTrace:
+        """Return the trace after an answer that is no status of the stream.
+
+        `is_taken` means that the gateway surely had the stream before, whether or not it showed a status.
+        """
+        return replace(self, is_forgotten=True) if self.is_known or is_taken else replace(self, unknown_s=at_s)
 
     @property
     def swaps(self) -> int:

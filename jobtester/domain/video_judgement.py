@@ -161,6 +161,8 @@ def _judge_nobody(run: StreamRun) -> Verdict:
             line = f"A stream to it failed on this gateway {run.seconds_since_failure:.0f} s before."
             return Verdict.from_code("out_of_pool", line)
         return Verdict.from_code("not_started")
+    if run.trace.is_forgotten:
+        return _judge_forgotten()
     if run.trace.unknown_s > _MAX_UNKNOWN_S:
         return Verdict.from_code(
             "gateway_fault", f"The gateway knew nothing of the stream for {run.trace.unknown_s:.0f} s."
@@ -174,10 +176,14 @@ def _judge_nobody(run: StreamRun) -> Verdict:
     )
 
 
+def _judge_forgotten() -> Verdict:
+    return Verdict.from_code("gateway_lost", "The gateway no longer knew the stream, as after a restart.")
+
+
 def _find_own_fault(run: StreamRun, video: VideoMeasures) -> Verdict | None:
     """Return the verdict where the tester or the gateway spoiled the stream; None if neither did."""
     if run.trace.is_forgotten:
-        return Verdict.from_code("gateway_lost", "The gateway does not know the stream any more, as after a restart.")
+        return _judge_forgotten()
     if run.intake_problem:
         return Verdict.from_code("gateway_fault", run.intake_problem)
     return judge_own_frames(video.input)

@@ -112,6 +112,7 @@ class LiveStream:
         self._over = asyncio.Event()
         self._aborted = asyncio.Event()
         self._is_gateway_alive = True
+        self._failed_polls = 0
         self._updated_at: float | None = None
         self._ended_early_at: float | None = None
         self._detail = self._tester_problem = ""
@@ -195,14 +196,13 @@ class LiveStream:
 
     async def _poll_status(self) -> None:
         """Read the gateway's status again and again, until the stream is over."""
-        failures = 0
         while not self._over.is_set():
             try:
                 await self._read_status()
-                failures = 0
+                self._failed_polls = 0
             except GatewayError as error:
-                failures += 1
-                if failures == _MAX_FAILED_POLLS:
+                self._failed_polls += 1
+                if self._failed_polls == _MAX_FAILED_POLLS:
                     self._is_gateway_alive, self._detail = False, str(error)
                     self._over.set()
             # A stream that nobody took is over; one that was taken shows that by its output.
@@ -211,12 +211,15 @@ class LiveStream:
             await asyncio.sleep(_POLL_S)
 
     async def _read_status(self) -> None:
-        status = None
+        status, is_missing = None, False
         with contextlib.suppress(UnusableStatusError):
             status = await self._api.read_status(self._plan.start.stream_id)
+            is_missing = status is None
         at_s = time.monotonic() - self._started
         if status is None:
-            self._trace = self._trace.add_unknown(at_s)
+            # A gateway that broke off before it was asked may have restarted: it had the stream, and shows no status.
+            has_broken_off = self._failed_polls > 0 or self._ports.output_closed_at is not None
+            self._trace = self._trace.add_unknown(at_s, is_taken=is_missing and has_broken_off)
             return
         awaited = self._plan.awaited_hashes if self._updated_at is not None else frozenset()
         self._trace = self._trace.add(status, at_s, awaited_hashes=awaited)

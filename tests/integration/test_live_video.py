@@ -193,7 +193,7 @@ async def test_live_jobs_do_not_wait_for_a_gateway_that_is_gone(tmp_path: Path) 
         assert list(results.values()) == ["gateway_lost"]
 
 
-async def test_a_gateway_that_was_started_anew_is_charged_to_nobody(tmp_path: Path) -> None:
+async def test_a_gateway_that_restarted_is_charged_to_nobody(tmp_path: Path) -> None:
     """It answers again within a moment, and has forgotten the stream."""
     async with live_tester(network(node(1)), tmp_path) as tester:
         gateway = tester.network.gateways["g0"]
@@ -204,9 +204,22 @@ async def test_a_gateway_that_was_started_anew_is_charged_to_nobody(tmp_path: Pa
         await gateway.start()
         await running
         (row,) = await tester.results()
-        assert row.outcome == "unscored"
-        # If it went before the tester had read a first status, nothing ever named the orchestrator.
-        assert row.reason in ("gateway_lost", "unproven")
+        assert (row.reason, row.outcome) == ("gateway_lost", "unscored")
+
+
+async def test_a_gateway_that_restarts_before_it_names_anybody_is_lost(tmp_path: Path) -> None:
+    """Its first status names nobody, and the next answer is that there is no such stream."""
+    async with live_tester(network(node(1, event_interval_s=1000.0)), tmp_path) as tester:
+        gateway = tester.network.gateways["g0"]
+        running = asyncio.ensure_future(tester.tick())
+        job = await until(lambda: next(iter(tester.network.live_log.jobs), None), "the stream")
+        await until(lambda: any(output.frames > FPS for output in job.outputs), "a second of output")
+        await gateway.stop()
+        await gateway.start()
+        await running
+        (row,) = await tester.results()
+        assert row.attribution == "missing"
+        assert (row.reason, row.outcome) == ("gateway_lost", "unscored")
 
 
 async def test_a_change_of_parameters_is_applied_and_reported(tmp_path: Path) -> None:

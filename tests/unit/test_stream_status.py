@@ -111,6 +111,15 @@ def test_nobody_is_named_before_the_gateway_says_who() -> None:
     assert StreamTrace().was_served_by(ORCHESTRATOR) is None
 
 
+def test_a_stream_is_forgotten_once_the_gateway_has_known_it() -> None:
+    """A status that names nobody, or a connection that broke, shows that the gateway had the stream."""
+    assert StreamTrace().add_unknown(1.0) == StreamTrace(unknown_s=1.0)
+    alone = status(gateway_status={"whep_url": ""})
+    assert StreamTrace().add(alone, 1.0).add_unknown(2.0).is_forgotten
+    assert StreamTrace().add(running(), 1.0).add_unknown(2.0).is_forgotten
+    assert StreamTrace().add_unknown(2.0, is_taken=True).is_forgotten
+
+
 def test_a_new_start_on_the_same_orchestrator_is_a_swap() -> None:
     """Under a pin only the runner's start time tells that the stream was begun again."""
     assert StreamTrace().add(running(1), 1.0).add(running(2), 2.0).swaps == 1
