@@ -219,7 +219,7 @@ class Metrics:
     def export_capabilities(self, up: Mapping[tuple[str, ...], bool], limit: int) -> None:
         """Export which capabilities pass, at most `limit`; those that fail come first, for their alerts."""
         chosen = dict(sorted(up.items(), key=lambda item: (item[1], item[0]))[:limit])
-        # One by one: whoever reads meanwhile must not find an empty list, which would end every alert.
+        # One by one: a scrape in between must not find an empty list, which would end every alert.
         for labels in self._exported - chosen.keys():
             self.capability_up.remove(*labels)
         for labels, is_up in chosen.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -21,6 +20,7 @@ from jobtester.store.database import Database
 from jobtester.store.full_results import FullResult, FullResults
 from jobtester.web.access import is_restricted
 from jobtester.web.schemas import FullResultSchema
+from jobtester.web.template_filters import format_instant
 
 _STYLES = {"passed": "green", "failed": "red", "unscored": "yellow"}
 _MAX_SHOWN = 2000  # characters of an answer; --json has all that is stored
@@ -85,11 +85,11 @@ def _sections(result: FullResultSchema) -> Iterator[Section]:
         yield "Answer", [], result.response[:_MAX_SHOWN] + ("… (--json has more)" if is_cut else "")
     if result.stat is not None:
         stat = result.stat
-        facts = [("state", stat.state), ("queued", _instant(stat.created_at)), ("posts", str(stat.attempts))]
-        facts += [("first sent", _instant(stat.first_sent_at))] if stat.first_sent_at else []
-        facts += [("settled", _instant(stat.settled_at))] if stat.settled_at else []
+        facts = [("state", stat.state), ("queued", format_instant(stat.created_at)), ("posts", str(stat.attempts))]
+        facts += [("first sent", format_instant(stat.first_sent_at))] if stat.first_sent_at else []
+        facts += [("settled", format_instant(stat.settled_at))] if stat.settled_at else []
         facts += [("missed in a row", f"by {stat.look_ups} look-ups")] if stat.look_ups else []
-        facts += [("read back", _instant(stat.audited_at))] if stat.audited_at else []
+        facts += [("read back", format_instant(stat.audited_at))] if stat.audited_at else []
         facts += [("problem", stat.problem)] if stat.problem else []
         yield "Stat", facts, orjson.dumps(stat.stat, option=orjson.OPT_INDENT_2).decode()
 
@@ -101,7 +101,7 @@ def _job_facts(result: FullResultSchema) -> list[tuple[str, str]]:
         ("orchestrator", result.orchestrator),
         ("service URI", result.service_uri),
         ("tick", result.tick),
-        ("started", _instant(result.started_at)),
+        ("started", format_instant(result.started_at)),
         ("round trip", format_duration(result.round_trip_s)),
     ]
     if timing is not None:
@@ -139,7 +139,3 @@ def _expectation(result: FullResultSchema) -> Iterator[Section]:
         file = result.received
         facts = [("kept", f"{file.content_type}, {file.size} of {file.original_size} bytes, at {file.url}")]
         yield "Received", [*facts, ("SHA-256", file.sha256)], ""
-
-
-def _instant(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -15,7 +15,7 @@ _COLUMNS = (
     "seq", "capability", "kept_at", "content_type", "sha256", "size", "original_size", "width", "height", "seconds",
     "content",
 )  # fmt: skip
-# The newest pass of a capability takes the place of the one before.
+# The newest pass of a capability replaces the one before.
 _INSERT = insert_statement("kept_files", _COLUMNS).replace("INSERT", "INSERT OR REPLACE", 1)
 DELETE_ORPHANS = """
     DELETE FROM kept_files WHERE seq IN (

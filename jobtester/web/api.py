@@ -14,7 +14,6 @@ from aiohttp import web
 from jobtester import __version__
 from jobtester.domain.tick_report import TickReport
 from jobtester.store.queries import ResultFilters
-from jobtester.web.access import is_restricted
 from jobtester.web.context import CONTEXT, WebContext
 from jobtester.web.openapi import ApiRoutes
 from jobtester.web.query_params import (
@@ -27,8 +26,8 @@ from jobtester.web.query_params import (
     TickPageParams,
     parse_address,
 )
-from jobtester.web.rendering import find_base
 from jobtester.web.requests import has_bearer_token
+from jobtester.web.result_pages import describe_result
 from jobtester.web.schemas import (
     AcceptedSchema,
     ErrorSchema,
@@ -137,14 +136,10 @@ async def list_results(request: web.Request, params: ResultPageParams) -> web.Re
 )
 async def get_result(request: web.Request) -> web.Response:
     """Return one result with its evidence, request and answer."""
-    context = request.app[CONTEXT]
-    full = await context.stores.full_results.get(_parse_id(request))
+    full = await request.app[CONTEXT].stores.full_results.get(_parse_id(request))
     if full is None:
         raise web.HTTPNotFound(text="no result has this id")
-    base_url, needs_token = find_base(request), is_restricted(context.settings().server)
-    # In a thread: an answer of thousands of words takes milliseconds to compare.
-    schema = await asyncio.to_thread(FullResultSchema.from_full_result, full, base_url, needs_token=needs_token)
-    return _build_json(schema)
+    return _build_json(await describe_result(request, full))
 
 
 @api.get_list("/api/ticks", TickPageSchema, TickPageParams)

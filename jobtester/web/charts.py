@@ -21,6 +21,35 @@ _TRACK_HEIGHT, _BAR_HEIGHT = 11, 8
 # Charts are text made here, not by a library of the browser: pages work without JavaScript and load nothing from
 # elsewhere. Whatever comes from outside is escaped where it is put in.
 @dataclass(frozen=True, slots=True)
+class _Axes:
+    """The axes of a chart of durations over time: `first` to `last`, and 0 to `highest`, in seconds."""
+
+    first: float
+    last: float
+    highest: float
+    width: int
+    height: int
+
+    def place(self, at: float, duration_s: float) -> tuple[float, float]:
+        """Return where a value is drawn; one above the axis is drawn at its end."""
+        share = (at - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        bottom = self.height - _BOTTOM
+        y = bottom - (bottom - _TOP) * min(1.0, duration_s / self.highest)
+        return _LEFT + 8 + share * (self.width - _LEFT - 16), y
+
+    def draw_grid(self) -> str:
+        """Draw a line with its duration at the top, in the middle and at the bottom."""
+        bottom = self.height - _BOTTOM
+        return "".join(
+            f'<line class="grid" x1="{_LEFT}" x2="{self.width}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
+            for value, y in (
+                (self.highest, float(_TOP)), (self.highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)),
+            )
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class _Bar:
     """A job of a timeline: its row among its gateway's parallel jobs, and its place."""
 
@@ -76,28 +105,17 @@ def draw_latency(points: Sequence[ResultPoint], width: int = 600, height: int = 
     if not points:
         return Markup("")
     first, last = points[0].started_at, points[-1].started_at
-    limit_s = _find_limit([point.round_trip_s for point in points])
-    highest = _round_up(limit_s)
-    bottom = height - _BOTTOM
+    highest = _round_up(_find_limit([point.round_trip_s for point in points]))
+    axes = _Axes(first, last, highest, width, height)
     beyond = sum(point.round_trip_s > highest for point in points)
-
-    def place(point: ResultPoint) -> tuple[float, float]:
-        share = (point.started_at - first) / (last - first) if last > first else 0.5
-        return _LEFT + 8 + share * (width - _LEFT - 16), bottom - (bottom - _TOP) * min(
-            1.0, point.round_trip_s / highest
-        )
-
     marks = []
     for index, point in enumerate(points, 1):
         shown = f"{point.outcome} {format_duration(point.round_trip_s)}, {_format_minute(point.started_at)}"
         title = f"<title>{escape(shown)}</title>"
         tab = _tab_stop(is_stop=index == len(points))
-        marks.append(f'<a href="/r/{escape(point.id)}" {tab}>{_draw_mark(point.outcome, *place(point), title)}</a>')
-    lines = "".join(
-        f'<line class="grid" x1="{_LEFT}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
-        for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
-    )
+        mark = _draw_mark(point.outcome, *axes.place(point.started_at, point.round_trip_s), title)
+        marks.append(f'<a href="/r/{escape(point.id)}" {tab}>{mark}</a>')
+    lines = axes.draw_grid()
     if beyond:
         lines += f'<text x="{width}" y="10" text-anchor="end">▲ {beyond} above {format_duration(highest)}</text>'
     ends = _draw_axis_ends(_format_minute(first), _format_minute(last), _LEFT, width, height)
@@ -112,19 +130,9 @@ def draw_delays(delays: Sequence[tuple[float, float]], width: int = 600, height:
     if not delays:
         return Markup("")
     first, last = delays[0][0], delays[-1][0]
-    highest, bottom = _round_up(max(delay for _, delay in delays)), height - _BOTTOM
-    places = [
-        (
-            _LEFT + 8 + ((at - first) / (last - first) if last > first else 0.5) * (width - _LEFT - 16),
-            bottom - (bottom - _TOP) * min(1.0, delay / highest),
-        )
-        for at, delay in delays
-    ]
-    lines = "".join(
-        f'<line class="grid" x1="{_LEFT}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_duration(value)}</text>'
-        for value, y in ((highest, float(_TOP)), (highest / 2, (bottom + _TOP) / 2), (0.0, float(bottom)))
-    )
+    axes = _Axes(first, last, _round_up(max(delay for _, delay in delays)), width, height)
+    places = [axes.place(at, delay) for at, delay in delays]
+    lines = axes.draw_grid()
     ends = _draw_axis_ends(format_duration(first), format_duration(last), _LEFT, width, height)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     label = f"delay from input to output, {format_duration(min(delay for _, delay in delays))} to "

@@ -28,8 +28,8 @@ def draw_bars(buckets: Sequence[Bucket], step_s: float, window: str, width: int 
         if not summary.total:
             continue
         counts = [getattr(summary, name) for name in _OUTCOMES]
-        said = ", ".join(f"{count} {name}" for count, name in zip(counts, _OUTCOMES, strict=True) if count)
-        label = f"{_format(bucket.start, step_s)}: {said}"
+        outcomes = ", ".join(f"{count} {name}" for count, name in zip(counts, _OUTCOMES, strict=True) if count)
+        label = f"{_format(bucket.start, step_s)}: {outcomes}"
         label += f", p50 {format_duration(summary.p50_s)}" if summary.p50_s is not None else ""
         top, parts = float(height - _BOTTOM), []
         for name, count in zip(_OUTCOMES, counts, strict=True):

@@ -69,7 +69,7 @@ async def render(request: web.Request, template: str, values: Mapping[str, Any],
 def find_base(request: web.Request) -> str:
     """Return where people reach the pages: server.public_url, else as the request named this server.
 
-    Behind a proxy a request names the tester's own address, which means nothing to who reads a feed elsewhere.
+    Behind a proxy a request names the tester's own address, which means nothing to readers of a feed elsewhere.
     """
     public_url = request.app[CONTEXT].settings().server.public_url
     return str(public_url).rstrip("/") if public_url else f"{request.scheme}://{request.host}"

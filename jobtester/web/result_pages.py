@@ -1,6 +1,6 @@
 """Show one result with everything behind it, and serve the files that its page refers to.
 
-What a browser gets as a file is either a test input of the operator's or was made anew by the tester; all of it is sent
+What a browser gets as a file is either a test input of the operator's or was made by the tester; all of it is sent
 with a type of its own, and may neither run nor load anything.
 """
 
@@ -46,8 +46,7 @@ async def show_result(request: web.Request) -> web.Response:
     if full is None:
         return await render_missing(request, "No result has this address.", MISSING_ADVICE)
     reason = explain_reason(full.result.reason, full.result.outcome)
-    # In a thread: an answer of thousands of words takes milliseconds to compare.
-    shown = await asyncio.to_thread(describe, request, full)
+    shown = await describe_result(request, full)
     return await render(request, "result.html", {"result": full.result, "reason": reason, "full": shown})
 
 
@@ -88,10 +87,11 @@ async def send_body(request: web.Request) -> web.Response:
     return web.Response(body=body, content_type="application/octet-stream", headers=headers)
 
 
-def describe(request: web.Request, full: FullResult) -> FullResultSchema:
-    """Return the schema of a result, for who asks for it in this request."""
-    needs_token = is_restricted(request.app[CONTEXT].settings().server)
-    return FullResultSchema.from_full_result(full, find_base(request), needs_token=needs_token)
+async def describe_result(request: web.Request, full: FullResult) -> FullResultSchema:
+    """Return the schema of a result; its addresses are those under which the caller reaches the tester."""
+    base_url, needs_token = find_base(request), is_restricted(request.app[CONTEXT].settings().server)
+    # In a thread: an answer of thousands of words takes milliseconds to compare.
+    return await asyncio.to_thread(FullResultSchema.from_full_result, full, base_url, needs_token=needs_token)
 
 
 async def _find(request: web.Request) -> FullResult:
