@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.processes import CommandedProcess, commanded_module
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 
@@ -19,37 +20,23 @@ from jobtester.simulator.leaderboard.leaderboard import Leaderboard
 class RemoteLeaderboards:
     """Leaderboards in another process, by their URLs."""
 
-    process: asyncio.subprocess.Process
+    process: CommandedProcess
     urls: list[str]
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def command(self, number: int, do: str, **options: Any) -> Any:
         """Send a command to one Leaderboard, and return the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        async with self._turn:
-            self.process.stdin.write(json.dumps({"number": number, "do": do, **options}).encode() + b"\n")
-            return json.loads(await self.process.stdout.readline())
+        return await self.process.send_command(number=number, do=do, **options)
 
 
 @asynccontextmanager
 async def leaderboards(count: int = 1, *, secret: str = "bench") -> AsyncIterator[RemoteLeaderboards]:
     """Start healthy Leaderboards."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.leaderboards", str(count), secret,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        yield RemoteLeaderboards(process, json.loads(await process.stdout.readline()))
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
+    async with commanded_module("benchmarks.leaderboards", str(count), secret) as process:
+        yield RemoteLeaderboards(process, process.started)
 
 
 class _SilentServer:
-    """Take the place of a Leaderboard whose machine hangs: it accepts connections, and never says a word."""
+    """Act as a Leaderboard whose machine hangs: accept connections and send nothing."""
 
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
@@ -64,7 +51,7 @@ class _SilentServer:
         self._server = await asyncio.start_server(keep, "127.0.0.1", port, reuse_address=True)
 
     async def stop(self) -> None:
-        """Free the port. Connections stay as silent as they were: what hung does not come back with the machine."""
+        """Free the port. Open connections stay silent: a new process does not know those of the old one."""
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import CommandedProcess, commanded_module
 from jobtester.simulator.generated_scenario import generate
 from jobtester.simulator.leaderboard.faults import Faults
 from jobtester.simulator.network import Network, Ports
@@ -21,17 +22,14 @@ from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSp
 class Remote:
     """A network in another process. `gateways` are {"name", "url", "cli_url", "mode"} in order."""
 
-    process: asyncio.subprocess.Process
+    process: CommandedProcess
     gateways: list[dict[str, str]]
     leaderboard: str
-    signer: str = ""
+    signer: str
 
     async def send_command(self, **command: Any) -> Any:
         """Send one command and return its response."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(command).encode() + b"\n")
-        return json.loads(await self.process.stdout.readline())
+        return await self.process.send_command(**command)
 
     async def logged_jobs(self) -> list[dict[str, Any]]:
         """Return the log of served jobs, with instants of the monotonic clock, which all processes share."""
@@ -47,18 +45,8 @@ async def network(*modes: str, **scenario: Any) -> AsyncIterator[Remote]:
     With `file` it is the network of a scenario file, whose gateways call clients of live video at `live_callback`; with
     `live_runners` so many orchestrators, each with an unpaid, a paid and a persistent live runner.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.network", json.dumps({"modes": modes, **scenario}),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**30,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        addresses = json.loads(await process.stdout.readline())
-        yield Remote(process, addresses["gateways"], addresses["leaderboard"], addresses["signer"])
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
+    async with commanded_module("benchmarks.network", json.dumps({"modes": modes, **scenario})) as process:
+        yield Remote(process, **process.started)
 
 
 async def _serve(scenario: dict[str, Any]) -> None:

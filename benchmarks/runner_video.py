@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from benchmarks.processes import run_module
 from benchmarks.rows import Row
-from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.video_stream import RunnerStream, RunnerStreamPlan, RunnerStreamRecording, VideoChannels
 from jobtester.logs import configure_logs
-from jobtester.simulator.network import Network
-from jobtester.simulator.scenario import GatewaySpec, OrchestratorSpec, RunnerSpec, Scenario
 from jobtester.video.meter import Measurement, measure_video
 from jobtester.video.pattern import VideoFormat
+from tests.harness.video_apps import video_session
 
 _FORM = VideoFormat(512, 512, 24)
 _SECONDS = 10.0
@@ -40,11 +37,7 @@ class Figures:
 
 async def measure() -> list[Row]:
     """Measure one stream of ten seconds, and the first frames of some short ones."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.runner_video", stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    figures = Figures(**json.loads(out))
+    figures = Figures(**await run_module("benchmarks.runner_video"))
     way = "video through a live runner's channels"
     return [
         Row.with_bar(f"{way}: frames received ÷ sent", figures.received / figures.sent, at_least=1),
@@ -75,32 +68,13 @@ async def _measure() -> Figures:
 
 async def _stream(seconds: float) -> tuple[RunnerStreamRecording, float]:
     """Run one stream; return it, and how much the time of its first frame differs from the app's own."""
-    app = RunnerSpec("x/echo", app_kind="video", mode="persistent", latency_s=(0, 0))
-    node = OrchestratorSpec("0x" + "a" * 40, service_uri="https://127.0.0.1:0", runners=(app,))
-    client = LiveRunnerClient(("127.0.0.0/8",))
-    async with Network(Scenario("video", 1, (GatewaySpec("g", mode="stock"),), (node,))) as network:
-        await client.open()
-        try:
-            port = network.service_ports[0]
-            uri = port.node.spec.service_uri
-            session = await _post(client, f"{uri}/apps/{port.runners[0].url_name}/session")
-            answer = await _post(client, f"{session['app_url']}/echo")
-            channels = VideoChannels(answer["in"], answer["out"])
-            plan = RunnerStreamPlan(_FORM, _START_S, seconds)
-            recording = await RunnerStream(plan, channels, client.open_request).run()
-            truth = port.video_streams[0].first_output_at
-        finally:
-            await client.close()
+    async with video_session() as (network, client, urls, _):
+        plan = RunnerStreamPlan(_FORM, _START_S, seconds)
+        recording = await RunnerStream(plan, VideoChannels(urls["in"], urls["out"]), client.open_request).run()
+        truth = network.service_ports[0].video_streams[0].first_output_at
     assert truth is not None
     assert recording.first_frame_at is not None
     return recording, abs(recording.first_frame_at - truth)
-
-
-async def _post(client: LiveRunnerClient, url: str) -> dict[str, Any]:
-    status, body = await client.post(url, headers={}, timeout_s=5, max_bytes=10_000)
-    assert status == 200, body
-    values: dict[str, Any] = json.loads(body)
-    return values
 
 
 if __name__ == "__main__":

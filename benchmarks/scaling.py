@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.network import network
+from benchmarks.processes import run_module
 from benchmarks.rows import Row
 from benchmarks.tester import tester
 from jobtester.logs import configure_logs
@@ -55,12 +56,7 @@ async def measure() -> list[Row]:
 
 async def _run(size: int, *, ticks: int = 1) -> Measurement:
     """Run ticks with `size` jobs each in a process of their own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.scaling", json.dumps({"size": size, "ticks": ticks}),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await process.communicate()
-    return Measurement(**json.loads(out))
+    return Measurement(**await run_module("benchmarks.scaling", json.dumps({"size": size, "ticks": ticks})))
 
 
 async def _measure(size: int, ticks: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import runner_video
+from benchmarks.processes import run_module
 from benchmarks.rows import Row
 from jobtester.domain.video_measures import VideoMeasures
 from jobtester.logs import configure_logs
@@ -70,11 +71,7 @@ async def measure() -> list[Row]:
 
 
 async def _run(count: int) -> Figures:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.video", str(count), stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    return Figures(**json.loads(out))
+    return Figures(**await run_module("benchmarks.video", str(count)))
 
 
 async def _measure_streams(count: int) -> Figures:
