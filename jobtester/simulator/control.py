@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -41,7 +41,7 @@ class ControlPort:
     def create_application(self) -> web.Application:
         """Return the application with all routes."""
         app = web.Application()
-        app.router.add_get("/log", self._handle_log)
+        app.router.add_get("/log", _serve_log(self._job_log.entries_after))
         app.router.add_get("/rows", self._handle_rows)
         app.router.add_post("/gateways/{name}/{action:stop|start}", self._handle_gateway)
         app.router.add_post("/leaderboard/{action:stop|start|recreate}", self._handle_leaderboard)
@@ -49,17 +49,11 @@ class ControlPort:
         app.router.add_get("/leaderboard/next/{stage:arrived|stored}", self._handle_next_post)
         app.router.add_patch("/orchestrators/{address}", self._handle_orchestrator)
         app.router.add_get("/runners", self._handle_runners)
-        app.router.add_get("/runners/log", self._handle_runners_log)
+        app.router.add_get("/runners/log", _serve_log(self._job_log.runner_requests_after))
         app.router.add_patch("/runners/{runner_id}", self._handle_runner)
-        app.router.add_get("/live/log", self._handle_live_log)
+        app.router.add_get("/live/log", _serve_log(self._live_log.jobs_after))
         app.router.add_put("/signer/faults", self._handle_signer_faults)
         return app
-
-    async def _handle_log(self, request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        if not since.isdecimal():
-            return _error_response(400, "since must be a number")
-        return web.json_response(self._job_log.entries_after(int(since)))
 
     async def _handle_rows(self, _: web.Request) -> web.Response:
         rows = [{"id": row.id, "insert_time": row.insert_time, "stat": row.stat} for row in self._leaderboard.rows]
@@ -135,18 +129,6 @@ class ControlPort:
             ]
         )
 
-    async def _handle_runners_log(self, request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        if not since.isdecimal():
-            return _error_response(400, "since must be a number")
-        return web.json_response(self._job_log.runner_requests_after(int(since)))
-
-    async def _handle_live_log(self, request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        if not since.isdecimal():
-            return _error_response(400, "since must be a number")
-        return web.json_response(self._live_log.jobs_after(int(since)))
-
     async def _handle_runner(self, request: web.Request) -> web.Response:
         runner_id = request.match_info["runner_id"]
         runners = [runner for port in self._service_ports for runner in port.runners if runner.runner_id == runner_id]
@@ -175,6 +157,18 @@ class ControlPort:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return _error_response(400, f"an object with status and count: {error}")
         return web.json_response({})
+
+
+def _serve_log(entries_after: Callable[[int], object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a handler that answers with the entries after the number `since` of the query."""
+
+    async def handle(request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not since.isdecimal():
+            return _error_response(400, "since must be a number")
+        return web.json_response(entries_after(int(since)))
+
+    return handle
 
 
 def _merge_changes(spec: OrchestratorSpec, changes: Mapping[str, Any]) -> dict[str, Any]:

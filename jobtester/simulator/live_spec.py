@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T", "LiveGatewaySpec", "LiveContainerSpec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +16,8 @@ class LiveGatewaySpec:
     `callback_port` is where it calls the client back as it would call MediaMTX, with `callback_password`.
     `matroska_probe_s`, `other_probe_s`: how long its ffmpeg looks at an input before it passes anything on.
     `input_retry_s`: how long it waits before it reads an input again. `output_probe_s`: how long ffmpeg looks at each
-    output before it sends it, `output_start_s`: how much longer that takes at the start of a job, where nobody knows
-    what for. `output_retry_s`: when it sends an output again. `events_timeout_s`, `segments_timeout_s`: how
+    output before it sends it, `output_start_s`: how much longer that was measured to take at the start of a job, for an
+    unknown reason. `output_retry_s`: when it sends an output again. `events_timeout_s`, `segments_timeout_s`: how
     long it waits for a container's events and output before it starts the stream again, at most `max_swaps` times in
     `swap_window_s`. `broken_s`: from the loss of an orchestrator to the next try. `status_life_s`: how long a status
     outlives its job. `pool_refresh_s`: how often the orchestrators that failed come back, by the gateway's own clock.
@@ -55,11 +58,9 @@ class LiveContainerSpec:
 
     def scale_times(self, factor: float) -> LiveContainerSpec:
         """Return the same with all its times multiplied; the frame rate stays."""
-        return dataclasses.replace(
-            self, event_interval_s=self.event_interval_s * factor, fault_after_s=self.fault_after_s * factor
-        )
+        return _scale(self, factor)
 
 
-def _scale(spec: LiveGatewaySpec, factor: float) -> LiveGatewaySpec:
+def _scale(spec: T, factor: float) -> T:
     times = [field.name for field in dataclasses.fields(spec) if field.name.endswith("_s")]
     return dataclasses.replace(spec, **{name: getattr(spec, name) * factor for name in times})

@@ -114,7 +114,7 @@ class Orchestrator:
         return (pipeline, model) not in self._cold
 
     def mark_warm(self, pipeline: str, model: str) -> None:
-        """Keep the model loaded from now on."""
+        """Mark the model as loaded."""
         self._cold.discard((pipeline, model))
 
     def find_capability(self, name: str) -> ByocSpec | None:

@@ -166,7 +166,7 @@ def test_help_names_the_built_in_networks(command: str) -> None:
     )
 
 
-def testevery_command_is_documented() -> None:
+def test_every_command_is_documented() -> None:
     """The list of commands is whole."""
     commands = " ".join(pages.page_of("routes.md").inline)
     for words in every_command(make_parser(), ()):

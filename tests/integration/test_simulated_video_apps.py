@@ -126,7 +126,7 @@ async def test_channels_on_another_host() -> None:
         assert all("/ai/trickle/" in url and not url.startswith(uri) for url in urls.values())
 
 
-async def test_channels_end_with_theirvideo_session() -> None:
+async def test_channels_end_with_their_session() -> None:
     """Stopped by the client, or lost with the runner's health: readers are told that the channel is closed."""
     for is_stopped in (True, False):
         async with video_session() as (network, client, urls, control_url):

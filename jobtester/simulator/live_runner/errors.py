@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from jobtester.simulator.http_errors import create_error_response
+
 RUNNER_NOT_FOUND = "runner not found"
 SESSION_NOT_FOUND = "runner session not found"
 PROXY_NOT_FOUND = "live runner proxy not found"
@@ -27,6 +29,5 @@ class RequestRefusedError(Exception):
         self.status, self.text = status, text
 
     def to_response(self) -> web.Response:
-        """Return the response, as Go's http.Error writes it."""
-        headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-        return web.Response(status=self.status, body=f"{self.text}\n".encode(), headers=headers)
+        """Return the response of the orchestrator."""
+        return create_error_response(self.status, self.text)

@@ -1,4 +1,4 @@
-"""The video apps behind runners: what comes in one channel goes out in another, as a fault has it."""
+"""The video apps behind runners: what comes in one channel goes out in another, changed by a fault if there is one."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _VideoApp:
                 self._channels.close(channel.name)
 
     async def run(self) -> None:
-        """Return the input as the fault has it, and close the output after it."""
+        """Return the input, changed by the fault if there is one, and close the output after it."""
         if self._fault in _LOOKS:
             await self._transcode(_LOOKS[self._fault])
         else:

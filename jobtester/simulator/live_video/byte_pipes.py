@@ -22,7 +22,7 @@ class BytePipe:
         self._is_closed = False
 
     def feed(self, chunk: bytes) -> None:
-        """Append bytes. Bytes that nobody reads in time are dropped, as a full pipe of a slow reader would be."""
+        """Append bytes. They are dropped while too many are unread."""
         with self._condition:
             if chunk and not self._is_closed and self._size < _MAX_BYTES:
                 self._chunks.append(chunk)
@@ -113,7 +113,7 @@ class ChunkQueue:
     def write(self, content: bytes) -> int:
         """Append bytes to the open segment: the interface of a file, for the muxer."""
         if self.is_closed or self.pending_bytes > _MAX_BYTES:
-            raise BrokenPipeError("nobody takes the bytes")
+            raise BrokenPipeError("no reader takes the bytes")
         self._put(Chunk(self._segment, bytes(content), has_first_frame=self._marks_next))
         self._marks_next = False
         return len(content)
@@ -137,7 +137,7 @@ class ChunkQueue:
 
     @property
     def waiting_segments(self) -> int:
-        """How many whole segments nobody has taken yet."""
+        """How many whole segments no reader has taken yet."""
         return self._ended - self._ended_taken
 
     async def next_chunk(self) -> Chunk | None:

@@ -1,4 +1,4 @@
-"""The simulated container behind a live model: it takes a stream's video, and returns it, spoiled by a fault if any."""
+"""The simulated container of a live model: it returns a stream's video, changed by a fault if there is one."""
 
 from __future__ import annotations
 
@@ -38,16 +38,13 @@ _MAX_MESSAGE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What the orchestrator asks the container for: channels, parameters and the names of the job."""
+    """What the orchestrator passes to the container: the URLs of the channels, and the parameters."""
 
     subscribe_url: str
     publish_url: str
     control_url: str
     events_url: str
     params: dict[str, Any]
-    model_id: str
-    stream_id: str
-    gateway_request_id: str
     manifest_id: str
 
 
@@ -195,7 +192,7 @@ class ContainerSession:
             message = (message + received.content)[:_MAX_MESSAGE_BYTES]
             if received.content:
                 continue
-            with suppress(ValueError):  # what is no object of parameters changes nothing
+            with suppress(ValueError):  # a message that is no JSON changes nothing
                 params = json.loads(message)
                 if isinstance(params, dict) and "keep" not in params:
                     self.status.update_params(params)

@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from jobtester.simulator.background_tasks import BackgroundTasks
+from jobtester.simulator.http_errors import create_error_response
 from jobtester.simulator.live_video.live_log import LiveLog
 from jobtester.simulator.live_video.live_metrics import LiveMetrics
 from jobtester.simulator.live_video.media_server import KINDS, MediaServer
@@ -72,7 +73,7 @@ class LiveGatewayPort:
         try:
             stream = self._create_stream(request, {name: str(value) for name, value in form.items()}, received_at)
         except _StartRefusedError as error:
-            return _text_response(400, str(error))
+            return create_error_response(400, str(error))
         if stream is None:
             return web.Response()
         started: StartedSession | None = None
@@ -177,20 +178,16 @@ class LiveGatewayPort:
     async def _handle_update(self, request: web.Request) -> web.Response:
         stream = self._streams.get(request.match_info["stream"])
         if stream is None:
-            return _text_response(404, _NOT_FOUND)
+            return create_error_response(404, _NOT_FOUND)
         await stream.update((await request.read())[:_MAX_PARAMS_BYTES])
         return web.Response()
 
     async def _handle_status(self, request: web.Request) -> web.Response:
         status: dict[str, Any] | None = self._statuses.describe(request.match_info["stream_id"])
         if status is None:
-            return _text_response(404, _NOT_FOUND)
+            return create_error_response(404, _NOT_FOUND)
         return web.json_response(status)
 
 
 async def _handle_smoketest(_: web.Request) -> web.Response:
     return web.Response()
-
-
-def _text_response(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n", headers={"X-Content-Type-Options": "nosniff"})

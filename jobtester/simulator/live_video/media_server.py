@@ -24,28 +24,22 @@ class MediaServer:
     source_id: str
 
     async def has_source(self, session: aiohttp.ClientSession) -> bool:
-        """Return True if the media server says that the source exists; False if it cannot be asked."""
-        url = self._url("get")
-        try:
-            async with session.get(url, headers=self._headers, timeout=_TIMEOUT, allow_redirects=False) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        """Return True if the media server answers that the source exists; False if it cannot be reached."""
+        return await self._request(session, "GET", "get")
 
     async def kick_source(self, session: aiohttp.ClientSession) -> bool:
-        """Ask the media server to disconnect the source; return whether it said that it did."""
-        url = self._url("kick")
+        """Ask the media server to disconnect the source; return True if it answers that it did."""
+        return await self._request(session, "POST", "kick")
+
+    async def _request(self, session: aiohttp.ClientSession, method: str, action: str) -> bool:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        url = f"http://{host}:{self.port}/v3/{KINDS[self.source_type]}/{action}/{quote(self.source_id, safe='')}"
+        credentials = base64.b64encode(f"{_USER}:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}"}
         try:
-            async with session.post(url, headers=self._headers, timeout=_TIMEOUT, allow_redirects=False) as response:
+            async with session.request(
+                method, url, headers=headers, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        credentials = base64.b64encode(f"{_USER}:{self.password}".encode()).decode()
-        return {"Authorization": f"Basic {credentials}"}
-
-    def _url(self, action: str) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v3/{KINDS[self.source_type]}/{action}/{quote(self.source_id, safe='')}"

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from jobtester.simulator import faults
 from jobtester.simulator.background_tasks import BackgroundTasks
+from jobtester.simulator.http_errors import create_error_response
 from jobtester.simulator.live_video.container import ContainerSession, StartRequest
 from jobtester.simulator.live_video.live_log import LiveLog
 from jobtester.simulator.orchestrator import AttemptFailedError, Orchestrator
@@ -40,7 +41,7 @@ class Channels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StartValues:
-    """What a gateway says about a stream that it starts."""
+    """What a gateway sends with a stream that it starts."""
 
     model: str
     params: dict[str, Any]
@@ -94,21 +95,21 @@ class LiveVideoPort:
             model, params = str(body["model_id"]), dict(body.get("params") or {})
             names = {name: str(body.get(name, "")) for name in ("stream_id", "gateway_request_id")}
         except (ValueError, TypeError, KeyError) as error:
-            return _error_response(400, str(error))
+            return create_error_response(400, str(error))
         await self._wait_for_ended_streams()
         fault = self.node.draw_fault(PIPELINE)
         spec = self.node.find_model(PIPELINE, model)
         if spec is None or fault in ("busy", "live_start_503"):
-            return _error_response(503, _NO_CAPACITY)
+            return create_error_response(503, _NO_CAPACITY)
         if fault == "hang":
             await asyncio.Event().wait()
         if fault == "live_start_500" or fault in faults.ATTEMPT or self._is_container_dead:
-            return _error_response(500, _CONTAINER_ERROR)
+            return create_error_response(500, _CONTAINER_ERROR)
         slot = ExitStack()
         try:
             slot.enter_context(self.node.occupy_slot((PIPELINE, model), spec.capacity, fault))
         except AttemptFailedError as error:
-            return _error_response(503, error.cause)
+            return create_error_response(503, error.cause)
         load_s = 0.0 if self.node.is_warm(PIPELINE, model) else spec.cold_s
         answer = await self._start_stream(slot, fault, load_s, StartValues(model, params, **names))
         return web.json_response(answer)
@@ -131,9 +132,6 @@ class LiveVideoPort:
                 control_url=urls[2],
                 events_url=urls[3],
                 params=values.params,
-                model_id=values.model,
-                stream_id=values.stream_id,
-                gateway_request_id=values.gateway_request_id,
                 manifest_id=manifest_id,
             ),
             self.node.spec.live,
@@ -198,7 +196,3 @@ class LiveVideoPort:
     def _close_channels(self, manifest_id: str) -> None:
         for suffix in _SUFFIXES:
             self._channels.close(manifest_id + suffix)
-
-
-def _error_response(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n", headers={"X-Content-Type-Options": "nosniff"})

@@ -22,14 +22,14 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=5.0)
 
 
 class OutputFeed:
-    """The MPEG-TS that comes back from an orchestrator, for everyone who reads it from now on."""
+    """The MPEG-TS that comes back from an orchestrator, for all who subscribe; each gets what comes after that."""
 
     def __init__(self) -> None:
         self.is_over = False
         self._pipes: set[BytePipe] = set()
 
     def subscribe(self) -> BytePipe:
-        """Return a pipe with what comes from now on."""
+        """Return a pipe with the bytes that are written after this call."""
         pipe = BytePipe()
         if self.is_over:
             pipe.close()

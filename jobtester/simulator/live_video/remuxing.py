@@ -130,7 +130,7 @@ def segment_input(
                 on_frame()
                 muxer.copy(packet, stream)
     except (av.FFmpegError, OSError, EOFError):
-        pass  # a broken input has ended; the gateway says why by asking whether it still exists
+        pass  # a broken input has ended; the gateway then asks whether it still exists
     finally:
         muxer.end()
     return frames

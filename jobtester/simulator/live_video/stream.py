@@ -222,7 +222,7 @@ class LiveStream:
         return "slow" if self._queue.waiting_segments > _MOST_WAITING_SEGMENTS else None
 
     async def _read_input(self) -> None:
-        """Read the input as often as it exists; it is over when several questions in a row say that it does not."""
+        """Read the input as often as it exists; it is over when several answers in a row deny that."""
         failures = 0
         while failures < _INPUT_READS:
             frames = 0

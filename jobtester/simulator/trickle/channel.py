@@ -10,7 +10,7 @@ KEPT_SEGMENTS = 5
 
 
 class Segment:
-    """One segment. It has begun with its first byte, and is over when its writer or somebody else ends it."""
+    """One segment. It has begun with its first byte, and is over when its writer or another client ends it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -135,7 +135,7 @@ class Channel:
             segment = self.open_for_reading(following) or self.open_for_reading(-1)
 
     def close(self) -> None:
-        """End every segment; whoever waits for one is told."""
+        """End every segment, which wakes its readers and writers."""
         self.is_closed = True
         self._timer.cancel()
         for segment in self._places.values():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from jobtester.simulator.http_errors import create_error_response
 from jobtester.simulator.trickle.channel import Channel, Segment
 
 BASE_PATH = "/ai/trickle"
@@ -20,7 +21,7 @@ _MIN_NUMBER, _MIN_READ_NUMBER = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class TrickleTimes:
-    """`continue_s`: how often an idle POST is told to go on. `idle_s`: when a channel without a segment is closed."""
+    """`continue_s`: how often an idle POST gets "100 Continue". `idle_s`: when a channel without segments closes."""
 
     continue_s: float = 10.0
     idle_s: float = 300.0
@@ -29,8 +30,8 @@ class TrickleTimes:
 class TrickleServer:
     """The channels of one orchestrator.
 
-    Only the orchestrator opens them, with create(); whoever knows a name may read, write and close. The application
-    that gets its routes needs `handler_cancellation`, so that a client that hangs up ends its request.
+    Only the orchestrator opens them, with create(); every client that knows a name may read, write and close. The
+    application that gets its routes needs `handler_cancellation`, so that a client that hangs up ends its request.
     """
 
     def __init__(self, times: TrickleTimes | None = None) -> None:
@@ -75,35 +76,35 @@ class TrickleServer:
     async def _refuse_creation(self, request: web.Request) -> web.Response:
         # One that is there already needs no creation: that is no error.
         if self._find(request) is None:
-            return _error(404, "Stream not found")
+            return create_error_response(404, "Stream not found")
         return web.Response()
 
     async def _delete_channel(self, request: web.Request) -> web.Response:
         if self._find(request) is None:
-            return _error(400, "Invalid stream")
+            return create_error_response(400, "Invalid stream")
         self.close(request.match_info["channel"])
         return web.Response()
 
     async def _delete_segment(self, request: web.Request) -> web.Response:
         channel, number = self._find(request), _parse_number(request)
         if channel is None:
-            return _error(400, "Invalid stream")
+            return create_error_response(400, "Invalid stream")
         if number is None:
-            return _error(400, "Invalid idx")
+            return create_error_response(400, "Invalid idx")
         segment = channel.segment(number)
         if segment is None:
-            return _error(400, "Nonexistent segment")
+            return create_error_response(400, "Nonexistent segment")
         segment.finish()
         return web.Response()
 
     async def _post(self, request: web.Request) -> web.Response:
         channel, number = self._find(request), _parse_number(request)
         if channel is None:
-            response = _error(404, "Stream not found")
+            response = create_error_response(404, "Stream not found")
             response.force_close()
             return response
         if number is None or number < _MIN_NUMBER:
-            return _error(400, "Invalid idx")
+            return create_error_response(400, "Invalid idx")
         segment = channel.open_for_writing(number, reset=request.headers.get(RESET) == "1")
         is_complete = not segment.is_over and await self._receive(request, channel, segment)
         response = web.Response(headers={SEQUENCE: str(segment.number)})
@@ -142,12 +143,12 @@ class TrickleServer:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         channel = self._find(request)
         if channel is None:
-            return _error(404, "Stream not found")
+            return create_error_response(404, "Stream not found")
         if request.match_info["number"] == "next":
             return web.Response(text=str(channel.next_number), headers={LATEST: str(channel.latest)})
         number = _parse_number(request)
         if number is None:
-            return _error(400, "Invalid idx")
+            return create_error_response(400, "Invalid idx")
         segment = channel.open_for_reading(number) if number >= _MIN_READ_NUMBER else None
         if segment is None:
             headers = {SEQUENCE: str(number), LATEST: str(channel.latest)}
@@ -187,9 +188,3 @@ def _parse_number(request: web.Request) -> int | None:
 def _send_continue(request: web.Request) -> None:
     if request.transport is not None and not request.transport.is_closing():
         request.transport.write(_CONTINUE)
-
-
-def _error(status: int, text: str) -> web.Response:
-    """Return an error as Go's http.Error writes it."""
-    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-    return web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
