@@ -1,6 +1,6 @@
 """Make what an answer brought small enough to keep: a picture of at most 320 pixels, or the beginning of a sound.
 
-Everything is decoded and encoded anew, so nothing that a stranger wrote is ever served to a browser. It runs in the
+Everything is decoded and encoded again, so nothing that a stranger wrote is ever served to a browser. It runs in the
 worker that has just checked the answer.
 """
 
@@ -31,7 +31,7 @@ _WAV_HEADER_BYTES = 44
 
 
 def make_preview(task: CheckTask, max_bytes: int) -> ReceivedFile | None:
-    """Return the first file of an answer, made anew and small; None if it has none or it cannot be decoded.
+    """Return the first file of an answer, encoded again and small; None if it has none or it cannot be decoded.
 
     Raises whatever decoding a stranger's file may raise.
     """

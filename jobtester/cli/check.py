@@ -185,7 +185,7 @@ async def _check_live_video(daemon: Daemon) -> str:
     except PortInUseError as error:
         raise JobTesterError(f"{error}; only a running tester of yours may, while it tests live video") from error
     if settings.port not in (0, CALLBACK_PORT):
-        return f"gateways are told port {settings.port}; a real one asks at {CALLBACK_PORT} and nowhere else"
+        return f"live_video.port is {settings.port}; a real gateway uses {CALLBACK_PORT} only"
     return f"{settings.host}:{settings.port} is free; gateways call {settings.callback_host} while a stream runs"
 
 

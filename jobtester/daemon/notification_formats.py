@@ -1,6 +1,6 @@
 """Write notifications as their receivers read them: JSON, Slack, Discord, or the operator's own template.
 
-Names of pipelines and models come from whoever advertises them. No format lets them mention people, link anywhere or
+Names of pipelines and models come from the network, and are untrusted. No format lets them mention people, link anywhere or
 leave their line.
 """
 

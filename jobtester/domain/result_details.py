@@ -8,7 +8,7 @@ from typing import Any
 
 from jobtester.domain.exchanges import SentRequest
 
-RECEIVED_TYPES = ("image/jpeg", "audio/wav")  # that are made anew, and no others are kept or served
+RECEIVED_TYPES = ("image/jpeg", "audio/wav")  # that are encoded again, and no others are kept or served
 
 
 @dataclass(frozen=True, slots=True)

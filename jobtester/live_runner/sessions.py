@@ -113,7 +113,7 @@ class SessionKeeper:
                     await self._reserve(session, runner.url, payment)
                     yield session
             finally:
-                # The stop goes on even if whoever waits for it is canceled; close() waits for it.
+                # The stop goes on even if the job that waits for it is canceled; close() waits for it.
                 stopping = self._start(self._end(session), "session stop")
                 await asyncio.shield(stopping)
 
@@ -242,7 +242,7 @@ class SessionKeeper:
             stopped: set[str] = set()
 
             async def stop(row: SessionRow) -> None:
-                async with self._lock(row.runner_url):  # whoever reserves next finds the slot free
+                async with self._lock(row.runner_url):  # the next reservation finds the slot free
                     if row.control_url and await self._stop(row.control_url):
                         stopped.add(row.job)
 

@@ -1,6 +1,6 @@
 """Serve what a gateway asks of the tester during live video: whether an input lives, the input, and the output.
 
-A gateway expects a MediaMTX server beside whoever starts a stream, always on the same port (docs/live-video.md).
+A gateway expects a MediaMTX server on the machine that starts a stream, always on the same port (docs/live-video.md).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class StreamPorts:
 
     @contextmanager
     def reading_input(self, connection: asyncio.Transport) -> Iterator[None]:
-        """Know a connection that takes the input; the newest takes the place of one that may be half dead."""
+        """Know a connection that takes the input; the newest replaces one that may be half dead."""
         _abort(self._readers)
         self.inputs += 1
         self.input_taken_at = self.input_taken_at or time.monotonic()
@@ -143,7 +143,7 @@ class CallbackListener:
             self._users -= 1
             async with self._changing:
                 if self._users == 0 and self._runner is not None:
-                    # Forgotten first: whoever comes while it closes, or after it failed to, opens a new one.
+                    # Forgotten first: a stream that begins while it closes, or after it failed to, opens a new one.
                     runner, self._runner = self._runner, None
                     await runner.cleanup()
 

@@ -146,7 +146,7 @@ class RunnerAttempt:
         result = self.tools.make_result(
             sent, sent.request, peer, checked, verdict, attribution, busy_retries=busy_retries, measures=sent.measures
         )
-        if sent.job.price_wei != 0:  # what was paid takes the place of the estimate
+        if sent.job.price_wei != 0:  # what was paid replaces the estimate
             result = replace(result, job=replace(sent.job, price_wei=sent.paid_wei))
         return JudgedJob(
             result,

@@ -105,7 +105,7 @@ async def kill_in_the_middle(folder: Path, watch: SessionWatch, statistics: Kill
     open_sessions = watch.open_sessions()
     journal = read_journal(folder)
     journaled = {control.rsplit("/", 1)[-1] for _, control in journal.values() if control}
-    # Whoever is killed before the answer of an unpaid reservation has come never learns of its session.
+    # A process that is killed before the answer of an unpaid reservation has come never learns of its session.
     lost = {session: runner for session, runner in open_sessions.items() if session not in journaled}
     assert all(not runner.spec.price for runner in lost.values()), "what is paid for is always known"
     assert len(lost) <= sum(not control for _, control in journal.values()), "each has a row from before"

@@ -82,7 +82,7 @@ def test_each_question_is_two_clicks_away(subject: str) -> None:
 
 
 def test_readme_leads_to_the_index() -> None:
-    """And stays short: whoever wants more finds it there."""
+    """And stays short: more is on the pages that it links."""
     assert "docs/README.md" in README.links
     assert len(README.text.splitlines()) <= MAX_README_LINES
     assert len([link for link in README.links if link.endswith(".md") or ".md#" in link]) <= MAX_README_LINKS

@@ -116,7 +116,7 @@ async def test_curl_calls_a_live_runner_again(tmp_path: Path) -> None:
 
 
 async def test_the_test_command_of_a_hostile_name_runs_nothing_else(tmp_path: Path) -> None:
-    """Whoever copies the command that tests a capability again passes its name as one word, whatever is in it."""
+    """The copied command that tests a capability again passes its name as one word, whatever is in it."""
     async with (
         Network(network()) as remote,
         open_daemon(Configuration.from_tables(config_tables(remote, tmp_path), origin="test")) as daemon,

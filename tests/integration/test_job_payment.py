@@ -163,7 +163,7 @@ async def test_nothing_due_is_asked_again() -> None:
     ],
 )
 async def test_what_stands_against_a_further_payment_is_kept(codes: dict[str, Any], problem: str) -> None:
-    """The job then ends without a payment; whoever judges it knows that the orchestrator is not at fault."""
+    """The job then ends without a payment; its verdict does not blame the orchestrator."""
     async with payee(**codes) as (server, payment):
         await payment.send(server.ask)
         await until(lambda: payment.problem_code, "a problem")

@@ -188,7 +188,7 @@ async def test_a_session_that_is_too_short_for_the_stream_is_the_testers_fault(t
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_breaks_at_random_moments_are_charged_to_the_right_side(tmp_path: Path) -> None:
-    """Sessions are lost, and orchestrators go down or start anew: the stream says so, and nothing is left of it."""
+    """Sessions are lost, and orchestrators go down or restart: the stream shows it, and nothing is left of it."""
     moments = random.Random(23)
     nodes = [video_node(number) for number in range(1, 13)]
     async with video_tester(*nodes, folder=tmp_path, live_runner={"streams": 3}, video={"duration": "3s"}) as tester:

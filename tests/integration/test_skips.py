@@ -28,7 +28,7 @@ async def run_tick(database: Database, at: float, *skips: Skip, state: str = "fi
 
 
 async def test_a_skip_that_lasts_is_one_row(tmp_path: Path) -> None:
-    """Ticks in a row extend it, one that tests the capability ends it, another reason begins anew."""
+    """Ticks in a row extend it, one that tests the capability ends it, another reason begins a new one."""
     async with open_database(tmp_path / "a.db") as database:
         for at in (10.0, 20.0, 30.0):
             await run_tick(database, at, BUDGET, BUDGET, EXCLUDED)
@@ -48,7 +48,7 @@ async def test_a_skip_that_lasts_is_one_row(tmp_path: Path) -> None:
 
 
 async def test_a_tick_that_planned_nothing_ends_no_skip(tmp_path: Path) -> None:
-    """Without discovery nobody was skipped anew, and what is known stays known."""
+    """Without discovery no skip is added, and what is known stays known."""
     async with open_database(tmp_path / "a.db") as database:
         await run_tick(database, 10.0, EXCLUDED)
         await run_tick(database, 20.0, state="failed")

@@ -336,7 +336,7 @@ def test_the_mask_with_the_highest_score_counts() -> None:
 
 
 def encode_input(name: str, side: int, form: str, **options: Any) -> bytes:
-    """Return a test input written anew, each pixel repeated to fill another size."""
+    """Return a test input encoded again, each pixel repeated to fill another size."""
     with Image.open(builtin_folder() / name) as sent:
         return shapes.save(sent.resize((side, side), Image.Resampling.NEAREST), form, **options)
 

@@ -60,7 +60,7 @@ def test_exclusive_waits_for_every_answer() -> None:
 
 
 def test_a_dropped_job_holds_the_lease_until_the_gateway_is_silent() -> None:
-    """Calls follow a disconnect; each starts the silence anew, and the same orchestrator need not wait."""
+    """Calls follow a disconnect; each restarts the silence, and the same orchestrator need not wait."""
     lease = lease_for_three()
     lease.grant(A, 0)
     lease.on_sent("1", 0)

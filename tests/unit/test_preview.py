@@ -1,4 +1,4 @@
-"""What an answer brought is made anew and small, whatever it is, and never decides how the answer is judged."""
+"""What an answer brought is encoded again and small, whatever it is, and never decides how the answer is judged."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def follow(*ticks: list[Orchestrator]) -> list[RunnerStatus]:
 
 
 def test_each_state_counts_its_ticks() -> None:
-    """The count begins anew with every change of state, and a runner that is gone keeps what was last listed."""
+    """The count restarts with every change of state, and a runner that is gone keeps what was last listed."""
     listed, full, elsewhere, gone = [node(APP)], [node(FULL)], [node(FOREIGN)], [node()]
     for ticks, state, count, listed_at in (
         ([listed], "listed", 1, 1.0),

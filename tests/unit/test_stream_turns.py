@@ -23,7 +23,7 @@ class Clock:
 
 
 async def test_orchestrators_that_come_and_go_are_forgotten() -> None:
-    """Whoever advertises a new service URI for every tick cannot make the tester remember ever more."""
+    """An orchestrator with a new service URI in every tick cannot make the tester remember ever more."""
     clock = Clock()
     live_video = LiveVideo(LiveVideoSettings(spacing="1s", pool_refresh="1m"), CallbackListener("127.0.0.1", 0), clock)
     for number in range(1_000):

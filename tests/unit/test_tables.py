@@ -63,7 +63,7 @@ def test_tick_tables_fit_and_keep_their_numbers(width: int) -> None:
 
 
 def test_names_of_one_owner_differ_at_80_columns() -> None:
-    """Of long names the end is shown; whoever has the room reads all of them."""
+    """Of long names the end is shown; a terminal with the room shows all of them."""
     names = ("livepeer-examples/hello-world", "livepeer-examples/echo-proxied")
     jobs = [replace(make_job("owner/a-model-of-some-length"), capability=Capability(name, "1.0.0")) for name in names]
     results = [replace(make_result("ok"), job=job) for job in jobs]
