@@ -72,7 +72,7 @@ def test_dates_and_times_are_read_as_toml_and_as_text() -> None:
 @pytest.mark.parametrize(
     ("pause", "message"),
     [
-        ({}, "pause[0]: say when: from, until or both, or cron and duration"),
+        ({}, "pause[0]: set from, until or both, or cron and duration"),
         ({"from": "soon"}, "pause[0].from: has to be a date and time such as 2026-12-24T18:00:00Z, or a date"),
         ({"until": 5}, "pause[0].until: has to be a date and time such as"),
         ({"from": "2026-12-26", "until": "2026-12-24"}, "pause[0]: until has to be later than from"),
