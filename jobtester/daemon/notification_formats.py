@@ -1,7 +1,7 @@
 """Write notifications as their receivers read them: JSON, Slack, Discord, or the operator's own template.
 
-Names of pipelines and models come from the network, and are untrusted. No format lets them mention people, link anywhere or
-leave their line.
+Names of pipelines and models come from the network, and are untrusted. No format lets them mention people, link
+anywhere or leave their line.
 """
 
 from __future__ import annotations

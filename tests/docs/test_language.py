@@ -28,7 +28,7 @@ RETIRED = {
     r"\bset aside\b": "unproven, or renamed",
     r"\bwhat came of\b": "results",
     r"\bhasten": "bring forward",
-    r"\b[Ww]hoever\b": "the one who acts: the client, the caller, the operator",
+    r"\b(?:Whoever|whoever)\b": "the one who acts: the client, the caller, the operator",
     r"\banew\b": "again, or restarted",
     r"\b[Tt]akes? the place of\b": "replaces",
     r"\bsays? a word\b": "answers",

@@ -52,7 +52,7 @@ async def test_a_stat_that_waited_for_its_turn_does_not_count_as_lost_too_early(
 
 
 async def test_a_cached_answer_is_no_proof(tmp_path: Path) -> None:
-    """The same request gets a fresh answer, although a cache in front of the server still has the answer from before."""
+    """The same request gets a fresh answer, although a cache in front of the server still has the earlier one."""
     async with delivery_harness(tmp_path) as harness:
         harness.set_faults(raw_stats_cached=True)
         await harness.record()

@@ -78,7 +78,7 @@ def expected_reason(request: LoggedRunnerRequest) -> str:
 
 @pytest.mark.timeout(600)
 async def test_every_verdict_agrees_with_the_log(tmp_path: Path) -> None:
-    """Each result is of the orchestrator that served the job by the log; each job is sent once and once for each deferral."""
+    """Each result names the orchestrator that served the job by the log; a job is sent once, and again if deferred."""
     scenario = make_scenario(seed=20)
     broken = {node.address for node in scenario.orchestrators if node.fault == "tls_breaks"}
     silent = {node.address for node in scenario.orchestrators if node.fault.startswith("discovery")}
