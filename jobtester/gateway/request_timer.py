@@ -1,10 +1,14 @@
-"""Time one job's request at the socket, regardless of the event loop's load."""
+"""Time one job's request at the socket, regardless of the load of the machine and of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +21,11 @@ from jobtester.domain.exchanges import Ending
 # aiohttp opens sockets through a factory that knows nothing of requests. This variable tells it whose socket it opens:
 # every job has a connection of its own, which is opened in the task of its request or in one that this task starts.
 _CURRENT: ContextVar[RequestTimer] = ContextVar("request_timer")
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
+TIMESPEC = struct.Struct("@ll")
+_ANCILLARY_BYTES = 64
+_MAX_AGE_S = 1.0  # longer than the event loop is ever busy
 
 
 @dataclass(slots=True)
@@ -77,27 +86,31 @@ class TimedBody(aiohttp.payload.BytesPayload):
 
 
 class TimestampingSocket(socket.socket):
-    """A socket that records when bytes were received.
+    """A socket that records when bytes arrived at this machine.
 
-    The event loop calls recv() as soon as bytes are there. From then on the response passes through transport, TLS,
-    parser and a task that waits for its turn; with many jobs in flight that takes long enough to falsify a round trip.
-    So the time is taken here, at the last place before all of them.
+    From then on the response waits for a core and for the event loop's turn, and passes through transport, TLS, parser
+    and a task. With many jobs in flight that takes long enough to falsify a round trip. So on Linux the kernel stamps
+    what arrives, and its stamp counts. Elsewhere it is the time of recv(), which the event loop calls at its next turn.
     """
 
     def __init__(self, family: int, kind: int, protocol: int, timer: RequestTimer) -> None:
         super().__init__(family, kind, protocol)
         self._timer: RequestTimer | None = timer
+        if sys.platform == "linux":
+            with suppress(OSError):
+                self.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive bytes, as plain connections do."""
-        content = super().recv(*args)
-        self._on_received(len(content))
+        content, ancillary, *_ = self.recvmsg(size, _ANCILLARY_BYTES, flags)
+        self._on_received(len(content), ancillary)
         return content
 
-    def recv_into(self, *args: Any) -> int:
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
         """Receive bytes into a buffer, as connections with TLS do."""
-        count = super().recv_into(*args)
-        self._on_received(count)
+        view = memoryview(buffer)
+        count, ancillary, *_ = self.recvmsg_into([view[:size] if size else view], _ANCILLARY_BYTES, flags)
+        self._on_received(count, ancillary)
         return count
 
     def close(self) -> None:
@@ -106,9 +119,23 @@ class TimestampingSocket(socket.socket):
         # asyncio leaves closed sockets to the garbage collector; whatever they refer to would stay as well.
         self._timer = None
 
-    def _on_received(self, count: int) -> None:
+    def _on_received(self, count: int, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
         if count and self._timer is not None:  # the empty read at the end of a connection is no byte
-            self._timer.last_byte_at = time.monotonic()
+            arrived_at = time.monotonic() - read_age_s(ancillary, time.time_ns())
+            self._timer.last_byte_at = max(arrived_at, self._timer.sent_at or 0.0)
+
+
+def read_age_s(ancillary: Sequence[tuple[int, int, bytes]], now_ns: int) -> float:
+    """Return how many seconds ago the kernel received the newest bytes of a read; 0 if it does not say.
+
+    `now_ns` is the wall clock in nanoseconds, which the stamp is on. Where that was set meanwhile, the age is unknown.
+    """
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(content) == TIMESPEC.size:
+            seconds, nanoseconds = TIMESPEC.unpack(content)
+            age_s = (now_ns - seconds * 10**9 - nanoseconds) / 1e9
+            return age_s if 0 <= age_s < _MAX_AGE_S else 0.0
+    return 0.0
 
 
 def open_timed_socket(info: tuple[Any, ...]) -> socket.socket:

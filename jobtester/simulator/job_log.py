@@ -9,14 +9,16 @@ from typing import Any
 
 from aiohttp import web
 
+from jobtester.simulator.timed_sockets import find_connection
+
 
 @dataclass(slots=True)
 class LoggedJob:
     """One job as a gateway saw it. Times are on the monotonic clock.
 
     `address` and `service_uri` are those of the orchestrator that had the last attempt, empty if there was none.
-    `received_at` is when the whole request was read, `sent_at` when the response's last byte was written, or when the
-    job ended without a response. `status` is None if the connection was closed without a response.
+    `received_at` is when the last byte of the request arrived, `sent_at` when the last of the response left, or when
+    the job ended without a response. `status` is None if the connection was closed without a response.
     `success`: the gateway accepted the orchestrator's result. `fault` is the one that was simulated, if any.
     `disconnected`: the client had gone before the response. `reached` counts the tries whose job an orchestrator
     accepted, `refused` those for which it had no free slot.
@@ -106,9 +108,10 @@ async def finish_response(
     request: web.Request, response: web.StreamResponse, entry: LoggedJob | None
 ) -> web.StreamResponse:
     """Write a response that is not written yet, and record the time of its last byte."""
+    connection = find_connection(request)
     if not response.prepared and request.transport is not None and not request.transport.is_closing():
         await response.prepare(request)
         await response.write_eof()
     if entry is not None:
-        entry.sent_at = time.monotonic()
+        entry.sent_at = connection.sent_at if connection is not None and connection.sent_at else time.monotonic()
     return response

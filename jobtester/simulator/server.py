@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from aiohttp import web
 
+from jobtester.simulator.timed_sockets import TimedListener
 
-class DrainingSite(web.TCPSite):
+
+class DrainingSite(web.SockSite):
     """A site that serves the connections accepted before it stops.
 
     asyncio removes the handlers of a server that closes at once, which leaves a connection that was accepted in the
@@ -17,8 +20,8 @@ class DrainingSite(web.TCPSite):
     async def stop(self) -> None:
         """Stop accepting, let accepted connections reach their handlers, then stop."""
         if isinstance(self._server, asyncio.Server):
-            for socket in self._server.sockets:
-                asyncio.get_running_loop().remove_reader(socket.fileno())
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
             for _ in range(2):  # the connection gets its transport in one turn of the loop, its handler in the next
                 await asyncio.sleep(0)
         await super().stop()
@@ -27,5 +30,6 @@ class DrainingSite(web.TCPSite):
 async def start_listening(runner: web.AppRunner, host: str, port: int) -> int:
     """Set the runner up, listen, and return the port. Port 0 takes any free one."""
     await runner.setup()
-    await DrainingSite(runner, host, port, reuse_address=True).start()
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    await DrainingSite(runner, TimedListener(fileno=listening.detach())).start()
     return int(runner.addresses[0][1])

@@ -10,15 +10,14 @@ import socket
 import pytest
 from aiohttp import web
 
-from jobtester.simulator.server import DrainingSite
+from jobtester.simulator.server import start_listening
 
 
 @pytest.mark.parametrize("turns", range(5))
 async def test_who_is_just_connecting_is_sent_away(turns: int) -> None:
     """However far the connection has come: the client sees its end; what is left open would be an error here."""
     runner = web.AppRunner(web.Application(), shutdown_timeout=0.1)
-    await runner.setup()
-    await DrainingSite(runner, "127.0.0.1", 0).start()
+    await start_listening(runner, "127.0.0.1", 0)
     with socket.create_connection(runner.addresses[0][:2]) as client:
         for _ in range(turns):
             await asyncio.sleep(0)

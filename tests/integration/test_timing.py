@@ -1,15 +1,18 @@
-"""The clock of a round trip stops when the last bytes come in, not when a busy event loop gets to them."""
+"""The clock of a round trip stops when the last bytes arrive, not when a busy event loop gets to them."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import sys
 import time
 
 import pytest
 
 from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.gateway.client import GatewayClient
+from jobtester.gateway.request_timer import SO_TIMESTAMPNS, TIMESPEC, read_age_s
 
 _TURN_S = 0.05  # how long the loop is kept busy in each of its turns
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -69,6 +72,48 @@ async def test_a_busy_loop_does_not_count_after_the_first_token() -> None:
     assert exchange.first_token_s is not None
     assert exchange.first_token_s == pytest.approx(exchange.round_trip_s)
     assert exchange.sent_monotonic + exchange.first_token_s <= returned - _TURN_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel stamps the bytes of a connection")
+async def test_a_busy_loop_does_not_count_before_the_last_bytes_are_read() -> None:
+    """The round trip ends when the bytes reach the machine, however late the event loop gets to read them."""
+    written: list[float] = []
+
+    async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"job body")
+        await asyncio.sleep(_TURN_S)  # a job takes a while, within which the kernel begins to stamp
+        writer.write(_HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY)
+        written.append(time.monotonic())
+        time.sleep(_TURN_S)  # noqa: ASYNC251 - a blocked loop is what is tested
+        await reader.read()  # until the client closes: the kernel counts a close as the last byte
+        writer.close()
+
+    async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
+        client = GatewayClient("g", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await client.open()
+        exchange = await client.send(OutgoingRequest("/llm", b"a job body", job_id="j", timeout_s=30, max_bytes=2**20))
+        await client.close()
+    assert exchange.body == _BODY
+    assert exchange.ended_monotonic == pytest.approx(written[0], abs=_TURN_S / 5)
+
+
+_NOW_NS = 1_700_000_000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("stamps", "age_s"),
+    [
+        pytest.param([(1_699_999_999, 999_000_000)], 0.001, id="a stamp"),
+        pytest.param([], 0.0, id="a kernel that stamps nothing"),
+        pytest.param([(1_700_000_003, 0)], 0.0, id="the wall clock was set back"),
+        pytest.param([(1_699_996_400, 0)], 0.0, id="the wall clock was set forward"),
+    ],
+)
+def test_a_stamp_is_the_age_of_what_was_read(stamps: list[tuple[int, int]], age_s: float) -> None:
+    """An age that only a wall clock explains that was set falsifies no round trip."""
+    ancillary = [(socket.SOL_SOCKET, SO_TIMESTAMPNS, TIMESPEC.pack(*stamp)) for stamp in stamps]
+    others = [(socket.SOL_SOCKET, SO_TIMESTAMPNS + 1, TIMESPEC.pack(0, 0)), (socket.SOL_SOCKET, SO_TIMESTAMPNS, b"?")]
+    assert read_age_s([*others, *ancillary], _NOW_NS) == pytest.approx(age_s)
 
 
 async def test_the_parts_of_a_round_trip_are_told_apart() -> None:

@@ -20,6 +20,7 @@ from jobtester.simulator.job_log import JobLog, LoggedJob, finish_response
 from jobtester.simulator.orchestrator import AttemptFailedError, Orchestrator
 from jobtester.simulator.runner.byoc_workers import WorkerResponse, run_worker
 from jobtester.simulator.scenario import ByocSpec, GatewaySpec, OrchestratorSpec
+from jobtester.simulator.timed_sockets import find_received_at
 
 _Candidate = tuple[Orchestrator, ByocSpec, str]  # node, what it advertises, the fault of the attempt
 _TOKEN_REQUEST_S = 0.5
@@ -75,7 +76,7 @@ class ByocPort:
             byoc_request = parse_livepeer_header(request.headers.get("Livepeer", ""))
         except ByocRequestError as error:
             return _text_response(400, str(error))
-        job = _ByocJob(byoc_request, request.headers.get("X-Request-ID", ""), time.monotonic())
+        job = _ByocJob(byoc_request, request.headers.get("X-Request-ID", ""), find_received_at(request))
         try:
             response = await self._serve(request, job, body)
         except asyncio.CancelledError:

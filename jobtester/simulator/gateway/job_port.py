@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from jobtester.simulator.gateway.batch import (
 from jobtester.simulator.gateway.job_request import BadRequestError, decode_job
 from jobtester.simulator.go_livepeer import BATCH_PIPELINES
 from jobtester.simulator.job_log import finish_response
+from jobtester.simulator.timed_sockets import find_received_at
 
 _JSON = {"Content-Type": "application/json"}
 TOKEN_S = 0.01
@@ -50,7 +50,7 @@ class JobPort:
         if request.method != "POST":
             return web.Response()
         body = await request.read()
-        received_at = time.monotonic()
+        received_at = find_received_at(request)
         try:
             batch_request = decode_job(
                 pipeline,
