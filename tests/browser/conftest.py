@@ -24,9 +24,12 @@ new PerformanceObserver((list) => {
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[webdriver.Chrome]:
-    """Start a browser that notes layout shifts and what is written to the console."""
+    """Start a browser that notes layout shifts and what is written to the console.
+
+    It ends with the module: an idle chromium can keep a core busy, which the tests after it would share.
+    """
     if not CHROMIUM or not DRIVER:
         pytest.skip("no chromium with chromedriver is installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()

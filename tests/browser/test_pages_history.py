@@ -16,9 +16,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from jobtester.simulator.generated_scenario import generate
-from tests.browser.test_pages_live import assert_console_empty, assert_layout_stable, set_window, visit
+from tests.browser.test_pages_live import assert_console_empty, assert_layout_stable, find_inaccessible, set_window
 from tests.harness.history import LongHistory, write_long_history
 from tests.harness.simulated import simulated_tester
+from tests.harness.waiting import block_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -109,6 +110,7 @@ async def test_yesterdays_failure_takes_two_clicks_or_one_filter(browser: webdri
             Select(browser.find_element(By.NAME, "outcome")).select_by_value("failed")
             browser.find_element(By.NAME, "since").send_keys("24.5h")
             browser.find_element(By.NAME, "until").send_keys("24h" + Keys.ENTER)
+            block_until(lambda: "until=24h" in browser.current_url, "the filtered page")
             rows = browser.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=results] tbody tr")
             assert len(rows) == 1
             assert "503" in rows[0].text
@@ -181,20 +183,6 @@ async def test_every_page_can_be_walked_by_keyboard(browser: webdriver.Chrome, t
 async def test_pages_with_a_long_history_are_accessible(browser: webdriver.Chrome, axe: str, tmp_path: Path) -> None:
     """axe-core finds no violation on any of them, light or dark, on a phone or a desk."""
     async with long_history(tmp_path) as (base, history):
-
-        def check() -> list[str]:
-            problems: list[str] = []
-            missing = ["/r/missing", "/missing", f"/o/{history.skipped[:-1]}0", "/?q=matches+nothing"]
-            for page, _ in visit(browser, base, [*list_paths(history), *missing]):
-                browser.execute_script(axe)
-                answer: dict[str, Any] = browser.execute_async_script(
-                    "const done = arguments[0]; axe.run().then(done, (error) => done({problem: String(error)}));"
-                )
-                assert "problem" not in answer, answer
-                problems += [
-                    f"{page}: {violation['id']}: {violation['help']}: {violation['nodes'][0]['html'][:200]}"
-                    for violation in answer["violations"]
-                ]
-            return problems
-
-        assert await asyncio.to_thread(check) == []
+        missing = ["/r/missing", "/missing", f"/o/{history.skipped[:-1]}0", "/?q=matches+nothing"]
+        problems = find_inaccessible(browser, axe, base, [*list_paths(history), *missing])
+        assert await asyncio.to_thread(list, problems) == []
