@@ -11,9 +11,12 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.orchestrators import Target
+
+_JOBS_PER_CHANGE = 2  # a change of the lease costs up to a second: it has to be worth that
 
 
 @dataclass(slots=True)
@@ -61,8 +64,9 @@ class JobQueue:
     def take(self, gateway: str, *, now: float, is_serial: bool, accepts: Callable[[Job], bool]) -> Job | None:
         """Return the next job for a gateway; None if there is none that may begin now.
 
-        A serial gateway keeps to one orchestrator until all its jobs are answered. `accepts` is asked once for each
-        pipeline and model, of live runners and of others, since its answer is the same for all their jobs.
+        A serial gateway keeps to one orchestrator until all its jobs are answered, but near the end of a tick.
+        `accepts` is asked once for each pipeline and model, of live runners and of others, since its answer is the same
+        for all their jobs.
         """
         answers: dict[tuple[PipelineModel, bool], bool] = {}
 
@@ -78,7 +82,7 @@ class JobQueue:
         if is_serial and gateway in self._held_targets:
             held = self._by_target[self._held_targets[gateway]]
             job = _first_accepted(held, is_accepted) if held.in_flight < self._per_orchestrator else None
-            if job is not None:
+            if job is not None and (held.in_flight or not self._is_longer_waiting(held.remaining_s, job)):
                 return self._begin(held, job, gateway)
             if held.in_flight:
                 return None
@@ -136,6 +140,18 @@ class JobQueue:
         heapq.heapify(self._deferred)
         self._unsettled -= len(drained)
         return drained
+
+    def _is_longer_waiting(self, remaining_s: float, job: Job) -> bool:
+        """Return True if a serial gateway had better leave an orchestrator with this job next, and this much left.
+
+        While as many orchestrators wait as there are gateways, a gateway that is done takes another one. Near the end
+        of a tick one gateway would be left with a whole orchestrator, and the others with nothing: so they take turns.
+        """
+        gateways = len(self._held_targets)
+        waiting = (queued.remaining_s for queued in self._by_target.values() if queued.jobs and not queued.gateway)
+        waiting_s = list(islice(waiting, gateways))
+        threshold_s = remaining_s + _JOBS_PER_CHANGE * job.expected_s
+        return 0 < len(waiting_s) < gateways and max(waiting_s) > threshold_s
 
     def _take_from_heap(self, gateway: str, is_serial: bool, is_accepted: Callable[[Job], bool]) -> Job | None:
         passed_over = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,28 @@ def test_a_serial_gateway_stays_with_one_orchestrator() -> None:
     second = queue.take("x", now=0, is_serial=True, accepts=accept_any)
     assert second is not None
     assert second.id == "b"
+
+
+@pytest.mark.parametrize(
+    ("orchestrators", "gateways", "wall_s"), [(8, 4, 20), (9, 4, 24), (5, 4, 15), (13, 4, 35), (3, 2, 17), (5, 1, 50)]
+)
+def test_serial_gateways_end_together(orchestrators: int, gateways: int, wall_s: float) -> None:
+    """Ten jobs of a second each: no gateway is left with a whole orchestrator while the others have nothing to do."""
+    queue = JobQueue([job(f"{n}-{k}", n) for n in range(orchestrators) for k in range(10)], per_orchestrator=1)
+    now, in_flight = 0, dict[str, Job]()
+    while not queue.is_finished:
+        for name in set(map(str, range(gateways))) - in_flight.keys():
+            taken = queue.take(name, now=now, is_serial=True, accepts=accept_any)
+            if taken is not None:
+                in_flight[name] = taken
+            else:
+                queue.release(name)
+        now += 1
+        for done in in_flight.values():
+            queue.on_answered(done)
+            queue.on_settled(done)
+        in_flight.clear()
+    assert now <= wall_s
 
 
 def test_deferred_jobs_come_back_when_they_are_due() -> None:
