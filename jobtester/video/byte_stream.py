@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from jobtester.errors import JobTesterError
+from jobtester.video.ended_queue import EndedQueue
 
 
 class VideoInputError(JobTesterError):
@@ -45,49 +44,39 @@ class ByteStream:
     """
 
     buffer: Buffer
-    _chunks: deque[bytes] = field(default_factory=deque)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _error: JobTesterError | None = None
-    _is_closed: bool = False
+    _chunks: EndedQueue[bytes] = field(default_factory=EndedQueue)
+
+    @property
+    def is_closed(self) -> bool:
+        """Return True if no more bytes will be put in."""
+        return self._chunks.is_closed
 
     def put(self, data: bytes, *, starts_segment: bool = False) -> None:  # noqa: ARG002 - one stream has no segments
         """Append bytes; nothing happens after the end."""
-        if not self._is_closed and data:
-            self._chunks.append(data)
+        if not self.is_closed and data:
+            self._chunks.put(data)
             self.buffer.add(len(data))
-            self._changed.set()
 
     def close(self, error: JobTesterError | None = None) -> None:
         """End the stream after what waits in it, or with an error at once."""
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
-        self._error = error
+        self._chunks.close(error)
         if error is not None:
             self._clear()
-        self._changed.set()
 
     def discard(self) -> None:
         """Drop what waits and what will come; for a reader that no longer wants it."""
-        self._is_closed = True
+        self._chunks.close()
         self._clear()
-        self._changed.set()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._chunks:
-            if self._error is not None:
-                raise self._error
-            if self._is_closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        data = self._chunks.popleft()
+        data = await anext(self._chunks)
         self.buffer.add(-len(data))
         return data
 
     def _clear(self) -> None:
-        self.buffer.add(-sum(map(len, self._chunks)))
-        self._chunks.clear()
+        self.buffer.add(-sum(map(len, self._chunks.clear())))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from jobtester.errors import JobTesterError
 from jobtester.video.byte_stream import Buffer, ByteStream
+from jobtester.video.ended_queue import EndedQueue
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,49 +26,32 @@ class SegmentStream:
     """
 
     buffer: Buffer
-    _segments: deque[Segment] = field(default_factory=deque)
+    _segments: EndedQueue[Segment] = field(default_factory=EndedQueue)
     _current: ByteStream | None = None
     _count: int = 0
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _error: JobTesterError | None = None
-    _is_closed: bool = False
 
     def put(self, data: bytes, *, starts_segment: bool) -> None:
         """Append bytes to the current segment, or to a new one."""
-        if self._is_closed or not data:
+        if self._segments.is_closed or not data:
             return
         if starts_segment or self._current is None:
             if self._current is not None:
                 self._current.close()
             self._current = ByteStream(self.buffer)
-            self._segments.append(Segment(self._count, self._current))
+            self._segments.put(Segment(self._count, self._current))
             self._count += 1
-            self._changed.set()
         self._current.put(data)
 
     def close(self, error: JobTesterError | None = None) -> None:
         """End the current segment and the stream of segments."""
-        if self._is_closed:
+        if self._segments.is_closed:
             return
-        self._is_closed = True
-        self._error = error
+        self._segments.close(error)
         if self._current is not None:
             self._current.close(error)
         if error is not None:
-            for segment in self._segments:
+            for segment in self._segments.clear():
                 segment.content.discard()
-            self._segments.clear()
-        self._changed.set()
 
     def __aiter__(self) -> AsyncIterator[Segment]:
-        return self
-
-    async def __anext__(self) -> Segment:
-        while not self._segments:
-            if self._error is not None:
-                raise self._error
-            if self._is_closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        return self._segments.popleft()
+        return self._segments

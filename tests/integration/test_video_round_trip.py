@@ -19,6 +19,7 @@ from jobtester.video.pattern import VideoFormat
 from jobtester.video.segments import SegmentStream
 from jobtester.video.video_input import InputOptions, VideoInput
 from tests.harness.video import count_frames, repack
+from tests.harness.waiting import until
 
 FORM = VideoFormat(512, 512, 24)
 
@@ -127,9 +128,7 @@ async def test_a_receiver_that_reads_nothing_ends_the_video() -> None:
     """Bytes that nobody reads are bounded: the video ends, and says why."""
     options = InputOptions(max_buffered_bytes=20_000)
     async with VideoInput.as_matroska(FORM, options) as video:
-        while not video.output._is_closed:
-            video.output._changed.clear()
-            await video.output._changed.wait()
+        await until(lambda: video.output.is_closed, "the end of the video")
         with pytest.raises(ReceiverTooSlowError):
             await anext(aiter(video.output))
     assert video._buffer.waiting == 0
