@@ -10,6 +10,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -207,23 +208,15 @@ class Broadcast:
     """Wakes everybody who waits whenever something has changed."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._event = asyncio.Event()
 
     def notify(self) -> None:
         """Wake all who wait now."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._event.set()
+        self._event.clear()
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait for the next change, or `timeout_s` seconds."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            pass
-        finally:
-            self._waiters.discard(waiter)
+                await self._event.wait()
