@@ -24,6 +24,7 @@ PARTS = (
     "startup",
     "pages",
     "video",
+    "media",
 )
 
 
