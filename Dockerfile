@@ -39,6 +39,7 @@ COPY config.toml /config/config.toml
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=1 \
     JOBTESTER_CONFIG=/config/config.toml \
     JOBTESTER_STORE__PATH=/data/jobtester.db
 # The number, not the name, so that Kubernetes can verify that it is not root.

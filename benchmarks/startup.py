@@ -77,7 +77,8 @@ def _serve() -> Iterator[subprocess.Popen[bytes]]:
         path.write_text(_CONFIG)
         process = subprocess.Popen(
             [sys.executable, "-m", "jobtester", "serve", "-c", str(path)],
-            cwd=folder, stderr=subprocess.DEVNULL, env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            cwd=folder, stderr=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(Path(__file__).parents[1]), "MALLOC_ARENA_MAX": "1"},  # as in the image
         )  # fmt: skip
         try:
             yield process

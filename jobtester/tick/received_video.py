@@ -18,9 +18,9 @@ from jobtester.domain.video_report import make_response
 from jobtester.pipelines.video_rules import VideoRules
 from jobtester.video.decoder import STREAM_PROBLEMS, DecodedVideo
 from jobtester.video.delay import delays_over_time
+from jobtester.video.frame_record import strip_size
 from jobtester.video.frame_schedule import SentFrames
 from jobtester.video.meter import Measurement, measure_video
-from jobtester.video.stills import strip_size
 
 _EXCESSES = ("unsupported", "too_large", "too_many_frames", "too_heavy")
 

@@ -13,6 +13,8 @@ from jobtester.video.marks import MAX_NUMBER
 FINGERPRINT_SIDE = 16
 FINGERPRINT_BYTES = FINGERPRINT_SIDE**2 * 3 // 2  # brightness, and both colors at half the resolution
 MAX_STILL_BYTES = 64 * 1024
+STRIP_COLUMNS = 3
+STRIP_CELL = 160  # pixels
 _JPEG_START = b"\xff\xd8\xff"
 _MAX_PTS_S = 1e9
 
@@ -110,3 +112,14 @@ class Still:
         if still.why not in ("evenly", "gap", "black", "frozen", "strip") or not math.isfinite(still.arrived):
             raise ValueError("not a plausible still")
         return still
+
+
+def strip_size(count: int, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height in pixels of a strip of so many stills of a video of this size."""
+    columns = min(count, STRIP_COLUMNS)
+    return columns * STRIP_CELL, -(-count // STRIP_COLUMNS) * cell_height(width, height)
+
+
+def cell_height(width: int, height: int) -> int:
+    """Return the height in pixels of one still in a strip."""
+    return max(1, min(2 * STRIP_CELL, round(STRIP_CELL * height / max(1, width))))

@@ -10,13 +10,19 @@ from typing import Any
 from PIL import Image
 
 from jobtester.video.fingerprints import is_black, looks_equal
-from jobtester.video.frame_record import MAX_STILL_BYTES, FrameRecord, Still
+from jobtester.video.frame_record import (
+    MAX_STILL_BYTES,
+    STRIP_CELL,
+    STRIP_COLUMNS,
+    FrameRecord,
+    Still,
+    cell_height,
+    strip_size,
+)
 
 _WIDTH = 256
 _MAX_HEIGHT = 512
 _QUALITIES = (75, 40, 15)
-_STRIP_COLUMNS = 3
-_STRIP_CELL = 160  # pixels
 _GAP_S = 1.0
 _FROZEN_S = 1.0
 
@@ -82,28 +88,18 @@ class StillCollector:
                 self._faults.append(still)
 
 
-def strip_size(count: int, width: int, height: int) -> tuple[int, int]:
-    """Return the width and height in pixels of a strip of so many stills of a video of this size."""
-    columns = min(count, _STRIP_COLUMNS)
-    return columns * _STRIP_CELL, -(-count // _STRIP_COLUMNS) * _cell_height(width, height)
-
-
 def make_strip(stills: Sequence[Still]) -> Still | None:
     """Return one picture of the evenly chosen stills, in rows; None without any."""
     pictures = [Image.open(io.BytesIO(still.jpeg)) for still in stills if still.why == "evenly"]
     if not pictures:
         return None
-    height = _cell_height(*pictures[0].size)
+    height = cell_height(*pictures[0].size)
     strip = Image.new("RGB", strip_size(len(pictures), *pictures[0].size))
     for place, picture in enumerate(pictures):
-        corner = (place % _STRIP_COLUMNS * _STRIP_CELL, place // _STRIP_COLUMNS * height)
-        strip.paste(picture.resize((_STRIP_CELL, height)), corner)
+        corner = (place % STRIP_COLUMNS * STRIP_CELL, place // STRIP_COLUMNS * height)
+        strip.paste(picture.resize((STRIP_CELL, height)), corner)
     jpeg = _encode_small(strip)
     return None if jpeg is None else Still(stills[0].index, stills[0].arrived, "strip", jpeg)
-
-
-def _cell_height(width: int, height: int) -> int:
-    return max(1, min(2 * _STRIP_CELL, round(_STRIP_CELL * height / max(1, width))))
 
 
 def encode_still(record: FrameRecord, frame: Any, why: str) -> Still | None:

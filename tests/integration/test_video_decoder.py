@@ -16,8 +16,8 @@ from PIL import Image
 
 from jobtester.video.decoder import STREAM_PROBLEMS, DecodedVideo, VideoDecoder
 from jobtester.video.decoder_options import DecoderLimits, DecoderOptions
+from jobtester.video.frame_record import strip_size
 from jobtester.video.pattern import VideoFormat
-from jobtester.video.stills import strip_size
 from tests.harness.video import SMALL, add_sound, encode, repack, split_flv
 
 

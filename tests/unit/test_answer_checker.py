@@ -295,9 +295,10 @@ def test_workers_end_with_the_daemon() -> None:
 
 
 def test_the_daemon_loads_no_decoders() -> None:
-    """Checking a picture loads neither Pillow nor PyAV into the daemon's own process."""
+    """Neither the daemon's modules nor checking a picture load Pillow or PyAV into its own process."""
     script = """
         import asyncio, sys
+        import jobtester.daemon.bootstrap
         from jobtester.pipelines.catalogue import load_catalogue
         from jobtester.pipelines.assets import Assets
         from jobtester.checks.base import FetchedFile
