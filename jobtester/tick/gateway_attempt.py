@@ -22,6 +22,7 @@ from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 
 _NOBODY_SELECTED = ("not_selected", "unclear", "capacity_unknown")
 _LOST = (Ending.NO_REPLY, Ending.REFUSED, Ending.CUT_SHORT, Ending.TIMEOUT)  # as a gateway that is gone leaves a job
+_GOING_S = 0.5  # how long a gateway that has dropped its jobs may still listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class GatewayAttempt:
         is_alive = await gateway.client.is_alive() if exchange.ending in _LOST else True
         checked, evidence = await self._check_and_collect(sent, gateway)
         verdict, attribution = await self._find_verdict(sent, gateway, checked, evidence, is_alive=is_alive)
+        if verdict.scored and is_alive and exchange.ending in _LOST:
+            # A gateway that goes may drop its jobs before it stops listening, so it is asked once more.
+            await asyncio.sleep(_GOING_S)
+            is_alive = await gateway.client.is_alive()
+            if not is_alive:
+                verdict, attribution = await self._find_verdict(sent, gateway, checked, evidence, is_alive=False)
         verdict, attribution = _consider_trust(verdict, attribution, gateway)
         result = self.tools.make_result(
             sent, sent.request, gateway, checked, verdict, attribution, busy_retries=busy_retries
