@@ -57,6 +57,10 @@ class GatewayError(JobTesterError):
     """The gateway cannot be used."""
 
 
+class GatewayRefusedError(GatewayError):
+    """The gateway takes no connection, so that nothing was sent to it."""
+
+
 class LeaderboardError(JobTesterError):
     """The Leaderboard cannot be used."""
 

@@ -139,7 +139,8 @@ def _judge_start(run: StreamRun) -> Verdict | None:
     if run.tester_problem:
         return Verdict.from_code("tester_fault", run.tester_problem)
     if run.ending is not Ending.ANSWERED:
-        return Verdict.from_code("refused" if run.ending is Ending.REFUSED else "gateway_fault", run.detail)
+        lost = "gateway_fault" if run.is_gateway_alive else "gateway_lost"
+        return Verdict.from_code("refused" if run.ending is Ending.REFUSED else lost, run.detail)
     if run.start_status in _REFUSALS_OF_TESTER:
         return Verdict.from_code("tester_fault", f"The gateway refused the stream: {run.start_status} {run.detail}")
     if run.start_status != 200:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 
 from jobtester.domain.exchanges import Exchange, OutgoingRequest
-from jobtester.errors import GatewayError
+from jobtester.errors import GatewayError, GatewayRefusedError
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
 from jobtester.http import (
@@ -125,7 +125,10 @@ class GatewayClient:
         timeout_s: float,
         max_bytes: int,
     ) -> tuple[int, bytes]:
-        """Return status and body of a call to the job port that is no timed job. Raises GatewayError."""
+        """Return status and body of a call to the job port that is no timed job.
+
+        Raises GatewayError, and of that GatewayRefusedError if there was no connection.
+        """
         assert self._session is not None, "open() comes first"
         headers = {"Content-Type": content_type} if content_type else {}
         if self.token:
@@ -140,7 +143,8 @@ class GatewayClient:
         except TimeoutError as error:
             raise GatewayError(f"{self.url}{path}: no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise GatewayError(f"{self.url}{path}: {self._explain(error, self.url)}") from error
+            kind = GatewayRefusedError if isinstance(error, aiohttp.ClientConnectorError) else GatewayError
+            raise kind(f"{self.url}{path}: {self._explain(error, self.url)}") from error
 
     async def fetch(self, url: str, *, timeout_s: float, max_bytes: int) -> ResultFile:
         """Fetch a file that a response names, relative to the gateway or absolute; never raises for what it meets."""

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from jobtester.domain.exchanges import Ending
 from jobtester.domain.stream_status import StreamTrace, UnusableStatusError
-from jobtester.errors import GatewayError
+from jobtester.errors import GatewayError, GatewayRefusedError
 from jobtester.live_video.listener import CallbackListener, Chunks, StreamPorts
 from jobtester.live_video.stream_api import StreamApi, StreamStart
 from jobtester.video.byte_stream import ReceiverTooSlowError, VideoInputError
@@ -134,8 +134,9 @@ class LiveStream:
             if status == 200:
                 await self._watch()
         except GatewayError as error:
-            ending, self._detail = Ending.REFUSED, str(error)
-            self._is_gateway_alive = False
+            ending = Ending.REFUSED if isinstance(error, GatewayRefusedError) else Ending.NO_REPLY
+            self._detail = str(error)
+            self._is_gateway_alive = ending is not Ending.REFUSED
         finally:
             await self._end()
         return StreamRecording(

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobtester.checks.checker import CheckedAnswer
 from jobtester.domain.attribution import Attribution, AttributionKind
-from jobtester.domain.exchanges import Exchange
+from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job, PipelineModel
 from jobtester.domain.reasons import Outcome
 from jobtester.domain.stream_status import StreamTrace
@@ -98,8 +98,9 @@ class VideoAttempt:
         )
         bar = make_bar(sent.rules, job.timeout_s, _since(recording.updated_at, recording.watched_until))
         verdict = judge_stream(run, job.target.service_uri, video, bar)
+        was_never_sent = recording.ending is Ending.REFUSED
         # One that was left out has not failed again: it must not be left out for ever.
-        if verdict.outcome is not Outcome.PASSED and verdict.code != "out_of_pool":
+        if verdict.outcome is not Outcome.PASSED and verdict.code != "out_of_pool" and not was_never_sent:
             self.live_video.on_failed(peer.name, job.target)
         sent = replace(sent, exchange=as_answer(sent.exchange, video, trace, way=_WAY))
         checked = CheckedAnswer(
@@ -109,7 +110,7 @@ class VideoAttempt:
             sent, sent.request, peer, checked, verdict, _attribute(trace, job), busy_retries=busy_retries,
             measures=make_measures(video, trace),
         )  # fmt: skip
-        return JudgedJob(result, is_unattributed=False, is_gateway_alive=is_alive, was_never_sent=False)
+        return JudgedJob(result, is_unattributed=False, is_gateway_alive=is_alive, was_never_sent=was_never_sent)
 
     def abort(self) -> None:
         """End every stream now."""
