@@ -12,7 +12,7 @@ SLUGS = ("text-to-image", "llm", "image-to-text", "text-to-speech", "audio-to-te
 
 
 def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: object) -> Scenario:
-    """Build a network of over 300 jobs in which a third of the orchestrators misbehave."""
+    """Build a network with fifteen jobs at each orchestrator; a third of the orchestrators misbehave."""
     return generate(
         seed=seed,
         orchestrators=orchestrators,
@@ -25,17 +25,19 @@ def network(mode: str, *, orchestrators: int = 24, seed: int = 11, **gateway: ob
     )
 
 
-@pytest.mark.parametrize("mode", ["tester", pytest.param("query", marks=pytest.mark.slow)])
-async def test_hundreds_of_jobs_are_credited_to_who_served_them(mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """At least 300 jobs over 24 orchestrators with faults: no scored result disagrees with the simulator's log."""
-    async with simulated_tester(network(mode), tmp_path) as tester:
+@pytest.mark.parametrize(("mode", "orchestrators"), [("tester", 24), pytest.param("query", 16, marks=pytest.mark.slow)])
+async def test_hundreds_of_jobs_are_credited_to_who_served_them(  # type: ignore[no-untyped-def]
+    mode: str, orchestrators: int, tmp_path
+) -> None:
+    """Fifteen jobs at each of many orchestrators with faults: no scored result disagrees with the simulator's log."""
+    async with simulated_tester(network(mode, orchestrators=orchestrators), tmp_path) as tester:
         report = await tester.tick()
         results = await tester.results()
         assert report.state == "finished"
-        assert report.settled == report.planned == len(results) >= 300
+        assert report.settled == report.planned == len(results) == 15 * orchestrators
         assert not misattributed_results(results, tester.network)
         scored = [row for row in results if row.outcome != "unscored"]
-        assert len(scored) >= 250
+        assert len(scored) >= 10 * orchestrators
         assert {row.outcome for row in results} >= {"passed", "failed"}
         stored = sorted(
             (r.stat["orchestrator"], r.stat["model"], r.stat["round_trip_time"])
