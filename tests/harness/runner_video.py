@@ -16,7 +16,6 @@ from tests.harness.simulated import SimulatedTester, config_tables
 
 FPS = 20  # a frame is late only after 50 ms
 VIDEO: dict[str, Any] = {"width": 192, "height": 192, "fps": FPS, "duration": "4s", "max_gap": "1.5s"}
-OWN_FRAMES_LATE = "own frames were late"
 
 
 def video_node(number: int, fault: str = "", *, fault_after_s: float = 2.0, **runner: Any) -> OrchestratorSpec:

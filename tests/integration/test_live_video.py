@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from jobtester.simulator.live_spec import LiveContainerSpec, LiveGatewaySpec
 from jobtester.simulator.live_video.live_log import LoggedLiveJob
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from jobtester.store.results import ResultRow
+from tests.harness.busy_machine import are_frames_late, repeat_when_frames_are_late, require_frames_on_time
 from tests.harness.live_tester import FPS, find_live_job, live_tester, misattributed_streams
 from tests.harness.simulated import SimulatedTester
 from tests.harness.waiting import until
 
-# What a machine that is busy with other tests may add; the honest figure is in `make bench`.
-FIRST_FRAME_ERROR_S = 0.15
+FIRST_FRAME_ERROR_S = 0.02
+WORST_FIRST_FRAME_ERROR_S = 0.15  # of a single stream, on a machine that is busy with other tests
 FAULTS = {
     "": ("ok", "passed"),
     "live_black": ("check:black", "failed"),
@@ -42,7 +44,6 @@ FAULTS = {
     "down": ("not_started", "unscored"),
 }
 
-OWN_FRAMES_LATE = ("own frames were late", "received too few frames")
 MAX_ATTEMPTS = 5
 # Models of their own where the change of parameters has to show, or the gateway to end the stream, which takes longer.
 MODELS = {"live_ignores_params": "longer", "live_claims_params": "changing", "live_container_dies": "longer"}
@@ -82,7 +83,7 @@ async def test_each_fault_has_its_reason_and_the_figures_are_those_of_the_log(tm
     On a machine that is busy with other tests the tester's own frames may be late, which it has to say. Such jobs run
     again in a new network: in the old one their orchestrators may have left the gateway's pool.
     """
-    faults, outcomes = list(FAULTS), {}
+    faults, outcomes, errors = list(FAULTS), {}, []
     for attempt in range(MAX_ATTEMPTS):
         folder = tmp_path / str(attempt)
         folder.mkdir()
@@ -95,30 +96,30 @@ async def test_each_fault_has_its_reason_and_the_figures_are_those_of_the_log(tm
             for row in results:
                 outcomes[faults[int(row.orchestrator, 16) - 1]] = (row.reason, row.outcome)
                 if row.outcome != "unscored":
-                    assert_figures_of_log(find_live_job(tester.network, row), row)
-            faults = [
-                faults[int(row.orchestrator, 16) - 1]
-                for row in results
-                if any(text in row.message for text in OWN_FRAMES_LATE)
-            ]
+                    errors += assert_figures_of_log(find_live_job(tester.network, row), row)
+            faults = [faults[int(row.orchestrator, 16) - 1] for row in filter(are_frames_late, results)]
         if not faults:
             break
     assert outcomes == FAULTS
+    assert statistics.median(errors) < FIRST_FRAME_ERROR_S
 
 
-def assert_figures_of_log(job: LoggedLiveJob, row: ResultRow) -> None:
-    """Compare what the tester measured of a stream with what the simulator knows of it."""
+def assert_figures_of_log(job: LoggedLiveJob, row: ResultRow) -> list[float]:
+    """Compare what the tester measured with what the simulator knows; return the first frame's error, if it came."""
     assert row.attribution == "proven"
     outputs = [output for output in job.outputs if output.frames]
     shown = sum(output.frames for output in outputs if output.url.endswith(f"/out/{job.stream_id}"))
     # What comes after the watch is over, or is broken off with the connection, is not counted.
     assert 0 <= shown - row.measures["frames"] <= 2 * FPS, row
-    if row.measures["frames"]:
-        first_at = min(output.first_frame_at for output in outputs if output.first_frame_at is not None)
-        assert abs(row.measures["first_frame_s"] - (first_at - job.received_at)) < FIRST_FRAME_ERROR_S, row
-        assert row.round_trip_s == pytest.approx(row.measures["first_frame_s"], abs=1e-3)
     assert row.round_trip_s > 0
     assert row.measures["input_fps"] == pytest.approx(FPS, rel=0.1)
+    if not row.measures["frames"]:
+        return []
+    first_at = min(output.first_frame_at for output in outputs if output.first_frame_at is not None)
+    error_s = abs(row.measures["first_frame_s"] - (first_at - job.received_at))
+    assert error_s < WORST_FIRST_FRAME_ERROR_S, row
+    assert row.round_trip_s == pytest.approx(row.measures["first_frame_s"], abs=1e-3)
+    return [error_s]
 
 
 async def test_a_webhook_gateway_is_told_by_the_lease_too(tmp_path: Path) -> None:
@@ -222,13 +223,15 @@ async def test_a_gateway_that_restarts_before_it_names_anybody_is_lost(tmp_path:
         assert (row.reason, row.outcome) == ("gateway_lost", "unscored")
 
 
+@repeat_when_frames_are_late
 async def test_a_change_of_parameters_is_applied_and_reported(tmp_path: Path) -> None:
     """The runner reports the hash of what was sent."""
     rules = {"passing": {"video": {"duration": "8s"}}}
     async with live_tester(network(node(1, event_interval_s=5.0)), tmp_path, per_model=rules) as tester:
         await tester.tick()
         (row,) = await tester.results()
-        assert row.reason == "ok" or "own frames were late" in row.message
+        require_frames_on_time(row)
+        assert row.reason == "ok"
         assert 0 < row.measures["params_applied_s"] < 8
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.harness.busy_machine import repeat_when_frames_are_late, require_frames_on_time
 from tests.harness.live_runners import FakeOrchestrator, Handler, config, fake_orchestrators, own_error, run_tick
-from tests.harness.runner_video import OWN_FRAMES_LATE, VIDEO
+from tests.harness.runner_video import VIDEO
 
 ECHO = {"timeout": "3s", "cold_timeout": "3s", "video": {**VIDEO, "duration": "2s"}}
 SEQUENCE = {"Lp-Trickle-Seq": "0", "Content-Type": "video/MP2T"}
@@ -90,6 +91,7 @@ def video_app(node: FakeOrchestrator, output: Output, input_status: int = 200) -
         (silence, 404, "no_frames"),
     ],
 )
+@repeat_when_frames_are_late
 async def test_channels_without_video(output: Output, input_status: int, reason: str, tmp_path: Path) -> None:
     """Whatever the channels answer, the stream ends within its limits, and the session is stopped."""
     node = FakeOrchestrator()
@@ -99,7 +101,8 @@ async def test_channels_without_video(output: Output, input_status: int, reason:
         results, skipped = await run_tick(config(tmp_path, tables, pipelines={"runner-video-echo": ECHO}))
         (row,) = results.values()
         assert skipped == {}
-        assert row.reason == reason or OWN_FRAMES_LATE in row.message, row.message
+        require_frames_on_time(row)
+        assert row.reason == reason, row.message
         assert row.attribution == "proven"
         assert 0 < row.round_trip_s < 4
         stops = [path for method, path, _ in node.requests if method == "POST" and path == "/s1/stop"]

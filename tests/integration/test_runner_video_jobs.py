@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from prometheus_client import generate_latest
 
 from jobtester.store.results import ResultRow
 from jobtester.store.runner_sessions import RunnerSessions
+from tests.harness.busy_machine import are_frames_late, repeat_when_frames_are_late, require_frames_on_time
 from tests.harness.metrics import without_region
-from tests.harness.runner_video import FPS, OWN_FRAMES_LATE, video_node, video_tester
+from tests.harness.runner_video import FPS, video_node, video_tester
 from tests.harness.simulated import SimulatedTester
 from tests.harness.waiting import until
 
@@ -39,8 +41,8 @@ FAULTS = {
 BREAKS = {"stream_ended", "no_frames", "app_gone", "app_cut_short", "unreachable", "check:gap"}
 STREAM_TASKS = {"video to a live runner", "video of a live runner", "payment", "first frame"}
 MAX_ATTEMPTS = 4
-# What a machine that is busy with other tests may add; the honest figure is in `make bench`.
-FIRST_FRAME_ERROR_S = 0.15
+FIRST_FRAME_ERROR_S = 0.02
+WORST_FIRST_FRAME_ERROR_S = 0.15  # of a single stream, on a machine that is busy with other tests
 
 
 @pytest.mark.timeout(300)
@@ -50,6 +52,7 @@ async def test_each_fault_has_its_reason_and_the_figures_are_those_of_the_log(tm
     A busy machine delays the tester's own frames, which the result says; those jobs run once more, in a tick of theirs.
     """
     outcomes: dict[str, tuple[str, str]] = {}
+    errors: list[float] = []
     faults = list(FAULTS)
     for attempt in range(MAX_ATTEMPTS):
         folder = tmp_path / str(attempt)
@@ -62,17 +65,18 @@ async def test_each_fault_has_its_reason_and_the_figures_are_those_of_the_log(tm
             for row in results:
                 place = int(row.orchestrator, 16) - 1
                 outcomes[faults[place]] = (row.reason, row.outcome)
-                if "frames" in row.measures and OWN_FRAMES_LATE not in row.message:
-                    assert_figures_of_log(tester, place, row)
+                if "frames" in row.measures and not are_frames_late(row):
+                    errors += assert_figures_of_log(tester, place, row)
             await assert_nothing_left(tester)
-            faults = [faults[int(row.orchestrator, 16) - 1] for row in results if OWN_FRAMES_LATE in row.message]
+            faults = [faults[int(row.orchestrator, 16) - 1] for row in filter(are_frames_late, results)]
         if not faults:
             break
     assert outcomes == FAULTS
+    assert statistics.median(errors) < FIRST_FRAME_ERROR_S
 
 
-def assert_figures_of_log(tester: SimulatedTester, place: int, row: ResultRow) -> None:
-    """Assert that the first frame came when the app wrote it, and that the round trip counts from the app's call."""
+def assert_figures_of_log(tester: SimulatedTester, place: int, row: ResultRow) -> list[float]:
+    """Assert that the round trip counts from the app's call to the first frame; return how wrong it was, if it came."""
     (stream,) = tester.network.service_ports[place].video_streams
     (call,) = [
         request
@@ -85,13 +89,13 @@ def assert_figures_of_log(tester: SimulatedTester, place: int, row: ResultRow) -
         assert stream.first_output_at is None
         assert "first_frame_s" not in row.measures
         assert row.round_trip_s == pytest.approx(4.0, abs=0.5)
-        return
+        return []
     assert stream.first_output_at is not None
-    assert row.measures["first_frame_s"] == pytest.approx(
-        stream.first_output_at - call.received_at, abs=FIRST_FRAME_ERROR_S
-    )
+    error_s = abs(row.measures["first_frame_s"] - (stream.first_output_at - call.received_at))
+    assert error_s < WORST_FIRST_FRAME_ERROR_S, row
     assert row.round_trip_s == pytest.approx(row.measures["first_frame_s"], abs=1e-3)
     assert row.measures["session_seconds"] <= row.measures["ready_seconds"]
+    return [error_s]
 
 
 async def assert_nothing_left(tester: SimulatedTester) -> None:
@@ -141,6 +145,7 @@ async def test_a_stream_that_is_aborted_is_shutdown_and_its_session_is_stopped(t
         await assert_nothing_left(tester)
 
 
+@repeat_when_frames_are_late
 async def test_a_stream_is_paid_by_the_second_until_it_ends(tmp_path: Path) -> None:
     """Payments go on while the stream runs, the orchestrator never ends it, and the result has what was paid."""
     node = video_node(1, price=1000, unit="seconds")
@@ -150,7 +155,8 @@ async def test_a_stream_is_paid_by_the_second_until_it_ends(tmp_path: Path) -> N
         paid = [request for request in tester.network.runner_requests if request.paid_wei]
         assert [request.kind for request in paid][:2] == ["reserve", "payment"]
         assert tester.network.service_ports[0].runners[0].session_counts["lapsed"] == 0
-        assert row.reason == "ok" or OWN_FRAMES_LATE in row.message
+        require_frames_on_time(row)
+        assert row.reason == "ok"
         assert row.estimated_price_wei is not None
         assert 12_000 <= row.estimated_price_wei <= 20_000  # 10 seconds ahead, and from the first payment to the last
         (stop,) = [request for request in tester.network.runner_requests if request.kind == "stop"]
@@ -187,6 +193,7 @@ async def test_a_session_that_is_too_short_for_the_stream_is_the_testers_fault(t
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@repeat_when_frames_are_late
 async def test_breaks_at_random_moments_are_charged_to_the_right_side(tmp_path: Path) -> None:
     """Sessions are lost, and orchestrators go down or restart: the stream shows it, and nothing is left of it."""
     moments = random.Random(23)
@@ -212,8 +219,7 @@ async def test_breaks_at_random_moments_are_charged_to_the_right_side(tmp_path: 
         rows = await tester.results()
         assert len(rows) == len(nodes)
         for row in rows:
-            if OWN_FRAMES_LATE in row.message:
-                continue
+            require_frames_on_time(row)
             if broken[row.orchestrator] == "nothing":
                 assert row.reason == "ok", row.message
             else:
