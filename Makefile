@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SCENARIO ?= default
-JOBS     ?= 2
+JOBS     ?= 4
 
 .PHONY: demo run test test-all container-test bench-image sbom browser-test bench soak lint docs docs-check readme-pictures format lock clean help
 
@@ -27,9 +27,10 @@ demo: $(VENV)/.runtime  ## test a simulated network once and print the results (
 run: $(VENV)/.runtime  ## run the daemon against a simulated network
 	@$(BIN)/jobtester demo --stay --scenario $(SCENARIO)
 
+# Most tests wait for something, so more of them run at once than a small machine has cores.
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-test: $(VENV)/.dev  ## run the tests that are not slow, in about three minutes
+test: $(VENV)/.dev  ## run the tests that are not slow, in about five minutes
 	@$(PYTEST) -m "not slow and not container" $(ARGS)
 
 test-all: $(VENV)/.dev  ## run every test except those that need a Docker engine, and hold their coverage
