@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from jobtester.errors import CrashBoundary
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.metrics import Metrics

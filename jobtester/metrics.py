@@ -20,12 +20,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 
 from jobtester import __version__
+from jobtester.crash_boundary import COMPONENTS
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.plan import SKIP_REASONS, Plan
 from jobtester.domain.reasons import REASONS, Outcome
 from jobtester.domain.runner_status import STATES, RunnerStatus
-from jobtester.errors import COMPONENTS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 

@@ -28,10 +28,11 @@ def run(arguments: Sequence[str]) -> int:
         if not hasattr(options, "handler"):
             parser.print_help()
             return USAGE_ERROR
-        # Imported only here: loading it takes longer than all that `--help` and completion in shells need.
-        from jobtester.logs import set_verbosity
+        if options.verbosity != "normal":
+            # Imported only here: loading it takes longer than all that the health check of a container needs.
+            from jobtester.logs import set_verbosity
 
-        set_verbosity(options.verbosity)
+            set_verbosity(options.verbosity)
         with _interruptible():
             code: int = options.handler(options)
         # Here and not at exit, so that a reader that is gone is noticed while it can still be handled.

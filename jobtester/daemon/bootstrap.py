@@ -11,6 +11,7 @@ from pathlib import Path
 from jobtester.checks.chat import TOKEN_LIMIT
 from jobtester.checks.checker import AnswerChecker
 from jobtester.configuration import Configuration
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.daemon.change_observer import ChangeObserver
 from jobtester.daemon.config_watcher import ConfigWatcher
 from jobtester.daemon.daemon import Daemon
@@ -29,7 +30,7 @@ from jobtester.daemon.supervisor import report_loop_errors
 from jobtester.domain.orchestrators import CapabilityKey
 from jobtester.domain.plan import Selection
 from jobtester.domain.tick_report import TickReport
-from jobtester.errors import CrashBoundary, PortInUseError, StoreError
+from jobtester.errors import PortInUseError, StoreError
 from jobtester.health import HealthMonitor
 from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.delivery import Delivery

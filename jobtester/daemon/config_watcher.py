@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from jobtester.configuration import Configuration
-from jobtester.errors import ConfigError, CrashBoundary
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import ConfigError
 from jobtester.metrics import Metrics
 from jobtester.settings.model import Settings
 from jobtester.settings.sources import list_secret_files

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from jobtester import __version__
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.daemon.config_watcher import ConfigWatcher
 from jobtester.daemon.incoming import GatewayEventQueue
 from jobtester.daemon.notifier import Notifier
@@ -18,7 +19,7 @@ from jobtester.daemon.reconfiguration import ConfigurationInForce
 from jobtester.daemon.runtime import configure_runtime
 from jobtester.daemon.supervisor import Signals, retry_on_store_error, run_component
 from jobtester.domain.tick_report import TickReport
-from jobtester.errors import CrashBoundary, JobTesterError, StoreError
+from jobtester.errors import JobTesterError, StoreError
 from jobtester.health import HealthMonitor
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.store.database import Database

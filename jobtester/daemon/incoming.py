@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.external_results import ExternalResult, InvalidStatError
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.errors import StoreError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
 from jobtester.leaderboard.delivery import Delivery

@@ -11,9 +11,9 @@ import aiohttp
 import structlog
 
 from jobtester import __version__
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.daemon.notification import Notification
 from jobtester.daemon.notification_formats import write_body
-from jobtester.errors import CrashBoundary
 from jobtester.http import Proxies, sign_body
 from jobtester.settings.operator_sections import NotifySettings
 

@@ -7,7 +7,8 @@ import contextlib
 from dataclasses import dataclass, field
 
 from jobtester.configuration import Configuration
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import StoreError
 from jobtester.gateway.gateway import Gateway
 from jobtester.leaderboard.delivery import Delivery
 from jobtester.leaderboard.options import DeliveryOptions

@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-from jobtester.errors import CrashBoundary, JobTesterError, StoreError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import JobTesterError, StoreError
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobtester.errors import CrashBoundary, LeaderboardError, StoreError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import LeaderboardError, StoreError
 from jobtester.leaderboard.audit import DeliveryAudit
 from jobtester.leaderboard.client import LeaderboardClient
 from jobtester.leaderboard.in_flight_posts import InFlightPosts

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jobtester.errors import CrashBoundary
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.leaderboard.client import LeaderboardClient, PostAnswer, PostResult
 from jobtester.leaderboard.in_flight_posts import InFlightPosts
 from jobtester.leaderboard.options import OptionsHolder

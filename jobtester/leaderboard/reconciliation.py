@@ -23,7 +23,8 @@ from enum import StrEnum
 
 import structlog
 
-from jobtester.errors import CrashBoundary, LeaderboardError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import LeaderboardError
 from jobtester.leaderboard.options import OptionsHolder
 from jobtester.leaderboard.region_check import RegionCheck
 from jobtester.leaderboard.stat_reader import Completeness, LookUp, StatReader

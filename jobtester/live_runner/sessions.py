@@ -16,11 +16,12 @@ import aiohttp
 import orjson
 import structlog
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import is_same_origin, is_usable_url, parse_endpoint
 from jobtester.domain.untrusted_text import clean_name
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.errors import StoreError
 from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.payment import JobPayment
 from jobtester.live_runner.signer import Challenge

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import StreamReader, web
 
-from jobtester.errors import CrashBoundary, PortInUseError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import PortInUseError
 
 _USER = "admin"  # fixed in the gateway
 _MAX_OUTPUTS = 50  # connections of one stream; a gateway opens another every 5 s where one breaks

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Self
 from weakref import WeakValueDictionary
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.orchestrators import Target
-from jobtester.errors import CrashBoundary, PortInUseError
+from jobtester.errors import PortInUseError
 from jobtester.live_video.listener import CallbackListener
 from jobtester.live_video.stream import LiveStream, StreamPlan, StreamRecording
 from jobtester.live_video.stream_api import StreamApi

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import StoreError
 from jobtester.store.database_file import (
     OpenedDatabase,
     explain,

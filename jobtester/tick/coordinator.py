@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import structlog
 
 from jobtester.checks.checker import AnswerChecker
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.orchestrators import Orchestrator
 from jobtester.domain.plan import Plan, Skip
 from jobtester.domain.tick_report import TickReport
-from jobtester.errors import CrashBoundary, DiscoveryError, StoreError
+from jobtester.errors import DiscoveryError, StoreError
 from jobtester.gateway.gateway import Gateway
 from jobtester.gateway.gateway_events import JobCompletedEvent
 from jobtester.gateway.peer import JobPeer

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import structlog
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.exchanges import Ending
 from jobtester.domain.jobs import Job
 from jobtester.domain.plan import Plan, Skip
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.errors import StoreError
 from jobtester.gateway.peer import JobPeer, Walk
 from jobtester.settings.model import Settings
 from jobtester.tick.attempt import JobAttempt, JudgedJob, SentJob

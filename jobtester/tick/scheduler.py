@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from jobtester.errors import CrashBoundary
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.metrics import Metrics
 from jobtester.settings.sections import ScheduleSettings
 from jobtester.tick.coordinator import TickCoordinator

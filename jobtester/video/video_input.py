@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from jobtester.errors import CrashBoundary, JobTesterError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import JobTesterError
 from jobtester.video.byte_stream import Buffer, ByteStream, ReceiverTooSlowError, VideoInputError
 from jobtester.video.encoder import Encoder
 from jobtester.video.frame_schedule import FrameSchedule, SentFrames

@@ -14,8 +14,9 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.domain.plan import SKIP_REASONS
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.errors import StoreError
 from jobtester.web import orchestrator_pages, tick_pages
 from jobtester.web.context import CLOSING, CONTEXT, WebContext
 from jobtester.web.overview import STATES, Query, arrange

@@ -9,9 +9,10 @@ from typing import Any, Literal, NoReturn
 import aiohttp
 import pytest
 
+from jobtester.crash_boundary import CrashBoundary
 from jobtester.daemon.notification import Notification
 from jobtester.domain.tick_report import TickReport
-from jobtester.errors import CrashBoundary, StoreError
+from jobtester.errors import StoreError
 from jobtester.simulator.scenario import GatewaySpec, ModelSpec, OrchestratorSpec, Scenario
 from tests.harness.metrics import without_region
 from tests.harness.simulated import SimulatedTester, simulated_tester

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from jobtester.errors import ConfigError, CrashBoundary, JobTesterError, StoreError
+from jobtester.crash_boundary import CrashBoundary
+from jobtester.errors import ConfigError, JobTesterError, StoreError
 
 
 def test_an_error_is_held_back_logged_and_counted() -> None:
