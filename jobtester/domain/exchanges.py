@@ -31,6 +31,9 @@ class OutgoingRequest:
     `url` is encoded: a whole URL, or a path below the URL of the gateway that it goes to. The exchange ends after
     `timeout_s` seconds, or after `max_bytes` of the response. With `first_token`, for streamed responses, the exchange
     also has the time until the first bytes that match it.
+
+    A job that is stopped is not withdrawn before a request that `is_follow_up`: an earlier one of it has been served.
+    One that `outlives_abort` goes on to its own end when jobs are aborted.
     """
 
     url: str
@@ -41,6 +44,8 @@ class OutgoingRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     first_token: re.Pattern[bytes] | None = None
+    is_follow_up: bool = False
+    outlives_abort: bool = False
 
     @property
     def url_with_query(self) -> str:

@@ -43,7 +43,7 @@ class JobSender:
     resolver: AbstractResolver | None = None
     clock: Callable[[], float] = time.time
     _session: aiohttp.ClientSession | None = None
-    _timers: dict[str, RequestTimer] = field(default_factory=dict)
+    _in_flight: list[_RequestInFlight] = field(default_factory=list)
 
     async def open(self) -> None:
         """Open the connection pool; call close() when done."""
@@ -79,13 +79,13 @@ class JobSender:
         assert self._session is not None, "open() comes first"
         url = URL(base + outgoing.url_with_query, encoded=True)
         base = base or outgoing.url
-        method = "POST" if outgoing.body is not None else "GET"
-        headers = {"X-Request-ID": outgoing.job_id, **outgoing.headers}
+        method, headers = _method(outgoing), _headers(outgoing)
         started_at, started = self.clock(), time.monotonic()
         # Until the request is written the scope limits the connecting; then the timer reschedules it to the job's own.
         scope = asyncio.timeout(CONNECT_S)
         timer = RequestTimer(scope, outgoing.timeout_s)
-        self._timers[outgoing.job_id] = timer
+        in_flight = _RequestInFlight(outgoing, timer)
+        self._in_flight.append(in_flight)
         reader = _ResponseReader(timer, outgoing.max_bytes, outgoing.first_token)
         ending, detail = Ending.ANSWERED, ""
         try:
@@ -102,7 +102,7 @@ class JobSender:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             ending, detail = self._classify_error(error, base, timer, reader)
         finally:
-            del self._timers[outgoing.job_id]
+            self._in_flight.remove(in_flight)
         # A withdrawn request may end in an error before its scope does: the timer refuses to start, or the connection
         # fails just then. Nothing has left either way, so it is not the peer that refused it.
         if timer.ending is Ending.WITHDRAWN:
@@ -120,26 +120,30 @@ class JobSender:
             first_token_s=reader.first_token_at - sent if reader.first_token_at else None,
             connect_s=timer.sent_at - started if timer.sent_at else None,
             first_byte_s=max(0.0, reader.first_byte_at - sent) if reader.first_byte_at else None,
-            request=SentRequest(method, _mask_url(url), _mask_headers(headers)),
+            request=describe_request(outgoing, url),
         )
+
+    def sent_at(self, outgoing: OutgoingRequest) -> float | None:
+        """Return when a request in flight was handed to the socket, in monotonic seconds; None before, and after it."""
+        return next((entry.timer.sent_at for entry in self._in_flight if entry.outgoing is outgoing), None)
 
     def cancel(self, job_id: str, ending: Ending, detail: str) -> None:
         """End a job's request now, with this ending; nothing happens if it has already ended."""
-        timer = self._timers.get(job_id)
-        if timer is not None and timer.ending is None:
-            timer.ending, timer.detail = ending, detail
-            timer.scope.reschedule(asyncio.get_running_loop().time())
+        for entry in self._in_flight:
+            if entry.outgoing.job_id == job_id:
+                entry.end(ending, detail)
 
     def abort(self) -> None:
         """End every job's request now, because the tester stops."""
-        for job_id in list(self._timers):
-            self.cancel(job_id, Ending.ABORTED, "the tester was stopped")
+        for entry in self._in_flight:
+            if not entry.outgoing.outlives_abort:
+                entry.end(Ending.ABORTED, "the tester was stopped")
 
     def withdraw_unsent(self) -> None:
-        """End every job's request whose connection is not open yet, because no further job may leave."""
-        for job_id, timer in list(self._timers.items()):
-            if timer.sent_at is None:
-                self.cancel(job_id, Ending.WITHDRAWN, "no further job may leave")
+        """End every job's first request whose connection is not open yet, because no further job may leave."""
+        for entry in self._in_flight:
+            if entry.timer.sent_at is None and not entry.outgoing.is_follow_up:
+                entry.end(Ending.WITHDRAWN, "no further job may leave")
 
     def _classify_error(
         self, error: Exception, base: str, timer: RequestTimer, reader: _ResponseReader
@@ -167,6 +171,20 @@ class JobSender:
         if isinstance(error, aiohttp.ClientConnectionError | OSError):
             return Ending.CUT_SHORT, f"the connection broke: {text}"
         return Ending.CUT_SHORT, f"{self.peer}'s answer is not HTTP: {text}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RequestInFlight:
+    """A request that has not ended, and its timer."""
+
+    outgoing: OutgoingRequest
+    timer: RequestTimer
+
+    def end(self, ending: Ending, detail: str) -> None:
+        """End it with this ending, unless it is ending already."""
+        if self.timer.ending is None:
+            self.timer.ending, self.timer.detail = ending, detail
+            self.timer.scope.reschedule(asyncio.get_running_loop().time())
 
 
 class _ResponseReader:
@@ -202,6 +220,20 @@ class _ResponseReader:
                 self.first_token_at, self._first_token = self._timer.last_byte_at, None
         self.ended = self._timer.last_byte_at
         return Ending.ANSWERED
+
+
+def describe_request(outgoing: OutgoingRequest, url: URL | None = None) -> SentRequest:
+    """Return a request as people may see it; `url` is the whole one where its own is only a path."""
+    url = url or URL(outgoing.url_with_query, encoded=True)
+    return SentRequest(_method(outgoing), _mask_url(url), _mask_headers(_headers(outgoing)))
+
+
+def _method(outgoing: OutgoingRequest) -> str:
+    return "POST" if outgoing.body is not None else "GET"
+
+
+def _headers(outgoing: OutgoingRequest) -> dict[str, str]:
+    return {"X-Request-ID": outgoing.job_id, **outgoing.headers}
 
 
 def _mask_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,14 @@ from jobtester.domain.orchestrators import is_same_origin, is_usable_url
 from jobtester.domain.runner_prices import PREPAID_S
 from jobtester.domain.untrusted_text import clean_name
 from jobtester.live_runner.client import LiveRunnerClient
-from jobtester.live_runner.signer import Challenge, RemoteSigner, SignedPayment, SignerError, is_known_unit
+from jobtester.live_runner.signer import (
+    PAYMENT_HEADER,
+    Challenge,
+    RemoteSigner,
+    SignedPayment,
+    SignerError,
+    is_known_unit,
+)
 
 log = structlog.get_logger()
 
@@ -178,6 +185,11 @@ class JobPayment:
         self.problem_code = "price_refused" if error.refuses_price else "signer_fault"
         self.problem = str(error)
         log.warning("payment_not_made", job=self._job.id, reason=self.problem_code, problem=self.problem)
+
+
+def is_paid(headers: Mapping[str, str]) -> bool:
+    """Return True if a request with these headers brings a payment."""
+    return PAYMENT_HEADER in headers
 
 
 def parse_challenge(body: bytes, service_uri: str) -> Challenge:

@@ -15,6 +15,7 @@ from jobtester.errors import JobTesterError
 from jobtester.gateway.job_sender import USER_AGENT
 from jobtester.http import BodyTooLargeError, Proxies, read_bounded
 
+PAYMENT_HEADER = "Livepeer-Payment"
 _TIMEOUT_S = 10.0
 _MAX_BYTES = 256 * 1024
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -118,7 +119,7 @@ class RemoteSigner:
         payment, credentials = (_read_opaque(answer.get(name)) for name in ("payment", "segCreds"))
         if not payment or not credentials:
             raise SignerError(f"the signer at {self.shown_url} answers without a payment")
-        headers = {"Livepeer-Payment": payment, "Livepeer-Segment": credentials, "Livepeer-Payer-Address": payer}
+        headers = {PAYMENT_HEADER: payment, "Livepeer-Segment": credentials, "Livepeer-Payer-Address": payer}
         return SignedPayment(headers, answer.get("state"))
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

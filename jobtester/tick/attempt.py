@@ -116,6 +116,8 @@ class AttemptTools:
         timeout_s: float,
         headers: Mapping[str, str],
         query: Mapping[str, str] | None = None,
+        *,
+        is_follow_up: bool = False,
     ) -> OutgoingRequest:
         """Return a job's request as it goes to `url`, with the headers and the query of its way."""
         return OutgoingRequest(
@@ -127,6 +129,7 @@ class AttemptTools:
             query or {},
             {"Content-Type": request.content_type, **headers},
             request.first_token,
+            is_follow_up=is_follow_up,
         )
 
     async def check_answer(
