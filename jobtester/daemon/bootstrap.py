@@ -100,8 +100,11 @@ async def open_daemon(
         stack.push_async_callback(checker.close)
         notifier = Notifier(lambda: in_force.settings.notify, crashes=crashes) if owner else None
 
-        async def apply_changes() -> None:
+        async def prepare_tick() -> None:
             await reconfiguration.apply_pending()
+            # Also for a tick without jobs for live runners, whose orchestrators may be back.
+            live_runner = coordinator.planner.inputs.live_runner
+            await stop_sessions_left_over(live_runner, in_force.settings.live_runner, journal, metrics)
 
         changes = ChangeObserver(lambda: in_force.settings, metrics, notifier)
         if owner:
@@ -121,7 +124,7 @@ async def open_daemon(
             on_recorded=delivery.wake if delivery is not None else lambda: None,
             is_posting=is_posting,
             observers=(*observers, changes),
-            before_tick=apply_changes,
+            before_tick=prepare_tick,
             on_tick_finished=finish_tick,
         )  # fmt: skip
         stack.push_async_callback(_close_gateways, coordinator)

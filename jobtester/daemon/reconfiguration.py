@@ -122,9 +122,9 @@ def make_live_video(settings: LiveVideoSettings, metrics: Metrics) -> LiveVideo 
 async def stop_sessions_left_over(
     live_runner: LiveRunnerPeer | None, settings: LiveRunnerSettings, journal: RunnerSessions, metrics: Metrics
 ) -> None:
-    """Stop the sessions that an earlier process has left open: in the background, or at once if nobody else will."""
+    """Stop the sessions that were left open before: in the background, or at once if live runners are switched off."""
     if live_runner is not None:
-        live_runner.sessions.start_stopping_left_over()
+        live_runner.sessions.stopper.start_stopping_left_over()
         return
     with contextlib.suppress(StoreError):  # then the next start stops them
         if not await journal.open_sessions():
@@ -132,6 +132,6 @@ async def stop_sessions_left_over(
         peer = LiveRunnerPeer.from_settings(settings, journal, metrics)  # live runners have been switched off since
         await peer.open()
         try:
-            await peer.sessions.stop_left_over()
+            await peer.sessions.stopper.stop_left_over()
         finally:
             await peer.close()

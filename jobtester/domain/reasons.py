@@ -116,6 +116,10 @@ REASONS: Mapping[str, Reason] = {
             "Check the app's and the orchestrator's count of sessions: a slot that is advertised as free cannot be used.",
         ),
         Reason(
+            "session_left_open", _U, _UNKNOWN, "An earlier session at the live runner could not be stopped, so no other one was reserved.",
+            "Look at what the orchestrator answers to POST <session>/stop; a restart of the runner ends its sessions.",
+        ),
+        Reason(
             "app_refused", _U, _UNKNOWN, "The live runner's app refused the request, which may be one that it does not take.",
             "Compare the pipeline's definition with the app's own description; apps and uri choose what is sent to whom.",
         ),

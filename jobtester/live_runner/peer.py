@@ -18,6 +18,7 @@ from jobtester.gateway.targeting import JobLease, TargetingResult
 from jobtester.gateway.trust import TrustCounter
 from jobtester.live_runner.client import REDIRECTS, LiveRunnerClient
 from jobtester.live_runner.discovery import RunnerDiscovery
+from jobtester.live_runner.session_stopper import SessionStopper
 from jobtester.live_runner.sessions import SessionKeeper
 from jobtester.live_runner.signer import RemoteSigner
 from jobtester.metrics import Metrics
@@ -96,7 +97,7 @@ class LiveRunnerPeer(JobPeer):
             urls=settings.urls,
             directories=settings.directories,
         )
-        sessions = SessionKeeper(client, journal, metrics, settings.max_session)
+        sessions = SessionKeeper(client, journal, SessionStopper(client, journal, metrics), settings.max_session)
         signer_url = settings.payment.signer_url
         signer = RemoteSigner(signer_url.get_secret_value()) if signer_url is not None else None
         return cls(settings, client, discovery, sessions, signer)
@@ -109,7 +110,7 @@ class LiveRunnerPeer(JobPeer):
 
     async def close(self) -> None:
         """Wait for the sessions that are being stopped, and close every connection."""
-        await self.sessions.close()
+        await self.sessions.stopper.close()
         await self.client.close()
         if self.signer is not None:
             await self.signer.close()
@@ -140,7 +141,7 @@ class LiveRunnerPeer(JobPeer):
         self.trust, self.is_down = TrustCounter(), False
         self._streaming.clear()
         await self.evidence.begin_tick(orchestrators)
-        await self.sessions.stop_left_over()
+        await self.sessions.stopper.stop_left_over()
 
 
 def join_url(base: str, url: str) -> str:

@@ -25,7 +25,7 @@ class SessionRow:
 
 _COLUMNS = tuple(SessionRow.__dataclass_fields__)
 _SELECT = select_statement(_COLUMNS, "runner_sessions") + " ORDER BY opened_at LIMIT ?"
-_INSERT = "INSERT OR REPLACE INTO runner_sessions VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO runner_sessions VALUES (?, ?, ?, ?, ?, ?)"
 _SET_CONTROL_URL = "UPDATE runner_sessions SET control_url = ? WHERE job = ?"
 _COUNT_ROUND = "UPDATE runner_sessions SET stop_rounds = stop_rounds + 1 WHERE job = ?"
 _DELETE = "DELETE FROM runner_sessions WHERE job = ?"

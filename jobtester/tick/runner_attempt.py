@@ -18,7 +18,7 @@ from jobtester.domain.plan import RESERVE_PROBE
 from jobtester.domain.reasons import Verdict
 from jobtester.domain.runner_judgement import excuse_unlisted, judge_runner, needs_connection
 from jobtester.gateway.peer import JobPeer
-from jobtester.live_runner.payment import JobPayment
+from jobtester.live_runner.payment import JobPayment, is_paid
 from jobtester.live_runner.peer import LiveRunnerPeer, join_url
 from jobtester.live_runner.video_stream import ForeignChannelsError, UnusableChannelsError
 from jobtester.metrics import Metrics
@@ -169,14 +169,14 @@ class RunnerAttempt:
         """Reserve a session, send the app its job in it, and stop it; to probe is to reserve alone."""
         async with self.live_runner.sessions.reserve(job, payment) as session:
             work.exchange, work.refuted = session.reserve, session.refuted
-            if session.problem:
-                work.problem = Verdict.from_code("tester_fault", session.problem)
+            if session.problem is not None:
+                work.problem = session.problem
             elif session.reserve is not None and session.is_open:
                 work.measures["session_seconds"] = session.session_s
                 if job.definition != RESERVE_PROBE:
                     work.exchange = None  # until there is an answer, the job has none
                     timeout_s = min(job.timeout_s, self.live_runner.sessions.max_session_s)
-                    work.exchange = await self._call(job, request, session.app_url, timeout_s, {})
+                    work.exchange = await self._call(job, request, session.app_url, timeout_s, {}, is_follow_up=True)
                     ready_s = work.exchange.ended_monotonic - session.reserve.sent_monotonic
                     work.measures["ready_seconds"] = ready_s
                     if job.is_video:
@@ -204,9 +204,19 @@ class RunnerAttempt:
             work.problem, work.exchange = None, work.video.exchange
 
     async def _call(
-        self, job: Job, request: Request, base: str, timeout_s: float, headers: Mapping[str, str]
+        self,
+        job: Job,
+        request: Request,
+        base: str,
+        timeout_s: float,
+        headers: Mapping[str, str],
+        *,
+        is_follow_up: bool = False,
     ) -> Exchange:
-        outgoing = self.tools.make_outgoing(job, request, base + request.path, timeout_s, headers)
+        # A job that has a session or has paid runs: only one of which nothing has left is taken back.
+        outgoing = self.tools.make_outgoing(
+            job, request, base + request.path, timeout_s, headers, is_follow_up=is_follow_up or is_paid(headers)
+        )
         return await self.live_runner.client.send(outgoing)
 
     async def _check(self, sent: SentRunnerJob, peer: JobPeer) -> CheckedAnswer:

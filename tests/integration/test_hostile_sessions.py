@@ -53,6 +53,8 @@ LIES: dict[str, tuple[Any, int, str, list[str]]] = {
                        ["/", "/s1/stop"]),
     "a path as id": ({"session_id": "../../x", "app_url": f"{OWN}/app", "control_url": ""}, 200, "bad_json", ["/"]),
     "no urls": ({"session_id": "s1"}, 200, "bad_json", ["/", "/s1/stop"]),
+    "no values": ({}, 200, "bad_json", ["/"]),
+    "a number as id": (b'{"session_id": 7}', 200, "bad_json", ["/"]),
     "no json": (b"<html>welcome</html>", 200, "bad_json", ["/"]),
     "a list": (b"[1]", 200, "bad_json", ["/"]),
     "nothing": (b"", 200, "check:body", ["/"]),

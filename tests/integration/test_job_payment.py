@@ -19,6 +19,7 @@ from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import Capability, Orchestrator, Price, RunnerOffer
 from jobtester.live_runner.client import LiveRunnerClient
 from jobtester.live_runner.payment import JobPayment
+from jobtester.live_runner.session_stopper import SessionStopper
 from jobtester.live_runner.sessions import SessionKeeper
 from jobtester.live_runner.signer import RemoteSigner
 from jobtester.metrics import Metrics
@@ -187,7 +188,7 @@ async def test_a_paid_session_whose_answer_is_lost_is_stopped(tmp_path: Path) ->
     journal = RunnerSessions(database)
     try:
         async with payee() as (server, payment):
-            keeper = SessionKeeper(payment.client, journal, Metrics())
+            keeper = SessionKeeper(payment.client, journal, SessionStopper(payment.client, journal, Metrics()))
             async with keeper.reserve(server.job, payment) as session:
                 assert not session.is_open
                 (row,) = await journal.open_sessions()

@@ -262,7 +262,7 @@ async def test_what_an_earlier_process_left_open_is_stopped_at_the_start(tmp_pat
         await journal.begin(SessionRow("a", node.service_uri, url, f"{url}/{open_session.session_id}", 1e12))
         await journal.begin(SessionRow("b", node.service_uri, url, "", 1e12))
         await journal.begin(SessionRow("c", node.service_uri, url, f"{url}/session_never_was", 1e12))
-        await tester.daemon.coordinator.planner.inputs.live_runner.sessions.stop_left_over()  # type: ignore[union-attr]
+        await tester.daemon.coordinator.planner.inputs.live_runner.sessions.stopper.stop_left_over()  # type: ignore[union-attr]
         assert await journal.open_sessions() == []
         tester.assert_all_stopped()
 
@@ -274,11 +274,11 @@ async def test_a_session_that_cannot_be_stopped_stays_in_the_journal_for_a_limit
         journal = RunnerSessions(tester.daemon.database)
         keeper = tester.daemon.coordinator.planner.inputs.live_runner.sessions  # type: ignore[union-attr]
         await journal.begin(SessionRow("a", uri, f"{uri}/apps/x/session", f"{uri}/apps/x/session/s", 1e12))
-        await keeper.stop_left_over()
+        await keeper.stopper.stop_left_over()
         assert [row.stop_rounds for row in await journal.open_sessions()] == [1]
-        await journal.begin(SessionRow("a", uri, f"{uri}/apps/x/session", f"{uri}/apps/x/session/s", 1e12, 20))
-        await keeper.stop_left_over()
-        assert await journal.open_sessions() == []
+        await journal.begin(SessionRow("b", uri, f"{uri}/apps/y/session", f"{uri}/apps/y/session/s", 1e12, 3))
+        await keeper.stopper.stop_left_over()
+        assert [(row.job, row.stop_rounds) for row in await journal.open_sessions()] == [("a", 2)]
 
 
 async def test_a_runner_never_has_two_sessions(tmp_path: Path) -> None:
