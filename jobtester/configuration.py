@@ -83,12 +83,13 @@ class Configuration:
 
 
 def _find_short_sessions(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
-    """Yield a warning for each video app whose stream may not fit into the longest session."""
+    """Yield a warning for each app whose job may not fit into the longest session."""
     max_session_s = settings.live_runner.max_session
     for slug, definition in catalogue.items():
-        needed_s = definition.longest_session_s if definition.runner and definition.is_video else 0.0
+        needed_s = definition.longest_session_s if definition.runner else 0.0
         if settings.live_runner.enabled and definition.enabled and needed_s > max_session_s:
+            name = "stream" if definition.is_video else "session"
             yield (
-                f"live_runner.max_session: a stream of pipelines.{slug} may take {needed_s:g} s, longer than "
+                f"live_runner.max_session: a {name} of pipelines.{slug} may take {needed_s:g} s, longer than "
                 f"{max_session_s:g} s; one that does is not scored"
             )

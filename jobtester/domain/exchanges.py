@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import quote
 
@@ -93,6 +93,17 @@ class Exchange:
         """Return the round trip in seconds, at least a microsecond, also where nothing came back."""
         # The Leaderboard divides by the round trip, so a zero would break its scores.
         return max(self.ended_monotonic - self.sent_monotonic, 1e-6)
+
+    def begun_earlier(self, seconds: float) -> Exchange:
+        """Return the exchange with a round trip that is longer by what the peer took before it, in seconds."""
+        if not seconds:
+            return self
+        return replace(
+            self,
+            sent_monotonic=self.sent_monotonic - seconds,
+            first_token_s=None if self.first_token_s is None else self.first_token_s + seconds,
+            first_byte_s=None if self.first_byte_s is None else self.first_byte_s + seconds,
+        )
 
     @property
     def gateway_reports_success(self) -> bool:

@@ -32,6 +32,7 @@ log = structlog.get_logger()
 Send = Callable[[Mapping[str, str]], Awaitable[Exchange]]
 OnChallenge = Callable[[Challenge], Awaitable[None]]
 _PAYMENT_INTERVAL_S = 3.0
+_LATEST_S = 5.0  # an orchestrator may expect a payment every five seconds
 _PAYMENT_TIMEOUT_S = 5.0
 _MAX_PAYMENT_ANSWER = 256 * 1024
 _MAX_PARAMS_CHARS = 64 * 1024
@@ -52,7 +53,8 @@ class JobPayment:
 
     `problem_code` and `problem` say why the tester did not pay, or not go on paying; both are empty while all is well.
     Every request is paid for once at most, and no job with more than the plan has estimated for it. What the payments
-    are worth is opaque to the tester, so `paid_wei` is what they should be by the listed price.
+    are worth is opaque to the tester, so `paid_wei` is what they should be by the listed price. `challenge_s` is how
+    long the orchestrator took to ask for payment, in seconds.
     """
 
     def __init__(
@@ -62,21 +64,30 @@ class JobPayment:
         signer: RemoteSigner | None,
         *,
         interval_s: float = _PAYMENT_INTERVAL_S,
+        latest_s: float = _LATEST_S,
     ) -> None:
-        """Prepare to pay; without a signer, and for an app without a price, nothing is ever paid."""
+        """Prepare to pay; without a signer, and for an app without a price, nothing is ever paid.
+
+        What is paid by time is paid every `interval_s` seconds. A payment that comes later than `latest_s` after the
+        one before is a problem of the signer.
+        """
         self.problem_code = self.problem = ""
+        self.challenge_s = 0.0
         self._job, self.client = job, client
         self._signer = signer if job.capability.is_priced else None
-        self._interval_s = interval_s
+        self._interval_s, self._latest_s = interval_s, latest_s
         self._meter: asyncio.Task[None] | None = None
         self._has_paid = False
         self._paid_from = self._paid_until = 0.0
+        self._idle_since = 0.0  # when the latest payment was over
 
     async def __aenter__(self) -> JobPayment:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._meter is not None:
+            if not self._meter.done():
+                self._note_lateness()
             self._meter.cancel()
             await asyncio.wait({self._meter})
 
@@ -111,16 +122,19 @@ class JobPayment:
                 return exchange
             except SignerError as error:
                 if error.wants_new_parameters and not is_renewed:  # the orchestrator gives them to an unpaid request
+                    self.challenge_s += exchange.round_trip_s
                     is_renewed, exchange = True, await send(headers)
                     continue
                 self._set_problem(error)
                 return exchange
+            # An orchestrator could work on the job before it asks for payment, so what it takes for that counts too.
+            self.challenge_s += exchange.round_trip_s
             self._has_paid = True
-            self._paid_from = self._paid_until = time.monotonic()
+            self._paid_from = self._paid_until = self._idle_since = time.monotonic()
             if not self._is_fixed:
                 self._meter = asyncio.create_task(self._pay_on(signer, challenge, signed.state), name="payment")
-            return await send(signed.headers)
-        return exchange
+            return (await send(signed.headers)).begun_earlier(self.challenge_s)
+        return exchange.begun_earlier(self.challenge_s)
 
     def _price_until(self, moment: float) -> int:
         """Return what the job costs in wei, by the listed price, if it is paid until then."""
@@ -154,6 +168,8 @@ class JobPayment:
             if most_wei is not None and self._price_until(paid_until) > most_wei:
                 # The plan has counted the longest time that the job may take: what is beyond it, such as a file that
                 # comes slowly, is not worth more than the limit on prices.
+                self.problem_code = "price_refused"
+                self.problem = "The job took longer than the plan counted for its price, so the tester stopped paying."
                 return
             try:
                 signed = await self._sign(signer, challenge, state)
@@ -162,7 +178,9 @@ class JobPayment:
                     continue
                 self._set_problem(error)
                 return
+            self._note_lateness()
             state = signed.state
+            self._paid_until = paid_until  # it is spent once it leaves, whatever the answer is
             try:
                 status, answer = await self.client.post(
                     challenge.payment_url,
@@ -172,6 +190,8 @@ class JobPayment:
                 )
             except (OSError, TimeoutError, ValueError, aiohttp.ClientError):
                 continue  # if its orchestrator is gone, the job itself shows that
+            finally:
+                self._idle_since = time.monotonic()
             if status == 404:  # the session has ended, which the job itself shows
                 return
             if not 200 <= status < 300:
@@ -179,7 +199,15 @@ class JobPayment:
                 self.problem_code = "signer_fault"
                 self.problem = f"The orchestrator does not take a further payment: {status} {text}"
                 return
-            self._paid_until = paid_until
+
+    def _note_lateness(self) -> None:
+        """Record that a payment is late, for which the orchestrator may have ended the job."""
+        late_s = time.monotonic() - self._idle_since
+        if late_s > self._latest_s and not self.problem_code:
+            self.problem_code = "signer_fault"
+            self.problem = (
+                f"A payment came {late_s:.1f} s after the one before: the signer, or the tester, is too slow."
+            )
 
     def _set_problem(self, error: SignerError) -> None:
         self.problem_code = "price_refused" if error.refuses_price else "signer_fault"

@@ -98,7 +98,8 @@ class SessionKeeper:
                 is_follow_up=session.reserve is not None,
             )  # fmt: skip
             session.sending = asyncio.create_task(self.client.send(request), name="session reservation")
-            session.reserve = await self._wait_for_answer(session.sending, request)
+            limit_s = max(0.0, self.reserve_s - payment.challenge_s)
+            session.reserve = await self._wait_for_answer(session.sending, request, limit_s)
             return session.reserve
 
         async def on_challenge(challenge: Challenge) -> None:
@@ -115,12 +116,14 @@ class SessionKeeper:
         except StoreError as error:
             session.app_url, session.problem = "", Verdict.from_code("tester_fault", str(error))
 
-    async def _wait_for_answer(self, sending: asyncio.Task[Exchange], request: OutgoingRequest) -> Exchange:
-        """Return a reservation's exchange, or one that ended in time; the request itself goes on then."""
+    async def _wait_for_answer(
+        self, sending: asyncio.Task[Exchange], request: OutgoingRequest, limit_s: float
+    ) -> Exchange:
+        """Return a reservation's exchange, or one that ended after `limit_s`; the request itself goes on then."""
         started_at, started = self.stopper.clock(), time.monotonic()
         while True:
             sent_at = self.client.sender.sent_at(request)
-            remaining_s = self.reserve_s if sent_at is None else sent_at + self.reserve_s - time.monotonic()
+            remaining_s = self.reserve_s if sent_at is None else sent_at + limit_s - time.monotonic()
             if remaining_s > 0:
                 done, _ = await asyncio.wait({sending}, timeout=remaining_s)
                 if done:

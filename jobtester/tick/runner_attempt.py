@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 from jobtester.checks.checker import CheckedAnswer
 from jobtester.domain.attribution import Attribution, AttributionKind
@@ -15,7 +16,7 @@ from jobtester.domain.exchanges import Ending, Exchange
 from jobtester.domain.jobs import Job
 from jobtester.domain.orchestrators import SINGLE_SHOT
 from jobtester.domain.plan import RESERVE_PROBE
-from jobtester.domain.reasons import Verdict
+from jobtester.domain.reasons import Outcome, Verdict
 from jobtester.domain.runner_judgement import excuse_unlisted, judge_runner, needs_connection
 from jobtester.gateway.peer import JobPeer
 from jobtester.live_runner.payment import JobPayment, is_paid
@@ -26,19 +27,23 @@ from jobtester.pipelines.request import Request
 from jobtester.tick.attempt import AttemptTools, JudgedJob, SentJob, with_line
 from jobtester.tick.runner_video import RunnerVideo, has_answer
 
+_SESSION_TOO_SHORT = "The session lasted live_runner.max_session, which is too short for the job's own time limit."
+
 
 @dataclass(frozen=True, slots=True)
 class SentRunnerJob(SentJob):
     """A job that a live runner's orchestrator has answered.
 
     An answer from a session is `checked` in it already: the files that it names may go with the session.
-    `problem` is a verdict that stands before any answer: the tester itself did not reserve or pay. `paid_wei` is what
-    was paid. `measures` are the times of a session. `video` is the stream that ran in it, None where there was none.
+    `problem` is a verdict that stands before any answer: the tester itself did not reserve or pay. `payment_problem` is
+    one that stands in place of every failure: an orchestrator ends what is not paid for. `paid_wei` is what was paid.
+    `measures` are the times of a session. `video` is the stream that ran in it, None where there was none.
     """
 
     request: Request
     attribution: Attribution
     problem: Verdict | None = None
+    payment_problem: Verdict | None = None
     paid_wei: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
     checked: CheckedAnswer | None = None
@@ -87,29 +92,33 @@ class RunnerAttempt:
             try:
                 async with self._until_aborted(), payment:
                     if runner.mode == SINGLE_SHOT:
-                        work.exchange = await payment.send(partial(self._call, job, request, runner.url, job.timeout_s))
+                        work.exchange = await payment.send(partial(self._call_app, job, request, payment))
                     else:
                         await self._work_in_session(job, request, peer, payment, work)
                 ended = work.exchange
             except TimeoutError:  # the tester stops, or the session has lasted too long; it is stopped by now
                 ended = None if self._is_aborted else work.exchange
+                if ended is None and not self._is_aborted:  # before the job's own time limit
+                    work.problem = work.problem or Verdict.from_code("tester_fault", _SESSION_TOO_SHORT)
             if ended is None:
                 ending = Ending.ABORTED if self._is_aborted else Ending.TIMEOUT
-                detail = "the tester was stopped" if self._is_aborted else "the session lasted live_runner.max_session"
+                detail = "the tester was stopped" if self._is_aborted else _SESSION_TOO_SHORT
                 ended = Exchange(ending, started_at, started, time.monotonic(), detail=detail)
-            attribution = lease.finish(ended).attribution
+            attribution, payment_problem = lease.finish(ended).attribution, None
         if work.refuted:
             attribution = Attribution(AttributionKind.REFUTED, (work.refuted,))
         elif payment.problem_code == "refuted":
             attribution = Attribution(AttributionKind.REFUTED, (payment.problem,))
-        elif payment.problem_code and (work.video is not None or not ended.gateway_reports_success):
-            work.problem = Verdict.from_code(payment.problem_code, payment.problem)
+        elif payment.problem_code:
+            payment_problem = Verdict.from_code(payment.problem_code, payment.problem)
+            if work.video is None and not ended.gateway_reports_success:
+                work.problem = payment_problem
         if work.problem is not None and ended.status is None:  # nothing was sent
             attribution = Attribution(AttributionKind.MISSING)
         self.metrics.runner_paid.inc(payment.paid_wei)
         return SentRunnerJob(
-            job, ended, None, request, attribution, work.problem, payment.paid_wei, work.measures, work.checked,
-            work.video,
+            job, ended, None, request, attribution, work.problem, payment_problem, payment.paid_wei, work.measures,
+            work.checked, work.video,
         )  # fmt: skip
 
     async def judge(self, sent: SentRunnerJob, peer: JobPeer, *, busy_retries: int = 0) -> JudgedJob:
@@ -119,7 +128,7 @@ class RunnerAttempt:
         runner = sent.job.capability.runner
         is_listed_elsewhere = runner is not None and runner.is_listed_elsewhere
         if sent.video is not None and exchange.ending is not Ending.ABORTED:
-            judged = await sent.video.judge(sent.job, self.tools.connection_probe, sent.problem)
+            judged = await sent.video.judge(sent.job, self.tools.connection_probe, sent.payment_problem)
             verdict = excuse_unlisted(judged.verdict) if is_listed_elsewhere else judged.verdict
             attribution = with_line(attribution, judged.line)
             checked = CheckedAnswer(
@@ -143,6 +152,8 @@ class RunnerAttempt:
                 is_listed_elsewhere=is_listed_elsewhere,
                 is_in_session=sent.is_in_session,
             )
+        if verdict.outcome is Outcome.FAILED and sent.payment_problem is not None:
+            verdict = sent.payment_problem
         result = self.tools.make_result(
             sent, sent.request, peer, checked, verdict, attribution, busy_retries=busy_retries, measures=sent.measures
         )
@@ -175,8 +186,7 @@ class RunnerAttempt:
                 work.measures["session_seconds"] = session.session_s
                 if job.definition != RESERVE_PROBE:
                     work.exchange = None  # until there is an answer, the job has none
-                    timeout_s = min(job.timeout_s, self.live_runner.sessions.max_session_s)
-                    work.exchange = await self._call(job, request, session.app_url, timeout_s, {}, is_follow_up=True)
+                    work.exchange = await self._call(job, request, session.app_url, job.timeout_s, is_follow_up=True)
                     ready_s = work.exchange.ended_monotonic - session.reserve.sent_monotonic
                     work.measures["ready_seconds"] = ready_s
                     if job.is_video:
@@ -203,20 +213,24 @@ class RunnerAttempt:
         else:
             work.problem, work.exchange = None, work.video.exchange
 
+    async def _call_app(self, job: Job, request: Request, payment: JobPayment, headers: Mapping[str, str]) -> Exchange:
+        """Send a single request; what the orchestrator took to ask for payment is part of the job's time."""
+        assert job.capability.runner is not None
+        timeout_s = max(0.0, job.timeout_s - payment.challenge_s)
+        # A job that has paid has begun: only one of which nothing has left is taken back.
+        return await self._call(job, request, job.capability.runner.url, timeout_s, headers, is_paid(headers))
+
     async def _call(
         self,
         job: Job,
         request: Request,
         base: str,
         timeout_s: float,
-        headers: Mapping[str, str],
-        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
         is_follow_up: bool = False,
     ) -> Exchange:
-        # A job that has a session or has paid runs: only one of which nothing has left is taken back.
-        outgoing = self.tools.make_outgoing(
-            job, request, base + request.path, timeout_s, headers, is_follow_up=is_follow_up or is_paid(headers)
-        )
+        url = base + request.path
+        outgoing = self.tools.make_outgoing(job, request, url, timeout_s, headers, is_follow_up=is_follow_up)
         return await self.live_runner.client.send(outgoing)
 
     async def _check(self, sent: SentRunnerJob, peer: JobPeer) -> CheckedAnswer:

@@ -142,7 +142,7 @@ async def test_no_more_is_paid_than_the_plan_counted() -> None:
         await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "payment"], "the last one")
         assert server.paid, "it was paid as long as it might be"
         assert payment.paid_wei == 71
-        assert payment.problem_code == ""
+        assert payment.problem_code == "price_refused", "what the orchestrator then ends is not its fault"
 
 
 async def test_nothing_due_is_asked_again() -> None:
