@@ -134,6 +134,7 @@ async def test_a_webhook_gateway_is_told_by_the_lease_too(tmp_path: Path) -> Non
         assert {row.targeting for row in results} == {"webhook"}
 
 
+@repeat_when_frames_are_late
 async def test_a_stream_within_the_refresh_is_out_of_the_pool_and_counts_for_nobody(tmp_path: Path) -> None:
     """The gateway leaves out whom a stream failed to; such a stream does not make that last longer."""
     refresh = {"pool_refresh": "1h"}
@@ -145,6 +146,7 @@ async def test_a_stream_within_the_refresh_is_out_of_the_pool_and_counts_for_nob
         for _ in range(3):
             tick = (await tester.tick()).tick
             (row,) = [row for row in await tester.results(tick) if row.orchestrator.endswith("1")]
+            require_frames_on_time(row)
             reasons.append((row.reason, row.outcome))
             ages.append(live_video.seconds_since_failure("g0", Target(row.orchestrator, row.service_uri)))
         assert reasons[0][0] == "stream_ended"

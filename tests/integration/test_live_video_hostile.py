@@ -89,12 +89,14 @@ STATUSES: dict[str, tuple[Callable[[], Awaitable[web.StreamResponse] | web.Strea
 
 
 @pytest.mark.parametrize("name", STATUSES)
+@repeat_when_frames_are_late
 async def test_a_status_that_is_none_scores_nobody(name: str, tmp_path: Path) -> None:
     """However good the video is: nobody knows whose it is."""
     status, reason = STATUSES[name]
     gateway = HostileGateway(serve_well, status)
     async with hostile_tester(gateway, tmp_path) as daemon:
         row = await run_one(daemon)
+    require_frames_on_time(row)
     assert row.outcome == "unscored", row
     assert row.reason == reason
 
