@@ -18,6 +18,7 @@ from jobtester.domain.orchestrators import (
     normalize_address,
     parse_endpoint,
 )
+from jobtester.domain.runner_doubts import RunnerDoubts
 from jobtester.domain.runner_status import RunnerStatus
 
 RESERVE_PROBE = "reserve-probe"  # the pipeline that tests a persistent app by reserving a session and stopping it
@@ -34,6 +35,8 @@ SKIP_REASONS: Mapping[str, str] = {
     "model_filtered": "pipelines.<name>.models does not name the model",
     "foreign_url": "the live runner's URL is on another host or port than the orchestrator's service URI, so nothing "
     "proves who would serve the job",
+    "shared_uri": "several orchestrators advertise this service URI, so nothing proves whose the live runner is",
+    "taken_name": "the app has the name of one of go-livepeer's own pipelines, with which it would share its score",
     "stream_per_job": "the live runner starts a video stream for each job; such apps are not tested",
     "video_single_shot": "the pipeline is a video stream, which needs a session, and the live runner takes single "
     "requests",
@@ -180,6 +183,9 @@ def make_plan(
     """
     jobs: list[Job] = []
     skipped: list[Skip] = []
+    orchestrators = list(orchestrators)
+    taken_names = [name for slug, rule in rules.items() if not (rule.runner or rule.byoc) for name in (slug, rule.name)]
+    doubts = RunnerDoubts.find(orchestrators, taken_names)
     for orchestrator in orchestrators:
         reason_for_all, note = _reason_to_skip_orchestrator(orchestrator, selection)
         if reason_for_all and not orchestrator.capabilities:
@@ -189,7 +195,8 @@ def make_plan(
             definition = find_definition(rules, capability)
             rule = rules[definition] if definition is not None else None
             price_wei = rule.estimate_price_wei(capability) if rule else None
-            reason = reason_for_all or _reason_to_skip_capability(capability, rule, selection, find_obstacle)
+            reason = reason_for_all or doubts.reason_to_skip(orchestrator, capability)
+            reason = reason or _reason_to_skip_capability(capability, rule, selection, find_obstacle)
             if not reason and _is_too_expensive(capability, price_wei, selection):
                 reason = "price"
             if reason or rule is None or definition is None:
@@ -226,7 +233,7 @@ def find_definition(rules: Mapping[str, PipelineRules], capability: Capability) 
     named = rules.get(app)
     if capability.runner is None:
         return app if named is not None and not named.runner and named.byoc == capability.byoc else None
-    if named is not None and named.runner:
+    if named is not None and named.runner and app != RESERVE_PROBE:
         return app
     is_persistent = capability.runner.mode != SINGLE_SHOT
     return next(

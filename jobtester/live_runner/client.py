@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import aiohttp
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from jobtester.domain.exchanges import Exchange, OutgoingRequest
+from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.gateway.address_guard import LocalAddressBlockingResolver
 from jobtester.gateway.job_sender import CONNECT_S, MAX_HEADER_BYTES, USER_AGENT, JobSender
 from jobtester.gateway.result_files import FileFetcher, ResultFile
@@ -87,7 +88,15 @@ class LiveRunnerClient:
         return await self._read(self._configured_session, url, timeout_s, max_bytes, is_trusted=True)
 
     async def send(self, request: OutgoingRequest) -> Exchange:
-        """Send one job to the whole URL of its request, and wait for the last byte of its response."""
+        """Send one job to the whole URL of its request, and wait for the last byte of its response.
+
+        Nothing is sent to a host that is not allowed; the exchange then ends as one that was refused.
+        """
+        try:
+            await self._check_host(request.url)
+        except ValueError as error:
+            now = time.monotonic()
+            return Exchange(Ending.REFUSED, time.time(), now, now, detail=str(error))
         return await self.sender.send(request)
 
     async def post(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from jobtester.domain.exchanges import Ending, Exchange, OutgoingRequest
 from jobtester.live_runner.client import LiveRunnerClient
 from tests.harness.live_runners import LOOPBACK
@@ -66,5 +68,20 @@ async def test_a_request_that_outlives_an_abort_goes_on() -> None:
             tasks[1].cancel()
             await asyncio.wait({tasks[1]})
             assert client.sender.sent_at(requests[1]) is None
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "localhost"])
+async def test_nothing_is_sent_to_the_testers_own_machine(host: str) -> None:
+    """Neither by its name nor by its address: service URIs and lists come from anybody."""
+    client = LiveRunnerClient()
+    await client.open()
+    try:
+        async with silent_server() as (address, came):
+            url = f"http://{host}:{address.rpartition(':')[2]}/"
+            exchange = await client.send(OutgoingRequest(url, b"", "job", 5, 1000))
+            assert exchange.ending is Ending.REFUSED
+            assert came == []
     finally:
         await client.close()

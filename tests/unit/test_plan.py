@@ -11,7 +11,7 @@ import pytest
 from jobtester.domain.orchestrators import Capability, CapabilityKey, Orchestrator, Price, RunnerOffer
 from jobtester.domain.plan import RESERVE_PROBE, SKIP_REASONS, PipelineRules, Plan, Selection, make_plan
 
-A, B = "0x" + "a" * 40, "0x" + "b" * 40
+A, B, C = "0x" + "a" * 40, "0x" + "b" * 40, "0x" + "c" * 40
 LLM = Capability("llm", "m", warm=True)
 
 
@@ -145,6 +145,10 @@ PAYS = Selection(pays_runners=True)
         ("other", "persistent", f"{URL}/session", FREE, 0, Selection(), RESERVE_PROBE),
         ("other", "single-shot", f"{URL}/app", FREE, 0, Selection(), "no_definition"),
         ("other", "persistent", f"{URL}/scope", FREE, 0, Selection(), "stream_per_job"),
+        (RESERVE_PROBE, "single-shot", f"{URL}/app", FREE, 0, Selection(), "no_definition"),
+        (RESERVE_PROBE, "persistent", f"{URL}/session", FREE, 0, Selection(), RESERVE_PROBE),
+        ("text-to-image", "persistent", f"{URL}/session", FREE, 0, Selection(), "taken_name"),
+        ("Text To  Image", "persistent", f"{URL}/session", FREE, 0, Selection(), "taken_name"),
         ("known", "single-shot", f"{URL}/app", DEAR, 100, Selection(), "unpaid"),
         ("other", "persistent", f"{URL}/session", DEAR, 100, Selection(), "unpaid"),
         ("known", "single-shot", f"{URL}/app", DEAR, 100, PAYS, "known"),
@@ -161,6 +165,7 @@ def test_live_runners(
     capability = Capability(app, "1", price=price, runner=RunnerOffer(url, mode, "fixed" if price else ""))
     rules: dict[str, PipelineRules] = {
         RESERVE_PROBE: Rules(RESERVE_PROBE, runner=True, price_wei=estimate),
+        "text-to-image": Rules("Text to image"),
         "known": Rules("known", runner=True, apps=("known",), price_wei=estimate),
         "video": Rules("video", runner=True, is_video=True, apps=("video",), price_wei=estimate),
     }
@@ -168,3 +173,21 @@ def test_live_runners(
     assert [job.definition for job in made.jobs] + [skip.reason for skip in made.skipped] == [expected]
     assert [job.is_video for job in made.jobs] in ([], [expected == "video"])
     assert expected in {*rules, *SKIP_REASONS}
+
+
+def test_a_live_runner_at_a_shared_service_uri_belongs_to_nobody() -> None:
+    """Anybody may advertise another's service URI; what a gateway sends there has its own evidence."""
+    runner = Capability("known", "1", runner=RunnerOffer(f"{URL}/app", "single-shot"))
+    batch = Capability("text-to-image", "m")
+    rules: dict[str, PipelineRules] = {
+        "text-to-image": Rules("Text to image"),
+        "known": Rules("known", runner=True, apps=("known",)),
+    }
+    nodes = [Orchestrator(address, uri, (runner, batch)) for address, uri in (
+        (A, "https://o.example:8935"), (B, "O.example:8935/"), (C, "https://other.example:8935"),
+    )]  # fmt: skip
+    made = make_plan(nodes, rules, Selection(), tick="t", seed=1, new_id=lambda: "j")
+    assert {(skip.orchestrator, skip.reason) for skip in made.skipped} == {(A, "shared_uri"), (B, "shared_uri")}
+    assert sorted((job.orchestrator.address, job.pipeline) for job in made.jobs) == [
+        (A, "text-to-image"), (B, "text-to-image"), (C, "known"), (C, "text-to-image"),
+    ]  # fmt: skip
